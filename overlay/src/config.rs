@@ -1,0 +1,137 @@
+//! Every figure of the overlay, with its unit, its source and what follows from it.
+
+use std::time::Duration;
+
+/// What a node is in its overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// On the ring: answers for keys and forwards for others.
+    Ring,
+    /// Uses the overlay through access nodes, and is root of nothing.
+    Edge {
+        /// Becomes a ring node when it has found no access node for this long; `None` never.
+        promote_after: Option<Duration>,
+    },
+}
+
+/// The overlay's figures. [`Config::default`] is what ships.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// On the ring or on its edge.
+    pub role: Role,
+    /// Members of a full leaf set, half of them on each side (design §5: it carries the resilience; Pastry's L).
+    pub leaf_set: usize,
+    /// Candidates kept per slot of the routing table (design §5; guess). More survive a death without a search.
+    pub candidates: usize,
+    /// Members of the neighbourhood set (Pastry §2.1, M).
+    pub neighbourhood: usize,
+    /// How long a lease between ring neighbours runs (design §5, default profile): bounds the time for which a dead
+    /// node's range is unclaimed.
+    pub lease: Duration,
+    /// How often ring neighbours probe each other and renew leases: a quarter of the lease, so three may be lost.
+    pub heartbeat: Duration,
+    /// How often any other leaf-set member is probed, unless it was heard (guess).
+    pub leaf_probe: Duration,
+    /// How often a routing-table entry is probed, unless it was heard (guess).
+    pub table_probe: Duration,
+    /// Shortest wait for an answer to a probe or a hop (MSPastry §3.1 waits 3 s for a probe; connections here are
+    /// kept, and round trips measured).
+    pub rto_min: Duration,
+    /// Longest wait for an answer.
+    pub rto_max: Duration,
+    /// Unanswered probes that make a verdict (MSPastry §3.1: 2 retries). Each waits twice as long as the last.
+    pub probe_attempts: u8,
+    /// Mean time between two repair rounds, jittered by half (Rhea et al. 2004 §3: periodic, not reactive).
+    pub repair: Duration,
+    /// How long a node that was found dead stays barred from returning by rumour (guess).
+    pub bury_for: Duration,
+    /// How long an admitted joiner may hold its slot.
+    pub join_slot: Duration,
+    /// How long a start may take before it is given up and said to have failed.
+    pub start_timeout: Duration,
+    /// How often a node alone in its ring asks its seeds again.
+    pub ask_again: Duration,
+    /// Attempts of one hop, over all alternatives, before a message is undeliverable.
+    pub hop_attempts: u8,
+    /// How often an edge tells its access nodes that it is there. Three silent periods, and it is forgotten.
+    pub edge_keepalive: Duration,
+    /// Most edge nodes that hang on one ring node; further ones are refused and told of others.
+    pub max_edges: usize,
+    /// Most messages held while waiting for a hop's acknowledgement; further ones are undeliverable (`Overloaded`).
+    pub max_pending_hops: usize,
+    /// Most messages held while this node, closest to their key, waits for its leases; further ones are
+    /// undeliverable (`Overloaded`).
+    pub max_parked: usize,
+    /// How long such a message waits before it is undeliverable (`NoRoot`).
+    pub park_for: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            role: Role::Ring,
+            leaf_set: 32,
+            candidates: 3,
+            neighbourhood: 32,
+            lease: Duration::from_secs(4),
+            heartbeat: Duration::from_secs(1),
+            leaf_probe: Duration::from_secs(20),
+            table_probe: Duration::from_secs(60),
+            rto_min: Duration::from_millis(500),
+            rto_max: Duration::from_secs(3),
+            probe_attempts: 3,
+            repair: Duration::from_secs(20),
+            bury_for: Duration::from_secs(60),
+            join_slot: Duration::from_secs(10),
+            start_timeout: Duration::from_secs(30),
+            ask_again: Duration::from_secs(1),
+            hop_attempts: 6,
+            edge_keepalive: Duration::from_secs(1),
+            max_edges: 1024,
+            max_pending_hops: 4096,
+            max_parked: 1024,
+            park_for: Duration::from_secs(10),
+        }
+    }
+}
+
+/// A configuration that contradicts itself.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ConfigError {
+    /// A leaf set must have as many members on each side, and at least one.
+    #[error("leaf_set is {0}: it must be even and at least 2")]
+    LeafSet(usize),
+    /// A lease must outlive several heartbeats.
+    #[error("lease is {lease:?}, heartbeat {heartbeat:?}: the lease must be at least three heartbeats long")]
+    Lease {
+        /// As configured.
+        lease: Duration,
+        /// As configured.
+        heartbeat: Duration,
+    },
+    /// A figure that must not be zero.
+    #[error("{0} must not be zero")]
+    Zero(&'static str),
+}
+
+impl Config {
+    /// Says what contradicts itself, if anything does.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        if self.leaf_set < 2 || self.leaf_set % 2 == 1 || self.leaf_set > crate::wire::MAX_PEERS {
+            return Err(ConfigError::LeafSet(self.leaf_set));
+        }
+        if self.lease < self.heartbeat * 3 {
+            return Err(ConfigError::Lease { lease: self.lease, heartbeat: self.heartbeat });
+        }
+        let counts = [
+            ("candidates", self.candidates),
+            ("hop_attempts", usize::from(self.hop_attempts)),
+            ("probe_attempts", usize::from(self.probe_attempts)),
+            ("max_pending_hops", self.max_pending_hops),
+        ];
+        match counts.into_iter().find(|(_, n)| *n == 0) {
+            Some((name, _)) => Err(ConfigError::Zero(name)),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Named deadlines behind the one that a machine shows: set, moved and cancelled by name, never fired and forgotten.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::time::Instant;
+
+/// At most one deadline per name; names are ordered, so that a run is the same twice.
+#[derive(Clone, Debug)]
+pub struct Deadlines<N: Ord + Copy> {
+    by_name: BTreeMap<N, Instant>,
+    by_time: BTreeSet<(Instant, N)>,
+}
+
+impl<N: Ord + Copy> Default for Deadlines<N> {
+    fn default() -> Self {
+        Deadlines { by_name: BTreeMap::new(), by_time: BTreeSet::new() }
+    }
+}
+
+impl<N: Ord + Copy> Deadlines<N> {
+    /// Sets or moves a deadline.
+    pub fn set(&mut self, name: N, at: Instant) {
+        if let Some(old) = self.by_name.insert(name, at) {
+            self.by_time.remove(&(old, name));
+        }
+        self.by_time.insert((at, name));
+    }
+
+    /// Moves a deadline forward to `at`, or sets it; one that is already earlier stays.
+    pub fn set_earlier(&mut self, name: N, at: Instant) {
+        if self.by_name.get(&name).is_none_or(|&old| at < old) {
+            self.set(name, at);
+        }
+    }
+
+    /// Cancels a deadline, if it is set.
+    pub fn cancel(&mut self, name: N) {
+        if let Some(at) = self.by_name.remove(&name) {
+            self.by_time.remove(&(at, name));
+        }
+    }
+
+    /// Whether a deadline is set.
+    pub fn is_set(&self, name: N) -> bool {
+        self.by_name.contains_key(&name)
+    }
+
+    /// The earliest deadline.
+    pub fn next(&self) -> Option<Instant> {
+        self.by_time.first().map(|&(at, _)| at)
+    }
+
+    /// Takes out a deadline that has passed.
+    pub fn pop(&mut self, now: Instant) -> Option<N> {
+        let &(at, name) = self.by_time.first()?;
+        if at > now {
+            return None;
+        }
+        self.cancel(name);
+        Some(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_has_one_deadline() {
+        let at = Instant::from_nanos;
+        let mut deadlines = Deadlines::default();
+        deadlines.set('a', at(5));
+        deadlines.set('b', at(3));
+        deadlines.set('a', at(2));
+        deadlines.set_earlier('a', at(9));
+        assert_eq!(deadlines.next(), Some(at(2)));
+        assert_eq!(deadlines.pop(at(1)), None);
+        assert_eq!(
+            (deadlines.pop(at(9)), deadlines.pop(at(9)), deadlines.pop(at(9))),
+            (Some('a'), Some('b'), None)
+        );
+    }
+}

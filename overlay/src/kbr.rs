@@ -1,0 +1,208 @@
+//! The key-based-routing face that Scribe needs from below: the Common API of Dabek et al. 2003 ("Towards a Common
+//! API for Structured Peer-to-Peer Overlays", §3) with owned events in place of upcalls. Other ring geometries are
+//! to stand beside Pastry under the same Scribe.
+
+use bytes::Bytes;
+
+use crate::id::{Key, NodeId};
+
+use crate::machine::{Machine, Refusal};
+use crate::peer::{Contact, Peer, Seed};
+use crate::time::Instant;
+use crate::wire::{RouteFailure, Routed, Standing, TraceHop};
+
+/// An overlay as the layer above sees it.
+pub trait KeyBasedRouting: Machine<Command = Command, Event = Event> {
+    /// How others reach this node now. For an edge it changes with its access node.
+    fn contact(&self) -> Contact;
+
+    /// How far this node is.
+    fn standing(&self) -> Standing;
+
+    /// Sends a message towards the root of a key: `Forward` at each intermediate node, `Deliver` at the root (which
+    /// may be this node), [`Event::Undeliverable`] here if it stops on its way.
+    fn route(&mut self, now: Instant, key: Key, payload: Bytes);
+
+    /// Sends a message to one node, best effort.
+    fn send(&mut self, now: Instant, to: &Contact, payload: Bytes);
+
+    /// Gives a message back that [`Event::Forward`] handed out: it goes on.
+    fn resume(&mut self, now: Instant, transit: Transit);
+
+    /// Whether this node answers for `key` now: closest, ready, and its leases run.
+    fn is_root_of(&self, now: Instant, key: Key) -> bool;
+
+    /// The `count` ring nodes closest to `key` that this node knows of, itself among them if it is ready.
+    fn replica_set(&self, key: Key, count: usize) -> Vec<Peer>;
+}
+
+/// A routed message at an intermediate node. Whoever holds it may read it, change its payload, stop it by dropping
+/// it, or give it back with [`KeyBasedRouting::resume`].
+#[derive(Debug)]
+pub struct Transit {
+    pub(crate) routed: Routed,
+    /// The node that handed the message to this one.
+    pub previous: Peer,
+    /// What it carries.
+    pub payload: Bytes,
+}
+
+impl Transit {
+    /// Where it is going.
+    pub fn key(&self) -> Key {
+        self.routed.key
+    }
+
+    /// Who sent it off.
+    pub fn origin(&self) -> Contact {
+        self.routed.origin
+    }
+}
+
+/// What the layer above wants of an overlay, beyond [`KeyBasedRouting`]'s methods.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Find a ring, or be the first. To be given once.
+    Start(Bootstrap),
+    /// Who is the root of this key? Answered by [`Event::Found`] or [`Event::NotFound`] with the same token.
+    Lookup {
+        /// The caller's name for the question.
+        token: u64,
+        /// Where to look.
+        key: Key,
+        /// Whether to record the path.
+        trace: bool,
+    },
+    /// Sends a payload to every node of the ring, this one excepted.
+    Broadcast(Bytes),
+    /// Leave the ring in order. [`Event::Left`] follows.
+    Leave,
+}
+
+/// Where to look for a ring.
+#[derive(Clone, Debug, Default)]
+pub struct Bootstrap {
+    /// What the user said. If there are any, only these are tried, and not reaching any is an error.
+    pub join: Vec<Seed>,
+    /// Where other nodes of this machine may listen: asked first when `join` is empty.
+    pub local: Vec<Seed>,
+    /// Peers of earlier lives: tried next.
+    pub remembered: Vec<Seed>,
+}
+
+/// What an overlay tells the layer above.
+#[derive(Debug)]
+pub enum Event {
+    /// The node is on the ring (or, in role edge, hangs on it).
+    Ready {
+        /// It found nobody and is the first of a ring of its own.
+        alone: bool,
+    },
+    /// The start failed; the node is of no use.
+    StartFailed(StartError),
+    /// An intermediate hop: the message waits for `resume`.
+    Forward(Transit),
+    /// This node is the root of the message's key.
+    Deliver(Delivery),
+    /// A message that another node sent to this one.
+    Received {
+        /// Who sent it.
+        from: Contact,
+        /// What it says.
+        payload: Bytes,
+    },
+    /// A message that another node sent to all.
+    Broadcast {
+        /// Who sent it.
+        origin: Contact,
+        /// What it says.
+        payload: Bytes,
+    },
+    /// A message that this node routed stopped on its way.
+    Undeliverable {
+        /// Where it was going.
+        key: Key,
+        /// Why it stopped.
+        reason: RouteFailure,
+    },
+    /// A lookup was answered.
+    Found {
+        /// The caller's name for the question.
+        token: u64,
+        /// The answer.
+        found: Found,
+    },
+    /// A lookup was not answered.
+    NotFound {
+        /// The caller's name for the question.
+        token: u64,
+        /// Why, by the last attempt; `None`: no word came back.
+        reason: Option<RouteFailure>,
+    },
+    /// The nodes around this one on the ring changed, or its leases did: keys may have moved to it or away from it.
+    NeighboursChanged,
+    /// A node was found dead, or left. Whoever depends on it looks for another.
+    PeerDown(NodeId),
+    /// How others reach this node changed: its old access node is gone, or it became a ring node.
+    ContactChanged(Contact),
+    /// The node has left the ring.
+    Left,
+    /// The node stopped for good: a newer incarnation of itself is on the ring.
+    Superseded {
+        /// The other's incarnation.
+        by: u64,
+    },
+}
+
+/// A message at the root of its key.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The key.
+    pub key: Key,
+    /// Who sent it off.
+    pub origin: Contact,
+    /// How many hops it made.
+    pub hops: u8,
+    /// What it carries.
+    pub payload: Bytes,
+}
+
+/// The answer to a lookup.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The key's root.
+    pub root: Peer,
+    /// Hops from the asking node to the root.
+    pub hops: u8,
+    /// From the question's first sending to the answer.
+    pub took: std::time::Duration,
+    /// The path, asking node first, root last, if it was asked for.
+    pub path: Option<Vec<TraceHop>>,
+}
+
+/// Why a start failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StartError {
+    /// None of the named nodes could be reached.
+    #[error("no node to join: {}", list(.0))]
+    Unreachable(Vec<(Seed, Refusal)>),
+    /// A node was reached, but the join did not end within the start timeout.
+    #[error(
+        "the ring was found through {through}, but the join did not finish in time: is the ring itself well?"
+    )]
+    JoinTimedOut {
+        /// The seed that answered.
+        through: Seed,
+    },
+    /// A newer incarnation of this node is on the ring.
+    #[error("another process runs with this node's identity {id}: stop it, or use another data directory")]
+    Superseded {
+        /// The identity.
+        id: NodeId,
+    },
+}
+
+fn list(refusals: &[(Seed, Refusal)]) -> String {
+    let lines: Vec<String> = refusals.iter().map(|(seed, why)| format!("{seed} {why}")).collect();
+    lines.join("; ")
+}

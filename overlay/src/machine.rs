@@ -1,0 +1,139 @@
+//! The contract between protocol, driver and simulator. Protocol code touches no socket, disk, clock, thread or
+//! unseeded random number; whoever runs it hands in what happened and carries out what comes back.
+//!
+//! The driver (`net::driver`) and the simulated world (`treecast-integration`) are generic over [`Machine`] and
+//! over nothing else: the simulator runs the very code that ships.
+
+use bytes::Bytes;
+
+use crate::id::NodeId;
+use crate::peer::{Addr, Peer, Seed};
+use crate::time::Instant;
+use crate::wire::Frame;
+
+/// A protocol as a state machine.
+///
+/// **Drain contract.** After every `handle_*` call the caller drains [`poll_transmit`](Machine::poll_transmit),
+/// [`poll_event`](Machine::poll_event) and [`poll_store`](Machine::poll_store) to `None`, then asks
+/// [`poll_timeout`](Machine::poll_timeout). `now` never decreases from call to call. Frames may be lost,
+/// duplicated and reordered on their way.
+pub trait Machine {
+    /// What the layer above wants.
+    type Command;
+    /// What the layer above hears.
+    type Event;
+
+    /// This node as its peers know it: the transport's greeting.
+    fn peer(&self) -> Peer;
+    /// Handles a wish of the layer above.
+    fn handle_command(&mut self, now: Instant, command: Self::Command);
+    /// Handles a frame that `from` sent. The transport has checked that `from` owns its id.
+    fn handle_frame(&mut self, now: Instant, from: Peer, frame: Frame);
+    /// Handles news of a connection: a hint, not a verdict.
+    fn handle_link(&mut self, now: Instant, link: Link);
+    /// Hears how many bytes still wait in the transport for `peer`.
+    fn handle_queued(&mut self, now: Instant, peer: NodeId, bytes: usize);
+    /// Hears that what [`poll_store`](Machine::poll_store) asked for is on disk.
+    fn handle_stored(&mut self, now: Instant, token: StoreToken);
+    /// The deadline passed. Spurious calls are harmless.
+    fn handle_timeout(&mut self, now: Instant);
+    /// The next frame to send.
+    fn poll_transmit(&mut self) -> Option<Transmit>;
+    /// The next thing to tell the layer above.
+    fn poll_event(&mut self) -> Option<Self::Event>;
+    /// The next thing to keep on disk.
+    fn poll_store(&mut self) -> Option<Store>;
+    /// When [`handle_timeout`](Machine::handle_timeout) wants to be called, if ever.
+    fn poll_timeout(&self) -> Option<Instant>;
+}
+
+/// A frame on its way out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub to: Destination,
+    /// What.
+    pub frame: Frame,
+}
+
+/// Whom a transport is to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// A known node: over the connection that it has, else dialled, and then its key must fit its id.
+    Peer(Peer),
+    /// An address behind which anybody (`id: None`) or one certain node may answer.
+    Seed(Seed),
+}
+
+/// News of connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// A connection with this peer came up. Generations of one peer grow.
+    Up {
+        /// Who is at the other end, by its greeting.
+        peer: Peer,
+        /// Tells this connection from earlier ones with the same peer.
+        generation: u64,
+    },
+    /// A connection broke (or was closed by the other side), and there is no other with this peer.
+    Down {
+        /// Who was at the other end.
+        peer: NodeId,
+        /// Which connection.
+        generation: u64,
+    },
+    /// Dialling failed.
+    Refused {
+        /// Where.
+        addr: Addr,
+        /// Who was wanted there, if that was known.
+        id: Option<NodeId>,
+        /// Why.
+        reason: Refusal,
+    },
+}
+
+/// Why a connection did not come about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nobody listens there, or the network says no; the text is the system's.
+    Unreachable(String),
+    /// Somebody listens but did not finish the handshake in time.
+    TimedOut,
+    /// The other side speaks another protocol, or another version of ours.
+    Protocol(String),
+    /// The other side belongs to another network, named here.
+    Network(String),
+    /// Another key than the wanted one answered; its id.
+    WrongId(NodeId),
+    /// It is this node itself.
+    Myself,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Refusal::Unreachable(why) => write!(f, "cannot be reached ({why})"),
+            Refusal::TimedOut => f.write_str("does not answer"),
+            Refusal::Protocol(why) => write!(f, "does not speak this version of Treecast ({why})"),
+            Refusal::Network(name) => write!(f, "belongs to network `{name}`"),
+            Refusal::WrongId(id) => write!(f, "is another node ({id})"),
+            Refusal::Myself => f.write_str("is this node itself"),
+        }
+    }
+}
+
+/// Something to keep on disk, as an effect like sending. Nothing issues one yet: durable topics will.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Store {
+    /// Comes back in [`Machine::handle_stored`].
+    pub token: StoreToken,
+    /// The record's name.
+    pub name: String,
+    /// The record.
+    pub bytes: Bytes,
+}
+
+/// Names one [`Store`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StoreToken(pub u64);

@@ -1,0 +1,132 @@
+//! Frames to bytes and back. Pure, bounded, and unable to panic on what a peer sends.
+
+use bytes::{Bytes, BytesMut};
+use thiserror::Error;
+
+use super::{Admission, Frame, Header, Letter, MAX_PATH, MAX_PEERS, Purpose};
+
+/// A frame's bytes: head and tail stay apart, so that a payload is never copied on its way out.
+#[derive(Clone, Debug)]
+pub struct EncodedFrame {
+    /// The encoded header.
+    pub head: Bytes,
+    /// The payload.
+    pub payload: Bytes,
+}
+
+impl EncodedFrame {
+    /// Bytes of the whole frame, without the transport's length prefix.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.payload.len()
+    }
+
+    /// Whether there is nothing: never true of an encoded frame.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Bytes that are no frame.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum DecodeError {
+    /// The header does not parse.
+    #[error("malformed header")]
+    Header,
+    /// A list in the header is longer than its limit.
+    #[error("a list in the header has {len} entries, at most {limit} are allowed")]
+    ListTooLong {
+        /// Entries found.
+        len: usize,
+        /// Entries allowed.
+        limit: usize,
+    },
+    /// A payload behind a header that carries none.
+    #[error("{len} bytes follow a header that carries no payload")]
+    UnexpectedPayload {
+        /// Bytes found.
+        len: usize,
+    },
+}
+
+/// Encodes a frame. The payload is shared, not copied.
+pub fn encode(frame: &Frame) -> EncodedFrame {
+    let head = postcard::to_extend(&frame.header, BytesMut::with_capacity(128))
+        .expect("a header always encodes: it has no unsized parts")
+        .freeze();
+    EncodedFrame { head, payload: frame.payload.clone() }
+}
+
+/// Decodes a frame. The payload is a slice of `bytes`, not a copy.
+pub fn decode(bytes: Bytes) -> Result<Frame, DecodeError> {
+    let (header, rest) = postcard::take_from_bytes::<Header>(&bytes).map_err(|_| DecodeError::Header)?;
+    let payload = bytes.slice(bytes.len() - rest.len()..);
+    check(&header)?;
+    if !payload.is_empty() && !carries_payload(&header) {
+        return Err(DecodeError::UnexpectedPayload { len: payload.len() });
+    }
+    Ok(Frame { header, payload })
+}
+
+fn carries_payload(header: &Header) -> bool {
+    match header {
+        Header::Routed(routed) => routed.purpose == Purpose::Application,
+        Header::Letter(letter) | Header::Relayed { letter, .. } => *letter == Letter::Payload,
+        Header::Broadcast { .. } => true,
+        Header::HopAck { .. }
+        | Header::Probe(_)
+        | Header::ProbeAck(_)
+        | Header::Admit
+        | Header::Admission(_)
+        | Header::Commit { .. }
+        | Header::Committed { .. }
+        | Header::Withdraw
+        | Header::LeafSet { .. }
+        | Header::RowRequest { .. }
+        | Header::Row { .. }
+        | Header::Leave { .. }
+        | Header::Attach
+        | Header::Attached { .. }
+        | Header::Detach => false,
+    }
+}
+
+fn check(header: &Header) -> Result<(), DecodeError> {
+    match header {
+        Header::Routed(routed) => {
+            at_most(routed.trace.as_deref().unwrap_or_default(), MAX_PATH)?;
+            match &routed.purpose {
+                Purpose::Seek { rows } => at_most(rows, MAX_PEERS),
+                Purpose::Application | Purpose::Lookup => Ok(()),
+            }
+        }
+        Header::Letter(letter) | Header::Relayed { letter, .. } => match letter {
+            Letter::Answer(answer) => {
+                at_most(answer.trace.as_deref().unwrap_or_default(), MAX_PATH)?;
+                at_most(&answer.leaf_set, MAX_PEERS)?;
+                at_most(&answer.rows, MAX_PEERS)
+            }
+            Letter::Payload | Letter::Undeliverable { .. } => Ok(()),
+        },
+        Header::ProbeAck(ack) => at_most(ack.leaf_set.as_deref().unwrap_or_default(), MAX_PEERS),
+        Header::Admission(Admission::NotNeighbour { members })
+        | Header::LeafSet { members, .. }
+        | Header::Leave { members }
+        | Header::Attached { members, .. }
+        | Header::Row { entries: members, .. } => at_most(members, MAX_PEERS),
+        Header::HopAck { .. }
+        | Header::Probe(_)
+        | Header::Admit
+        | Header::Admission(_)
+        | Header::Commit { .. }
+        | Header::Committed { .. }
+        | Header::Withdraw
+        | Header::RowRequest { .. }
+        | Header::Broadcast { .. }
+        | Header::Attach
+        | Header::Detach => Ok(()),
+    }
+}
+
+fn at_most<T>(list: &[T], limit: usize) -> Result<(), DecodeError> {
+    if list.len() > limit { Err(DecodeError::ListTooLong { len: list.len(), limit }) } else { Ok(()) }
+}

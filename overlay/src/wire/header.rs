@@ -1,0 +1,249 @@
+//! What frames say. One closed enum: every node of one protocol version knows them all.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Key, NodeId};
+use crate::peer::{Contact, Peer};
+
+/// Most peers that one frame may list; longer lists are refused by the decoder.
+pub const MAX_PEERS: usize = 256;
+/// Most hops that a recorded path may have: the hop limit (promise O2).
+pub const MAX_PATH: usize = 64;
+
+/// The header of a [`Frame`](super::Frame). Frames that carry a payload say so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Header {
+    /// A message on its way to the root of a key. Acknowledged hop by hop. Carries the application's payload.
+    Routed(Routed),
+    /// The hop with this number has been taken over.
+    HopAck {
+        /// The sender's number for the hop.
+        hop: u64,
+    },
+    /// Something for the node at the other end of this connection. Not acknowledged.
+    Letter(Letter),
+    /// A letter for a node behind, or in front of, the receiver: to and from edge nodes.
+    Relayed {
+        /// Whom it is for.
+        to: Contact,
+        /// Whom it is from.
+        from: Contact,
+        /// What it says.
+        letter: Letter,
+    },
+    /// Are you there?
+    Probe(Probe),
+    /// I am.
+    ProbeAck(ProbeAck),
+    /// A joiner asks a ready node for its slot on the joiner's side (join, step 2).
+    Admit,
+    /// The answer to `Admit`.
+    Admission(Admission),
+    /// An admitted joiner, whose leaf set has answered, asks its neighbour to give up its part (join, step 3).
+    Commit {
+        /// The joiner's number for the request; the lease that answers it counts from its sending.
+        number: u64,
+    },
+    /// The neighbour no longer answers for the joiner's part, and grants it a lease.
+    Committed {
+        /// The number of the `Commit`.
+        number: u64,
+    },
+    /// A joiner gives its slot back.
+    Withdraw,
+    /// Periodic repair: my leaf set; `reply` asks for yours.
+    LeafSet {
+        /// The sender's leaf set.
+        members: Vec<Peer>,
+        /// Whether the receiver is to send its own.
+        reply: bool,
+    },
+    /// Periodic repair: asks for one row of the receiver's routing table.
+    RowRequest {
+        /// The row, 0..32.
+        row: u8,
+    },
+    /// The answer to `RowRequest`.
+    Row {
+        /// The row.
+        row: u8,
+        /// Its entries.
+        entries: Vec<Peer>,
+    },
+    /// The sender leaves the ring: it answers for nothing any more. Its leaf set, for those who must close the gap.
+    Leave {
+        /// The leaver's leaf set.
+        members: Vec<Peer>,
+    },
+    /// A message for every node of an arc of the ring. Acknowledged hop by hop. Carries the application's payload.
+    Broadcast {
+        /// The sender's number for this hop.
+        hop: u64,
+        /// Who broadcasts.
+        origin: Contact,
+        /// The origin's number for the broadcast.
+        id: u64,
+        /// The receiver passes it on to all nodes after itself and before this point, clockwise.
+        until: Key,
+    },
+    /// An edge node hangs itself on a ring node, and keeps hanging there by saying so again.
+    Attach,
+    /// The answer to `Attach`.
+    Attached {
+        /// Whether the edge was taken.
+        accepted: bool,
+        /// The access node's leaf set: where to find a second one.
+        members: Vec<Peer>,
+    },
+    /// An edge node goes.
+    Detach,
+}
+
+/// What one node tells another, near or far.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Letter {
+    /// A payload of the layer above: the frame's tail.
+    Payload,
+    /// What the root of a key answers to a lookup, or to one who seeks its place on the ring.
+    Answer(Answer),
+    /// A routed message could not be delivered; sent to its origin.
+    Undeliverable {
+        /// The origin's number for the message.
+        id: u64,
+        /// Where it was going.
+        key: Key,
+        /// Why it stopped.
+        reason: RouteFailure,
+    },
+}
+
+/// The header of a routed message.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Routed {
+    /// The sender's number for this hop; the receiver acknowledges it.
+    pub hop: u64,
+    /// Where it is going.
+    pub key: Key,
+    /// Who sent it off.
+    pub origin: Contact,
+    /// The origin's number for it. Only the origin gives it a meaning.
+    pub id: u64,
+    /// How many hops it has made.
+    pub hops: u8,
+    /// A hop on its way came from a leaf set: each later hop must be strictly closer (promise O2).
+    pub by_leaf_set: bool,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// The path so far, if the origin asked for it.
+    pub trace: Option<Vec<TraceHop>>,
+}
+
+/// What a routed message is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Purpose {
+    /// The layer above: raised as `Forward` on its way and as `Deliver` at the root.
+    Application,
+    /// Who is the root of the key?
+    Lookup,
+    /// Who are the neighbours of the key? Asked by joiners and by rings that have found each other.
+    Seek {
+        /// Nodes met on the way: the rows of the seeker's routing table to be.
+        rows: Vec<Peer>,
+    },
+}
+
+/// One hop of a traced message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TraceHop {
+    /// The node that was passed.
+    pub node: NodeId,
+    /// Leading digits that its id shares with the key.
+    pub matched: u8,
+    /// Its smoothed round-trip time to the next hop in microseconds, if it had one.
+    pub rtt_micros: Option<u32>,
+}
+
+/// What a root answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The origin's number for the question.
+    pub id: u64,
+    /// The root.
+    pub root: Peer,
+    /// How many hops the question made.
+    pub hops: u8,
+    /// The question's path, if asked for.
+    pub trace: Option<Vec<TraceHop>>,
+    /// For `Seek`: the root's leaf set.
+    pub leaf_set: Vec<Peer>,
+    /// For `Seek`: nodes met on the way.
+    pub rows: Vec<Peer>,
+}
+
+/// Why a routed message stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum RouteFailure {
+    /// It made 64 hops.
+    HopLimit,
+    /// No live next hop was found within the retries.
+    NoRoute,
+    /// The node that held it was full.
+    Overloaded,
+    /// Nobody answered for the key in time: its root's leases did not run.
+    NoRoot,
+}
+
+/// Are you there, and in what state?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Comes back in the acknowledgement.
+    pub number: u64,
+    /// How far the sender is; a ready sender may enter the receiver's tables.
+    pub standing: Standing,
+    /// The sender is a ring neighbour and asks for a lease.
+    pub lease: bool,
+    /// The sender wants the receiver's leaf set.
+    pub leaf_set: bool,
+}
+
+/// The answer to a [`Probe`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeAck {
+    /// The probe's number.
+    pub number: u64,
+    /// How far the answerer is.
+    pub standing: Standing,
+    /// Whether the asked-for lease is granted: four seconds by default, counted from the probe's sending.
+    pub lease: bool,
+    /// The answerer's leaf set, if it was asked for.
+    pub leaf_set: Option<Vec<Peer>>,
+}
+
+/// How far a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Standing {
+    /// Just started: looking for a ring.
+    Starting,
+    /// On its way into one.
+    Joining,
+    /// On the ring.
+    Ready,
+    /// An edge node: on no ring.
+    Edge,
+}
+
+/// The answer of a ready node to a joiner that asks for its slot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Admission {
+    /// The slot is the joiner's, until it expires.
+    Granted,
+    /// Another joiner has it: ask again later.
+    Busy,
+    /// The joiner is not this node's neighbour; these are.
+    NotNeighbour {
+        /// The answerer's leaf set.
+        members: Vec<Peer>,
+    },
+    /// The answerer is not on the ring.
+    NotReady,
+}

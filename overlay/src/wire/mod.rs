@@ -1,0 +1,38 @@
+//! Frames and their bytes. A frame is a header, encoded by postcard, and a payload, the frame's uncopied tail.
+//! `docs/protocol.md` has every frame, byte by byte, with test vectors.
+
+mod codec;
+mod header;
+mod hello;
+
+pub use codec::{DecodeError, EncodedFrame, decode, encode};
+pub use header::{
+    Admission, Answer, Header, Letter, MAX_PATH, MAX_PEERS, Probe, ProbeAck, Purpose, RouteFailure, Routed,
+    Standing, TraceHop,
+};
+pub use hello::{Hello, HelloError, MAX_NETWORK_NAME, PROTOCOL_VERSION};
+
+use bytes::Bytes;
+
+/// One message between two neighbours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// What it is.
+    pub header: Header,
+    /// What it carries for the layer above; empty for the overlay's own frames.
+    pub payload: Bytes,
+}
+
+impl Frame {
+    /// Whether this frame goes before data in every queue: the overlay's own frames keep leases alive and rings
+    /// whole, and are small.
+    pub fn is_control(&self) -> bool {
+        self.payload.is_empty()
+    }
+}
+
+impl From<Header> for Frame {
+    fn from(header: Header) -> Frame {
+        Frame { header, payload: Bytes::new() }
+    }
+}

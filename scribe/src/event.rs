@@ -1,0 +1,174 @@
+//! What the layer above wants of a [`Stack`](crate::stack::Stack), and what it hears.
+
+use bytes::Bytes;
+use treecast_overlay::id::{Key, NodeId};
+use treecast_overlay::kbr::{Bootstrap, Found, StartError};
+use treecast_overlay::peer::{Contact, Peer};
+use treecast_overlay::wire::{RouteFailure, Standing};
+
+use crate::message::{Item, Mark, PublishError, Receipt, Start, SubscribeError};
+use crate::topic::Topic;
+
+/// Names one subscription; chosen by the layer above, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SubscriptionId(pub u64);
+
+/// Names one request; chosen by the layer above, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Token(pub u64);
+
+/// What the layer above wants.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Find a ring, or be the first. To be given once.
+    Start(Bootstrap),
+    /// Subscribe. Answered by `Subscribed` or `SubscribeFailed`.
+    Subscribe {
+        /// Names the subscription.
+        subscription: SubscriptionId,
+        /// The topic.
+        topic: Topic,
+        /// Where to begin.
+        start: Start,
+        /// How many items the subscriber takes now; see `Credit`.
+        credit: u32,
+    },
+    /// The subscriber takes so many items more. Without credit nothing is delivered to it: it is a cursor into the
+    /// topic's window, and falls out of it if it waits too long.
+    Credit {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// How many items more.
+        items: u32,
+    },
+    /// End a subscription. No word of it follows.
+    Unsubscribe(SubscriptionId),
+    /// Publish. Answered by `Published` or `PublishFailed`.
+    Publish {
+        /// Names the request.
+        token: Token,
+        /// The topic.
+        topic: Topic,
+        /// The message.
+        payload: Bytes,
+    },
+    /// Who is the root of a key? Answered by `Found` or `NotFound`.
+    Lookup {
+        /// Names the request.
+        token: Token,
+        /// Where to look.
+        key: Key,
+        /// Whether to record the path.
+        trace: bool,
+    },
+    /// How are you? Answered by `Status`.
+    Status(Token),
+    /// Leave all trees and the ring, in order. `Left` follows.
+    Leave,
+}
+
+/// What the layer above hears.
+#[derive(Debug)]
+pub enum Event {
+    /// The node is on the ring, or hangs on it.
+    Ready {
+        /// It is the first of a ring of its own.
+        alone: bool,
+    },
+    /// The start failed; the node is of no use.
+    StartFailed(StartError),
+    /// A subscription has its start: everything that gets a position after the mark will be delivered or announced
+    /// as a gap.
+    Subscribed {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// Where it begins.
+        mark: Mark,
+    },
+    /// A subscription came to nothing.
+    SubscribeFailed {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// Why.
+        error: SubscribeError,
+    },
+    /// A message or a notice for a subscriber; costs one credit.
+    Item {
+        /// The subscription.
+        subscription: SubscriptionId,
+        /// What.
+        item: Item,
+    },
+    /// A message has its position.
+    Published {
+        /// The request.
+        token: Token,
+        /// The root's word.
+        receipt: Receipt,
+    },
+    /// A message has no receipt.
+    PublishFailed {
+        /// The request.
+        token: Token,
+        /// Why.
+        error: PublishError,
+    },
+    /// A lookup was answered.
+    Found {
+        /// The request.
+        token: Token,
+        /// The answer.
+        found: Found,
+    },
+    /// A lookup was not answered.
+    NotFound {
+        /// The request.
+        token: Token,
+        /// Why, if any word came back.
+        reason: Option<RouteFailure>,
+    },
+    /// How the node is.
+    Status {
+        /// The request.
+        token: Token,
+        /// The answer.
+        status: Status,
+    },
+    /// How others reach this node changed: an edge moved to another access node, or became a ring node.
+    ContactChanged(Contact),
+    /// The node has left.
+    Left,
+    /// The node stopped for good: a newer incarnation of itself is on the ring.
+    Superseded {
+        /// The other's incarnation.
+        by: u64,
+    },
+}
+
+/// How a node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// How others reach it.
+    pub contact: Contact,
+    /// How far it is.
+    pub standing: Standing,
+    /// Its leaf set (an edge: its access nodes): the peers to remember for the next start.
+    pub peers: Vec<Peer>,
+    /// The trees it is on.
+    pub trees: Vec<TreeStatus>,
+}
+
+/// How a node stands in one tree.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TreeStatus {
+    /// The topic.
+    pub topic: crate::topic::TopicId,
+    /// Its parent; `None` at the root, or while it has none.
+    pub parent: Option<NodeId>,
+    /// Whether this node is the root.
+    pub is_root: bool,
+    /// Its children.
+    pub children: Vec<NodeId>,
+    /// Subscriptions of this very node.
+    pub subscriptions: usize,
+}

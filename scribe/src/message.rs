@@ -1,0 +1,237 @@
+//! What publishers and subscribers see of a topic's log: messages, positions, marks, gaps and receipts.
+
+use std::fmt;
+use std::str::FromStr;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use treecast_overlay::id::NodeId;
+
+/// A place in a topic's log. Offsets go on over terms; positions order by term, then offset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    /// The number of the root's term.
+    pub term: u64,
+    /// The place in the log, from 0.
+    pub offset: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.term, self.offset)
+    }
+}
+
+/// The term of a root. Ordered by number, then by the root's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Term {
+    /// Grows with every change of the root.
+    pub number: u64,
+    /// The root.
+    pub root: NodeId,
+}
+
+/// Identity of a message within its topic. One session is one life of one publisher on one topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MessageId {
+    /// Who published it.
+    pub publisher: NodeId,
+    /// In which session.
+    pub session: u64,
+    /// Its number in the session, from 1.
+    pub sequence: u64,
+}
+
+/// How far a subscriber has come: everything up to and including `position` is behind it. Text form
+/// `1.BIRTH.TERM.OFFSET` (the leading number is the form's version).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Mark {
+    /// The log's random birth id: a log that was opened anew has another.
+    pub birth: u64,
+    /// The last position that is behind the subscriber; `None` before the log's first.
+    pub position: Option<Position>,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.position {
+            Some(Position { term, offset }) => write!(f, "1.{:016x}.{term}.{offset}", self.birth),
+            None => write!(f, "1.{:016x}.-", self.birth),
+        }
+    }
+}
+
+/// A text that is no mark.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("`{0}` is not a mark of version 1 (`1.BIRTH.TERM.OFFSET`)")]
+pub struct ParseMarkError(String);
+
+impl FromStr for Mark {
+    type Err = ParseMarkError;
+
+    fn from_str(text: &str) -> Result<Mark, ParseMarkError> {
+        let parse = || {
+            let mut fields = text.split('.');
+            if fields.next()? != "1" {
+                return None;
+            }
+            let birth = fields.next().filter(|digits| digits.len() == 16)?;
+            let birth = u64::from_str_radix(birth, 16).ok()?;
+            let position = match fields.next()? {
+                "-" => None,
+                term => Some(Position { term: term.parse().ok()?, offset: fields.next()?.parse().ok()? }),
+            };
+            fields.next().is_none().then_some(Mark { birth, position })
+        };
+        parse().ok_or_else(|| ParseMarkError(text.chars().take(64).collect()))
+    }
+}
+
+/// A delivered message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Who published it, in which session, and its number there.
+    pub id: MessageId,
+    /// Its place in the topic's log.
+    pub position: Position,
+    /// How far a subscriber is that has seen this message: to be stored, and given to
+    /// [`Start::After`] later.
+    pub mark: Mark,
+    /// What it says.
+    pub payload: Bytes,
+}
+
+/// Positions that a subscriber did not and will not get. Nothing is ever dropped silently.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last position before the gap that the subscriber had, if any.
+    pub after: Option<Position>,
+    /// The first position behind the gap; `None` if it is not known.
+    pub until: Option<Position>,
+    /// Why.
+    pub reason: GapReason,
+}
+
+/// Why there is a gap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum GapReason {
+    /// The subscriber came too late, or was too slow: the window has moved on.
+    OutOfWindow,
+    /// The root was lost, and with it what only it had; maybe nothing.
+    RootLost,
+    /// The log that the subscriber's mark belongs to is no more; this is another one.
+    OtherLog,
+}
+
+/// What a subscription yields.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// A message.
+    Message(Message),
+    /// Messages that were lost for this subscriber.
+    Gap(Gap),
+    /// This node hangs on another parent in the topic's tree; `None`: it is the root itself now.
+    ParentChanged(Option<NodeId>),
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Start {
+    /// With what is published from now on.
+    #[default]
+    Latest,
+    /// After this mark; what the window no longer holds is announced as a gap.
+    After(Mark),
+}
+
+/// The root's word that a message has its position in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The message.
+    pub id: MessageId,
+    /// Its place in the log.
+    pub position: Position,
+    /// In how many copies the log held it when the receipt was written.
+    pub copies: u32,
+    /// Subscribers of the topic, by the counts that came up the tree: an estimate; 0 only if there was none at all.
+    pub listeners: u64,
+}
+
+/// Why there is no receipt.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum PublishError {
+    /// The message may or may not be in the log: no receipt came, or the root that had it is gone. It is not sent again.
+    #[error("outcome unknown: no receipt came for message {} of session {:x}", .id.sequence, .id.session)]
+    OutcomeUnknown {
+        /// The message.
+        id: MessageId,
+    },
+    /// The message was not sent: too many are waiting for their receipts.
+    #[error("{limit} messages already wait for their receipts on this topic: await some first")]
+    Busy {
+        /// How many may wait.
+        limit: usize,
+    },
+    /// The message was not sent: it is too large.
+    #[error("the message has {len} bytes, at most {limit} are allowed")]
+    TooLarge {
+        /// Its size.
+        len: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The message was not sent: this node publishes on too many topics at once.
+    #[error("this node already publishes on {limit} topics: its limit")]
+    TooManyTopics {
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// The root would not take it: it keeps as many topics, or as many sessions, as it can. It is not in the log.
+    #[error("the topic's root is full: try again later")]
+    RootFull,
+    /// The node is shutting down or has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+/// Why a subscription did not come about, or ended.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum SubscribeError {
+    /// The tree could not be reached in time.
+    #[error("the topic's tree could not be reached within {0:?}")]
+    TimedOut(std::time::Duration),
+    /// This node is on too many trees.
+    #[error("this node is already on {limit} trees: its limit")]
+    TooManyTopics {
+        /// How many are allowed.
+        limit: usize,
+    },
+    /// The node is shutting down or has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_printable() {
+        let mark = Mark { birth: 0xab, position: Some(Position { term: 3, offset: 41 }) };
+        assert_eq!(mark.to_string(), "1.00000000000000ab.3.41");
+        assert_eq!(mark.to_string().parse(), Ok(mark));
+        let start = Mark { birth: u64::MAX, position: None };
+        assert_eq!(start.to_string().parse(), Ok(start));
+        for bad in [
+            "",
+            "1",
+            "2.00000000000000ab.3.41",
+            "1.ab.3.41",
+            "1.00000000000000ab.3.41.5",
+            "1.00000000000000ab.3",
+        ] {
+            assert!(bad.parse::<Mark>().is_err(), "{bad}");
+        }
+    }
+}
