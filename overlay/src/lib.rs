@@ -12,5 +12,6 @@ pub mod kbr;
 pub mod machine;
 pub mod peer;
 pub mod random;
+pub mod table;
 pub mod time;
 pub mod wire;

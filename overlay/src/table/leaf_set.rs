@@ -1,0 +1,148 @@
+//! The leaf set: the nodes nearest on the ring, half of them on each side (Pastry §2.1).
+
+use crate::id::{Key, NodeId};
+use crate::peer::Peer;
+
+/// The nearest nodes on each side of this one.
+///
+/// The sides are what one gets by sorting all members clockwise and taking half of the set's size from each end. In a
+/// ring smaller than the leaf set they overlap: a member is then on both sides, and still counts once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LeafSet {
+    me: NodeId,
+    /// Members of a full side.
+    half: usize,
+    /// Clockwise from `me`, at most two halves. The right side is its head, the left side its tail.
+    members: Vec<Peer>,
+}
+
+impl LeafSet {
+    /// An empty leaf set of the node `me` with room for `size` members, half of them on each side; at least 2.
+    pub fn new(me: NodeId, size: usize) -> LeafSet {
+        LeafSet { me, half: (size / 2).max(1), members: Vec::new() }
+    }
+
+    /// Takes a peer in, and lets the farthest go if that makes one too many. Returns whether anything changed: not if
+    /// it is this node itself, not near enough, or known in this or a newer incarnation.
+    pub fn insert(&mut self, peer: Peer) -> bool {
+        if peer.id == self.me {
+            return false;
+        }
+        match self.find(peer.id) {
+            Ok(at) => {
+                let newer = peer.incarnation > self.members[at].incarnation;
+                if newer {
+                    self.members[at] = peer;
+                }
+                newer
+            }
+            Err(at) => self.insert_at(at, peer),
+        }
+    }
+
+    fn insert_at(&mut self, mut at: usize, peer: Peer) -> bool {
+        if self.members.len() == 2 * self.half {
+            if at == self.half {
+                return false;
+            }
+            // The newcomer pushes the farthest of its side out: the one that would stand in the middle.
+            let farthest = if at < self.half { self.half - 1 } else { self.half };
+            self.members.remove(farthest);
+            at -= usize::from(at > farthest);
+        }
+        super::reserve_one(&mut self.members);
+        self.members.insert(at, peer);
+        true
+    }
+
+    /// Takes a member out. The sides close up over what is left.
+    pub fn remove(&mut self, id: NodeId) -> Option<Peer> {
+        self.find(id).ok().map(|at| self.members.remove(at))
+    }
+
+    /// The member of this id.
+    pub fn get(&self, id: NodeId) -> Option<&Peer> {
+        self.find(id).ok().map(|at| &self.members[at])
+    }
+
+    /// Whether there is a member of this id.
+    pub fn contains(&self, id: NodeId) -> bool {
+        self.find(id).is_ok()
+    }
+
+    /// How many members there are, each counted once.
+    pub fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Whether this node knows no other on its ring.
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Whether both sides are full; they may overlap.
+    pub fn is_full(&self) -> bool {
+        self.members.len() >= self.half
+    }
+
+    /// Each member once, clockwise.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Peer> + ExactSizeIterator + Clone {
+        self.members.iter()
+    }
+
+    /// The counterclockwise side, nearest first.
+    pub fn lefts(&self) -> impl ExactSizeIterator<Item = &Peer> + Clone {
+        self.members.iter().rev().take(self.half)
+    }
+
+    /// The clockwise side, nearest first.
+    pub fn rights(&self) -> impl ExactSizeIterator<Item = &Peer> + Clone {
+        self.members.iter().take(self.half)
+    }
+
+    /// The next node counterclockwise. In a ring of two the same as [`right`](LeafSet::right).
+    pub fn left(&self) -> Option<&Peer> {
+        self.members.last()
+    }
+
+    /// The next node clockwise.
+    pub fn right(&self) -> Option<&Peer> {
+        self.members.first()
+    }
+
+    /// Whether a peer of this id, which is no member, would become one now.
+    pub fn wants(&self, id: NodeId) -> bool {
+        let room = |at| self.members.len() < 2 * self.half || at != self.half;
+        id != self.me && self.find(id).is_err_and(room)
+    }
+
+    /// Whether the key lies within the arc of the ring that the members span (Pastry §2.3, the first case of routing).
+    /// They span all of it while the sides overlap or are not full: then this is the whole ring, as far as known.
+    pub fn covers(&self, key: Key) -> bool {
+        if self.members.len() < 2 * self.half {
+            return true;
+        }
+        let way = |point: Key| self.me.key().clockwise_to(point);
+        let (rightmost, leftmost) = (self.members[self.half - 1].id, self.members[self.half].id);
+        way(key) <= way(rightmost.key()) || way(key) >= way(leftmost.key())
+    }
+
+    /// The usable member closest to the key; this node itself is not considered.
+    pub fn closest(&self, key: Key, usable: impl Fn(&Peer) -> bool) -> Option<&Peer> {
+        self.members.iter().filter(|peer| usable(peer)).min_by(|a, b| key.closer(a.id, b.id))
+    }
+
+    /// The `n` members closest to the key, or all if they are fewer, closest first; without this node itself.
+    pub fn closest_n(&self, key: Key, n: usize) -> Vec<Peer> {
+        let mut peers = self.members.clone();
+        peers.sort_unstable_by(|a, b| key.closer(a.id, b.id));
+        peers.truncate(n);
+        peers
+    }
+
+    /// Where the member of this id is, or where it would be.
+    fn find(&self, id: NodeId) -> Result<usize, usize> {
+        let way = |id: NodeId| self.me.key().clockwise_to(id);
+        self.members.binary_search_by_key(&way(id), |peer| way(peer.id))
+    }
+}
