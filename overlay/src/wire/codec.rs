@@ -32,11 +32,9 @@ pub enum DecodeError {
     /// The header does not parse.
     #[error("malformed header")]
     Header,
-    /// A list in the header is longer than its limit.
-    #[error("a list in the header has {len} entries, at most {limit} are allowed")]
+    /// A list in the header is longer than its limit. How much longer is not known: the excess was not kept.
+    #[error("a list in the header has more than the {limit} entries that are allowed")]
     ListTooLong {
-        /// Entries found.
-        len: usize,
         /// Entries allowed.
         limit: usize,
     },
@@ -48,7 +46,8 @@ pub enum DecodeError {
     },
 }
 
-/// Encodes a frame. The payload is shared, not copied.
+/// Encodes a frame. The payload is shared, not copied. Lists within their limits ([`MAX_PEERS`], [`MAX_PATH`]) are the
+/// sender's duty: the receiver refuses longer ones.
 pub fn encode(frame: &Frame) -> EncodedFrame {
     let head = postcard::to_extend(&frame.header, BytesMut::with_capacity(128))
         .expect("a header always encodes: it has no unsized parts")
@@ -128,5 +127,5 @@ fn check(header: &Header) -> Result<(), DecodeError> {
 }
 
 fn at_most<T>(list: &[T], limit: usize) -> Result<(), DecodeError> {
-    if list.len() > limit { Err(DecodeError::ListTooLong { len: list.len(), limit }) } else { Ok(()) }
+    if list.len() > limit { Err(DecodeError::ListTooLong { limit }) } else { Ok(()) }
 }

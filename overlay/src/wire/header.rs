@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bounded;
 use crate::id::{Key, NodeId};
 use crate::peer::{Contact, Peer};
 
@@ -54,6 +55,7 @@ pub enum Header {
     /// Periodic repair: my leaf set; `reply` asks for yours.
     LeafSet {
         /// The sender's leaf set.
+        #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
         members: Vec<Peer>,
         /// Whether the receiver is to send its own.
         reply: bool,
@@ -68,11 +70,13 @@ pub enum Header {
         /// The row.
         row: u8,
         /// Its entries.
+        #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
         entries: Vec<Peer>,
     },
     /// The sender leaves the ring: it answers for nothing any more. Its leaf set, for those who must close the gap.
     Leave {
         /// The leaver's leaf set.
+        #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
         members: Vec<Peer>,
     },
     /// A message for every node of an arc of the ring. Acknowledged hop by hop. Carries the application's payload.
@@ -93,6 +97,7 @@ pub enum Header {
         /// Whether the edge was taken.
         accepted: bool,
         /// The access node's leaf set: where to find a second one.
+        #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
         members: Vec<Peer>,
     },
     /// An edge node goes.
@@ -135,6 +140,7 @@ pub struct Routed {
     /// What it is for.
     pub purpose: Purpose,
     /// The path so far, if the origin asked for it.
+    #[serde(deserialize_with = "bounded::optional::<MAX_PATH, _, _>")]
     pub trace: Option<Vec<TraceHop>>,
 }
 
@@ -148,6 +154,7 @@ pub enum Purpose {
     /// Who are the neighbours of the key? Asked by joiners and by rings that have found each other.
     Seek {
         /// Nodes met on the way: the rows of the seeker's routing table to be.
+        #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
         rows: Vec<Peer>,
     },
 }
@@ -173,10 +180,13 @@ pub struct Answer {
     /// How many hops the question made.
     pub hops: u8,
     /// The question's path, if asked for.
+    #[serde(deserialize_with = "bounded::optional::<MAX_PATH, _, _>")]
     pub trace: Option<Vec<TraceHop>>,
     /// For `Seek`: the root's leaf set.
+    #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
     pub leaf_set: Vec<Peer>,
     /// For `Seek`: nodes met on the way.
+    #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
     pub rows: Vec<Peer>,
 }
 
@@ -216,6 +226,7 @@ pub struct ProbeAck {
     /// Whether the asked-for lease is granted: four seconds by default, counted from the probe's sending.
     pub lease: bool,
     /// The answerer's leaf set, if it was asked for.
+    #[serde(deserialize_with = "bounded::optional::<MAX_PEERS, _, _>")]
     pub leaf_set: Option<Vec<Peer>>,
 }
 
@@ -242,6 +253,7 @@ pub enum Admission {
     /// The joiner is not this node's neighbour; these are.
     NotNeighbour {
         /// The answerer's leaf set.
+        #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
         members: Vec<Peer>,
     },
     /// The answerer is not on the ring.

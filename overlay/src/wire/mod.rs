@@ -1,9 +1,12 @@
 //! Frames and their bytes. A frame is a header, encoded by postcard, and a payload, the frame's uncopied tail.
 //! `docs/protocol.md` has every frame, byte by byte, with test vectors.
 
+mod bounded;
 mod codec;
 mod header;
 mod hello;
+#[cfg(test)]
+mod tests;
 
 pub use codec::{DecodeError, EncodedFrame, decode, encode};
 pub use header::{

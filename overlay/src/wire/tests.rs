@@ -1,0 +1,386 @@
+//! The codec against every frame there is, and against everything that is none.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use bytes::Bytes;
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::{Index, select};
+use proptest::strategy::ValueTree;
+
+use super::*;
+use crate::id::{Key, NodeId};
+use crate::peer::{Addr, Contact, Peer};
+
+// Compound strategies are boxed: their value trees would overflow a test thread's stack.
+
+/// A number of any length on the wire: uniform ones would nearly all take the longest form.
+fn number() -> impl Strategy<Value = u64> + Clone {
+    (any::<u64>(), 0u32..64).prop_map(|(bits, shift)| bits >> shift)
+}
+
+fn point() -> impl Strategy<Value = u128> + Clone {
+    prop_oneof![3 => any::<u128>(), 1 => number().prop_map(u128::from), 1 => Just(u128::MAX)]
+}
+
+fn addr() -> BoxedStrategy<Addr> {
+    let v4 = (any::<[u8; 4]>(), any::<u16>())
+        .prop_map(|(ip, port)| Addr::Socket(SocketAddr::new(Ipv4Addr::from(ip).into(), port)));
+    // Without flow label and scope: they mean nothing to another machine and do not travel.
+    let v6 = (any::<[u8; 16]>(), any::<u16>())
+        .prop_map(|(ip, port)| Addr::Socket(SocketAddr::new(Ipv6Addr::from(ip).into(), port)));
+    prop_oneof![Just(Addr::Unreachable), v4, v6, any::<u32>().prop_map(Addr::Memory)].boxed()
+}
+
+fn peer() -> BoxedStrategy<Peer> {
+    (point(), number(), addr())
+        .prop_map(|(id, incarnation, addr)| Peer { id: NodeId(id), incarnation, addr })
+        .boxed()
+}
+
+fn contact() -> BoxedStrategy<Contact> {
+    (peer(), option::of(peer())).prop_map(|(peer, via)| Contact { peer, via }).boxed()
+}
+
+/// Short lists mostly, and full ones.
+fn peers() -> BoxedStrategy<Vec<Peer>> {
+    prop_oneof![9 => vec(peer(), 0..6), 1 => vec(peer(), MAX_PEERS)].boxed()
+}
+
+fn trace() -> BoxedStrategy<Option<Vec<TraceHop>>> {
+    let hop = (point(), any::<u8>(), option::of(any::<u32>()));
+    let hop =
+        hop.prop_map(|(node, matched, rtt_micros)| TraceHop { node: NodeId(node), matched, rtt_micros });
+    option::of(prop_oneof![9 => vec(hop.clone(), 0..6), 1 => vec(hop, MAX_PATH)]).boxed()
+}
+
+fn purpose() -> impl Strategy<Value = Purpose> {
+    prop_oneof![
+        Just(Purpose::Application),
+        Just(Purpose::Lookup),
+        peers().prop_map(|rows| Purpose::Seek { rows }),
+    ]
+}
+
+fn routed() -> BoxedStrategy<Routed> {
+    let numbers = (number(), point(), number(), any::<u8>(), any::<bool>());
+    (numbers, contact(), purpose(), trace())
+        .prop_map(|((hop, key, id, hops, by_leaf_set), origin, purpose, trace)| Routed {
+            hop,
+            key: Key(key),
+            origin,
+            id,
+            hops,
+            by_leaf_set,
+            purpose,
+            trace,
+        })
+        .boxed()
+}
+
+fn answer() -> BoxedStrategy<Answer> {
+    (number(), peer(), any::<u8>(), trace(), peers(), peers())
+        .prop_map(|(id, root, hops, trace, leaf_set, rows)| Answer { id, root, hops, trace, leaf_set, rows })
+        .boxed()
+}
+
+fn letter() -> BoxedStrategy<Letter> {
+    let reason = select(vec![
+        RouteFailure::HopLimit,
+        RouteFailure::NoRoute,
+        RouteFailure::Overloaded,
+        RouteFailure::NoRoot,
+    ]);
+    let undeliverable = (number(), point(), reason);
+    prop_oneof![
+        Just(Letter::Payload),
+        answer().prop_map(Letter::Answer),
+        undeliverable.prop_map(|(id, key, reason)| Letter::Undeliverable { id, key: Key(key), reason }),
+    ]
+    .boxed()
+}
+
+fn standing() -> impl Strategy<Value = Standing> {
+    select(vec![Standing::Starting, Standing::Joining, Standing::Ready, Standing::Edge])
+}
+
+fn probe() -> impl Strategy<Value = Probe> {
+    (number(), standing(), any::<bool>(), any::<bool>())
+        .prop_map(|(number, standing, lease, leaf_set)| Probe { number, standing, lease, leaf_set })
+}
+
+fn probe_ack() -> impl Strategy<Value = ProbeAck> {
+    (number(), standing(), any::<bool>(), option::of(peers()))
+        .prop_map(|(number, standing, lease, leaf_set)| ProbeAck { number, standing, lease, leaf_set })
+}
+
+fn admission() -> impl Strategy<Value = Admission> {
+    prop_oneof![
+        Just(Admission::Granted),
+        Just(Admission::Busy),
+        peers().prop_map(|members| Admission::NotNeighbour { members }),
+        Just(Admission::NotReady),
+    ]
+}
+
+/// How many variants [`Header`] has. The match has no `_`: a new variant does not compile until it is counted here,
+/// and is not covered until [`header`] makes it.
+const VARIANTS: usize = 19;
+
+fn variant(header: &Header) -> usize {
+    match header {
+        Header::Routed(_) => 0,
+        Header::HopAck { .. } => 1,
+        Header::Letter(_) => 2,
+        Header::Relayed { .. } => 3,
+        Header::Probe(_) => 4,
+        Header::ProbeAck(_) => 5,
+        Header::Admit => 6,
+        Header::Admission(_) => 7,
+        Header::Commit { .. } => 8,
+        Header::Committed { .. } => 9,
+        Header::Withdraw => 10,
+        Header::LeafSet { .. } => 11,
+        Header::RowRequest { .. } => 12,
+        Header::Row { .. } => 13,
+        Header::Leave { .. } => 14,
+        Header::Broadcast { .. } => 15,
+        Header::Attach => 16,
+        Header::Attached { .. } => 17,
+        Header::Detach => 18,
+    }
+}
+
+fn header() -> impl Strategy<Value = Header> {
+    let relayed = (contact(), contact(), letter());
+    let broadcast = (number(), contact(), number(), point());
+    let of_routing = prop_oneof![
+        routed().prop_map(Header::Routed),
+        number().prop_map(|hop| Header::HopAck { hop }),
+        letter().prop_map(Header::Letter),
+        relayed.prop_map(|(to, from, letter)| Header::Relayed { to, from, letter }),
+        broadcast.prop_map(|(hop, origin, id, until)| Header::Broadcast {
+            hop,
+            origin,
+            id,
+            until: Key(until)
+        }),
+    ];
+    let of_joining = prop_oneof![
+        Just(Header::Admit),
+        admission().prop_map(Header::Admission),
+        number().prop_map(|number| Header::Commit { number }),
+        number().prop_map(|number| Header::Committed { number }),
+        Just(Header::Withdraw),
+        peers().prop_map(|members| Header::Leave { members }),
+    ];
+    let of_upkeep = prop_oneof![
+        probe().prop_map(Header::Probe),
+        probe_ack().prop_map(Header::ProbeAck),
+        (peers(), any::<bool>()).prop_map(|(members, reply)| Header::LeafSet { members, reply }),
+        any::<u8>().prop_map(|row| Header::RowRequest { row }),
+        (any::<u8>(), peers()).prop_map(|(row, entries)| Header::Row { row, entries }),
+    ];
+    let of_edges = prop_oneof![
+        Just(Header::Attach),
+        (any::<bool>(), peers()).prop_map(|(accepted, members)| Header::Attached { accepted, members }),
+        Just(Header::Detach),
+    ];
+    prop_oneof![of_routing, of_joining, of_upkeep, of_edges]
+}
+
+/// What the module says of payloads, in other words than the decoder's.
+fn may_carry(header: &Header) -> bool {
+    let text = format!("{header:?}");
+    text.starts_with("Broadcast")
+        || text.starts_with("Letter(Payload")
+        || text.starts_with("Relayed") && text.ends_with("letter: Payload }")
+        || text.starts_with("Routed") && text.contains("purpose: Application")
+}
+
+fn frame() -> impl Strategy<Value = Frame> {
+    (header(), vec(any::<u8>(), 0..40)).prop_map(|(header, payload)| {
+        let payload = if may_carry(&header) { payload.into() } else { Bytes::new() };
+        Frame { header, payload }
+    })
+}
+
+/// The frame as the transport hands it in: one buffer.
+fn bytes_of(frame: &Frame) -> Bytes {
+    let encoded = encode(frame);
+    let bytes = Bytes::from([&encoded.head[..], &encoded.payload[..]].concat());
+    assert_eq!(encoded.len(), bytes.len());
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2048))]
+
+    #[test]
+    fn every_frame_round_trips(frame in frame()) {
+        prop_assert_eq!(decode(bytes_of(&frame)), Ok(frame));
+    }
+
+    #[test]
+    fn payloads_are_not_copied(header in header(), payload in vec(any::<u8>(), 1..40)) {
+        let frame = Frame { header, payload: payload.into() };
+        prop_assert_eq!(encode(&frame).payload.as_ptr(), frame.payload.as_ptr());
+        let bytes = bytes_of(&frame);
+        let tail = bytes[bytes.len() - frame.payload.len()..].as_ptr();
+        match decode(bytes) {
+            Ok(decoded) => {
+                prop_assert!(may_carry(&frame.header));
+                prop_assert_eq!(decoded.payload.as_ptr(), tail);
+            }
+            Err(error) => {
+                prop_assert!(!may_carry(&frame.header));
+                prop_assert_eq!(error, DecodeError::UnexpectedPayload { len: frame.payload.len() });
+            }
+        }
+    }
+
+    #[test]
+    fn garbage_never_panics(bytes in vec(any::<u8>(), 0..300)) {
+        let _ = decode(bytes.clone().into());
+        let _ = Hello::decode(&bytes);
+        let _ = Hello::decode(&[&greeting_prefix()[..], &bytes].concat());
+    }
+
+    /// Garbage that gets past the first byte, and from there on often to the end: small values are valid variants,
+    /// booleans and lengths.
+    #[test]
+    fn plausible_garbage_never_panics_and_what_it_says_round_trips(
+        variant in 0..VARIANTS as u8,
+        bytes in vec(prop_oneof![3 => 0u8..4, 1 => any::<u8>()], 0..300),
+    ) {
+        if let Ok(frame) = decode([&[variant][..], &bytes].concat().into()) {
+            prop_assert_eq!(decode(bytes_of(&frame)), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn cut_headers_are_refused(frame in frame(), at: Index) {
+        let head = encode(&frame).head;
+        let cut = head.slice(..at.index(head.len()));
+        prop_assert_eq!(decode(cut), Err(DecodeError::Header));
+    }
+
+    #[test]
+    fn flipped_bits_never_panic(frame in frame(), flips in vec(any::<Index>(), 1..4)) {
+        let mut bytes = bytes_of(&frame).to_vec();
+        for flip in flips {
+            let bit = flip.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        if let Ok(frame) = decode(bytes.into()) {
+            prop_assert_eq!(decode(bytes_of(&frame)), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn every_greeting_round_trips(
+        network in "\\PC{0,16}", incarnation in number(), listens in addr(), at: Index,
+    ) {
+        let hello = Hello { network, incarnation, listens };
+        let bytes = hello.encode();
+        prop_assert!(Hello::decode(&bytes[..at.index(bytes.len())]).is_err());
+        prop_assert_eq!(Hello::decode(&bytes), Ok(hello));
+    }
+}
+
+fn greeting_prefix() -> [u8; 6] {
+    let bytes = Hello { network: String::new(), incarnation: 0, listens: Addr::Unreachable }.encode();
+    bytes[..6].try_into().unwrap()
+}
+
+#[test]
+fn the_strategy_makes_every_variant() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let mut made = [0; VARIANTS];
+    for _ in 0..2000 {
+        made[variant(&header().new_tree(&mut runner).unwrap().current())] += 1;
+    }
+    assert!(made.iter().all(|&count| count > 20), "{made:?}");
+}
+
+/// One frame for each list that there is on the wire, with `len` elements in it.
+fn frames_with_lists_of(len: usize) -> Vec<(Frame, usize)> {
+    let peer = Peer { id: NodeId(0), incarnation: 0, addr: Addr::Unreachable };
+    let hop = TraceHop { node: NodeId(0), matched: 0, rtt_micros: None };
+    let (peers, path) = (vec![peer; len], vec![hop; len]);
+    let routed = |purpose, trace| {
+        let (key, origin) = (Key(0), peer.into());
+        Header::Routed(Routed { hop: 0, key, origin, id: 0, hops: 0, by_leaf_set: false, purpose, trace })
+    };
+    let empty = Answer { id: 0, root: peer, hops: 0, trace: None, leaf_set: vec![], rows: vec![] };
+    let answers = [
+        (Answer { trace: Some(path.clone()), ..empty.clone() }, MAX_PATH),
+        (Answer { leaf_set: peers.clone(), ..empty.clone() }, MAX_PEERS),
+        (Answer { rows: peers.clone(), ..empty }, MAX_PEERS),
+    ];
+    let ack = ProbeAck { number: 0, standing: Standing::Ready, lease: false, leaf_set: Some(peers.clone()) };
+    let mut headers = vec![
+        (routed(Purpose::Lookup, Some(path)), MAX_PATH),
+        (routed(Purpose::Seek { rows: peers.clone() }, None), MAX_PEERS),
+        (Header::ProbeAck(ack), MAX_PEERS),
+        (Header::Admission(Admission::NotNeighbour { members: peers.clone() }), MAX_PEERS),
+        (Header::LeafSet { members: peers.clone(), reply: false }, MAX_PEERS),
+        (Header::Row { row: 0, entries: peers.clone() }, MAX_PEERS),
+        (Header::Leave { members: peers.clone() }, MAX_PEERS),
+        (Header::Attached { accepted: true, members: peers }, MAX_PEERS),
+    ];
+    for (answer, limit) in answers {
+        let letter = Letter::Answer(answer);
+        headers.push((Header::Letter(letter.clone()), limit));
+        headers.push((Header::Relayed { to: peer.into(), from: peer.into(), letter }, limit));
+    }
+    headers.into_iter().map(|(header, limit)| (header.into(), limit)).collect()
+}
+
+#[test]
+fn lists_over_their_limit_are_refused_whatever_their_length() {
+    for len in [0, MAX_PATH, MAX_PATH + 1, MAX_PEERS, MAX_PEERS + 1, 300_000] {
+        for (frame, limit) in frames_with_lists_of(len) {
+            let decoded = decode(bytes_of(&frame));
+            if len <= limit {
+                assert_eq!(decoded, Ok(frame));
+            } else {
+                assert_eq!(decoded, Err(DecodeError::ListTooLong { limit }));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_declared_length_without_elements_is_refused() {
+    // LeafSet is variant 11; then a list's length of 2^64 - 1, and nothing.
+    let bytes: Vec<u8> = [&[11][..], &[0xff; 9], &[1]].concat();
+    assert_eq!(decode(bytes.into()), Err(DecodeError::Header));
+    assert_eq!(decode(Bytes::new()), Err(DecodeError::Header));
+    assert_eq!(decode(Bytes::from_static(&[VARIANTS as u8])), Err(DecodeError::Header));
+}
+
+#[test]
+fn a_greeting_has_limits() {
+    let greet = |len| Hello { network: "x".repeat(len), incarnation: 1, listens: Addr::Unreachable };
+    assert_eq!(Hello::decode(&greet(MAX_NETWORK_NAME).encode()), Ok(greet(MAX_NETWORK_NAME)));
+    let too_long = greet(MAX_NETWORK_NAME + 1).encode();
+    assert_eq!(Hello::decode(&too_long), Err(HelloError::Malformed));
+    // A length of 2^64 - 1 for the name, and nothing behind it.
+    let huge = [&greeting_prefix()[..], &[0xff; 9], &[1]].concat();
+    assert_eq!(Hello::decode(&huge), Err(HelloError::Malformed));
+}
+
+/// A list that is not bounded while it is decoded would pass every other test here, and take memory on a peer's word.
+#[test]
+fn every_list_in_a_header_is_bounded_while_it_is_decoded() {
+    let source = include_str!("header.rs");
+    let lines: Vec<&str> = source.lines().collect();
+    let is_list = |line: &str| line.contains("Vec<") && line.trim_end().ends_with(',');
+    let lists: Vec<usize> = (0..lines.len()).filter(|&at| is_list(lines[at])).collect();
+    assert_eq!(lists.len(), source.matches("Vec<").count(), "a list that is no field of its own");
+    for at in lists {
+        assert!(lines[at - 1].contains("\"bounded::"), "line {}: {}", at + 1, lines[at]);
+    }
+}
