@@ -53,7 +53,7 @@ impl NeighbourhoodSet {
 
     /// Takes a peer out.
     pub fn remove(&mut self, id: NodeId) -> Option<Peer> {
-        self.find(id).map(|at| self.entries.remove(at).peer())
+        self.find(id).map(|at| self.entries.remove(at).peer)
     }
 
     /// The members, nearest first.
@@ -72,6 +72,6 @@ impl NeighbourhoodSet {
     }
 
     fn find(&self, id: NodeId) -> Option<usize> {
-        self.entries.iter().position(|entry| entry.id == id)
+        self.entries.iter().position(|entry| entry.peer.id == id)
     }
 }

@@ -43,7 +43,7 @@ impl RoutingTable {
     }
 
     fn insert_new(&mut self, new: Entry) -> bool {
-        let (start, end) = self.bounds(self.place(new.id));
+        let (start, end) = self.bounds(self.place(new.peer.id));
         if end - start == self.candidates {
             if new.nearer(&self.entries[end - 1]).is_ge() {
                 return false;
@@ -53,18 +53,23 @@ impl RoutingTable {
             super::reserve_one(&mut self.entries);
             self.entries.insert(end, new);
         }
-        self.settle(new.id);
+        self.settle(new.peer.id);
         true
     }
 
     /// Takes a peer out.
     pub fn remove(&mut self, id: NodeId) -> Option<Peer> {
-        self.find(id).map(|at| self.entries.remove(at).peer())
+        self.find(id).map(|at| self.entries.remove(at).peer)
     }
 
-    /// The entry of this id.
-    pub fn get(&self, id: NodeId) -> Option<&Entry> {
-        self.find(id).map(|at| &self.entries[at])
+    /// The peer of this id.
+    pub fn get(&self, id: NodeId) -> Option<&Peer> {
+        self.find(id).map(|at| &self.entries[at].peer)
+    }
+
+    /// The round-trip time to the peer of this id, if it is in the table and was measured.
+    pub fn rtt(&self, id: NodeId) -> Option<Duration> {
+        self.find(id).and_then(|at| self.entries[at].rtt())
     }
 
     /// Notes a measured round-trip time; returns whether the peer is in the table.
@@ -91,21 +96,21 @@ impl RoutingTable {
     }
 
     /// The nearest node of each slot of a row, by column: what a node tells another that asks for the row.
-    pub fn row(&self, row: usize) -> impl Iterator<Item = Peer> {
-        let start = self.entries.partition_point(|entry| self.place(entry.id).0 < row);
-        let end = self.entries.partition_point(|entry| self.place(entry.id).0 <= row);
-        let same_slot = |a: &Entry, b: &Entry| self.place(a.id) == self.place(b.id);
-        self.entries[start..end].chunk_by(same_slot).map(|slot| slot[0].peer())
+    pub fn row(&self, row: usize) -> impl Iterator<Item = &Peer> {
+        let start = self.entries.partition_point(|entry| self.place(entry.peer.id).0 < row);
+        let end = self.entries.partition_point(|entry| self.place(entry.peer.id).0 <= row);
+        let same_slot = |a: &Entry, b: &Entry| self.place(a.peer.id) == self.place(b.peer.id);
+        self.entries[start..end].chunk_by(same_slot).map(|slot| &slot[0].peer)
     }
 
     /// How many rows there are, down to the last that is not empty.
     pub fn rows(&self) -> usize {
-        self.entries.last().map_or(0, |entry| self.place(entry.id).0 + 1)
+        self.entries.last().map_or(0, |entry| self.place(entry.peer.id).0 + 1)
     }
 
-    /// All entries by row, column and nearness.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Entry> + ExactSizeIterator + Clone {
-        self.entries.iter()
+    /// All peers by row, column and nearness.
+    pub fn iter(&self) -> impl DoubleEndedIterator<Item = &Peer> + ExactSizeIterator + Clone {
+        self.entries.iter().map(|entry| &entry.peer)
     }
 
     /// How many entries there are.
@@ -126,8 +131,8 @@ impl RoutingTable {
 
     /// Where the entries of a slot begin and end.
     fn bounds(&self, place: (usize, usize)) -> (usize, usize) {
-        let start = self.entries.partition_point(|entry| self.place(entry.id) < place);
-        let in_slot = self.entries[start..].iter().take_while(|entry| self.place(entry.id) == place);
+        let start = self.entries.partition_point(|entry| self.place(entry.peer.id) < place);
+        let in_slot = self.entries[start..].iter().take_while(|entry| self.place(entry.peer.id) == place);
         (start, start + in_slot.count())
     }
 
@@ -136,7 +141,7 @@ impl RoutingTable {
             return None;
         }
         let (start, end) = self.bounds(self.place(id));
-        self.entries[start..end].iter().position(|entry| entry.id == id).map(|at| start + at)
+        self.entries[start..end].iter().position(|entry| entry.peer.id == id).map(|at| start + at)
     }
 
     /// Puts the slot that holds this id in order.
