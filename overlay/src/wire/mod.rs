@@ -5,7 +5,7 @@ mod codec;
 mod header;
 mod hello;
 
-pub use codec::{DecodeError, EncodedFrame, decode, encode};
+pub use codec::{DecodeError, EncodedFrame, decode, encode, encode_header};
 pub use header::{
     Admission, Answer, Header, Letter, MAX_PATH, MAX_PEERS, Probe, ProbeAck, Purpose, RouteFailure, Routed,
     Standing, TraceHop,
