@@ -10,6 +10,8 @@ pub mod id;
 pub mod identity;
 pub mod kbr;
 pub mod machine;
+#[cfg(feature = "tokio")]
+pub mod net;
 pub mod peer;
 pub mod random;
 pub mod table;

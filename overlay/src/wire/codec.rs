@@ -49,10 +49,17 @@ pub enum DecodeError {
 /// Encodes a frame. The payload is shared, not copied. Lists within their limits ([`MAX_PEERS`], [`MAX_PATH`]) are the
 /// sender's duty: the receiver refuses longer ones.
 pub fn encode(frame: &Frame) -> EncodedFrame {
-    let head = postcard::to_extend(&frame.header, BytesMut::with_capacity(128))
-        .expect("a header always encodes: it has no unsized parts")
-        .freeze();
+    let head = extend(&frame.header, BytesMut::with_capacity(128)).freeze();
     EncodedFrame { head, payload: frame.payload.clone() }
+}
+
+/// Encodes a header behind what `buffer` has already: for transports that gather small frames.
+pub fn encode_header(header: &Header, buffer: Vec<u8>) -> Vec<u8> {
+    extend(header, buffer)
+}
+
+fn extend<B: Extend<u8>>(header: &Header, buffer: B) -> B {
+    postcard::to_extend(header, buffer).expect("a header always encodes: it has no unsized parts")
 }
 
 /// Decodes a frame. The payload is a slice of `bytes`, not a copy.

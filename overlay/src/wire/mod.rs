@@ -8,7 +8,7 @@ mod hello;
 #[cfg(test)]
 mod tests;
 
-pub use codec::{DecodeError, EncodedFrame, decode, encode};
+pub use codec::{DecodeError, EncodedFrame, decode, encode, encode_header};
 pub use header::{
     Admission, Answer, Header, Letter, MAX_PATH, MAX_PEERS, Probe, ProbeAck, Purpose, RouteFailure, Routed,
     Standing, TraceHop,
