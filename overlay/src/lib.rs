@@ -4,16 +4,17 @@
 //! → [`pastry::Node`] → [`kbr::Event`]. Its way out: [`kbr::KeyBasedRouting`] → [`machine::Transmit`] →
 //! [`wire::encode`] → transport.
 
-pub mod config;
-pub mod deadlines;
 pub mod id;
+pub mod time;
+pub mod random;
+pub mod peer;
 pub mod identity;
-pub mod kbr;
+pub mod config;
+pub mod wire;
 pub mod machine;
+pub mod kbr;
+pub mod deadlines;
+pub mod table;
+pub mod pastry;
 #[cfg(feature = "tokio")]
 pub mod net;
-pub mod peer;
-pub mod random;
-pub mod table;
-pub mod time;
-pub mod wire;

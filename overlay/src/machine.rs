@@ -94,7 +94,7 @@ pub enum Link {
 }
 
 /// Why a connection did not come about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
     /// Nobody listens there, or the network says no; the text is the system's.
     Unreachable(String),
@@ -108,6 +108,8 @@ pub enum Refusal {
     WrongId(NodeId),
     /// It is this node itself.
     Myself,
+    /// Another process with this node's key; its incarnation.
+    Twin(u64),
 }
 
 impl std::fmt::Display for Refusal {
@@ -119,6 +121,7 @@ impl std::fmt::Display for Refusal {
             Refusal::Network(name) => write!(f, "belongs to network `{name}`"),
             Refusal::WrongId(id) => write!(f, "is another node ({id})"),
             Refusal::Myself => f.write_str("is this node itself"),
+            Refusal::Twin(_) => f.write_str("is another process with this node's identity"),
         }
     }
 }

@@ -90,6 +90,7 @@ fn carries_payload(header: &Header) -> bool {
         | Header::RowRequest { .. }
         | Header::Row { .. }
         | Header::Leave { .. }
+        | Header::Outdated(_)
         | Header::Attach
         | Header::Attached { .. }
         | Header::Detach => false,
@@ -127,6 +128,7 @@ fn check(header: &Header) -> Result<(), DecodeError> {
         | Header::Committed { .. }
         | Header::Withdraw
         | Header::RowRequest { .. }
+        | Header::Outdated(_)
         | Header::Broadcast { .. }
         | Header::Attach
         | Header::Detach => Ok(()),

@@ -102,6 +102,8 @@ pub enum Header {
     },
     /// An edge node goes.
     Detach,
+    /// The receiver is an older life of this peer; its words are void. (A hint: the receiver looks for itself.)
+    Outdated(Peer),
 }
 
 /// What one node tells another, near or far.

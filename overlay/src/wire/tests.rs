@@ -126,7 +126,7 @@ fn admission() -> impl Strategy<Value = Admission> {
 
 /// How many variants [`Header`] has. The match has no `_`: a new variant does not compile until it is counted here,
 /// and is not covered until [`header`] makes it.
-const VARIANTS: usize = 19;
+const VARIANTS: usize = 20;
 
 fn variant(header: &Header) -> usize {
     match header {
@@ -149,6 +149,7 @@ fn variant(header: &Header) -> usize {
         Header::Attach => 16,
         Header::Attached { .. } => 17,
         Header::Detach => 18,
+        Header::Outdated(_) => 19,
     }
 }
 
@@ -174,6 +175,7 @@ fn header() -> impl Strategy<Value = Header> {
         number().prop_map(|number| Header::Committed { number }),
         Just(Header::Withdraw),
         peers().prop_map(|members| Header::Leave { members }),
+        peer().prop_map(Header::Outdated),
     ];
     let of_upkeep = prop_oneof![
         probe().prop_map(Header::Probe),

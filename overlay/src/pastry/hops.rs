@@ -1,0 +1,215 @@
+//! Acknowledged hops (MSPastry §3.2): each hop is kept until it is acknowledged, and goes another way if it is not.
+//! Messages that cannot go on yet are parked for a while.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Node;
+use super::Timer;
+use super::route::{Hop, matched};
+use crate::id::NodeId;
+use crate::peer::Peer;
+use crate::time::Instant;
+use crate::wire::{Header, RouteFailure, Routed, TraceHop};
+
+/// Hops remembered, so that a repeated one is acknowledged again but not taken twice. Beyond it the oldest are
+/// forgotten: who repeats a hop later than that is served twice, and must have an identity of its own.
+const MAX_SEEN: usize = 4096;
+/// How often parked messages look for a way again, besides whenever the neighbourhood changes.
+const PARKED_PERIOD: Duration = Duration::from_millis(500);
+
+/// Messages between two hops.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Hops {
+    pending: BTreeMap<u64, Pending>,
+    parked: VecDeque<Parked>,
+    seen: BTreeSet<(NodeId, u64, u64)>,
+    seen_order: VecDeque<(NodeId, u64, u64)>,
+}
+
+/// A message whose next hop has not acknowledged it yet.
+#[derive(Clone, Debug)]
+struct Pending {
+    to: Peer,
+    routed: Routed,
+    payload: Bytes,
+    tried: Vec<NodeId>,
+    sent: Instant,
+}
+
+/// A message that waits for a way.
+#[derive(Clone, Debug)]
+struct Parked {
+    routed: Routed,
+    payload: Bytes,
+    previous: Option<Peer>,
+    since: Instant,
+}
+
+impl Hops {
+    /// Whether this hop comes for the first time.
+    pub(super) fn is_new(&mut self, from: &Peer, hop: u64) -> bool {
+        let hop = (from.id, from.incarnation, hop);
+        if !self.seen.insert(hop) {
+            return false;
+        }
+        self.seen_order.push_back(hop);
+        if self.seen_order.len() > MAX_SEEN
+            && let Some(oldest) = self.seen_order.pop_front()
+        {
+            self.seen.remove(&oldest);
+        }
+        true
+    }
+
+    pub(super) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(super) fn parked(&self) -> usize {
+        self.parked.len()
+    }
+}
+
+impl Node {
+    pub(super) fn on_routed(&mut self, now: Instant, from: Peer, routed: Routed, payload: Bytes) {
+        if !self.takes_messages() {
+            // Not acknowledged: the sender looks for another way.
+            return;
+        }
+        self.transmit(from, Header::HopAck { hop: routed.hop });
+        if self.hops.is_new(&from, routed.hop) {
+            self.take_over(now, from, routed, payload);
+        }
+    }
+
+    pub(super) fn send_hop(
+        &mut self,
+        now: Instant,
+        to: Peer,
+        by_leaf_set: bool,
+        routed: Routed,
+        payload: Bytes,
+    ) {
+        let routed = Routed { by_leaf_set: routed.by_leaf_set || by_leaf_set, ..routed };
+        self.send_hop_after(now, to, routed, payload, Vec::new());
+    }
+
+    /// Hands a message of this node's own to a certain first hop.
+    pub(super) fn hand_over(&mut self, now: Instant, to: Peer, routed: Routed) {
+        self.send_hop_after(now, to, routed, Bytes::new(), Vec::new());
+    }
+
+    fn send_hop_after(&mut self, now: Instant, to: Peer, routed: Routed, payload: Bytes, tried: Vec<NodeId>) {
+        if self.hops.pending.len() >= self.config.max_pending_hops {
+            return self.fail(now, routed, RouteFailure::Overloaded);
+        }
+        let hop = self.number();
+        let mut sent = Routed { hop, ..routed.clone() };
+        if let Some(path) = &mut sent.trace {
+            let rtt_micros =
+                self.liveness.rtt(to.id).map(|rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
+            path.push(TraceHop { node: self.me.id, matched: matched(routed.key, self.me.id), rtt_micros });
+        }
+        self.transmit_frame(to, Header::Routed(sent), payload.clone());
+        self.hops.pending.insert(hop, Pending { to, routed, payload, tried, sent: now });
+        let rto = self.liveness.rto(to.id, self.config.rto_min, self.config.rto_max);
+        self.deadlines.set(Timer::Hop(hop), now + rto);
+    }
+
+    pub(super) fn on_hop_ack(&mut self, now: Instant, from: Peer, hop: u64) {
+        self.deadlines.cancel(Timer::Hop(hop));
+        if let Some(pending) = self.hops.pending.remove(&hop) {
+            if pending.to.id == from.id {
+                self.note_round_trip(from, now - pending.sent);
+            }
+        } else {
+            self.on_delegation_ack(hop);
+        }
+    }
+
+    /// Not acknowledged in time: the peer is suspect, and the message goes another way at once.
+    pub(super) fn on_hop_timeout(&mut self, now: Instant, hop: u64) {
+        let Some(pending) = self.hops.pending.remove(&hop) else {
+            return self.on_delegation_timeout(now, hop);
+        };
+        let Pending { to, routed, payload, mut tried, .. } = pending;
+        if !self.is_edge() && self.is_ready() {
+            self.probe(now, to, false);
+        }
+        tried.push(to.id);
+        if tried.len() >= usize::from(self.config.hop_attempts) {
+            return self.fail(now, routed, RouteFailure::NoRoute);
+        }
+        match self.next_hop(&routed, &tried) {
+            Hop::To { peer, by_leaf_set } => {
+                let routed = Routed { by_leaf_set: routed.by_leaf_set || by_leaf_set, ..routed };
+                self.send_hop_after(now, peer, routed, payload, tried);
+            }
+            Hop::Mine | Hop::Wait => self.park(now, routed, payload, None),
+        }
+    }
+
+    /// A peer is gone: what waits for its acknowledgement goes another way.
+    pub(super) fn reroute(&mut self, now: Instant, lost: NodeId) {
+        let hops: Vec<u64> = self
+            .hops
+            .pending
+            .iter()
+            .filter(|(_, pending)| pending.to.id == lost)
+            .map(|(&hop, _)| hop)
+            .collect();
+        for hop in hops {
+            self.deadlines.cancel(Timer::Hop(hop));
+            if let Some(Pending { routed, payload, .. }) = self.hops.pending.remove(&hop) {
+                self.pass_on(now, routed, payload, None);
+            }
+        }
+    }
+
+    /// A peer cannot be dialled: its hops need not wait for their time.
+    pub(super) fn hurry_hops(&mut self, now: Instant, id: NodeId) {
+        for (&hop, _) in self.hops.pending.iter().filter(|(_, pending)| pending.to.id == id) {
+            self.deadlines.set_earlier(Timer::Hop(hop), now);
+        }
+    }
+
+    /// Lets a message wait for a way, or for this node's leases.
+    pub(super) fn park(&mut self, now: Instant, routed: Routed, payload: Bytes, previous: Option<Peer>) {
+        if self.hops.parked.len() >= self.config.max_parked {
+            return self.fail(now, routed, RouteFailure::Overloaded);
+        }
+        self.hops.parked.push_back(Parked { routed, payload, previous, since: now });
+        if !self.deadlines.is_set(Timer::Parked) {
+            self.deadlines.set(Timer::Parked, now + PARKED_PERIOD);
+        }
+    }
+
+    pub(super) fn on_parked_timer(&mut self, now: Instant) {
+        self.expire_slots(now);
+        self.unpark(now);
+        if !self.hops.parked.is_empty() {
+            self.deadlines.set(Timer::Parked, now + PARKED_PERIOD);
+        }
+    }
+
+    /// Something changed: each parked message looks for a way again, in its order.
+    pub(super) fn unpark(&mut self, now: Instant) {
+        for parked in std::mem::take(&mut self.hops.parked) {
+            if now - parked.since >= self.config.park_for {
+                self.fail(now, parked.routed, RouteFailure::NoRoot);
+                continue;
+            }
+            let before = self.hops.parked.len();
+            let Parked { routed, payload, previous, since } = parked;
+            self.pass_on(now, routed, payload, previous);
+            if self.hops.parked.len() > before
+                && let Some(again) = self.hops.parked.back_mut()
+            {
+                again.since = since;
+            }
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Leases between ring neighbours (design §5): a node answers for its range only while both neighbours' leases run.
+//!
+//! The holder counts from *sending* its request, the issuer from *granting*, plus 5 % for drift; the issuer neither
+//! drops nor takes over before the lease ends. So whoever was paused beyond its lease finds it ended before it
+//! answers anything, and nobody took its range before that.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::{Node, Timer};
+use crate::id::NodeId;
+use crate::peer::Peer;
+use crate::time::{Instant, earliest};
+use crate::wire::Standing;
+
+/// Leases held and granted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Leases {
+    /// Issuer → until when it keeps its hands off this node's range.
+    held: BTreeMap<NodeId, Instant>,
+    /// Holder → until when this node keeps its hands off the holder's range.
+    granted: BTreeMap<NodeId, Instant>,
+    /// Holders that were found dead, or restarted, while their lease runs: out of use, but not yet dropped.
+    condemned: BTreeMap<NodeId, Instant>,
+}
+
+impl Leases {
+    /// Takes a lease that was asked for at `asked`.
+    pub(super) fn hold(&mut self, issuer: NodeId, asked: Instant, length: Duration) {
+        let until = self.held.entry(issuer).or_default();
+        *until = (*until).max(asked + length);
+    }
+
+    /// Grants a lease.
+    pub(super) fn grant(&mut self, now: Instant, holder: NodeId, length: Duration) {
+        self.granted.insert(holder, now + length.mul_f64(1.05));
+    }
+
+    /// Whether a lease of this holder still runs.
+    pub(super) fn binds(&self, now: Instant, holder: NodeId) -> bool {
+        self.granted.get(&holder).is_some_and(|&until| until > now)
+    }
+
+    /// Whether this node holds a running lease of this issuer.
+    pub(super) fn holds(&self, now: Instant, issuer: NodeId) -> bool {
+        self.held.get(&issuer).is_some_and(|&until| until > now)
+    }
+
+    /// Whether this holder waits to be dropped.
+    pub(super) fn is_condemned(&self, holder: NodeId) -> bool {
+        self.condemned.contains_key(&holder)
+    }
+
+    /// The holder showed that it lives after all.
+    pub(super) fn pardon(&mut self, holder: NodeId) {
+        self.condemned.remove(&holder);
+    }
+
+    /// The holder gave its lease back, or is gone for good.
+    pub(super) fn forget(&mut self, node: NodeId) {
+        self.held.remove(&node);
+        self.granted.remove(&node);
+        self.condemned.remove(&node);
+    }
+
+    /// The holder gives its lease back: it answers for nothing.
+    pub(super) fn renounce(&mut self, holder: NodeId) {
+        self.granted.remove(&holder);
+    }
+
+    fn condemn(&mut self, holder: NodeId) {
+        if let Some(&until) = self.granted.get(&holder) {
+            self.condemned.insert(holder, until);
+        }
+    }
+
+    /// Forgets what has ended, and says which condemned holders are to be dropped now.
+    fn expire(&mut self, now: Instant) -> Vec<NodeId> {
+        self.held.retain(|_, until| *until > now);
+        self.granted.retain(|_, until| *until > now);
+        let ended: Vec<NodeId> =
+            self.condemned.iter().filter(|&(_, &until)| until <= now).map(|(&id, _)| id).collect();
+        self.condemned.retain(|_, until| *until > now);
+        ended
+    }
+
+    /// The next end of a lease that changes anything.
+    fn next_end(&self) -> Option<Instant> {
+        earliest(self.held.values().min().copied(), self.condemned.values().min().copied())
+    }
+}
+
+impl Node {
+    /// Whether this node answers for its range: on the ring, and both neighbours' leases run. Alone in a ring none
+    /// is needed; with two nodes one neighbour counts for both sides.
+    pub(super) fn is_serving(&self, now: Instant) -> bool {
+        self.is_ready()
+            && !self.is_edge()
+            && self.neighbours().iter().all(|neighbour| self.leases.holds(now, neighbour.id))
+    }
+
+    /// The ring neighbours: none, one or two.
+    pub(super) fn neighbours(&self) -> Vec<Peer> {
+        let mut both: Vec<Peer> =
+            self.leaf_set.left().into_iter().chain(self.leaf_set.right()).copied().collect();
+        both.dedup();
+        both
+    }
+
+    /// Asks the ring neighbours for leases, which also asks whether they live.
+    pub(super) fn on_heartbeat(&mut self, now: Instant) {
+        self.deadlines.set(Timer::Heartbeat, now + self.config.heartbeat);
+        for neighbour in self.neighbours() {
+            // A condemned neighbour is asked too: its answer pardons it.
+            self.probe(now, neighbour, true);
+        }
+        self.expire_slots(now);
+        self.watch_leases();
+    }
+
+    /// Grants a lease to a ready node that is this node's ring neighbour, as this node sees the ring.
+    pub(super) fn grant_lease(&mut self, now: Instant, holder: Peer, standing: Standing) -> bool {
+        let is_neighbour = self.neighbours().iter().any(|neighbour| neighbour.id == holder.id);
+        let grants = self.is_ready() && standing == Standing::Ready && is_neighbour;
+        if grants {
+            self.leases.grant(now, holder.id, self.config.lease);
+        }
+        grants
+    }
+
+    /// The answer to a request for a lease.
+    pub(super) fn hold_lease(&mut self, issuer: NodeId, asked: Instant) {
+        self.leases.hold(issuer, asked, self.config.lease);
+        self.watch_leases();
+    }
+
+    /// Drops a leaf-set member at once, or when its lease has ended.
+    pub(super) fn drop_when_lease_ends(&mut self, now: Instant, id: NodeId) {
+        if self.leaf_set.contains(id) && self.leases.binds(now, id) {
+            self.leases.condemn(id);
+            self.watch_leases();
+        } else {
+            self.drop_member(now, id);
+        }
+    }
+
+    pub(super) fn on_lease_timer(&mut self, now: Instant) {
+        for id in self.leases.expire(now) {
+            self.drop_member(now, id);
+        }
+        self.watch_leases();
+    }
+
+    fn watch_leases(&mut self) {
+        match self.leases.next_end() {
+            Some(at) => self.deadlines.set(Timer::Lease, at),
+            None => self.deadlines.cancel(Timer::Lease),
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! Who lives: probes and traffic, suspicion and verdict. A rumour of a death is never believed without a probe
+//! (MSPastry §3.1); a broken connection is a hint.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use super::join::Phase;
+use super::{Node, Timer};
+use crate::id::NodeId;
+use crate::kbr::{Event, KeyBasedRouting};
+use crate::machine::Refusal;
+use crate::peer::{Peer, Seed};
+use crate::time::Instant;
+use crate::wire::{Header, Probe, ProbeAck, Standing};
+
+/// Most dead nodes that are remembered; beyond it the oldest are forgotten, and may return by rumour.
+const MAX_BURIED: usize = 512;
+/// A refused dial counts as an unanswered probe, but no sooner than this after it was sent: three of them make a
+/// verdict, and a restarting process deserves a moment.
+const REFUSAL_SPACING: Duration = Duration::from_millis(150);
+/// Wait for the first answer of a peer that was never measured.
+const FIRST_RTO: Duration = Duration::from_secs(1);
+
+/// What this node knows of its peers' lives.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Liveness {
+    peers: BTreeMap<NodeId, Vitals>,
+    /// Found dead: (id, incarnation, until when rumours of their life are ignored), oldest first.
+    buried: VecDeque<(NodeId, u64, Instant)>,
+}
+
+/// What this node knows of one peer's life.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Vitals {
+    peer: Peer,
+    heard: Instant,
+    round_trip: Option<RoundTrip>,
+    outstanding: Option<Outstanding>,
+}
+
+/// Smoothed round-trip time and its variation in microseconds (RFC 6298 §2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct RoundTrip {
+    smoothed: u32,
+    variation: u32,
+}
+
+/// A probe that was not answered yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Outstanding {
+    number: u64,
+    sent: Instant,
+    attempts: u8,
+    lease: bool,
+}
+
+impl Liveness {
+    /// Smoothed round-trip time, if it was ever measured.
+    pub(super) fn rtt(&self, id: NodeId) -> Option<Duration> {
+        let round_trip = self.peers.get(&id)?.round_trip?;
+        Some(Duration::from_micros(u64::from(round_trip.smoothed)))
+    }
+
+    /// How long to wait for an answer: smoothed RTT + 4 × variation.
+    pub(super) fn rto(&self, id: NodeId, min: Duration, max: Duration) -> Duration {
+        match self.peers.get(&id).and_then(|vitals| vitals.round_trip) {
+            Some(trip) => Duration::from_micros(u64::from(trip.smoothed) + 4 * u64::from(trip.variation))
+                .clamp(min, max),
+            None => FIRST_RTO.clamp(min, max),
+        }
+    }
+
+    /// Whether a probe or a hop to this peer went unanswered, and nothing was heard since.
+    pub(super) fn is_suspect(&self, id: NodeId) -> bool {
+        self.peers.get(&id).is_some_and(|vitals| {
+            vitals.outstanding.is_some_and(|asked| asked.attempts > 1 && vitals.heard < asked.sent)
+        })
+    }
+
+    /// Whether this incarnation, or a later one, was found dead a short while ago.
+    pub(super) fn is_buried(&self, now: Instant, peer: &Peer) -> bool {
+        self.buried
+            .iter()
+            .any(|&(id, incarnation, until)| id == peer.id && incarnation >= peer.incarnation && until > now)
+    }
+
+    /// Begins to watch a peer that was heard just now.
+    pub(super) fn begin(&mut self, now: Instant, peer: Peer) {
+        self.watch(now, peer);
+    }
+
+    /// Takes a round-trip sample.
+    fn measure(&mut self, id: NodeId, sample: Duration) -> Option<Duration> {
+        let vitals = self.peers.get_mut(&id)?;
+        let sample = u32::try_from(sample.as_micros()).unwrap_or(u32::MAX / 8).min(u32::MAX / 8);
+        let trip = match vitals.round_trip {
+            None => RoundTrip { smoothed: sample, variation: sample / 2 },
+            Some(RoundTrip { smoothed, variation }) => RoundTrip {
+                smoothed: (7 * smoothed.min(u32::MAX / 8) + sample) / 8,
+                variation: (3 * variation.min(u32::MAX / 8) + smoothed.abs_diff(sample)) / 4,
+            },
+        };
+        vitals.round_trip = Some(trip);
+        Some(Duration::from_micros(u64::from(trip.smoothed)))
+    }
+
+    fn watch(&mut self, now: Instant, peer: Peer) -> &mut Vitals {
+        self.peers.entry(peer.id).or_insert(Vitals { peer, heard: now, round_trip: None, outstanding: None })
+    }
+
+    fn bury(&mut self, peer: Peer, until: Instant) {
+        self.buried.retain(|&(buried, _, _)| buried != peer.id);
+        if self.buried.len() == MAX_BURIED {
+            self.buried.pop_front();
+        }
+        self.buried.push_back((peer.id, peer.incarnation, until));
+    }
+
+    /// The node itself spoke, in this incarnation or a later one: it is not dead.
+    fn exhume(&mut self, peer: Peer) {
+        self.buried.retain(|&(id, incarnation, _)| id != peer.id || incarnation > peer.incarnation);
+    }
+}
+
+impl Node {
+    /// A frame of `from` arrived: it lives. The words of an older incarnation are void: then, an error
+    /// with the newer one.
+    pub(super) fn hear(&mut self, now: Instant, from: Peer) -> Result<(), Peer> {
+        if let Some(vitals) = self.liveness.peers.get_mut(&from.id) {
+            if from.incarnation < vitals.peer.incarnation {
+                return Err(vitals.peer);
+            }
+            if from.incarnation > vitals.peer.incarnation {
+                // Whatever was known of the older one is void, except a lease that it holds.
+                self.lose(now, from.id);
+                self.liveness.begin(now, from);
+                return Ok(());
+            }
+            vitals.heard = now;
+            vitals.peer = from;
+        }
+        if !self.liveness.buried.is_empty() {
+            self.liveness.exhume(from);
+        }
+        if self.leaf_set.get(from.id).is_some_and(|member| member.incarnation == from.incarnation) {
+            self.leases.pardon(from.id);
+        }
+        Ok(())
+    }
+
+    /// Sends a probe, unless one is under way: then its retransmissions do. `lease`: asks for a lease as well.
+    pub(super) fn probe(&mut self, now: Instant, peer: Peer, lease: bool) {
+        match &mut self.liveness.watch(now, peer).outstanding {
+            Some(outstanding) => outstanding.lease |= lease,
+            None => self.send_probe(now, peer, 1, lease),
+        }
+    }
+
+    fn send_probe(&mut self, now: Instant, peer: Peer, attempts: u8, lease: bool) {
+        let number = self.number();
+        let standing = self.standing();
+        let leaf_set = matches!(self.phase, Phase::Entering(_));
+        let lease = lease && standing == Standing::Ready;
+        self.transmit(peer, Header::Probe(Probe { number, standing, lease, leaf_set }));
+        self.liveness.watch(now, peer).outstanding = Some(Outstanding { number, sent: now, attempts, lease });
+        let rto = self.liveness.rto(peer.id, self.config.rto_min, self.config.rto_max);
+        let wait = rto.saturating_mul(1 << (attempts - 1).min(4)).min(self.config.rto_max);
+        self.deadlines.set(Timer::Probe(peer.id), now + wait);
+    }
+
+    pub(super) fn on_probe_timeout(&mut self, now: Instant, id: NodeId) {
+        let Some(vitals) = self.liveness.peers.get(&id) else { return };
+        let Some(outstanding) = vitals.outstanding else { return };
+        let (peer, lease) = (vitals.peer, outstanding.lease);
+        if vitals.heard > outstanding.sent {
+            // It spoke since: it lives, only the answer was lost. A lease must be granted in words, though.
+            self.forgive(id);
+            if lease {
+                self.probe(now, peer, true);
+            }
+        } else if outstanding.attempts < self.config.probe_attempts {
+            self.send_probe(now, peer, outstanding.attempts + 1, lease);
+        } else {
+            tracing::debug!(node = %self.me.id, peer = %id, "found dead: {} probes unanswered", outstanding.attempts);
+            self.lose(now, id);
+        }
+    }
+
+    /// Takes a round-trip sample of a peer that is watched; the tables order their entries by it.
+    pub(super) fn note_round_trip(&mut self, peer: Peer, sample: Duration) {
+        if let Some(rtt) = self.liveness.measure(peer.id, sample) {
+            self.table.set_rtt(peer.id, rtt);
+            if self.table.get(peer.id).is_some() || self.leaf_set.contains(peer.id) {
+                self.neighbourhood.insert(peer, rtt);
+            }
+        }
+    }
+
+    fn forgive(&mut self, id: NodeId) {
+        if let Some(vitals) = self.liveness.peers.get_mut(&id) {
+            vitals.outstanding = None;
+        }
+        self.deadlines.cancel(Timer::Probe(id));
+        self.forget_stranger(id);
+    }
+
+    pub(super) fn on_probe(&mut self, now: Instant, from: Peer, probe: Probe) {
+        if probe.standing == Standing::Ready {
+            self.meet(now, from);
+        }
+        let lease = probe.lease && self.grant_lease(now, from, probe.standing);
+        let wants_members = probe.leaf_set || probe.lease && !lease;
+        let leaf_set = (wants_members && self.is_ready()).then(|| self.leaf_set.iter().copied().collect());
+        let ack = ProbeAck { number: probe.number, standing: self.standing(), lease, leaf_set };
+        self.transmit(from, Header::ProbeAck(ack));
+    }
+
+    pub(super) fn on_probe_ack(&mut self, now: Instant, from: Peer, ack: ProbeAck) {
+        let vitals = self.liveness.peers.get(&from.id);
+        let answered =
+            vitals.and_then(|vitals| vitals.outstanding).filter(|asked| asked.number == ack.number);
+        if let Some(asked) = answered {
+            self.note_round_trip(from, now - asked.sent);
+            if ack.lease {
+                self.hold_lease(from.id, asked.sent);
+            }
+            self.forgive(from.id);
+        }
+        self.on_asked_standing(now, from, &ack);
+        match ack.standing {
+            Standing::Ready if self.is_ready() => self.meet(now, from),
+            Standing::Ready => {}
+            Standing::Starting | Standing::Joining | Standing::Edge => self.on_not_on_ring(now, from.id),
+        }
+        self.on_entering_ack(now, from, &ack);
+        if self.is_ready() && !self.is_edge() {
+            self.consider_all(now, ack.leaf_set.unwrap_or_default());
+        }
+    }
+
+    /// A member of our tables says that it is not on the ring: it restarted, or left.
+    fn on_not_on_ring(&mut self, now: Instant, id: NodeId) {
+        if self.is_ready() && (self.leaf_set.contains(id) || self.table.get(id).is_some()) {
+            self.lose(now, id);
+        }
+    }
+
+    /// Verdict: this node is gone. Its place is closed, its messages go other ways.
+    pub(super) fn lose(&mut self, now: Instant, id: NodeId) {
+        let known = self.liveness.peers.remove(&id).map(|vitals| vitals.peer);
+        self.deadlines.cancel(Timer::Probe(id));
+        self.table.remove(id);
+        self.neighbourhood.remove(id);
+        if let Some(peer) = known.or_else(|| self.leaf_set.get(id).copied()) {
+            self.liveness.bury(peer, now + self.config.bury_for);
+        }
+        self.drop_when_lease_ends(now, id);
+        self.on_lost_while_entering(now, id);
+        self.reroute(now, id);
+        self.events.push_back(Event::PeerDown(id));
+    }
+
+    pub(super) fn on_link_down(&mut self, now: Instant, id: NodeId) {
+        self.on_access_unreachable(now, id);
+        let known = self.leaf_set.get(id).or_else(|| self.table.get(id)).copied();
+        if let Some(peer) = known {
+            self.probe(now, peer, false);
+        }
+    }
+
+    /// Dialling failed: for a peer that is being probed that is an unanswered probe.
+    pub(super) fn on_refused(&mut self, now: Instant, seed: Seed, reason: Refusal) {
+        if let Some(id) = seed.id {
+            self.on_access_unreachable(now, id);
+            if let Some(outstanding) = self.liveness.peers.get(&id).and_then(|vitals| vitals.outstanding) {
+                let soonest = (outstanding.sent + REFUSAL_SPACING).max(now);
+                self.deadlines.set_earlier(Timer::Probe(id), soonest);
+            }
+            self.hurry_hops(now, id);
+        }
+        self.on_seed_refused(now, seed, reason);
+    }
+
+    /// Probes whoever was not heard for its period, and forgets whoever is in no table any more.
+    pub(super) fn on_sweep(&mut self, now: Instant) {
+        let period = self.jittered(self.config.leaf_probe / 4);
+        self.deadlines.set(Timer::Sweep, now + period);
+        let watched: Vec<(Peer, Instant)> = self.liveness.peers.values().map(|v| (v.peer, v.heard)).collect();
+        for (peer, heard) in watched {
+            let patience = if self.leaf_set.contains(peer.id) {
+                self.config.leaf_probe
+            } else if self.table.get(peer.id).is_some() {
+                self.config.table_probe
+            } else {
+                self.forget_stranger(peer.id);
+                continue;
+            };
+            if now - heard >= patience {
+                self.probe(now, peer, false);
+            }
+        }
+    }
+
+    /// Forgets the vitals of a node that is in no table and owes no answer.
+    fn forget_stranger(&mut self, id: NodeId) {
+        let owes = self.liveness.peers.get(&id).is_some_and(|vitals| vitals.outstanding.is_some());
+        let entering = matches!(self.phase, Phase::Entering(_) | Phase::Seeking { .. });
+        if !owes && !entering && !self.leaf_set.contains(id) && self.table.get(id).is_none() {
+            self.liveness.peers.remove(&id);
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Lookups: who is the root of a key? Repeated end to end until it is answered or given up (promise O4), and traced
+//! if asked for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Node, Timer};
+use crate::id::Key;
+use crate::kbr::{Event, Found};
+use crate::time::Instant;
+use crate::wire::{Answer, Purpose, RouteFailure};
+
+/// Most lookups under way; a further one is `NotFound` (`Overloaded`) at once.
+const MAX_LOOKUPS: usize = 4096;
+/// How long an answer is waited for before the question is asked again.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How long a question is repeated before it is given up (promise O4).
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Lookups under way, by the number that their routed messages bear.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Lookups {
+    open: BTreeMap<u64, Lookup>,
+}
+
+#[derive(Clone, Debug)]
+struct Lookup {
+    token: u64,
+    key: Key,
+    trace: bool,
+    started: Instant,
+    failure: Option<RouteFailure>,
+}
+
+impl Lookups {
+    pub(super) fn contains(&self, id: u64) -> bool {
+        self.open.contains_key(&id)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.open.len()
+    }
+
+    pub(super) const fn limit() -> usize {
+        MAX_LOOKUPS
+    }
+}
+
+impl Node {
+    pub(super) fn look_up(&mut self, now: Instant, token: u64, key: Key, trace: bool) {
+        if self.lookups.open.len() >= MAX_LOOKUPS {
+            return self.events.push_back(Event::NotFound { token, reason: Some(RouteFailure::Overloaded) });
+        }
+        let id = self.number();
+        self.lookups.open.insert(id, Lookup { token, key, trace, started: now, failure: None });
+        self.ask_for_root(now, id);
+    }
+
+    fn ask_for_root(&mut self, now: Instant, id: u64) {
+        let Some(lookup) = self.lookups.open.get(&id) else { return };
+        let routed = self.new_routed(id, lookup.key, Purpose::Lookup, lookup.trace);
+        self.deadlines.set(Timer::Lookup(id), now + PATIENCE);
+        self.pass_on(now, routed, Bytes::new(), None);
+    }
+
+    pub(super) fn on_lookup_timer(&mut self, now: Instant, id: u64) {
+        let Some(lookup) = self.lookups.open.get(&id) else { return };
+        if now - lookup.started < LIMIT {
+            return self.ask_for_root(now, id);
+        }
+        let event = Event::NotFound { token: lookup.token, reason: lookup.failure };
+        self.lookups.open.remove(&id);
+        self.events.push_back(event);
+    }
+
+    /// The question stopped on its way; it is asked again when its time comes.
+    pub(super) fn on_lookup_failed(&mut self, _now: Instant, id: u64, reason: RouteFailure) {
+        if let Some(lookup) = self.lookups.open.get_mut(&id) {
+            lookup.failure = Some(reason);
+        }
+    }
+
+    pub(super) fn on_found(&mut self, now: Instant, answer: Answer) {
+        let Some(lookup) = self.lookups.open.remove(&answer.id) else { return };
+        self.deadlines.cancel(Timer::Lookup(answer.id));
+        let Answer { root, hops, trace: path, .. } = answer;
+        let found = Found { root, hops, took: now - lookup.started, path };
+        self.events.push_back(Event::Found { token: lookup.token, found });
+    }
+}

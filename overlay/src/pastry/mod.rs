@@ -1,0 +1,435 @@
+//! Pastry as a state machine: one node's tables, its way onto the ring, its routing, and the upkeep of all that.
+//!
+//! Sources: Rowstron & Druschel 2001 ("Pastry"), Castro, Costa & Rowstron 2004 ("MSPastry"), Azmy, Merz & Weidenbach
+//! 2016 for the join, Rhea et al. 2004 for repair. `docs/papers.md` maps sections to files and tests.
+
+mod access;
+mod broadcast;
+mod edges;
+mod hops;
+mod invariants;
+mod join;
+mod lease;
+mod letters;
+mod liveness;
+mod lookup;
+mod repair;
+mod route;
+mod slots;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::RngExt;
+
+use crate::config::{Config, ConfigError, Role};
+use crate::deadlines::Deadlines;
+use crate::id::{Key, NodeId};
+use crate::kbr::{Bootstrap, Command, Event, KeyBasedRouting, StartError, Transit};
+use crate::machine::{Destination, Link, Machine, Refusal, Store, StoreToken, Transmit};
+use crate::peer::{Contact, Peer, Seed};
+use crate::random::{self, Rng};
+use crate::table::{LeafSet, NeighbourhoodSet, RoutingTable};
+use crate::time::Instant;
+use crate::wire::{Frame, Header, Probe, Standing};
+
+use access::Access;
+use broadcast::Broadcasts;
+use edges::Edges;
+use hops::Hops;
+use join::Phase;
+use lease::Leases;
+use liveness::Liveness;
+use lookup::Lookups;
+use slots::Slots;
+
+/// What a deadline is for. Ordered, so that deadlines of the same instant fire in one order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Timer {
+    /// The current step of the join, or of looking for a ring.
+    Join,
+    /// The start as a whole.
+    StartTimeout,
+    /// Probe the ring neighbours and renew leases.
+    Heartbeat,
+    /// A held or granted lease ends.
+    Lease,
+    /// Probe whoever was not heard for long.
+    Sweep,
+    /// A round of repair.
+    Repair,
+    /// A node alone asks again; a node that lost peers tries one.
+    AskAgain,
+    /// An unanswered probe.
+    Probe(NodeId),
+    /// An unacknowledged hop.
+    Hop(u64),
+    /// The oldest parked message.
+    Parked,
+    /// An unanswered lookup.
+    Lookup(u64),
+    /// Edges that fell silent; access nodes that did.
+    Edge,
+}
+
+/// One node of the overlay.
+pub struct Node {
+    me: Peer,
+    config: Config,
+    role: Role,
+    rng: Rng,
+    phase: Phase,
+    bootstrap: Bootstrap,
+    leaf_set: LeafSet,
+    table: RoutingTable,
+    neighbourhood: NeighbourhoodSet,
+    liveness: Liveness,
+    leases: Leases,
+    slots: Slots,
+    hops: Hops,
+    lookups: Lookups,
+    broadcasts: Broadcasts,
+    edges: Edges,
+    access: Access,
+    /// Whether this node answered for its range when last looked at: a change is an event.
+    serving: bool,
+    last_number: u64,
+    deadlines: Deadlines<Timer>,
+    transmits: VecDeque<Transmit>,
+    events: VecDeque<Event>,
+}
+
+impl Node {
+    /// A node that has not started yet. `seed` is the source of all its random choices.
+    pub fn new(me: Peer, config: Config, seed: [u8; 32]) -> Result<Node, ConfigError> {
+        config.check()?;
+        Ok(Node {
+            me,
+            role: config.role,
+            rng: random::stream(&seed, "pastry"),
+            phase: Phase::Idle,
+            bootstrap: Bootstrap::default(),
+            leaf_set: LeafSet::new(me.id, config.leaf_set),
+            table: RoutingTable::new(me.id, config.candidates),
+            neighbourhood: NeighbourhoodSet::new(me.id, config.neighbourhood),
+            liveness: Liveness::default(),
+            leases: Leases::default(),
+            slots: Slots::default(),
+            hops: Hops::default(),
+            lookups: Lookups::default(),
+            broadcasts: Broadcasts::default(),
+            edges: Edges::default(),
+            access: Access::default(),
+            serving: false,
+            last_number: 0,
+            deadlines: Deadlines::default(),
+            transmits: VecDeque::new(),
+            events: VecDeque::new(),
+            config,
+        })
+    }
+
+    /// The leaf set: the nodes around this one on the ring.
+    pub fn leaf_set(&self) -> &LeafSet {
+        &self.leaf_set
+    }
+
+    /// The routing table.
+    pub fn routing_table(&self) -> &RoutingTable {
+        &self.table
+    }
+
+    /// Ring or edge: an edge may have become a ring node.
+    pub fn role(&self) -> Role {
+        self.role
+    }
+
+    /// The nodes worth remembering for the next start: the leaf set, or an edge's access nodes.
+    pub fn peers(&self) -> Vec<Peer> {
+        match self.role {
+            Role::Ring => self.leaf_set.iter().copied().collect(),
+            Role::Edge { .. } => self.access.peers(),
+        }
+    }
+
+    fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    fn is_edge(&self) -> bool {
+        matches!(self.role, Role::Edge { .. })
+    }
+
+    /// A number that this node has not used yet, for probes, hops, lookups and broadcasts.
+    fn number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
+
+    fn transmit(&mut self, to: Peer, header: Header) {
+        self.transmit_frame(to, header, Bytes::new());
+    }
+
+    fn transmit_frame(&mut self, to: Peer, header: Header, payload: Bytes) {
+        debug_assert_ne!(to.id, self.me.id, "a node sends nothing to itself: {header:?}");
+        self.transmits.push_back(Transmit { to: Destination::Peer(to), frame: Frame { header, payload } });
+    }
+
+    fn transmit_to_seed(&mut self, seed: Seed, header: Header) {
+        self.transmits.push_back(Transmit { to: Destination::Seed(seed), frame: header.into() });
+    }
+
+    /// `mean`, jittered by half: nodes that started together do not act together.
+    fn jittered(&mut self, mean: Duration) -> Duration {
+        mean.mul_f64(self.rng.random_range(0.5..1.5))
+    }
+
+    fn start(&mut self, now: Instant, bootstrap: Bootstrap) {
+        if self.phase != Phase::Idle {
+            return;
+        }
+        self.bootstrap = bootstrap;
+        self.deadlines.set(Timer::StartTimeout, now + self.config.start_timeout);
+        self.ask_for_a_ring(now);
+    }
+
+    /// The node stops for good.
+    fn stop(&mut self, event: Event) {
+        self.phase = Phase::Stopped;
+        self.deadlines = Deadlines::default();
+        self.serving = false;
+        self.events.push_back(event);
+    }
+
+    /// Somebody knows a newer life of this node. Rumours stop nobody: whoever answers there must prove by its key that
+    /// it is this node, and the transport says so ([`Refusal::Twin`]).
+    fn look_for_twin(&mut self, life: Peer) {
+        if life.id == self.me.id && life.incarnation > self.me.incarnation {
+            let number = self.number();
+            let probe = Probe { number, standing: self.standing(), lease: false, leaf_set: false };
+            self.transmit_to_seed(life.into(), Header::Probe(probe));
+        }
+    }
+
+    /// A newer incarnation of this node was met: this one is void (design §5, incarnations).
+    fn superseded(&mut self, by: u64) {
+        let event = if self.is_ready() {
+            Event::Superseded { by }
+        } else {
+            Event::StartFailed(StartError::Superseded { id: self.me.id })
+        };
+        self.stop(event);
+    }
+
+    /// Leaves in order: answers for nothing first, then says so to all who count on it.
+    fn leave(&mut self) {
+        if self.is_ready() {
+            let members: Vec<Peer> = self.leaf_set.iter().copied().collect();
+            let mut told = members.clone();
+            told.extend(self.table.iter().copied().filter(|peer| !self.leaf_set.contains(peer.id)));
+            for peer in told {
+                self.transmit(peer, Header::Leave { members: members.clone() });
+            }
+            for edge in self.edges.peers() {
+                self.transmit(edge, Header::Leave { members: members.clone() });
+            }
+            for access in self.access.peers() {
+                self.transmit(access, Header::Detach);
+            }
+        }
+        self.stop(Event::Left);
+    }
+
+    fn on_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
+        let Frame { header, payload } = frame;
+        match header {
+            Header::Routed(routed) => self.on_routed(now, from, routed, payload),
+            Header::HopAck { hop } => self.on_hop_ack(now, from, hop),
+            Header::Letter(letter) => self.on_direct_letter(now, from, letter, payload),
+            Header::Relayed { to, from: sender, letter } => {
+                self.on_relayed(now, from, to, sender, letter, payload)
+            }
+            Header::Probe(probe) => self.on_probe(now, from, probe),
+            Header::ProbeAck(ack) => self.on_probe_ack(now, from, ack),
+            Header::Admit => self.on_admit(now, from),
+            Header::Admission(admission) => self.on_admission(now, from, admission),
+            Header::Commit { number } => self.on_commit(now, from, number),
+            Header::Committed { number } => self.on_committed(now, from, number),
+            Header::Withdraw => self.on_withdraw(now, from),
+            Header::LeafSet { members, reply } => self.on_leaf_set(now, from, members, reply),
+            Header::RowRequest { row } => self.on_row_request(from, row),
+            Header::Row { entries, row: _ } => self.consider_all(now, entries),
+            Header::Leave { members } => self.on_leave(now, from, members),
+            Header::Broadcast { hop, origin, id, until } => {
+                self.on_broadcast(now, from, hop, broadcast::Id { origin, id }, until, payload);
+            }
+            Header::Outdated(life) => self.look_for_twin(life),
+            Header::Attach => self.on_attach(now, from),
+            Header::Attached { accepted, members } => self.on_attached(now, from, accepted, members),
+            Header::Detach => self.on_detach(from),
+        }
+    }
+
+    fn on_timer(&mut self, now: Instant, timer: Timer) {
+        match timer {
+            Timer::Join => self.on_join_timer(now),
+            Timer::StartTimeout => self.on_start_timeout(),
+            Timer::Heartbeat => self.on_heartbeat(now),
+            Timer::Lease => self.on_lease_timer(now),
+            Timer::Sweep => self.on_sweep(now),
+            Timer::Repair => self.on_repair_timer(now),
+            Timer::AskAgain => self.on_ask_again(now),
+            Timer::Probe(id) => self.on_probe_timeout(now, id),
+            Timer::Hop(hop) => self.on_hop_timeout(now, hop),
+            Timer::Parked => self.on_parked_timer(now),
+            Timer::Lookup(id) => self.on_lookup_timer(now, id),
+            Timer::Edge => self.on_edge_timer(now),
+        }
+    }
+
+    fn run_timers(&mut self, now: Instant) {
+        while let Some(timer) = self.deadlines.pop(now) {
+            self.on_timer(now, timer);
+        }
+    }
+
+    /// Ends every call from outside: tells of a change in what this node answers for.
+    fn settle(&mut self, now: Instant) {
+        let serving = self.is_serving(now);
+        if serving != self.serving {
+            self.serving = serving;
+            self.events.push_back(Event::NeighboursChanged);
+            if serving {
+                self.unpark(now);
+            }
+        }
+        #[cfg(debug_assertions)]
+        self.assert_invariants();
+    }
+}
+
+impl Machine for Node {
+    type Command = Command;
+    type Event = Event;
+
+    fn peer(&self) -> Peer {
+        self.me
+    }
+
+    fn handle_command(&mut self, now: Instant, command: Command) {
+        self.run_timers(now);
+        match command {
+            Command::Start(bootstrap) => self.start(now, bootstrap),
+            Command::Lookup { token, key, trace } => self.look_up(now, token, key, trace),
+            Command::Broadcast(payload) => self.broadcast(now, payload),
+            Command::Leave => self.leave(),
+        }
+        self.settle(now);
+    }
+
+    fn handle_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
+        // Expiry is checked before anything is handled (design §4): a lease that ended counts for nothing.
+        self.run_timers(now);
+        if self.phase == Phase::Stopped || from.id == self.me.id {
+            return;
+        }
+        if let Err(newer) = self.hear(now, from) {
+            return self.transmit(from, Header::Outdated(newer));
+        }
+        self.on_frame(now, from, frame);
+        self.settle(now);
+    }
+
+    fn handle_link(&mut self, now: Instant, link: Link) {
+        self.run_timers(now);
+        if self.phase == Phase::Stopped {
+            return;
+        }
+        match link {
+            Link::Up { .. } => {}
+            Link::Down { peer, .. } => self.on_link_down(now, peer),
+            Link::Refused { reason: Refusal::Twin(by), .. } if by > self.me.incarnation => {
+                self.superseded(by)
+            }
+            Link::Refused { addr, id, reason } => self.on_refused(now, Seed { addr, id }, reason),
+        }
+        self.settle(now);
+    }
+
+    fn handle_queued(&mut self, _now: Instant, _peer: NodeId, _bytes: usize) {
+        // The overlay's own frames are small and paced; whoever pushes data listens to this.
+    }
+
+    fn handle_stored(&mut self, _now: Instant, _token: StoreToken) {
+        // The overlay asks for nothing to be stored: identities and remembered peers are the driver's.
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        self.run_timers(now);
+        self.settle(now);
+    }
+
+    fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn poll_store(&mut self) -> Option<Store> {
+        None
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.deadlines.next()
+    }
+}
+
+impl KeyBasedRouting for Node {
+    fn contact(&self) -> Contact {
+        let via = if self.is_edge() { self.access.primary() } else { None };
+        Contact { peer: self.me, via }
+    }
+
+    fn standing(&self) -> Standing {
+        match self.phase {
+            Phase::Ready if self.is_edge() => Standing::Edge,
+            Phase::Ready => Standing::Ready,
+            Phase::Idle | Phase::Asking(_) | Phase::Attaching { .. } | Phase::Stopped => Standing::Starting,
+            Phase::Seeking { .. } | Phase::Entering(_) => Standing::Joining,
+        }
+    }
+
+    fn route(&mut self, now: Instant, key: Key, payload: Bytes) {
+        self.send_off(now, key, payload);
+        self.settle(now);
+    }
+
+    fn send(&mut self, now: Instant, to: &Contact, payload: Bytes) {
+        self.send_payload(now, to, payload);
+        self.settle(now);
+    }
+
+    fn resume(&mut self, now: Instant, transit: Transit) {
+        self.go_on(now, transit);
+        self.settle(now);
+    }
+
+    fn is_root_of(&self, now: Instant, key: Key) -> bool {
+        self.is_serving(now) && self.owns(key)
+    }
+
+    fn replica_set(&self, key: Key, count: usize) -> Vec<Peer> {
+        let mut nodes = self.leaf_set.closest_n(key, count);
+        if self.standing() == Standing::Ready {
+            nodes.push(self.me);
+        }
+        nodes.sort_by(|a, b| key.closer(a.id, b.id));
+        nodes.truncate(count);
+        nodes
+    }
+}

@@ -1,0 +1,180 @@
+//! Tables kept whole: periodic, jittered, budgeted exchange, with one early round on news (Rhea et al. 2004, §3:
+//! purely reactive repair collapses on congested links).
+
+use rand::RngExt;
+use rand::seq::IndexedRandom;
+
+use super::{Node, Timer};
+use crate::id::NodeId;
+use crate::kbr::Event;
+use crate::peer::Peer;
+use crate::time::Instant;
+use crate::wire::Header;
+
+/// Most nodes that one message of another may make this node probe. What is left out comes with a later round.
+const MAX_PROBES_PER_MESSAGE: usize = 48;
+
+impl Node {
+    /// A ready node showed itself: it enters the tables where it fits.
+    pub(super) fn meet(&mut self, now: Instant, peer: Peer) {
+        if !self.is_ready() || self.is_edge() || self.leases.is_condemned(peer.id) {
+            return;
+        }
+        let alone = self.leaf_set.is_empty();
+        self.slots.release(peer.id);
+        let rtt = self.liveness.rtt(peer.id);
+        let before = self.neighbours();
+        let in_table = self.table.insert(peer, rtt);
+        let in_leaf_set = self.leaf_set.insert(peer);
+        if in_table || in_leaf_set {
+            self.liveness.begin(now, peer);
+        }
+        if in_leaf_set {
+            self.on_members_changed(now, &before);
+        }
+        if alone {
+            // Two rings have found each other, one of them a single node: its place is asked for (design §5).
+            let id = self.number();
+            self.seek_through(now, peer, id);
+        }
+    }
+
+    /// A leaf-set member is no more. The gap is closed with what its neighbours know.
+    pub(super) fn drop_member(&mut self, now: Instant, id: NodeId) {
+        let before = self.neighbours();
+        self.leases.forget(id);
+        if self.leaf_set.remove(id).is_none() {
+            return;
+        }
+        self.on_members_changed(now, &before);
+        if self.is_ready() {
+            // One early round on news: the members hear what this node's leaf set is now, and check for themselves
+            // whom they miss in it; the farthest on each side know who comes next (Pastry §2.5).
+            let farthest: Vec<NodeId> = self
+                .leaf_set
+                .lefts()
+                .last()
+                .into_iter()
+                .chain(self.leaf_set.rights().last())
+                .map(|p| p.id)
+                .collect();
+            self.tell_leaf_set(|peer| farthest.contains(&peer.id));
+        }
+    }
+
+    fn tell_leaf_set(&mut self, wants_reply: impl Fn(&Peer) -> bool) {
+        let members: Vec<Peer> = self.members_in_use();
+        for &peer in &members {
+            self.transmit(peer, Header::LeafSet { members: members.clone(), reply: wants_reply(&peer) });
+        }
+    }
+
+    fn members_in_use(&self) -> Vec<Peer> {
+        self.leaf_set.iter().filter(|peer| !self.leases.is_condemned(peer.id)).copied().collect()
+    }
+
+    fn on_members_changed(&mut self, now: Instant, before: &[Peer]) {
+        let neighbours = self.neighbours();
+        if neighbours != before {
+            for neighbour in &neighbours {
+                if !self.leases.holds(now, neighbour.id) && !self.leases.is_condemned(neighbour.id) {
+                    self.probe(now, *neighbour, true);
+                }
+            }
+            self.events.push_back(Event::NeighboursChanged);
+        }
+        self.unpark(now);
+    }
+
+    /// Nodes that another one named: those that would fit are probed, and enter when they answer.
+    pub(super) fn consider_all(&mut self, now: Instant, peers: Vec<Peer>) {
+        let mut probes = 0;
+        for peer in peers {
+            if peer.id == self.me.id {
+                self.look_for_twin(peer);
+                continue;
+            }
+            if probes < MAX_PROBES_PER_MESSAGE && self.is_ready() && self.would_fit(now, &peer) {
+                probes += 1;
+                self.probe(now, peer, false);
+            }
+        }
+    }
+
+    fn would_fit(&self, now: Instant, peer: &Peer) -> bool {
+        let for_leaf_set = !self.leaf_set.contains(peer.id) && self.leaf_set.wants(peer.id);
+        let for_table = self.table.get(peer.id).is_none()
+            && self.table.next_hops(peer.id.key()).len() < self.config.candidates;
+        (for_leaf_set || for_table)
+            && !self.liveness.is_buried(now, peer)
+            && !self.leases.is_condemned(peer.id)
+    }
+
+    pub(super) fn on_leaf_set(&mut self, now: Instant, from: Peer, members: Vec<Peer>, reply: bool) {
+        if !self.is_ready() || self.is_edge() {
+            return;
+        }
+        if reply {
+            let members = self.members_in_use();
+            self.transmit(from, Header::LeafSet { members, reply: false });
+        }
+        self.check_missing(now, from, &members);
+        self.consider_all(now, members);
+    }
+
+    /// Members of ours that the sender, to whom they are near as well, does not have: perhaps it found them dead.
+    fn check_missing(&mut self, now: Instant, from: Peer, members: &[Peer]) {
+        if !self.leaf_set.contains(from.id) {
+            return;
+        }
+        let mut theirs = crate::table::LeafSet::new(from.id, self.config.leaf_set);
+        for &member in members {
+            theirs.insert(member);
+        }
+        let missing: Vec<Peer> = self
+            .leaf_set
+            .iter()
+            .filter(|peer| peer.id != from.id && !theirs.contains(peer.id) && theirs.wants(peer.id))
+            .copied()
+            .collect();
+        for peer in missing.into_iter().take(MAX_PROBES_PER_MESSAGE) {
+            self.probe(now, peer, false);
+        }
+    }
+
+    /// One round: leaf sets are compared with a random member, and one row is asked of a random node in it.
+    pub(super) fn on_repair_timer(&mut self, now: Instant) {
+        let wait = self.jittered(self.config.repair);
+        self.deadlines.set(Timer::Repair, now + wait);
+        let members = self.members_in_use();
+        if let Some(&peer) = members.choose(&mut self.rng) {
+            self.transmit(peer, Header::LeafSet { members, reply: true });
+        }
+        let rows = self.table.rows();
+        if rows > 0 {
+            let row = self.rng.random_range(0..rows);
+            let entries: Vec<Peer> = self.table.row(row).copied().collect();
+            if let Some(&peer) = entries.choose(&mut self.rng) {
+                self.transmit(peer, Header::RowRequest { row: row as u8 });
+            }
+        }
+    }
+
+    pub(super) fn on_row_request(&mut self, from: Peer, row: u8) {
+        if self.is_ready() && usize::from(row) < crate::id::DIGITS {
+            let entries = self.table.row(usize::from(row)).copied().collect();
+            self.transmit(from, Header::Row { row, entries });
+        }
+    }
+
+    /// The sender answers for nothing any more: its leases are given back with this word.
+    pub(super) fn on_leave(&mut self, now: Instant, from: Peer, members: Vec<Peer>) {
+        self.slots.release(from.id);
+        self.leases.renounce(from.id);
+        if self.is_edge() {
+            return self.lose_access(now, from.id);
+        }
+        self.lose(now, from.id);
+        self.consider_all(now, members);
+    }
+}
