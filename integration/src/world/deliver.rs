@@ -71,6 +71,9 @@ impl<M: Machine> World<M> {
             Fidelity::Values => frame,
             Fidelity::Encoded => through_the_wire(from, frame, &encoded),
         };
+        if encoded.len() > self.config.max_frame {
+            return self.lose(from, from as u32, &frame, encoded.head, Loss::TooLarge);
+        }
         let (addr, want) = match to {
             Destination::Peer(peer) => (peer.addr, Some(peer.id)),
             Destination::Seed(seed) => (seed.addr, seed.id),

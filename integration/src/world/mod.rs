@@ -61,6 +61,8 @@ pub struct Config {
     pub fidelity: Fidelity,
     /// Share of handled frames after which the machine gets a timeout that it did not ask for.
     pub spurious_timeouts: f64,
+    /// Largest frame in bytes; a larger one is lost, as the transports drop it.
+    pub max_frame: usize,
     /// How long a dial that nobody answers takes to be refused (`TimedOut`); `None`: for ever, without a word.
     pub dial_timeout: Option<Duration>,
     /// How long a record takes to disk.
@@ -77,6 +79,7 @@ impl Default for Config {
             faults: Faults::default(),
             fidelity: Fidelity::Encoded,
             spurious_timeouts: 0.01,
+            max_frame: 1024 * 1024,
             dial_timeout: Some(Duration::from_secs(5)),
             store_takes: Duration::from_millis(1),
             backlog: 65_536,

@@ -169,6 +169,18 @@ fn dice_lose_and_double_their_share() {
 }
 
 #[test]
+fn frames_over_the_limit_are_lost() {
+    let mut world = world("frames_over_the_limit", 2, Config { max_frame: 100, ..calm() });
+    for length in [50, 200] {
+        world.command(0, Wish::Say(to(1), Bytes::from(vec![b'x'; length])));
+    }
+    world.run_for(ms(100));
+    let tally = world.counters().of("letter/payload");
+    assert_eq!((tally.delivered, tally.lost), (1, 1));
+    assert!(world.last_steps().contains("larger than the frame limit"));
+}
+
+#[test]
 fn frames_overtake_only_if_reordered() {
     for (reordering, in_order) in [(0.0, true), (0.5, false)] {
         let faults = Faults { reordering, reorder_by: ms(50), ..Faults::default() };

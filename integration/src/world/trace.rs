@@ -73,6 +73,7 @@ pub(super) enum Loss {
     NobodyThere,
     Backlog,
     Undialled,
+    TooLarge,
 }
 
 /// The hash and the ring of last steps.
@@ -194,6 +195,7 @@ impl Loss {
             Loss::NobodyThere => "nobody there",
             Loss::Backlog => "backlog of a paused node is full",
             Loss::Undialled => "cannot be dialled",
+            Loss::TooLarge => "larger than the frame limit",
         }
     }
 }
