@@ -1,1 +1,3 @@
-//! The laboratory.
+//! The laboratory: a world of real [`Machine`](treecast_overlay::machine::Machine)s in virtual time, and what judges it.
+
+pub mod world;

@@ -1,0 +1,135 @@
+//! What goes wrong on the way: loss, duplication, reordering by dice, and cuts between nodes by decree.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use rand::RngExt;
+use treecast_overlay::random::Rng;
+
+/// What happens to frames, each by its own throw of the dice. [`Faults::default`] is none at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Faults {
+    /// Share of frames that vanish, 0..=1.
+    pub loss: f64,
+    /// Share of the others that arrive twice, 0..=1.
+    pub duplication: f64,
+    /// Share of arriving copies that are held back by up to `reorder_by`, 0..=1.
+    pub reordering: f64,
+    /// Longest that a copy is held back.
+    pub reorder_by: Duration,
+}
+
+/// What the dice say of one frame: when its copies arrive beyond their latency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Lost,
+    Once(Duration),
+    Twice(Duration, Duration),
+}
+
+impl Faults {
+    pub(super) fn verdict(&self, dice: &mut Rng) -> Verdict {
+        if happens(dice, self.loss) {
+            return Verdict::Lost;
+        }
+        let twice = happens(dice, self.duplication);
+        let first = self.held_back(dice);
+        if twice { Verdict::Twice(first, self.held_back(dice)) } else { Verdict::Once(first) }
+    }
+
+    fn held_back(&self, dice: &mut Rng) -> Duration {
+        if happens(dice, self.reordering) {
+            self.reorder_by.mul_f64(dice.random::<f64>())
+        } else {
+            Duration::ZERO
+        }
+    }
+}
+
+/// Throws only if there is something to decide.
+pub(super) fn happens(dice: &mut Rng, share: f64) -> bool {
+    share > 0.0 && dice.random::<f64>() < share
+}
+
+/// Who cannot reach whom. Frames of a severed pair vanish without a word; connections stay half open.
+pub enum Cut {
+    /// Symmetric: each slot reaches its own side only. Side of slot i is `sides[i]`; slots beyond the list are on
+    /// side 0.
+    Sides(Vec<u8>),
+    /// One way: nothing from the first reaches the second; the way back is open.
+    OneWay {
+        /// Whose frames vanish.
+        from: BTreeSet<usize>,
+        /// On their way to whom.
+        to: BTreeSet<usize>,
+    },
+    /// Whatever else: given sender and receiver, true where nothing passes. Must be a pure function.
+    Where(Box<dyn Fn(usize, usize) -> bool + Send>),
+}
+
+impl Cut {
+    /// One slot on its own, both ways.
+    pub fn isolate(slot: usize) -> Cut {
+        Cut::Where(Box::new(move |from, to| (from == slot) != (to == slot)))
+    }
+
+    /// One pair, both ways: others reach both.
+    pub fn pair(a: usize, b: usize) -> Cut {
+        Cut::Where(Box::new(move |from, to| (from, to) == (a, b) || (from, to) == (b, a)))
+    }
+
+    fn severs(&self, from: usize, to: usize) -> bool {
+        match self {
+            Cut::Sides(sides) => {
+                let side = |slot: usize| sides.get(slot).copied().unwrap_or_default();
+                side(from) != side(to)
+            }
+            Cut::OneWay { from: senders, to: receivers } => {
+                senders.contains(&from) && receivers.contains(&to)
+            }
+            Cut::Where(severs) => severs(from, to),
+        }
+    }
+}
+
+impl fmt::Debug for Cut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Cut::Sides(sides) => f.debug_tuple("Sides").field(sides).finish(),
+            Cut::OneWay { from, to } => f.debug_struct("OneWay").field("from", from).field("to", to).finish(),
+            Cut::Where(_) => f.write_str("Where(..)"),
+        }
+    }
+}
+
+/// Names a cut, for healing it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CutId(u64);
+
+/// The cuts in force; a frame passes if none severs its pair.
+#[derive(Debug, Default)]
+pub(super) struct Cuts {
+    cuts: Vec<(CutId, Cut)>,
+    last: u64,
+}
+
+impl Cuts {
+    pub(super) fn add(&mut self, cut: Cut) -> CutId {
+        self.last += 1;
+        self.cuts.push((CutId(self.last), cut));
+        CutId(self.last)
+    }
+
+    pub(super) fn heal(&mut self, id: CutId) {
+        self.cuts.retain(|(other, _)| *other != id);
+    }
+
+    pub(super) fn heal_all(&mut self) {
+        self.cuts.clear();
+    }
+
+    pub(super) fn sever(&self, from: usize, to: usize) -> bool {
+        self.cuts.iter().any(|(_, cut)| cut.severs(from, to))
+    }
+}

@@ -1,0 +1,534 @@
+//! The world: many [`Machine`]s in one process and in virtual time, with a network between them that does what it is
+//! told. It is generic over [`Machine`] and over nothing else, so it runs the very code that ships.
+//!
+//! Everything random follows from one seed, and everything happens in the order of (time, sequence): the same seed
+//! gives the same [`World::trace_hash`]. A failing test prints the last steps and the command that runs it again.
+//! `docs/simulation.md` says what is modelled and what is not.
+
+mod counters;
+mod deliver;
+mod faults;
+mod links;
+mod network;
+#[cfg(test)]
+mod pinger;
+mod queue;
+mod report;
+#[cfg(test)]
+mod tests;
+mod trace;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rand::RngExt;
+use treecast_overlay::machine::Machine;
+use treecast_overlay::peer::Addr;
+use treecast_overlay::random::{self, Rng};
+use treecast_overlay::time::Instant;
+
+pub use counters::{Counters, KINDS, Tally, kind};
+pub use faults::{Cut, CutId, Faults};
+pub use network::Latency;
+pub use report::{Case, SEED_VARIABLE, TimedOut};
+pub use trace::KEPT_STEPS;
+
+use faults::Cuts;
+use links::Links;
+use network::Network;
+use queue::{Arrival, Happening, Notice, Queue};
+use trace::{Trace, What};
+
+/// Whether frames are turned into bytes on their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fidelity {
+    /// Encoded, decoded and compared: a frame that the wire changes is a panic. For tests.
+    Encoded,
+    /// Moved as they are. For scale. The trace hash is the same.
+    Values,
+}
+
+/// A world's figures.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Config {
+    /// How long frames take.
+    pub latency: Latency,
+    /// Most that jitter adds, as a share of the latency: each frame throws its own.
+    pub jitter: f64,
+    /// What else happens to frames. [`World::set_faults`] changes it on the way.
+    pub faults: Faults,
+    /// Values or bytes.
+    pub fidelity: Fidelity,
+    /// Share of handled frames after which the machine gets a timeout that it did not ask for.
+    pub spurious_timeouts: f64,
+    /// Largest frame in bytes; a larger one is lost, as the transports drop it.
+    pub max_frame: usize,
+    /// How long a dial that nobody answers takes to be refused (`TimedOut`); `None`: for ever, without a word.
+    pub dial_timeout: Option<Duration>,
+    /// How long a record takes to disk.
+    pub store_takes: Duration,
+    /// Most things that wait for a paused node (as in its kernel's and its peers' buffers); further frames are lost.
+    pub backlog: usize,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            latency: Latency::Plane { nearest: Duration::from_millis(2), across: Duration::from_millis(100) },
+            jitter: 0.1,
+            faults: Faults::default(),
+            fidelity: Fidelity::Encoded,
+            spurious_timeouts: 0.01,
+            max_frame: 1024 * 1024,
+            dial_timeout: Some(Duration::from_secs(5)),
+            store_takes: Duration::from_millis(1),
+            backlog: 65_536,
+        }
+    }
+}
+
+/// How a node ends against its will.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// The process dies, its host lives on: connected peers get `Down`, and who dials is refused.
+    Process,
+    /// The power fails: no word of it to anybody, until the slot starts again and knows of no connection.
+    Power,
+}
+
+/// Most timeouts of one node at one instant: a machine that asks for more asks for ever.
+const MAX_TIMEOUTS_AT_ONCE: u32 = 10_000;
+
+struct Slot<M: Machine> {
+    /// Taken out while it handles something. Boxed: slots move when the world grows.
+    machine: Option<Box<M>>,
+    state: State,
+    /// Counts the starts in this slot; what was meant for an earlier life is dropped.
+    life: u32,
+    /// What the machine asked for last.
+    deadline: Option<Instant>,
+    /// The one wake in the queue that counts, and its ticket. It may be earlier than the deadline, never later.
+    wake: Option<(Instant, u32)>,
+    tickets: u32,
+    /// When the last timeout was handled, and how many there were at that instant.
+    timeouts: (Instant, u32),
+    /// What waits until a paused node resumes.
+    backlog: VecDeque<Waiting<M>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Running,
+    Paused,
+    /// Nobody there, and the host says so.
+    Vacant,
+    /// Nobody there, and no host either.
+    Dark,
+}
+
+enum Waiting<M: Machine> {
+    Arrival(Box<Arrival>),
+    Notice(Box<Notice>),
+    Command(M::Command),
+}
+
+type Observer<E> = Box<dyn FnMut(Instant, usize, E)>;
+
+/// Many machines in virtual time. See the [module](self).
+pub struct World<M: Machine> {
+    config: Config,
+    case: Case,
+    seed: [u8; 32],
+    now: Instant,
+    queue: Queue,
+    slots: Vec<Slot<M>>,
+    network: Network,
+    links: Links,
+    cuts: Cuts,
+    /// Throws for frames' verdicts.
+    verdicts: Rng,
+    /// Throws for spurious timeouts.
+    mischief: Rng,
+    trace: Trace,
+    counters: Counters,
+    events: Vec<(Instant, usize, M::Event)>,
+    observer: Option<Observer<M::Event>>,
+}
+
+impl<M: Machine> World<M> {
+    /// An empty world. Its seed is the case's.
+    pub fn new(case: Case, config: Config) -> World<M> {
+        let seed = *blake3::hash(&case.seed.to_le_bytes()).as_bytes();
+        let network = Network::new(config.latency, config.jitter, random::stream(&seed, "world/network"));
+        World {
+            config,
+            seed,
+            now: Instant::ZERO,
+            queue: Queue::default(),
+            slots: Vec::new(),
+            network,
+            links: Links::default(),
+            cuts: Cuts::default(),
+            verdicts: random::stream(&seed, "world/verdicts"),
+            mischief: random::stream(&seed, "world/mischief"),
+            trace: Trace::new(case.seed),
+            counters: Counters::default(),
+            events: Vec::new(),
+            observer: None,
+            case,
+        }
+    }
+
+    // Looking at it.
+
+    /// Virtual time.
+    pub fn now(&self) -> Instant {
+        self.now
+    }
+
+    /// How many slots there are, whoever lives in them.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// The node in a slot, running or paused; `None` if its life ended.
+    pub fn machine(&self, slot: usize) -> Option<&M> {
+        self.slots.get(slot).and_then(|slot| slot.machine.as_deref())
+    }
+
+    /// All nodes that live, by slot.
+    pub fn machines(&self) -> impl Iterator<Item = (usize, &M)> {
+        self.slots.iter().enumerate().filter_map(|(i, slot)| Some((i, slot.machine.as_deref()?)))
+    }
+
+    /// Whether a node lives in this slot and is not paused.
+    pub fn is_running(&self, slot: usize) -> bool {
+        self.slots.get(slot).is_some_and(|slot| slot.state == State::Running)
+    }
+
+    /// How long a frame takes between two slots without jitter: what stretch is measured against.
+    pub fn latency(&self, a: usize, b: usize) -> Duration {
+        self.network.latency(a, b)
+    }
+
+    /// What became of frames so far.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Steps so far, each of them in the trace.
+    pub fn steps(&self) -> u64 {
+        self.trace.steps()
+    }
+
+    /// Things still to come.
+    pub fn pending(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// The hash of all that happened so far: the same for the same seed, in any process.
+    pub fn trace_hash(&self) -> String {
+        self.trace.hash_so_far()
+    }
+
+    /// The last [`KEPT_STEPS`] steps, a line each.
+    pub fn last_steps(&self) -> String {
+        self.trace.to_string()
+    }
+
+    /// The test case that runs here, and its seed.
+    pub fn case(&self) -> &Case {
+        &self.case
+    }
+
+    /// A stream of random numbers that follows from the world's seed and the label: for workloads.
+    pub fn stream(&self, label: &str) -> Rng {
+        random::stream(&self.seed, label)
+    }
+
+    /// A seed for the next machine that starts in this slot: another one for each life.
+    pub fn node_seed(&self, slot: usize) -> [u8; 32] {
+        let life = self.slots.get(slot).map_or(0, |slot| slot.life) + 1;
+        self.stream(&format!("node/{slot}/{life}")).random()
+    }
+
+    // Nodes.
+
+    /// The slot that the next [`add`](World::add) will fill.
+    pub fn next_slot(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Starts a node in a new slot. Its address must be `Addr::Memory` of that slot, or `Unreachable`.
+    pub fn add(&mut self, machine: M) -> usize {
+        let slot = self.slots.len();
+        self.network.add();
+        self.slots.push(Slot {
+            machine: None,
+            state: State::Vacant,
+            life: 0,
+            deadline: None,
+            wake: None,
+            tickets: 0,
+            timeouts: (Instant::ZERO, 0),
+            backlog: VecDeque::new(),
+        });
+        self.begin(slot, machine);
+        slot
+    }
+
+    /// Starts a node again in its slot: same identity, new incarnation.
+    pub fn restart(&mut self, slot: usize, machine: M) {
+        let vacant = matches!(self.slots[slot].state, State::Vacant | State::Dark);
+        assert!(vacant, "slot {slot} is taken: stop or crash its node first");
+        self.begin(slot, machine);
+    }
+
+    fn begin(&mut self, slot: usize, machine: M) {
+        let peer = machine.peer();
+        assert!(
+            peer.addr == Addr::Memory(slot as u32) || peer.addr == Addr::Unreachable,
+            "the node of slot {slot} says that it lives at {}",
+            peer.addr
+        );
+        self.links.begin(slot, peer.id);
+        self.trace.record(self.now, slot, What::Start, &peer.id.0.to_le_bytes());
+        let room = &mut self.slots[slot];
+        room.life += 1;
+        room.state = State::Running;
+        room.machine = Some(Box::new(machine));
+        self.call(slot, |_, _| ());
+    }
+
+    /// Ends a node's life in order, as a process that has said its farewells exits, and hands out what is left.
+    pub fn stop(&mut self, slot: usize) -> M {
+        self.trace.record(self.now, slot, What::Stop, &[]);
+        self.end(slot, State::Vacant)
+    }
+
+    /// Ends a node's life.
+    pub fn crash(&mut self, slot: usize, how: Crash) {
+        let (silent, state) = match how {
+            Crash::Process => (false, State::Vacant),
+            Crash::Power => (true, State::Dark),
+        };
+        self.trace.record(self.now, slot, What::Crash { silent }, &[]);
+        self.end(slot, state);
+    }
+
+    fn end(&mut self, slot: usize, state: State) -> M {
+        let connections = self.links.end(slot);
+        let room = &mut self.slots[slot];
+        let machine = room.machine.take().unwrap_or_else(|| panic!("nobody lives in slot {slot}"));
+        room.state = state;
+        room.deadline = None;
+        room.wake = None;
+        for waiting in std::mem::take(&mut room.backlog) {
+            if let Waiting::Arrival(arrival) = waiting {
+                self.counters.on(&arrival.frame.header).lost += 1;
+            }
+        }
+        if state == State::Vacant {
+            for connection in connections {
+                self.close(slot, connection);
+            }
+        }
+        *machine
+    }
+
+    /// Stops a node in its tracks. What reaches it waits; its timeout will fire late.
+    pub fn pause(&mut self, slot: usize) {
+        assert!(self.is_running(slot), "slot {slot} does not run: it cannot be paused");
+        self.trace.record(self.now, slot, What::Pause, &[]);
+        self.slots[slot].state = State::Paused;
+    }
+
+    /// Lets a paused node go on: its timeout first, if it has passed, then all that has waited (the driver's order:
+    /// expiry is checked before any frame of a batch is handled).
+    pub fn resume(&mut self, slot: usize) {
+        assert!(self.slots[slot].state == State::Paused, "slot {slot} is not paused");
+        self.trace.record(self.now, slot, What::Resume, &[]);
+        self.slots[slot].state = State::Running;
+        if self.slots[slot].deadline.is_some_and(|at| at <= self.now) {
+            self.time_out(slot, false);
+        }
+        for waiting in std::mem::take(&mut self.slots[slot].backlog) {
+            match waiting {
+                Waiting::Arrival(arrival) => self.on_arrival(arrival),
+                Waiting::Notice(notice) => self.on_notice(notice),
+                Waiting::Command(command) => self.command(slot, command),
+            }
+        }
+        self.arm(slot);
+    }
+
+    /// Gives a node a command, now; a paused one gets it when it resumes.
+    pub fn command(&mut self, slot: usize, command: M::Command) {
+        match self.slots[slot].state {
+            State::Running => {
+                self.trace.record(self.now, slot, What::Command, &[]);
+                self.call(slot, |machine, now| machine.handle_command(now, command));
+            }
+            State::Paused => self.slots[slot].backlog.push_back(Waiting::Command(command)),
+            State::Vacant | State::Dark => panic!("nobody lives in slot {slot}: it takes no command"),
+        }
+    }
+
+    // Faults.
+
+    /// Changes what happens to frames from now on.
+    pub fn set_faults(&mut self, faults: Faults) {
+        self.config.faults = faults;
+    }
+
+    /// Severs pairs, from now on: frames in flight still arrive.
+    pub fn cut(&mut self, cut: Cut) -> CutId {
+        self.cuts.add(cut)
+    }
+
+    /// Takes a cut back.
+    pub fn heal(&mut self, cut: CutId) {
+        self.cuts.heal(cut);
+    }
+
+    /// Takes all cuts back.
+    pub fn heal_all(&mut self) {
+        self.cuts.heal_all();
+    }
+
+    // Events.
+
+    /// Hands each event to `observer` from now on: instant, slot, event.
+    pub fn observe(&mut self, observer: impl FnMut(Instant, usize, M::Event) + 'static) {
+        self.observer = Some(Box::new(observer));
+    }
+
+    /// All events since the last call, in order. Empty while an observer takes them.
+    pub fn take_events(&mut self) -> Vec<(Instant, usize, M::Event)> {
+        std::mem::take(&mut self.events)
+    }
+
+    // Time.
+
+    /// Lets the next thing happen; false if nothing will ever happen again.
+    pub fn step(&mut self) -> bool {
+        self.step_until(Instant::from_nanos(u64::MAX))
+    }
+
+    /// Lets virtual time pass.
+    pub fn run_for(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.step_until(end) {}
+        self.now = end;
+    }
+
+    /// Runs until `done`, which is asked after every step, and says how long that took.
+    pub fn run_until(
+        &mut self,
+        limit: Duration,
+        mut done: impl FnMut(&World<M>) -> bool,
+    ) -> Result<Duration, TimedOut> {
+        let begin = self.now;
+        while !done(self) {
+            if !self.step_until(begin + limit) {
+                self.now = begin + limit;
+                return Err(self.timed_out(limit));
+            }
+        }
+        Ok(self.now.since(begin))
+    }
+
+    /// Runs until `done`, which is asked every `period`: for questions that look at every node.
+    pub fn run_until_every(
+        &mut self,
+        period: Duration,
+        limit: Duration,
+        mut done: impl FnMut(&World<M>) -> bool,
+    ) -> Result<Duration, TimedOut> {
+        let begin = self.now;
+        while !done(self) {
+            if self.now.since(begin) >= limit {
+                return Err(self.timed_out(limit));
+            }
+            self.run_for(period);
+        }
+        Ok(self.now.since(begin))
+    }
+
+    fn timed_out(&self, limit: Duration) -> TimedOut {
+        TimedOut { limit, at: self.now, case: self.case.clone() }
+    }
+
+    /// The next step that is due by `end`. Stale wakes are passed over.
+    fn step_until(&mut self, end: Instant) -> bool {
+        while self.queue.next_at().is_some_and(|at| at <= end) {
+            let Some((at, happening)) = self.queue.pop() else { return false };
+            assert!(at >= self.now, "time runs backwards: from {} to {at}", self.now);
+            self.now = at;
+            match happening {
+                Happening::Wake { slot, ticket } if !self.on_wake(slot as usize, ticket) => continue,
+                Happening::Wake { .. } => {}
+                Happening::Arrival(arrival) => self.on_arrival(arrival),
+                Happening::Notice(notice) => self.on_notice(notice),
+            }
+            return true;
+        }
+        false
+    }
+
+    /// Whether the wake was due; a stale one does nothing, an early one is put off.
+    fn on_wake(&mut self, slot: usize, ticket: u32) -> bool {
+        let room = &mut self.slots[slot];
+        if room.wake.is_none_or(|(_, live)| live != ticket) {
+            return false;
+        }
+        room.wake = None;
+        if room.state != State::Running {
+            return false;
+        }
+        let due = room.deadline.is_some_and(|at| at <= self.now);
+        if due {
+            self.time_out(slot, false)
+        } else {
+            self.arm(slot)
+        }
+        due
+    }
+
+    fn time_out(&mut self, slot: usize, spurious: bool) {
+        self.trace.record(self.now, slot, What::Timeout { spurious }, &[]);
+        if !spurious {
+            let (at, times) = self.slots[slot].timeouts;
+            let times = if at == self.now { times + 1 } else { 1 };
+            assert!(
+                times <= MAX_TIMEOUTS_AT_ONCE,
+                "the node in slot {slot} asks for a timeout at {} again and again",
+                self.now
+            );
+            self.slots[slot].timeouts = (self.now, times);
+        }
+        self.call(slot, |machine, now| machine.handle_timeout(now));
+    }
+
+    /// Sees to it that a wake is queued no later than the deadline. A later one stays where it is and is put off
+    /// when it comes: a deadline that moves with every frame would otherwise fill the heap.
+    fn arm(&mut self, slot: usize) {
+        let room = &mut self.slots[slot];
+        let Some(at) = room.deadline.map(|at| at.max(self.now)) else { return };
+        if room.wake.is_none_or(|(queued, _)| at < queued) {
+            room.tickets = room.tickets.wrapping_add(1);
+            room.wake = Some((at, room.tickets));
+            self.queue.push(at, Happening::Wake { slot: slot as u32, ticket: room.tickets });
+        }
+    }
+}
+
+/// A test that fails drops its world while it panics: this tells how to see it again.
+impl<M: Machine> Drop for World<M> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the last steps of the world:\n{}", self.trace);
+            eprintln!("at {} with seed {}; reproduce with:\n  {}", self.now, self.case.seed, self.case);
+        }
+    }
+}
