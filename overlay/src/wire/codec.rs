@@ -46,8 +46,7 @@ pub enum DecodeError {
     },
 }
 
-/// Encodes a frame. The payload is shared, not copied. Lists within their limits ([`MAX_PEERS`], [`MAX_PATH`]) are the
-/// sender's duty: the receiver refuses longer ones.
+/// Encodes a frame. The payload is shared, not copied.
 pub fn encode(frame: &Frame) -> EncodedFrame {
     let head = postcard::to_extend(&frame.header, BytesMut::with_capacity(128))
         .expect("a header always encodes: it has no unsized parts")

@@ -6,7 +6,8 @@ use super::bounded;
 use crate::id::{Key, NodeId};
 use crate::peer::{Contact, Peer};
 
-/// Most peers that one frame may list; longer lists are refused by the decoder.
+/// Most peers that one list in a frame may have. Longer ones are refused by the decoder, so that to keep to it is the
+/// duty of whoever makes the frame.
 pub const MAX_PEERS: usize = 256;
 /// Most hops that a recorded path may have: the hop limit (promise O2).
 pub const MAX_PATH: usize = 64;
