@@ -11,6 +11,8 @@ use crate::peer::{Contact, Peer};
 pub const MAX_PEERS: usize = 256;
 /// Most hops that a recorded path may have: the hop limit (promise O2).
 pub const MAX_PATH: usize = 64;
+/// Most nodes that a trace may name: those of the longest path, both ends included.
+pub const MAX_TRACE: usize = MAX_PATH + 1;
 
 /// The header of a [`Frame`](super::Frame). Frames that carry a payload say so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,7 +143,7 @@ pub struct Routed {
     /// What it is for.
     pub purpose: Purpose,
     /// The path so far, if the origin asked for it.
-    #[serde(deserialize_with = "bounded::optional::<MAX_PATH, _, _>")]
+    #[serde(deserialize_with = "bounded::optional::<MAX_TRACE, _, _>")]
     pub trace: Option<Vec<TraceHop>>,
 }
 
@@ -181,7 +183,7 @@ pub struct Answer {
     /// How many hops the question made.
     pub hops: u8,
     /// The question's path, if asked for.
-    #[serde(deserialize_with = "bounded::optional::<MAX_PATH, _, _>")]
+    #[serde(deserialize_with = "bounded::optional::<MAX_TRACE, _, _>")]
     pub trace: Option<Vec<TraceHop>>,
     /// For `Seek`: the root's leaf set.
     #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
