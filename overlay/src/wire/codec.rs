@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::{Admission, Frame, Header, Letter, MAX_PATH, MAX_PEERS, Purpose};
+use super::{Admission, Frame, Header, Letter, MAX_PEERS, MAX_TRACE, Purpose};
 
 /// A frame's bytes: head and tail stay apart, so that a payload is never copied on its way out.
 #[derive(Clone, Debug)]
@@ -46,8 +46,7 @@ pub enum DecodeError {
     },
 }
 
-/// Encodes a frame. The payload is shared, not copied. Lists within their limits ([`MAX_PEERS`], [`MAX_PATH`]) are the
-/// sender's duty: the receiver refuses longer ones.
+/// Encodes a frame. The payload is shared, not copied.
 pub fn encode(frame: &Frame) -> EncodedFrame {
     let head = extend(&frame.header, BytesMut::with_capacity(128)).freeze();
     EncodedFrame { head, payload: frame.payload.clone() }
@@ -100,7 +99,7 @@ fn carries_payload(header: &Header) -> bool {
 fn check(header: &Header) -> Result<(), DecodeError> {
     match header {
         Header::Routed(routed) => {
-            at_most(routed.trace.as_deref().unwrap_or_default(), MAX_PATH)?;
+            at_most(routed.trace.as_deref().unwrap_or_default(), MAX_TRACE)?;
             match &routed.purpose {
                 Purpose::Seek { rows } => at_most(rows, MAX_PEERS),
                 Purpose::Application | Purpose::Lookup => Ok(()),
@@ -108,7 +107,7 @@ fn check(header: &Header) -> Result<(), DecodeError> {
         }
         Header::Letter(letter) | Header::Relayed { letter, .. } => match letter {
             Letter::Answer(answer) => {
-                at_most(answer.trace.as_deref().unwrap_or_default(), MAX_PATH)?;
+                at_most(answer.trace.as_deref().unwrap_or_default(), MAX_TRACE)?;
                 at_most(&answer.leaf_set, MAX_PEERS)?;
                 at_most(&answer.rows, MAX_PEERS)
             }

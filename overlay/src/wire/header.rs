@@ -6,10 +6,13 @@ use super::bounded;
 use crate::id::{Key, NodeId};
 use crate::peer::{Contact, Peer};
 
-/// Most peers that one frame may list; longer lists are refused by the decoder.
+/// Most peers that one list in a frame may have. Longer ones are refused by the decoder, so that to keep to it is the
+/// duty of whoever makes the frame.
 pub const MAX_PEERS: usize = 256;
 /// Most hops that a recorded path may have: the hop limit (promise O2).
 pub const MAX_PATH: usize = 64;
+/// Most nodes that a trace may name: those of the longest path, both ends included.
+pub const MAX_TRACE: usize = MAX_PATH + 1;
 
 /// The header of a [`Frame`](super::Frame). Frames that carry a payload say so.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,7 +145,7 @@ pub struct Routed {
     /// What it is for.
     pub purpose: Purpose,
     /// The path so far, if the origin asked for it.
-    #[serde(deserialize_with = "bounded::optional::<MAX_PATH, _, _>")]
+    #[serde(deserialize_with = "bounded::optional::<MAX_TRACE, _, _>")]
     pub trace: Option<Vec<TraceHop>>,
 }
 
@@ -182,7 +185,7 @@ pub struct Answer {
     /// How many hops the question made.
     pub hops: u8,
     /// The question's path, if asked for.
-    #[serde(deserialize_with = "bounded::optional::<MAX_PATH, _, _>")]
+    #[serde(deserialize_with = "bounded::optional::<MAX_TRACE, _, _>")]
     pub trace: Option<Vec<TraceHop>>,
     /// For `Seek`: the root's leaf set.
     #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]

@@ -52,7 +52,7 @@ fn trace() -> BoxedStrategy<Option<Vec<TraceHop>>> {
     let hop = (point(), any::<u8>(), option::of(any::<u32>()));
     let hop =
         hop.prop_map(|(node, matched, rtt_micros)| TraceHop { node: NodeId(node), matched, rtt_micros });
-    option::of(prop_oneof![9 => vec(hop.clone(), 0..6), 1 => vec(hop, MAX_PATH)]).boxed()
+    option::of(prop_oneof![9 => vec(hop.clone(), 0..6), 1 => vec(hop, MAX_TRACE)]).boxed()
 }
 
 fn purpose() -> impl Strategy<Value = Purpose> {
@@ -317,13 +317,13 @@ fn frames_with_lists_of(len: usize) -> Vec<(Frame, usize)> {
     };
     let empty = Answer { id: 0, root: peer, hops: 0, trace: None, leaf_set: vec![], rows: vec![] };
     let answers = [
-        (Answer { trace: Some(path.clone()), ..empty.clone() }, MAX_PATH),
+        (Answer { trace: Some(path.clone()), ..empty.clone() }, MAX_TRACE),
         (Answer { leaf_set: peers.clone(), ..empty.clone() }, MAX_PEERS),
         (Answer { rows: peers.clone(), ..empty }, MAX_PEERS),
     ];
     let ack = ProbeAck { number: 0, standing: Standing::Ready, lease: false, leaf_set: Some(peers.clone()) };
     let mut headers = vec![
-        (routed(Purpose::Lookup, Some(path)), MAX_PATH),
+        (routed(Purpose::Lookup, Some(path)), MAX_TRACE),
         (routed(Purpose::Seek { rows: peers.clone() }, None), MAX_PEERS),
         (Header::ProbeAck(ack), MAX_PEERS),
         (Header::Admission(Admission::NotNeighbour { members: peers.clone() }), MAX_PEERS),
@@ -342,7 +342,7 @@ fn frames_with_lists_of(len: usize) -> Vec<(Frame, usize)> {
 
 #[test]
 fn lists_over_their_limit_are_refused_whatever_their_length() {
-    for len in [0, MAX_PATH, MAX_PATH + 1, MAX_PEERS, MAX_PEERS + 1, 300_000] {
+    for len in [0, MAX_TRACE, MAX_TRACE + 1, MAX_PEERS, MAX_PEERS + 1, 300_000] {
         for (frame, limit) in frames_with_lists_of(len) {
             let decoded = decode(bytes_of(&frame));
             if len <= limit {
