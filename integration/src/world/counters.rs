@@ -6,7 +6,7 @@ use treecast_overlay::wire::{Header, Letter, Purpose};
 
 /// Names of the kinds of frames, in the order of the wire's enum. Routed messages are told apart by purpose and
 /// letters by content: joins and lookups are counted separately.
-pub const KINDS: [&str; 23] = [
+pub const KINDS: [&str; 24] = [
     "routed/application",
     "routed/lookup",
     "routed/seek",
@@ -30,6 +30,7 @@ pub const KINDS: [&str; 23] = [
     "attach",
     "attached",
     "detach",
+    "outdated",
 ];
 
 /// A header's place in [`KINDS`].
@@ -60,6 +61,7 @@ pub fn kind(header: &Header) -> usize {
         Header::Attach => 20,
         Header::Attached { .. } => 21,
         Header::Detach => 22,
+        Header::Outdated(_) => 23,
     }
 }
 
