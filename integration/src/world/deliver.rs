@@ -167,6 +167,10 @@ impl<M: Machine> World<M> {
         let Arrival { from, to, generation, dials, .. } = arrival;
         let slot = to as usize;
         let Some(here) = self.slots[slot].machine.as_ref().map(|machine| machine.peer()) else { return };
+        if arrival.peer.id == here.id {
+            // The handshake proves that both hold one key.
+            return self.miss(arrival, Loss::NobodyThere, Some(Refusal::Twin(here.incarnation)));
+        }
         if arrival.want.is_some_and(|id| id != here.id) {
             return self.miss(arrival, Loss::NobodyThere, Some(Refusal::WrongId(here.id)));
         }
@@ -327,5 +331,6 @@ fn words(refusal: &Refusal) -> &'static str {
         Refusal::Network(_) => "network",
         Refusal::WrongId(_) => "wrong id",
         Refusal::Myself => "myself",
+        Refusal::Twin(_) => "twin",
     }
 }
