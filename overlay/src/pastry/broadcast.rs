@@ -139,8 +139,11 @@ impl Node {
         }
     }
 
-    pub(super) fn on_delegation_ack(&mut self, hop: u64) {
-        self.broadcasts.pending.remove(&hop);
+    pub(super) fn on_delegation_ack(&mut self, from: Peer, hop: u64) {
+        if self.broadcasts.pending.get(&hop).is_some_and(|delegation| delegation.to.id == from.id) {
+            self.broadcasts.pending.remove(&hop);
+            self.deadlines.cancel(Timer::Hop(hop));
+        }
     }
 
     /// Not acknowledged: once more, then the arc goes to the next node in it.

@@ -120,13 +120,12 @@ impl Node {
     }
 
     pub(super) fn on_hop_ack(&mut self, now: Instant, from: Peer, hop: u64) {
-        self.deadlines.cancel(Timer::Hop(hop));
+        if self.hops.pending.get(&hop).is_none_or(|pending| pending.to.id != from.id) {
+            return self.on_delegation_ack(from, hop);
+        }
         if let Some(pending) = self.hops.pending.remove(&hop) {
-            if pending.to.id == from.id {
-                self.note_round_trip(from, now - pending.sent);
-            }
-        } else {
-            self.on_delegation_ack(hop);
+            self.deadlines.cancel(Timer::Hop(hop));
+            self.note_round_trip(from, now - pending.sent);
         }
     }
 

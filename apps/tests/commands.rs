@@ -1,0 +1,103 @@
+//! Exit codes, errors, and what goes to stdout: the command line's promises.
+
+mod support;
+
+use support::{Line, Process, free_ports, ring, treecast};
+
+fn run(args: &[&str]) -> (Option<i32>, Vec<Line>) {
+    let mut command = treecast(args);
+    command.env("TREECAST_PORTS", free_ports());
+    let mut process = Process::start("command", command);
+    process.close_stdin();
+    let (status, said) = process.wait();
+    (status.code(), said)
+}
+
+fn errors(said: &[Line]) -> String {
+    let text = |line: &Line| match line {
+        Line::Err(text) => Some(text.clone()),
+        Line::Out(_) => None,
+    };
+    said.iter().filter_map(text).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn wrong_usage_is_2_and_names_the_culprit() {
+    for (args, culprit) in [
+        (&["pub", "demo", "--join", "nowhere", "-m", "x"][..], "nowhere"),
+        (&["pub", "a//b", "-m", "x"][..], "a//b"),
+        (&["pub", "demo"][..], "-m"),
+        (&["sub"][..], "TOPIC"),
+        (&["trace", "xyz"][..], "xyz"),
+        (&["frobnicate"][..], "frobnicate"),
+    ] {
+        let (code, said) = run(args);
+        assert_eq!(code, Some(2), "{args:?}: {said:?}");
+        assert!(errors(&said).contains(culprit), "{args:?}: {said:?}");
+    }
+}
+
+#[test]
+fn a_ring_that_cannot_be_reached_is_1_and_named() {
+    // A port that was free a moment ago: nobody listens there.
+    let port = free_ports().split('-').next().unwrap().to_string();
+    let addr = format!("127.0.0.1:{port}");
+    let (code, said) = run(&["pub", "demo", "-m", "x", "--ephemeral", "--join", &addr]);
+    assert_eq!(code, Some(1));
+    assert!(errors(&said).contains(&addr), "{said:?}");
+}
+
+#[test]
+fn another_network_is_refused_by_name() {
+    let nodes = ring(1);
+    let args = ["pub", "demo", "-m", "x", "--ephemeral", "--network", "other", "--join", &nodes[0].addr];
+    let (code, said) = run(&args);
+    assert_eq!(code, Some(1));
+    assert!(errors(&said).contains("network `main`"), "{said:?}");
+}
+
+#[test]
+fn sub_is_3_when_its_time_is_up() {
+    let (code, said) = run(&["sub", "demo", "-C", "1", "-W", "1", "--ephemeral"]);
+    assert_eq!(code, Some(3), "{said:?}");
+}
+
+#[test]
+fn an_empty_topic_has_no_listeners_and_each_message_its_fields() {
+    let nodes = ring(2);
+    let join = ["--json", "--ephemeral", "--join", &nodes[0].addr];
+    let publish = |text: &str| {
+        let mut publisher = Process::start("pub", treecast(&[&["pub", "t", "-m", text][..], &join].concat()));
+        let receipt = publisher.json("a receipt");
+        assert!(publisher.wait().0.success());
+        receipt
+    };
+    let receipt = publish("nobody listens");
+    assert_eq!(
+        (&receipt["listeners"], &receipt["copies"], &receipt["seq"]),
+        (&0.into(), &1.into(), &1.into())
+    );
+
+    let mut sub = Process::start("sub", treecast(&[&["sub", "t", "-C", "1"][..], &join].concat()));
+    sub.event("subscribed");
+    let receipt = publish("somebody does");
+    assert_eq!(receipt["listeners"], 1);
+    let message = sub.json("the message");
+    for field in ["topic", "session", "seq", "term", "offset"] {
+        assert_eq!(message[field], receipt[field], "{field}");
+    }
+    assert_eq!(message["payload"], "somebody does");
+    assert!(message["publisher"].is_string() && message["mark"].is_string(), "{message}");
+    assert_eq!(sub.wait().0.code(), Some(0));
+}
+
+#[test]
+fn a_trace_ends_at_the_root() {
+    let nodes = ring(3);
+    let key = &nodes[2].id;
+    let mut trace =
+        Process::start("trace", treecast(&["trace", key, "--json", "--ephemeral", "--join", &nodes[0].addr]));
+    let path = trace.json("the path");
+    assert_eq!(path["hops"].as_array().unwrap().last().unwrap()["node"], **key);
+    assert!(trace.wait().0.success());
+}
