@@ -1,0 +1,249 @@
+//! Holds `docs/protocol.md` to the code: its test vectors, the numbers of its frames, its limits.
+
+use std::fmt::Debug;
+
+use bytes::Bytes;
+use treecast_overlay::id::{Key, NodeId};
+use treecast_overlay::peer::{Addr, Contact, Peer};
+use treecast_overlay::wire::{
+    Admission, Answer, DecodeError, Frame, Header, Hello, Letter, MAX_NETWORK_NAME, MAX_PATH, MAX_PEERS,
+    MAX_TRACE, PROTOCOL_VERSION, Probe, ProbeAck, Purpose, RouteFailure, Routed, Standing, TraceHop, decode,
+    encode,
+};
+
+const DOC: &str = include_str!("../../docs/protocol.md");
+
+/// The nodes of the examples: two on the ring, one on its edge.
+fn nodes() -> [(&'static str, Peer); 3] {
+    let socket = |text: &str| Addr::Socket(text.parse().expect("an example address"));
+    let a = NodeId(0x3f00_0000_0000_0000_0000_0000_0000_0001);
+    let b = NodeId(0xc5a2_90ab_0000_0000_0000_0000_0000_0080);
+    [
+        ("A", Peer { id: a, incarnation: 1, addr: socket("127.0.0.1:4848") }),
+        ("B", Peer { id: b, incarnation: 1_764_547_200_000, addr: socket("[2001:db8::2]:4849") }),
+        ("E", Peer { id: NodeId(5), incarnation: 300, addr: Addr::Unreachable }),
+    ]
+}
+
+/// The keys of the examples.
+const K: Key = Key(0x1234_5678_9abc_def0_0fed_cba9_8765_4321);
+const M: Key = Key(u128::MAX);
+
+fn hellos() -> Vec<Hello> {
+    let [(_, a), (_, b), _] = nodes();
+    let hello = |network: &str, listens| Hello { network: network.into(), incarnation: 300, listens };
+    vec![
+        hello("main", a.addr),
+        hello("", b.addr),
+        hello("é", Addr::Unreachable),
+        hello("x", Addr::Memory(128)),
+    ]
+}
+
+fn frames() -> Vec<Frame> {
+    let plain = headers_of_routing().into_iter().chain(headers_of_upkeep()).map(Frame::from);
+    frames_with_payload().into_iter().chain(plain).collect()
+}
+
+fn frames_with_payload() -> Vec<Frame> {
+    let [(_, a), (_, b), (_, e)] = nodes();
+    let edge = Contact { peer: e, via: Some(a) };
+    let headers = [
+        routed(K, a.into(), Purpose::Application, None),
+        Header::Letter(Letter::Payload),
+        Header::Relayed { to: edge, from: b.into(), letter: Letter::Payload },
+        Header::Broadcast { hop: 8, origin: a.into(), id: 9, until: M },
+    ];
+    headers.into_iter().map(|header| Frame { header, payload: Bytes::from_static(b"hi") }).collect()
+}
+
+fn routed(key: Key, origin: Contact, purpose: Purpose, trace: Option<Vec<TraceHop>>) -> Header {
+    let by_leaf_set = trace.is_some();
+    Header::Routed(Routed { hop: 7, key, origin, id: 1, hops: 2, by_leaf_set, purpose, trace })
+}
+
+fn headers_of_routing() -> Vec<Header> {
+    let [(_, a), (_, b), (_, e)] = nodes();
+    let hop = TraceHop { node: a.id, matched: 2, rtt_micros: Some(450) };
+    let answer = Answer { id: 1, root: b, hops: 2, trace: None, leaf_set: vec![], rows: vec![] };
+    let traced = Answer { trace: Some(vec![hop, TraceHop { rtt_micros: None, ..hop }]), ..answer.clone() };
+    let sought = Answer { leaf_set: vec![a], rows: vec![b], ..answer.clone() };
+    let undeliverable = |reason| Letter::Undeliverable { id: 1, key: K, reason };
+    let edge = Contact { peer: e, via: Some(a) };
+    vec![
+        routed(M, edge, Purpose::Lookup, Some(vec![hop])),
+        routed(b.id.key(), b.into(), Purpose::Seek { rows: vec![a] }, None),
+        Header::HopAck { hop: 7 },
+        Header::Letter(Letter::Answer(answer)),
+        Header::Letter(Letter::Answer(traced)),
+        Header::Letter(Letter::Answer(sought)),
+        Header::Letter(undeliverable(RouteFailure::HopLimit)),
+        Header::Letter(undeliverable(RouteFailure::NoRoute)),
+        Header::Letter(undeliverable(RouteFailure::Overloaded)),
+        Header::Relayed { to: b.into(), from: edge, letter: undeliverable(RouteFailure::NoRoot) },
+    ]
+}
+
+fn headers_of_upkeep() -> Vec<Header> {
+    let [(_, a), (_, b), _] = nodes();
+    let probe = |standing, lease| Header::Probe(Probe { number: 4, standing, lease, leaf_set: !lease });
+    let ack = |standing, lease, leaf_set| Header::ProbeAck(ProbeAck { number: 4, standing, lease, leaf_set });
+    vec![
+        probe(Standing::Joining, false),
+        probe(Standing::Ready, true),
+        ack(Standing::Ready, true, None),
+        ack(Standing::Starting, false, None),
+        ack(Standing::Edge, false, None),
+        ack(Standing::Ready, false, Some(vec![a, b])),
+        Header::Admit,
+        Header::Admission(Admission::Granted),
+        Header::Admission(Admission::Busy),
+        Header::Admission(Admission::NotNeighbour { members: vec![a] }),
+        Header::Admission(Admission::NotReady),
+        Header::Commit { number: 5 },
+        Header::Committed { number: 5 },
+        Header::Withdraw,
+        Header::LeafSet { members: vec![a, b], reply: true },
+        Header::RowRequest { row: 31 },
+        Header::Row { row: 31, entries: vec![b] },
+        Header::Leave { members: vec![a] },
+        Header::Attach,
+        Header::Attached { accepted: true, members: vec![a] },
+        Header::Attached { accepted: false, members: vec![] },
+        Header::Detach,
+    ]
+}
+
+/// An example's text: Rust's, with the example nodes and keys by their names.
+fn text(value: &impl Debug, payload: &Bytes) -> String {
+    let mut text = format!("{value:?}");
+    for (name, peer) in nodes() {
+        text = text
+            .replace(&format!("{peer:?}"), name)
+            .replace(&format!("{:?}", peer.id), &format!("{name}.id"));
+    }
+    text = text.replace(&format!("{K:?}"), "K").replace(&format!("{M:?}"), "M");
+    if !payload.is_empty() {
+        text += &format!(" + {}", format!("{payload:?}").trim_start_matches('b'));
+    }
+    text
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(digits: &str) -> Vec<u8> {
+    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits");
+    (0..digits.len()).step_by(2).map(byte).collect()
+}
+
+/// A table of the page, from its mark to the next `<!-- end -->`: rows of cells, without their back quotes.
+fn table(mark: &str) -> Vec<Vec<String>> {
+    let (_, rest) = DOC.split_once(&format!("<!-- {mark} -->")).expect("a table begins with its mark");
+    let (table, _) = rest.split_once("<!-- end -->").expect("a table has an end");
+    let cells =
+        |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect();
+    table.trim().lines().skip(2).map(cells).collect()
+}
+
+fn expect_table(mark: &str, expected: &[(String, Vec<u8>)]) {
+    let rows: Vec<Vec<String>> =
+        expected.iter().map(|(text, bytes)| vec![text.clone(), hex(bytes)]).collect();
+    let correct: String = rows.iter().map(|row| format!("| `{}` | `{}` |\n", row[0], row[1])).collect();
+    assert!(
+        table(mark) == rows,
+        "`{mark}` in docs/protocol.md differs from the code, which says:\n{correct}"
+    );
+}
+
+#[test]
+fn the_greetings_of_the_page_are_those_of_the_code() {
+    let vector = |hello: &Hello| (text(hello, &Bytes::new()), hello.encode().to_vec());
+    expect_table("vectors: greetings", &hellos().iter().map(vector).collect::<Vec<_>>());
+    for (row, hello) in table("vectors: greetings").iter().zip(hellos()) {
+        assert_eq!(Hello::decode(&unhex(&row[1])), Ok(hello));
+    }
+}
+
+#[test]
+fn the_frames_of_the_page_are_those_of_the_code() {
+    let bytes = |frame: &Frame| [&encode(frame).head[..], &frame.payload[..]].concat();
+    let vector = |frame: &Frame| (text(&frame.header, &frame.payload), bytes(frame));
+    expect_table("vectors: frames", &frames().iter().map(vector).collect::<Vec<_>>());
+    for (row, frame) in table("vectors: frames").iter().zip(frames()) {
+        assert_eq!(decode(unhex(&row[1]).into()), Ok(frame));
+    }
+}
+
+#[test]
+fn the_example_nodes_of_the_page_are_those_of_the_code() {
+    let rows = nodes().map(|(name, peer)| {
+        let bytes = hex(&postcard::to_stdvec(&peer).unwrap());
+        vec![
+            name.to_string(),
+            peer.id.to_string(),
+            peer.incarnation.to_string(),
+            peer.addr.to_string(),
+            bytes,
+        ]
+    });
+    assert_eq!(table("example nodes"), rows);
+    assert!(DOC.contains(&format!("`K` is `{K}`, the key `M` is `{M}`")));
+}
+
+/// A new variant does not compile until it has its name here, and then wants an example and a section.
+fn name(header: &Header) -> &'static str {
+    match header {
+        Header::Routed(_) => "Routed",
+        Header::HopAck { .. } => "HopAck",
+        Header::Letter(_) => "Letter",
+        Header::Relayed { .. } => "Relayed",
+        Header::Probe(_) => "Probe",
+        Header::ProbeAck(_) => "ProbeAck",
+        Header::Admit => "Admit",
+        Header::Admission(_) => "Admission",
+        Header::Commit { .. } => "Commit",
+        Header::Committed { .. } => "Committed",
+        Header::Withdraw => "Withdraw",
+        Header::LeafSet { .. } => "LeafSet",
+        Header::RowRequest { .. } => "RowRequest",
+        Header::Row { .. } => "Row",
+        Header::Leave { .. } => "Leave",
+        Header::Broadcast { .. } => "Broadcast",
+        Header::Attach => "Attach",
+        Header::Attached { .. } => "Attached",
+        Header::Detach => "Detach",
+    }
+}
+
+#[test]
+fn every_frame_has_a_section_under_its_number_and_an_example() {
+    let mut has_example = [false; 19];
+    for frame in frames() {
+        let number = encode(&frame).head[0];
+        has_example[usize::from(number)] = true;
+        let heading = format!("\n#### {number:02x} {}\n", name(&frame.header));
+        assert!(DOC.contains(&heading), "docs/protocol.md has no section `{}`", heading.trim());
+    }
+    assert!(has_example.iter().all(|&has| has), "frames without an example: {has_example:?}");
+    // Zeros are enough for the fields of any header: what is still no header has no variant.
+    let beyond = [&[has_example.len() as u8][..], &[0; 256]].concat();
+    assert_eq!(decode(beyond.into()), Err(DecodeError::Header), "there are more frames than counted here");
+}
+
+#[test]
+fn the_limits_of_the_page_are_those_of_the_code() {
+    let limits = [
+        ("PROTOCOL_VERSION", usize::from(PROTOCOL_VERSION)),
+        ("MAX_NETWORK_NAME", MAX_NETWORK_NAME),
+        ("MAX_PEERS", MAX_PEERS),
+        ("MAX_PATH", MAX_PATH),
+        ("MAX_TRACE", MAX_TRACE),
+    ];
+    let rows = table("limits");
+    for (name, limit) in limits {
+        let row = rows.iter().find(|row| row[2] == name).expect(name);
+        assert_eq!(row[1], limit.to_string(), "{name}");
+    }
+}
