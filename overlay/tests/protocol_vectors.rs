@@ -111,6 +111,7 @@ fn headers_of_upkeep() -> Vec<Header> {
         Header::Attached { accepted: true, members: vec![a] },
         Header::Attached { accepted: false, members: vec![] },
         Header::Detach,
+        Header::Outdated(a),
     ]
 }
 
@@ -214,6 +215,7 @@ fn name(header: &Header) -> &'static str {
         Header::Attach => "Attach",
         Header::Attached { .. } => "Attached",
         Header::Detach => "Detach",
+        Header::Outdated(_) => "Outdated",
     }
 }
 
