@@ -23,7 +23,7 @@ use super::queue::{Pushed, Queue};
 use super::transport::{CLOSE_WITHIN, Limits, TransportEvent};
 use crate::id::NodeId;
 use crate::machine::{Destination, Link, Refusal};
-use crate::peer::{Addr, Seed};
+use crate::peer::{Addr, Peer, Seed};
 use crate::wire::{Frame, Hello};
 
 /// Addresses that may be dialled at once for one peer; further ones are refused.
@@ -128,10 +128,8 @@ impl Shared {
     ) {
         let greeting = async {
             let (mut pipe, id) = handshake.await?;
-            if id == self.me {
-                return Err(Refusal::Myself);
-            }
             let peer = connection::greet(&mut pipe, &self, id, ip).await?;
+            self.not_myself(&peer)?;
             Ok((pipe, peer))
         };
         let mut closing = self.closing();
@@ -150,6 +148,15 @@ impl Shared {
         }
     }
 
+    /// A node does not talk to its own key: that is itself, or another process that has its identity.
+    fn not_myself(&self, peer: &Peer) -> Result<(), Refusal> {
+        match peer.incarnation == self.hello.incarnation {
+            _ if peer.id != self.me => Ok(()),
+            true => Err(Refusal::Myself),
+            false => Err(Refusal::Twin(peer.incarnation)),
+        }
+    }
+
     async fn dial(self: Arc<Self>, dialler: Arc<impl Dialler>, seed: Seed) {
         let mut closing = self.closing();
         let greeting = async {
@@ -157,17 +164,13 @@ impl Shared {
                 Refusal::Unreachable("this node already has as many connections as it may have".into())
             })?;
             let (mut pipe, id, ip) = dialler.dial(&self, seed.addr).await?;
-            let refusal = if id == self.me {
-                Some(Refusal::Myself)
-            } else {
-                seed.id.filter(|wanted| *wanted != id).map(|_| Refusal::WrongId(id))
-            };
-            if let Some(refusal) = refusal {
+            if seed.id.is_some_and(|wanted| wanted != id) {
                 connection::part(&mut pipe).await;
-                return Err(refusal);
+                return Err(Refusal::WrongId(id));
             }
             let peer = timeout(GREETING, connection::greet(&mut pipe, &self, id, ip));
             let peer = peer.await.unwrap_or(Err(Refusal::TimedOut))?;
+            self.not_myself(&peer)?;
             Ok((permit, pipe, peer))
         };
         let greeted = tokio::select! {

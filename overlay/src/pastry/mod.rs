@@ -210,7 +210,8 @@ impl Node {
         if life.id == self.me.id && life.incarnation > self.me.incarnation {
             let number = self.number();
             let probe = Probe { number, standing: self.standing(), lease: false, leaf_set: false };
-            self.transmit_to_seed(life.into(), Header::Probe(probe));
+            // By its address: whoever answers there is told by its key.
+            self.transmit_to_seed(life.addr.into(), Header::Probe(probe));
         }
     }
 
