@@ -246,6 +246,8 @@ struct Connection {
 impl Connection {
     /// Carries frames until both sides have said goodbye; an error is a break.
     async fn serve(&mut self) -> io::Result<()> {
+        // What came close behind the greeting.
+        self.on_progress(0)?;
         loop {
             self.fill()?;
             if matches!(self.phase, Phase::Over(_)) {
