@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Sleep;
 
 use super::clock::Clock;
+use super::connection::set;
 use super::store::Writer;
 use super::transport::{Transport, TransportEvent};
 use crate::machine::{Machine, StoreToken};
@@ -29,7 +30,8 @@ const MAX_SLEEP: Duration = Duration::from_millis(500);
 /// Starts a machine on the current tokio runtime, over a transport. Events are handed to `on_event` on the driver's
 /// task: it must not block. `store_in` is the directory for the machine's records, if it keeps any.
 ///
-/// The machine ends, and its transport is closed, by [`Handle::shutdown`] or when the last handle is dropped.
+/// The machine ends, and its transport is closed, by [`Handle::shutdown`], or when the last handle has been dropped
+/// and all commands are handled.
 pub fn spawn<M, T>(
     machine: M,
     transport: T,
@@ -196,7 +198,7 @@ where
             batch = self.transport.next() => Wake::Batch(batch),
             token = self.records.written() => Wake::Stored(token),
             () = self.alarm.rings() => Wake::Alarm,
-            _ = stop.wait_for(|stop| *stop) => Wake::Stop,
+            () = set(stop) => Wake::Stop,
         }
     }
 

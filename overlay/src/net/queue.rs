@@ -172,6 +172,11 @@ impl Queue {
         self.ready.notify_one();
     }
 
+    /// Bytes of data that wait.
+    pub(super) fn data_bytes(&self) -> usize {
+        self.lock().data.bytes
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         let state = self.lock();
         state.control.units.is_empty() && state.data.units.is_empty()
