@@ -307,6 +307,10 @@ impl Connection {
             Phase::Left(reason) => (reason, Phase::Over(reason)),
             Phase::Undecided | Phase::Open | Phase::Parting(_) | Phase::Over(_) => return Ok(()),
         };
+        if let Some(queue) = &self.queue {
+            // A successor may take from here on.
+            queue.release(self.id);
+        }
         self.pipe.write(&[Unit::word(records::goodbye(reason))])?;
         self.enter(next, DRAIN);
         Ok(())

@@ -1,6 +1,5 @@
 //! Runs a machine: waits for commands, frames and the deadline, hands them in, and carries out what comes back.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -53,7 +52,7 @@ where
         clock,
         on_event,
         records: Writer::start(store_in),
-        pending: VecDeque::new(),
+        pending: Vec::new().into_iter(),
         alarm: Alarm::new(),
     };
     tokio::spawn(async move {
@@ -133,7 +132,7 @@ struct Driver<M: Machine, T, F> {
     on_event: F,
     records: Writer,
     /// Events of the last batch that are not handled yet.
-    pending: VecDeque<TransportEvent>,
+    pending: std::vec::IntoIter<TransportEvent>,
     alarm: Alarm,
 }
 
@@ -159,7 +158,8 @@ where
             let mut now = self.expire();
             match wake {
                 Wake::Command(Some(command)) => self.handle_commands(now, command, &mut commands),
-                Wake::Batch(batch) => self.pending.extend(batch),
+                // It was asked for only when the last one was all handled.
+                Wake::Batch(batch) => self.pending = batch.into_iter(),
                 Wake::Stored(token) => {
                     self.machine.handle_stored(now, token);
                     self.drain();
@@ -180,7 +180,7 @@ where
         commands: &mut mpsc::Receiver<M::Command>,
         stop: &mut watch::Receiver<bool>,
     ) -> Wake<M::Command> {
-        if !self.pending.is_empty() {
+        if self.pending.len() > 0 {
             // Other tasks of this thread, the connections' among them, get their turn.
             tokio::task::yield_now().await;
             if *stop.borrow() {
@@ -224,7 +224,7 @@ where
 
     fn handle_pending(&mut self, now: &mut Instant) {
         for handled in 1..=EVENTS_PER_TURN {
-            let Some(event) = self.pending.pop_front() else { return };
+            let Some(event) = self.pending.next() else { return };
             match event {
                 TransportEvent::Frame { from, frame } => self.machine.handle_frame(*now, from, frame),
                 TransportEvent::Link(link) => self.machine.handle_link(*now, link),
