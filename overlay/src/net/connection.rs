@@ -285,7 +285,7 @@ impl Connection {
         match self.phase {
             Phase::Undecided | Phase::Parting(_) | Phase::Over(_) => return Ok(()),
             Phase::Open | Phase::Leaving(Goodbye::Shutdown) => {
-                if queue.take(self.id, WRITE, &mut self.units).is_some() {
+                if queue.take(self.id, WRITE, &mut self.units) {
                     self.shared.inbox.put_one(Notice::Drained { peer: self.peer.id });
                 }
             }

@@ -391,8 +391,7 @@ impl<D: Dialler> Mesh<D> {
                 }
             }
             Notice::Drained { peer } => {
-                // As it is now: more may have been pushed since.
-                let bytes = self.peers.get(&peer).map(|entry| entry.queue.data_bytes());
+                let bytes = self.peers.get(&peer).and_then(|entry| entry.queue.level());
                 self.events.extend(bytes.map(|bytes| TransportEvent::Queued { peer, bytes }));
             }
             Notice::Ended { connection, peer, quietly } => self.on_ended(connection, peer, quietly),
