@@ -47,6 +47,11 @@ pub(super) enum Notice {
         /// Which.
         connection: u64,
     },
+    /// The data that waits for a peer has become less by a step.
+    Drained {
+        /// For whom.
+        peer: NodeId,
+    },
     /// A connection takes no more frames, or is no more.
     Ended {
         /// Which.
@@ -246,6 +251,8 @@ struct Connection {
 impl Connection {
     /// Carries frames until both sides have said goodbye; an error is a break.
     async fn serve(&mut self) -> io::Result<()> {
+        // What came close behind the greeting.
+        self.on_progress(0)?;
         loop {
             self.fill()?;
             if matches!(self.phase, Phase::Over(_)) {
@@ -260,7 +267,7 @@ impl Connection {
                 Some(order) = self.orders.recv() => self.on_order(order)?,
                 () = shared.inbox.room(), if !reads => {}
                 () = self.timer.as_mut() => self.on_timer()?,
-                () = set(&mut self.closing), if !self.is_leaving() => self.on_closing(),
+                () = set(&mut self.closing), if !self.is_leaving() => self.on_closing()?,
             }
         }
     }
@@ -278,9 +285,8 @@ impl Connection {
         match self.phase {
             Phase::Undecided | Phase::Parting(_) | Phase::Over(_) => return Ok(()),
             Phase::Open | Phase::Leaving(Goodbye::Shutdown) => {
-                if let Some(bytes) = queue.take(self.id, WRITE, &mut self.units) {
-                    let event = TransportEvent::Queued { peer: self.peer.id, bytes };
-                    self.shared.inbox.put_one(Notice::Event(event));
+                if queue.take(self.id, WRITE, &mut self.units) {
+                    self.shared.inbox.put_one(Notice::Drained { peer: self.peer.id });
                 }
             }
             Phase::Leaving(_) | Phase::Left(_) => self.units.extend(queue.take_rest(self.id)),
@@ -301,6 +307,10 @@ impl Connection {
             Phase::Left(reason) => (reason, Phase::Over(reason)),
             Phase::Undecided | Phase::Open | Phase::Parting(_) | Phase::Over(_) => return Ok(()),
         };
+        if let Some(queue) = &self.queue {
+            // A successor may take from here on.
+            queue.release(self.id);
+        }
         self.pipe.write(&[Unit::word(records::goodbye(reason))])?;
         self.enter(next, DRAIN);
         Ok(())
@@ -416,8 +426,15 @@ impl Connection {
         }
     }
 
-    fn on_closing(&mut self) {
-        self.enter(Phase::Leaving(Goodbye::Shutdown), DRAIN);
+    fn on_closing(&mut self) -> io::Result<()> {
+        // The last orders were given before the transport began to close.
+        while let Ok(order) = self.orders.try_recv() {
+            self.on_order(order)?;
+        }
+        if !self.is_leaving() {
+            self.enter(Phase::Leaving(Goodbye::Shutdown), DRAIN);
+        }
+        Ok(())
     }
 
     /// Both sides have said goodbye. Gives whether that was a quiet end.

@@ -1,6 +1,5 @@
 //! Runs a machine: waits for commands, frames and the deadline, hands them in, and carries out what comes back.
 
-use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Sleep;
 
 use super::clock::Clock;
+use super::connection::set;
 use super::store::Writer;
 use super::transport::{Transport, TransportEvent};
 use crate::machine::{Machine, StoreToken};
@@ -29,7 +29,8 @@ const MAX_SLEEP: Duration = Duration::from_millis(500);
 /// Starts a machine on the current tokio runtime, over a transport. Events are handed to `on_event` on the driver's
 /// task: it must not block. `store_in` is the directory for the machine's records, if it keeps any.
 ///
-/// The machine ends, and its transport is closed, by [`Handle::shutdown`] or when the last handle is dropped.
+/// The machine ends, and its transport is closed, by [`Handle::shutdown`], or when the last handle has been dropped
+/// and all commands are handled.
 pub fn spawn<M, T>(
     machine: M,
     transport: T,
@@ -51,7 +52,7 @@ where
         clock,
         on_event,
         records: Writer::start(store_in),
-        pending: VecDeque::new(),
+        pending: Vec::new().into_iter(),
         alarm: Alarm::new(),
     };
     tokio::spawn(async move {
@@ -131,7 +132,7 @@ struct Driver<M: Machine, T, F> {
     on_event: F,
     records: Writer,
     /// Events of the last batch that are not handled yet.
-    pending: VecDeque<TransportEvent>,
+    pending: std::vec::IntoIter<TransportEvent>,
     alarm: Alarm,
 }
 
@@ -157,7 +158,8 @@ where
             let mut now = self.expire();
             match wake {
                 Wake::Command(Some(command)) => self.handle_commands(now, command, &mut commands),
-                Wake::Batch(batch) => self.pending.extend(batch),
+                // It was asked for only when the last one was all handled.
+                Wake::Batch(batch) => self.pending = batch.into_iter(),
                 Wake::Stored(token) => {
                     self.machine.handle_stored(now, token);
                     self.drain();
@@ -178,7 +180,7 @@ where
         commands: &mut mpsc::Receiver<M::Command>,
         stop: &mut watch::Receiver<bool>,
     ) -> Wake<M::Command> {
-        if !self.pending.is_empty() {
+        if self.pending.len() > 0 {
             // Other tasks of this thread, the connections' among them, get their turn.
             tokio::task::yield_now().await;
             if *stop.borrow() {
@@ -196,7 +198,7 @@ where
             batch = self.transport.next() => Wake::Batch(batch),
             token = self.records.written() => Wake::Stored(token),
             () = self.alarm.rings() => Wake::Alarm,
-            _ = stop.wait_for(|stop| *stop) => Wake::Stop,
+            () = set(stop) => Wake::Stop,
         }
     }
 
@@ -222,7 +224,7 @@ where
 
     fn handle_pending(&mut self, now: &mut Instant) {
         for handled in 1..=EVENTS_PER_TURN {
-            let Some(event) = self.pending.pop_front() else { return };
+            let Some(event) = self.pending.next() else { return };
             match event {
                 TransportEvent::Frame { from, frame } => self.machine.handle_frame(*now, from, frame),
                 TransportEvent::Link(link) => self.machine.handle_link(*now, link),

@@ -33,15 +33,20 @@ impl Inbox {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts notices in, which carry `bytes` of frames.
+    /// Puts notices in, which carry `bytes` of frames, and leaves `notices` empty.
     pub(super) fn put(&self, notices: &mut Vec<Notice>, bytes: usize) {
         if notices.is_empty() {
             return;
         }
         let mut waiting = self.lock();
         waiting.weight += bytes + notices.len() * NOTICE_WEIGHT;
+        // Notices are large: the usual case moves none of them.
         let first = waiting.notices.is_empty();
-        waiting.notices.append(notices);
+        if first {
+            std::mem::swap(&mut waiting.notices, notices);
+        } else {
+            waiting.notices.append(notices);
+        }
         drop(waiting);
         if first {
             self.arrived.notify_one();

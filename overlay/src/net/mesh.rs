@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connection::{self, GREETING, Greeted, Notice, Order};
 use super::inbox::Inbox;
@@ -393,6 +393,10 @@ impl<D: Dialler> Mesh<D> {
                     self.adopt(greeted, false);
                 }
             }
+            Notice::Drained { peer } => {
+                let bytes = self.peers.get(&peer).and_then(|entry| entry.queue.level());
+                self.events.extend(bytes.map(|bytes| TransportEvent::Queued { peer, bytes }));
+            }
             Notice::Ended { connection, peer, quietly } => self.on_ended(connection, peer, quietly),
             Notice::Refused { seed, reason } => self.on_refused(seed, reason),
         }
@@ -486,13 +490,31 @@ impl<D: Dialler> Mesh<D> {
     }
 
     pub(super) async fn close(mut self) {
-        self.flush();
+        let deadline = Instant::now() + CLOSE_WITHIN;
+        let connected = timeout_at(deadline, self.connect_all()).await.is_ok();
         self.shared.closing.send_replace(true);
-        let Some(mut tasks) = self.shared.tasks().take() else { return };
-        let all = async { while tasks.join_next().await.is_some() {} };
-        if timeout(CLOSE_WITHIN, all).await.is_err() {
-            tracing::debug!("closed before all was sent: some peers do not read");
+        let tasks = self.shared.tasks().take();
+        let Some(mut tasks) = tasks else { return };
+        let ended = timeout_at(deadline, async { while tasks.join_next().await.is_some() {} }).await.is_ok();
+        if !(connected && ended) {
+            tracing::debug!("closed before all was sent: some peers do not answer, or do not read");
         }
         tasks.shutdown().await;
+    }
+
+    /// Waits until whatever is queued has a connection to leave by, or never will.
+    async fn connect_all(&mut self) {
+        loop {
+            self.flush();
+            for notice in self.shared.inbox.take() {
+                self.on_notice(notice);
+            }
+            self.events.clear();
+            let waits = |entry: &Entry| entry.current.is_none() && !entry.queue.is_empty();
+            if self.strangers.is_empty() && !self.peers.values().any(waits) {
+                return self.flush();
+            }
+            self.shared.inbox.arrived().await;
+        }
     }
 }

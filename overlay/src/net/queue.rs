@@ -77,6 +77,8 @@ impl Lane {
 struct State {
     control: Lane,
     data: Lane,
+    /// The data level from which the next step is measured.
+    base: usize,
     /// The data level that was last told.
     told: usize,
     /// The connection that has sent the first part of a data frame, and must send the rest.
@@ -133,7 +135,8 @@ impl Queue {
             return refused;
         }
         let first = !std::mem::replace(&mut state.dirty, true);
-        Pushed::Queued { first, level: state.level() }
+        let level = if state.step() { state.level() } else { None };
+        Pushed::Queued { first, level }
     }
 
     /// Tells the connection that there is something to take.
@@ -147,9 +150,9 @@ impl Queue {
         self.ready.notified().await;
     }
 
-    /// Takes about `budget` bytes for a connection: control first, then data. Gives the data level if it is to be
+    /// Takes about `budget` bytes for a connection: control first, then data. Gives whether the data level is to be
     /// told.
-    pub(super) fn take(&self, connection: u64, budget: usize, units: &mut Vec<Unit>) -> Option<usize> {
+    pub(super) fn take(&self, connection: u64, budget: usize, units: &mut Vec<Unit>) -> bool {
         let state = &mut *self.lock();
         let mut taken = 0;
         while taken < budget {
@@ -157,7 +160,7 @@ impl Queue {
             taken += unit.len();
             units.push(unit);
         }
-        state.level()
+        state.step()
     }
 
     /// Takes the rest of the data frame that this connection is inside of, one unit at a time.
@@ -172,12 +175,17 @@ impl Queue {
         self.ready.notify_one();
     }
 
+    /// The data level, as it is now and not when somebody wanted it told; `None` if that is known.
+    pub(super) fn level(&self) -> Option<usize> {
+        self.lock().level()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         let state = self.lock();
         state.control.units.is_empty() && state.data.units.is_empty()
     }
 
-    /// Drops all that waits. Gives the level if it is to be told.
+    /// Drops all that waits. Gives the data level, unless that is known.
     pub(super) fn clear(&self) -> Option<usize> {
         let state = &mut *self.lock();
         state.control = Lane::default();
@@ -212,14 +220,20 @@ impl State {
         Some(unit)
     }
 
-    /// The data level, if it moved a step since it was last told, or is down to nothing.
+    /// Whether the data level has moved by a step, or is down to nothing.
+    fn step(&mut self) -> bool {
+        let level = self.data.bytes;
+        let moved = level.abs_diff(self.base) >= QUEUED_STEP || (level == 0 && self.base != 0);
+        if moved {
+            self.base = level;
+        }
+        moved
+    }
+
     fn level(&mut self) -> Option<usize> {
         let level = self.data.bytes;
-        let moved = level.abs_diff(self.told) >= QUEUED_STEP || (level == 0 && self.told != 0);
-        if moved {
-            self.told = level;
-        }
-        moved.then_some(level)
+        self.base = level;
+        (std::mem::replace(&mut self.told, level) != level).then_some(level)
     }
 }
 
@@ -378,7 +392,12 @@ mod tests {
             }
         }
         assert_eq!(told.len(), 2);
-        assert_eq!(queue.take(1, usize::MAX, &mut Vec::new()), Some(0));
-        assert_eq!(queue.take(1, usize::MAX, &mut Vec::new()), None);
+        assert!(queue.take(1, usize::MAX, &mut Vec::new()));
+        // What is pushed before the level is told counts already, and is told when it has gone.
+        queue.push(&data(10), &limits);
+        assert_eq!((queue.level(), queue.level()), (Some(16), None));
+        assert!(queue.take(1, usize::MAX, &mut Vec::new()));
+        assert_eq!(queue.level(), Some(0));
+        assert!(!queue.take(1, usize::MAX, &mut Vec::new()));
     }
 }

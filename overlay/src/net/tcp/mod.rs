@@ -2,6 +2,8 @@
 
 mod listen;
 mod ports;
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::io;
