@@ -327,5 +327,6 @@ fn words(refusal: &Refusal) -> &'static str {
         Refusal::Network(_) => "network",
         Refusal::WrongId(_) => "wrong id",
         Refusal::Myself => "myself",
+        Refusal::Twin(_) => "a twin",
     }
 }
