@@ -1,3 +1,6 @@
 //! The laboratory: a world of real [`Machine`](treecast_overlay::machine::Machine)s in virtual time, and what judges it.
 
 pub mod world;
+pub mod member;
+pub mod check;
+pub mod rings;

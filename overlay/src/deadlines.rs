@@ -45,6 +45,11 @@ impl<N: Ord + Copy> Deadlines<N> {
         self.by_name.contains_key(&name)
     }
 
+    /// When a deadline is, if it is set.
+    pub fn at(&self, name: N) -> Option<Instant> {
+        self.by_name.get(&name).copied()
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|&(at, _)| at)

@@ -84,8 +84,9 @@ pub(super) struct Entering {
     view: LeafSet,
     /// Members of the view that have answered.
     answered: BTreeSet<NodeId>,
-    /// Neighbours whose slot this node has.
-    admitted: BTreeSet<NodeId>,
+    /// Neighbours whose slot this node has, and since when. The right one's is held only together with the left
+    /// one's: who has that is alone in the gap, so nobody waits in a circle.
+    admitted: BTreeMap<NodeId, Instant>,
     /// Neighbours that have given up this node's part, and when they were asked.
     committed: BTreeMap<NodeId, Instant>,
     /// Number of a commit → whom it asks, and when it was sent.
@@ -99,6 +100,13 @@ impl Entering {
         let mut both: Vec<Peer> = self.view.left().into_iter().chain(self.view.right()).copied().collect();
         both.dedup();
         both
+    }
+
+    /// This node has no slot of this one (any more), and no word about one counts.
+    fn give_back(&mut self, id: NodeId) {
+        self.admitted.remove(&id);
+        self.committed.remove(&id);
+        self.commits.retain(|_, &mut (asked, _)| asked != id);
     }
 
     /// Whether a neighbour may have given up this node's part by now.
@@ -265,7 +273,7 @@ impl Node {
                 let entering = Entering {
                     view: LeafSet::new(self.me.id, self.config.leaf_set),
                     answered: BTreeSet::new(),
-                    admitted: BTreeSet::new(),
+                    admitted: BTreeMap::new(),
                     committed: BTreeMap::new(),
                     commits: BTreeMap::new(),
                     attempts: 0,
@@ -310,8 +318,11 @@ impl Node {
     fn enter_step(&mut self, now: Instant) {
         let Phase::Entering(entering) = &self.phase else { return };
         let neighbours = entering.neighbours();
-        // Left slot first, always: whoever has it is alone in the gap, so nobody waits in a circle.
-        if let Some(&next) = neighbours.iter().find(|peer| !entering.admitted.contains(&peer.id)) {
+        // A slot ends by itself: it is asked for again when half of its time is over.
+        let half = self.config.join_slot / 2;
+        let has = |peer: &Peer| entering.admitted.get(&peer.id).is_some_and(|&since| now - since < half);
+        // Left slot first, always.
+        if let Some(&next) = neighbours.iter().find(|peer| !has(peer)) {
             return self.transmit(next, Header::Admit);
         }
         let unanswered = entering.unanswered();
@@ -336,25 +347,31 @@ impl Node {
         let Phase::Entering(entering) = &mut self.phase else { return };
         match admission {
             Admission::Granted => {
-                if entering.admitted.insert(from.id) {
+                let is_neighbour = entering.neighbours().iter().any(|peer| peer.id == from.id);
+                if entering.admitted.insert(from.id, now).is_none() || is_neighbour {
                     entering.attempts = 0;
+                    self.leave_wrong_slots();
                     self.enter_step(now);
                 }
             }
             Admission::Busy => {
                 // Busy is an answer: the queue moves, and the start timeout bounds the wait.
                 entering.attempts = 0;
+                entering.give_back(from.id);
+                self.leave_wrong_slots();
                 let wait = self.rng.random_range(50..300);
                 self.deadlines.set(Timer::Join, now + Duration::from_millis(wait));
             }
             Admission::NotNeighbour { members } => {
+                entering.give_back(from.id);
                 self.learn(now, members);
                 self.leave_wrong_slots();
                 self.enter_step(now);
             }
             Admission::NotReady => {
                 entering.view.remove(from.id);
-                entering.admitted.remove(&from.id);
+                entering.give_back(from.id);
+                self.leave_wrong_slots();
             }
         }
     }
@@ -389,15 +406,18 @@ impl Node {
         self.deadlines.set_earlier(Timer::Join, now);
     }
 
-    /// Gives back slots of nodes that turned out not to be neighbours.
+    /// Gives back slots of nodes that turned out not to be neighbours, and the right one's without the left one's.
     fn leave_wrong_slots(&mut self) {
         let Phase::Entering(entering) = &mut self.phase else { return };
-        let neighbours: BTreeSet<NodeId> = entering.neighbours().iter().map(|peer| peer.id).collect();
-        let wrong: Vec<NodeId> = entering.admitted.difference(&neighbours).copied().collect();
+        let mut neighbours = entering.neighbours();
+        if neighbours.first().is_some_and(|left| !entering.admitted.contains_key(&left.id)) {
+            neighbours.clear();
+        }
+        let is_right = |id: NodeId| neighbours.iter().any(|peer| peer.id == id);
+        let wrong: Vec<NodeId> = entering.admitted.keys().copied().filter(|&id| !is_right(id)).collect();
         let mut told = Vec::new();
         for id in wrong {
-            entering.admitted.remove(&id);
-            entering.committed.remove(&id);
+            entering.give_back(id);
             told.extend(entering.view.get(id).copied());
         }
         for peer in told {
@@ -409,7 +429,7 @@ impl Node {
     fn withdraw(&mut self) {
         let Phase::Entering(entering) = &self.phase else { return };
         let holders: Vec<Peer> =
-            entering.admitted.iter().filter_map(|&id| entering.view.get(id)).copied().collect();
+            entering.admitted.keys().filter_map(|&id| entering.view.get(id)).copied().collect();
         for peer in holders {
             self.transmit(peer, Header::Withdraw);
         }
@@ -418,7 +438,7 @@ impl Node {
     pub(super) fn on_committed(&mut self, now: Instant, from: Peer, number: u64) {
         let Phase::Entering(entering) = &mut self.phase else { return };
         let Some((neighbour, sent)) = entering.commits.remove(&number) else { return };
-        if neighbour != from.id || !entering.admitted.contains(&neighbour) {
+        if neighbour != from.id || !entering.admitted.contains_key(&neighbour) {
             return;
         }
         entering.committed.insert(neighbour, sent);

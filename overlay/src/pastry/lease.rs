@@ -4,11 +4,11 @@
 //! drops nor takes over before the lease ends. So whoever was paused beyond its lease finds it ended before it
 //! answers anything, and nobody took its range before that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::{Node, Timer};
-use crate::id::NodeId;
+use crate::id::{Key, NodeId};
 use crate::peer::Peer;
 use crate::time::{Instant, earliest};
 use crate::wire::Standing;
@@ -22,6 +22,8 @@ pub(super) struct Leases {
     granted: BTreeMap<NodeId, Instant>,
     /// Holders that were found dead, or restarted, while their lease runs: out of use, but not yet dropped.
     condemned: BTreeMap<NodeId, Instant>,
+    /// After a sleep: members of the leaf set that have not answered since.
+    waking: BTreeSet<NodeId>,
 }
 
 impl Leases {
@@ -68,6 +70,11 @@ impl Leases {
         self.granted.remove(&holder);
     }
 
+    /// A member of the leaf set has answered a probe that was sent after this node's sleep, or is dead.
+    pub(super) fn settle_waking(&mut self, id: NodeId) {
+        self.waking.remove(&id);
+    }
+
     fn condemn(&mut self, holder: NodeId) {
         if let Some(&until) = self.granted.get(&holder) {
             self.condemned.insert(holder, until);
@@ -96,6 +103,7 @@ impl Node {
     pub(super) fn is_serving(&self, now: Instant) -> bool {
         self.is_ready()
             && !self.is_edge()
+            && self.leases.waking.is_empty()
             && self.neighbours().iter().all(|neighbour| self.leases.holds(now, neighbour.id))
     }
 
@@ -120,12 +128,44 @@ impl Node {
 
     /// Grants a lease to a ready node that is this node's ring neighbour, as this node sees the ring.
     pub(super) fn grant_lease(&mut self, now: Instant, holder: Peer, standing: Standing) -> bool {
-        let is_neighbour = self.neighbours().iter().any(|neighbour| neighbour.id == holder.id);
-        let grants = self.is_ready() && standing == Standing::Ready && is_neighbour;
+        let grants = self.is_ready()
+            && standing == Standing::Ready
+            && self.leases.waking.is_empty()
+            && (self.neighbours().iter().any(|neighbour| neighbour.id == holder.id))
+            && (self.leases.binds(now, holder.id) || self.is_next(holder.id));
         if grants {
             self.leases.grant(now, holder.id, self.config.lease);
         }
         grants
+    }
+
+    /// Whether no joiner, to whom a part was given up, stands between this node and its neighbour. Such a neighbour
+    /// came back after the joiner's part was promised: one of the two must wait for the other.
+    fn is_next(&self, neighbour: NodeId) -> bool {
+        let me = self.me.id.key();
+        let joiners = || self.slots.successors().map(|peer| peer.id).filter(|&id| id != neighbour);
+        let is_left = self.leaf_set.left().is_some_and(|peer| peer.id == neighbour);
+        let is_right = self.leaf_set.right().is_some_and(|peer| peer.id == neighbour);
+        let between = |id: NodeId, from: Key, to: Key| from.clockwise_to(id) < from.clockwise_to(to);
+        is_left && joiners().all(|id| !between(id, neighbour.key(), me))
+            || is_right && joiners().all(|id| !between(id, me, neighbour.key()))
+    }
+
+    /// The node slept through a lease: others took its part over, and may have forgotten it, and its neighbours may
+    /// have slept beside it. So it neither answers nor grants anything before each member of its leaf set has
+    /// answered it, or was found dead; whoever answers knows of it.
+    pub(super) fn on_waking(&mut self, now: Instant) {
+        let members: Vec<Peer> = self.leaf_set.iter().copied().collect();
+        self.leases.held.clear();
+        self.leases.waking = members.iter().map(|peer| peer.id).collect();
+        self.ask_anew(now, members);
+        self.watch_leases();
+    }
+
+    /// Whether the node sleeps through its leases: its heartbeat is later than they run.
+    pub(super) fn slept(&self, now: Instant) -> bool {
+        let due = self.deadlines.at(Timer::Heartbeat);
+        due.is_some_and(|due| now - due + self.config.heartbeat >= self.config.lease)
     }
 
     /// The answer to a request for a lease.

@@ -168,6 +168,19 @@ impl Node {
         self.deadlines.set(Timer::Probe(peer.id), now + wait);
     }
 
+    /// Probes these peers as if nobody had asked them yet: what they were asked before a sleep counts for nothing, and
+    /// neither does an answer to it.
+    pub(super) fn ask_anew(&mut self, now: Instant, peers: Vec<Peer>) {
+        for vitals in self.liveness.peers.values_mut().filter(|vitals| vitals.outstanding.is_some()) {
+            vitals.outstanding = None;
+            self.deadlines.cancel(Timer::Probe(vitals.peer.id));
+        }
+        let neighbours = self.neighbours();
+        for peer in peers {
+            self.probe(now, peer, neighbours.contains(&peer));
+        }
+    }
+
     pub(super) fn on_probe_timeout(&mut self, now: Instant, id: NodeId) {
         let Some(vitals) = self.liveness.peers.get(&id) else { return };
         let Some(outstanding) = vitals.outstanding else { return };
@@ -221,6 +234,7 @@ impl Node {
             vitals.and_then(|vitals| vitals.outstanding).filter(|asked| asked.number == ack.number);
         if let Some(asked) = answered {
             self.note_round_trip(from, now - asked.sent);
+            self.leases.settle_waking(from.id);
             if ack.lease {
                 self.hold_lease(from.id, asked.sent);
             }
@@ -248,6 +262,7 @@ impl Node {
     /// Verdict: this node is gone. Its place is closed, its messages go other ways.
     pub(super) fn lose(&mut self, now: Instant, id: NodeId) {
         let known = self.liveness.peers.remove(&id).map(|vitals| vitals.peer);
+        self.leases.settle_waking(id);
         self.deadlines.cancel(Timer::Probe(id));
         self.table.remove(id);
         self.neighbourhood.remove(id);

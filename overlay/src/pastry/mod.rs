@@ -292,6 +292,9 @@ impl Node {
     }
 
     fn run_timers(&mut self, now: Instant) {
+        if self.slept(now) {
+            self.on_waking(now);
+        }
         while let Some(timer) = self.deadlines.pop(now) {
             self.on_timer(now, timer);
         }

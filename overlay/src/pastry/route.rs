@@ -79,8 +79,10 @@ impl Node {
     /// Whether this node is closer to the key than any node that it knows around it: dead ones whose lease runs and
     /// joiners to whom a part was given up count.
     pub(super) fn owns(&self, key: Key) -> bool {
-        let nearest = self.nearest(key, |_| true);
-        nearest.is_none_or(|peer| key.is_closer(self.me.id, peer.id))
+        // Of the leaf set only the next node on each side can be closer where this one is closer than both.
+        let nearest =
+            self.leaf_set.left().into_iter().chain(self.leaf_set.right()).chain(self.slots.successors());
+        nearest.map(|peer| peer.id).all(|id| key.is_closer(self.me.id, id))
     }
 
     /// The nearest to a key of those around this node, itself left out.

@@ -52,8 +52,8 @@ impl Slots {
         self.both().filter(|slot| slot.given_up).map(|slot| &slot.joiner)
     }
 
-    fn has(&self, joiner: Peer) -> bool {
-        self.both().any(|slot| slot.joiner == joiner)
+    fn has_given_up(&self, joiner: Peer) -> bool {
+        self.both().any(|slot| slot.joiner == joiner && slot.given_up)
     }
 
     /// Takes the slots of the named sides for the joiner, if they are free, expired, or its own already.
@@ -79,6 +79,23 @@ impl Slots {
                 slot.given_up = true;
             }
         }
+    }
+
+    /// The joiner does not come. What was given up to it stays given up until its lease ends: this word may be an
+    /// old one, and the joiner in its place by now.
+    fn withdraw(&mut self, now: Instant, joiner: Peer) {
+        for side in [Side::Left, Side::Right] {
+            let slot = self.slot(side);
+            slot.take_if(|slot| slot.joiner == joiner && !slot.given_up);
+            if let Some(slot) = slot.as_mut().filter(|slot| slot.joiner == joiner) {
+                slot.until = slot.until.min(now);
+            }
+        }
+    }
+
+    /// Whether the joiner holds each of these sides.
+    fn holds(&mut self, joiner: Peer, sides: &[Side]) -> bool {
+        sides.iter().all(|&side| self.slot(side).is_some_and(|slot| slot.joiner == joiner))
     }
 
     /// Frees whatever this node holds.
@@ -142,8 +159,19 @@ impl Node {
     /// An admitted joiner, whose leaf set has answered, takes its part over.
     pub(super) fn on_commit(&mut self, now: Instant, from: Peer, number: u64) {
         let known = self.leaf_set.get(from.id).is_some_and(|member| member.incarnation == from.incarnation);
-        if !self.is_ready() || self.is_edge() || !(self.slots.has(from) || known) {
+        if !self.is_ready() || self.is_edge() {
             return self.transmit(from, Header::Admission(Admission::NotReady));
+        }
+        if !known && !self.slots.has_given_up(from) {
+            // The ring may have changed since the slot was given: a node that had been thought dead came back between.
+            let sides = self.sides_of(from.id);
+            if sides.is_empty() {
+                let members = self.leaf_set.iter().copied().collect();
+                return self.transmit(from, Header::Admission(Admission::NotNeighbour { members }));
+            }
+            if !self.slots.holds(from, &sides) {
+                return self.transmit(from, Header::Admission(Admission::Busy));
+            }
         }
         self.slots.give_up(from);
         self.leases.grant(now, from.id, self.config.lease);
@@ -152,8 +180,7 @@ impl Node {
     }
 
     pub(super) fn on_withdraw(&mut self, now: Instant, from: Peer) {
-        self.slots.release(from.id);
-        self.leases.renounce(from.id);
+        self.slots.withdraw(now, from);
         self.unpark(now);
     }
 

@@ -1,0 +1,33 @@
+//! O3, one ring: each ready node's neighbours are the next ready nodes on both sides, and its leases run.
+
+use treecast_overlay::kbr::KeyBasedRouting;
+use treecast_overlay::machine::Machine;
+use treecast_overlay::pastry::Node;
+use treecast_overlay::time::Instant;
+
+/// Whether the nodes on the ring stand in one ring, each of them answering for its part.
+pub fn one_ring<'a>(now: Instant, nodes: impl Iterator<Item = &'a Node>) -> Result<(), String> {
+    let ring = super::on_the_ring(nodes);
+    for (at, node) in ring.iter().enumerate() {
+        let id = node.peer().id;
+        let expected = |steps: usize| match ring[(at + steps) % ring.len()].peer().id {
+            other if other == id => None,
+            other => Some(other),
+        };
+        let (left, right) = (node.leaf_set().left(), node.leaf_set().right());
+        for (side, known, expected) in
+            [("left", left, expected(ring.len() - 1)), ("right", right, expected(1))]
+        {
+            let known = known.map(|peer| peer.id);
+            if known != expected {
+                return Err(format!(
+                    "O3: {id:?} has {known:?} to its {side} in place of {expected:?}, at {now}"
+                ));
+            }
+        }
+        if !node.is_root_of(now, id.key()) {
+            return Err(format!("O3: the leases of {id:?} do not run at {now}"));
+        }
+    }
+    Ok(())
+}
