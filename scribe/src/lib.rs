@@ -7,8 +7,11 @@ pub mod config;
 pub mod event;
 pub mod forest;
 pub mod message;
+mod publisher;
+mod sessions;
 pub mod stack;
 pub mod topic;
+mod window;
 pub mod wire;
 
 pub use config::{Config, ConfigError};

@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::{Body, Header, MAX_MARKS, MAX_NUMBER, MAX_PARTS, MAX_PATH, MAX_SHARED};
-use crate::message::{Mark, Position, Term};
+use super::{Body, Header, Known, MAX_MARKS, MAX_NUMBER, MAX_PARTS, MAX_PATH, MAX_SHARED};
+use crate::message::{Mark, Position};
 
 /// Bytes that are no message.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -76,13 +76,13 @@ fn check(header: &Header) -> Result<(), DecodeError> {
         Header::Join(join) => {
             numbers(&[join.number])?;
             mark(join.after)?;
-            term(join.term)
+            known(join.heard)
         }
         Header::Attached(attached) => {
             numbers(&[attached.join, attached.version])?;
             at_most(attached.path.len(), MAX_PATH)?;
             let Some(start) = attached.start else { return Ok(()) };
-            term(Some(start.term))?;
+            numbers(&[start.term.number])?;
             mark(Some(start.after))?;
             position(start.latest)
         }
@@ -104,11 +104,7 @@ fn check(header: &Header) -> Result<(), DecodeError> {
             beat.moved.iter().try_for_each(|moved| position(moved.tail))
         }
         Header::Shared(shared) => at_most(shared.topics.len(), MAX_SHARED),
-        Header::Known { known, .. } => {
-            let Some(known) = known else { return Ok(()) };
-            term(Some(known.term))?;
-            position(known.tail)
-        }
+        Header::Known { known: answer, .. } => known(*answer),
         Header::Handover { part, parts, .. } => {
             at_most(*parts as usize, MAX_PARTS as usize)?;
             if part < parts { Ok(()) } else { Err(DecodeError::OutOfRange(u64::from(*part))) }
@@ -141,8 +137,10 @@ fn position(position: Option<Position>) -> Result<(), DecodeError> {
     position.map_or(Ok(()), |position| numbers(&[position.term, position.offset]))
 }
 
-fn term(term: Option<Term>) -> Result<(), DecodeError> {
-    term.map_or(Ok(()), |term| numbers(&[term.number]))
+fn known(known: Option<Known>) -> Result<(), DecodeError> {
+    let Some(known) = known else { return Ok(()) };
+    numbers(&[known.term.number])?;
+    position(known.tail)
 }
 
 fn numbers(numbers: &[u64]) -> Result<(), DecodeError> {

@@ -107,8 +107,8 @@ pub struct Join {
     pub number: u64,
     /// What the child has, or wants to continue after; `None`: whatever comes next.
     pub after: Option<Mark>,
-    /// The highest term that the child has heard of, if it has a log.
-    pub term: Option<Term>,
+    /// The most that the child has heard of the log: a new root's term must be above it.
+    pub heard: Option<Known>,
     /// Subscribers at and below the child.
     pub subscribers: u64,
 }
