@@ -1,0 +1,254 @@
+//! The way down: taking children, telling them how things are, letting them go.
+
+use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::Contact;
+
+use super::neighbours::Side;
+use super::tree::{Child, Cursor, Log, Role, Tree};
+use super::{Context, Forest, Life, Timer, Way};
+use crate::message::{Mark, Position};
+use crate::topic::TopicId;
+use crate::window::Follow;
+use crate::wire::{Attached, Header, Join, MAX_PATH, Started};
+
+impl Forest {
+    /// A JOIN passes on its way to the root. Returns whether it ends here.
+    pub(super) fn intercept(&mut self, cx: Context<'_>, child: Contact, join: Join) -> bool {
+        let topic = join.topic;
+        let Some(tree) = self.trees.get(&topic) else {
+            if !self.ensure_tree(cx, topic) {
+                return false;
+            }
+            self.adopt(cx, child, join);
+            // Only now: this node's own JOIN asks for what its child needs.
+            self.seek(cx, topic);
+            return true;
+        };
+        if !self.may_adopt(tree, child.id()) || misses_history(tree, join.after) {
+            return false;
+        }
+        self.adopt(cx, child, join);
+        true
+    }
+
+    pub(super) fn on_join(&mut self, cx: Context<'_>, child: Contact, join: Join, way: Way) {
+        let topic = join.topic;
+        if child.id() == self.me {
+            // This node's own JOIN came back: it has become the root since.
+            return self.review_place(cx, topic);
+        }
+        if self.life != Life::Running {
+            return;
+        }
+        match way {
+            Way::Delivered => {
+                // O1 is decided at the ring; here it is only asked again, since the lease may have ended meanwhile.
+                if !cx.ring.is_root_of(cx.now, topic.key()) || !self.ensure_tree(cx, topic) {
+                    return;
+                }
+                let Some(tree) = self.trees.get(&topic) else { return };
+                if !tree.is_root() {
+                    self.begin_opening(cx, topic);
+                }
+            }
+            Way::Sent => {
+                let welcome = self.trees.get(&topic).is_some_and(|tree| self.may_adopt(tree, child.id()));
+                if !welcome {
+                    return self.tell(child, &Header::Orphan { topic });
+                }
+            }
+        }
+        self.adopt(cx, child, join);
+    }
+
+    /// A child that is this node's own ancestor would close a loop.
+    fn may_adopt(&self, tree: &Tree, child: NodeId) -> bool {
+        let room = tree.children.contains_key(&child) || tree.children.len() < self.config.max_children;
+        room && child != self.me && !tree.path().contains(&child) && tree.path().len() + 1 < MAX_PATH
+    }
+
+    fn adopt(&mut self, cx: Context<'_>, contact: Contact, join: Join) {
+        let topic = join.topic;
+        let id = contact.id();
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let before = tree.wish();
+        let stale = tree.children.get(&id).is_some_and(|child| {
+            let old = child.contact.peer.incarnation;
+            (contact.peer.incarnation, join.number) < (old, child.join)
+        });
+        if stale {
+            return;
+        }
+        let fresh = Child {
+            contact,
+            join: join.number,
+            after: join.after,
+            subscribers: join.subscribers,
+            version: 0,
+            version_seen: 0,
+            cursor: None,
+            rto: self.config.push_rto_min,
+        };
+        let child = tree.children.entry(id).or_insert_with(|| fresh.clone());
+        if child.join == join.number && child.contact.peer.incarnation == contact.peer.incarnation {
+            // A repetition: what was said before was lost, or is on its way.
+            child.contact = contact;
+        } else {
+            *child = fresh;
+        }
+        self.neighbours.add(cx.now, Side::Down, contact, topic);
+        self.deadlines.cancel(Timer::Linger(topic));
+        self.attach(cx, topic, id);
+        if let Some(heard) = join.heard {
+            self.on_heard(cx, topic, heard);
+        }
+        self.review_wish(cx, topic, before);
+        self.note_subscribers(cx, topic);
+        self.push(cx, topic, id);
+    }
+
+    /// Asks again, further up, if this node's wish has changed while it waits to be started.
+    pub(super) fn review_wish(&mut self, cx: Context<'_>, topic: TopicId, before: Option<Mark>) {
+        let Some(tree) = self.trees.get(&topic) else { return };
+        let asked = match tree.role {
+            Role::Joining { .. } | Role::Child(_) => tree.join > 0,
+            Role::Opening(_) | Role::Root(_) => false,
+        };
+        if tree.log.is_none() && asked && tree.wish() != before {
+            self.refresh(cx, topic);
+        }
+    }
+
+    /// Says anew to a child how things are.
+    pub(super) fn attach(&mut self, cx: Context<'_>, topic: TopicId, id: NodeId) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let Some(child) = tree.children.get_mut(&id) else { return };
+        child.version += 1;
+        if let (None, Some(log)) = (child.cursor, &tree.log) {
+            let version = child.version;
+            child.cursor = place(log, child.after).map(|next| Cursor {
+                next,
+                acknowledged: next,
+                version,
+                repeated: None,
+            });
+        }
+        self.repeat_attached(cx, topic, id);
+    }
+
+    /// Says it again. The child acknowledges it.
+    pub(super) fn repeat_attached(&mut self, cx: Context<'_>, topic: TopicId, id: NodeId) {
+        let me = self.me;
+        let Some(tree) = self.trees.get(&topic) else { return };
+        let Some(child) = tree.children.get(&id) else { return };
+        let mut path = vec![me];
+        path.extend_from_slice(tree.path());
+        let start = match (&child.cursor, &tree.log) {
+            (Some(cursor), Some(log)) => Some(started(log, cursor)),
+            (None, _) | (_, None) => None,
+        };
+        let attached = Attached { topic, join: child.join, version: child.version, path, start };
+        let (to, rto) = (child.contact, child.rto);
+        self.deadlines.set_earlier(Timer::Push(topic, id), cx.now + rto);
+        self.tell(to, &Header::Attached(attached));
+    }
+
+    /// Path changes are pushed down (promise S1).
+    pub(super) fn announce_path(&mut self, cx: Context<'_>, topic: TopicId) {
+        let Some(tree) = self.trees.get(&topic) else { return };
+        // A child that turns out to be an ancestor closes a loop: it is let go before it hears of it.
+        let (loops, children): (Vec<_>, Vec<_>) = tree
+            .children
+            .values()
+            .map(|child| child.contact)
+            .partition(|child| tree.path().contains(&child.id()));
+        for child in loops {
+            self.remove_child(cx, topic, child.id());
+            self.tell(child, &Header::Orphan { topic });
+        }
+        for child in children {
+            self.attach(cx, topic, child.id());
+        }
+    }
+
+    /// Starts the children that waited for this node's own start, or for its term.
+    pub(super) fn start_children(&mut self, cx: Context<'_>, topic: TopicId) {
+        let Some(tree) = self.trees.get(&topic) else { return };
+        let waiting = tree.children.iter().filter(|(_, child)| child.cursor.is_none());
+        for id in waiting.map(|(&id, _)| id).collect::<Vec<_>>() {
+            self.attach(cx, topic, id);
+        }
+    }
+
+    pub(super) fn on_leave(&mut self, cx: Context<'_>, from: NodeId, topic: TopicId, join: u64) {
+        let child = self.trees.get(&topic).and_then(|tree| tree.children.get(&from));
+        if child.is_some_and(|child| child.join <= join) {
+            self.remove_child(cx, topic, from);
+        }
+    }
+
+    /// Lets a child go, if it is one.
+    pub(super) fn remove_child(&mut self, cx: Context<'_>, topic: TopicId, id: NodeId) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let Some(child) = tree.children.remove(&id) else { return };
+        self.forget_child(topic, child.contact);
+        self.note_subscribers(cx, topic);
+        self.review_need(cx, topic);
+    }
+
+    pub(super) fn forget_child(&mut self, topic: TopicId, child: Contact) {
+        self.neighbours.remove(Side::Down, child.id(), topic);
+        self.deadlines.cancel(Timer::Push(topic, child.id()));
+        let link = link(child);
+        if let Some(stalled) = self.stalled.get_mut(&link) {
+            stalled.remove(&(topic, child.id()));
+            if stalled.is_empty() {
+                self.stalled.remove(&link);
+            }
+        }
+    }
+
+    /// Tells the parent, after a moment, that there are more subscribers here, or fewer.
+    pub(super) fn note_subscribers(&mut self, cx: Context<'_>, topic: TopicId) {
+        let Some(tree) = self.trees.get(&topic) else { return };
+        if tree.parent().is_some() && tree.subscribers() != tree.told_subscribers {
+            self.deadlines.set_earlier(Timer::Ack(topic), cx.now + self.config.count_delay);
+            self.moved.insert(topic);
+        }
+    }
+}
+
+/// The connection over which a node is reached: its own, or its access node's.
+pub(super) fn link(contact: Contact) -> NodeId {
+    contact.via.map_or(contact.id(), |via| via.id)
+}
+
+/// Where in the window a child begins; `None`: it comes from a term of which this node is yet to hear.
+fn place(log: &Log, after: Option<Mark>) -> Option<u64> {
+    match after {
+        None => Some(log.window.end()),
+        Some(mark) if mark.birth != log.birth => Some(log.window.start()),
+        Some(mark) => match log.window.follow(mark.position) {
+            Follow::At(offset) => Some(offset),
+            Follow::TooOld => Some(log.window.start()),
+            Follow::Newer => None,
+        },
+    }
+}
+
+/// Only what the child has acknowledged is surely there: what flies must not look like a gap to it.
+fn started(log: &Log, cursor: &Cursor) -> Started {
+    let position: Option<Position> = log.window.before(cursor.acknowledged);
+    let after = Mark { birth: log.birth, position };
+    Started { term: log.term, after, latest: log.window.tail() }
+}
+
+/// Whether this node's window began too late for a child, while those of its ancestors may reach back further: then
+/// the JOIN goes on towards them.
+fn misses_history(tree: &Tree, after: Option<Mark>) -> bool {
+    let (Some(log), Some(mark)) = (&tree.log, after) else { return false };
+    !tree.is_root()
+        && mark.birth == log.birth
+        && log.window.is_young()
+        && log.window.follow(mark.position) == Follow::TooOld
+}

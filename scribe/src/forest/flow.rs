@@ -1,0 +1,310 @@
+//! Entries flow down the tree: each child is a cursor into its parent's window (design §6, tree).
+
+use bytes::Bytes;
+use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::Contact;
+
+use super::adopt::link;
+use super::tree::{Cursor, Log, Role, Tree};
+use super::{Context, Forest, Request, Timer};
+use crate::message::{GapReason, Term};
+use crate::topic::TopicId;
+use crate::window::{Arrival, Entry, Follow, Window};
+use crate::wire::{Ack, Body, Data, Header, Started};
+
+impl Forest {
+    /// An entry came.
+    pub(super) fn on_data(
+        &mut self,
+        cx: Context<'_>,
+        from: Contact,
+        data: Data,
+        bytes: &Bytes,
+        payload: Bytes,
+    ) {
+        let topic = data.topic;
+        let Some(tree) = self.trees.get_mut(&topic) else { return self.deny_data(cx, from, topic) };
+        match &tree.role {
+            Role::Child(upward) if upward.parent.id() == from.id() => {}
+            // Its JOIN will say what it needs; until then nothing is taken, and nobody is sent away.
+            Role::Joining { .. } => return,
+            Role::Child(_) | Role::Opening(_) | Role::Root(_) => return self.deny_data(cx, from, topic),
+        }
+        // Adopted is not started.
+        let Some(log) = &mut tree.log else { return };
+        match log.window.arrival(data.position, &data.body) {
+            Arrival::Duplicate => {
+                self.deadlines.set_earlier(Timer::Ack(topic), cx.now + self.config.ack_delay)
+            }
+            Arrival::Hole if tree.asked_again => {
+                self.deadlines.set_earlier(Timer::Ack(topic), cx.now + self.config.ack_delay);
+            }
+            Arrival::Hole => {
+                tree.asked_again = true;
+                self.acknowledge(topic, true);
+            }
+            Arrival::Next | Arrival::Supersedes => {
+                let entry = self.entry(data, bytes, payload);
+                self.append(cx, topic, entry);
+                self.note_progress(cx, topic);
+                self.flow(cx, topic);
+            }
+        }
+    }
+
+    /// A small message is copied: the buffer in which it came may be much larger.
+    fn entry(&self, data: Data, bytes: &Bytes, payload: Bytes) -> Entry {
+        let (position, body) = (data.position, data.body);
+        if bytes.len() >= self.config.copy_below {
+            return Entry { position, body, encoded: bytes.clone(), payload };
+        }
+        let encoded = Bytes::copy_from_slice(bytes);
+        let payload = encoded.slice(encoded.len() - payload.len()..);
+        Entry { position, body, encoded, payload }
+    }
+
+    /// Appends an entry that was found to be next, or to start a term on an earlier entry.
+    pub(super) fn append(&mut self, cx: Context<'_>, topic: TopicId, entry: Entry) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let Some(log) = &mut tree.log else { return };
+        let start = match entry.body {
+            Body::TermStart { root, previous, .. } => Some((root, previous)),
+            Body::Message { .. } => None,
+        };
+        if let Some((root, previous)) = start {
+            log.term = log.term.max(Term { number: entry.position.term, root });
+            if previous != log.window.tail() {
+                log.window.cut_after(previous);
+                clamp(tree);
+            }
+        }
+        let Some(log) = &mut tree.log else { return };
+        log.window.append(entry);
+        self.moved.insert(topic);
+        self.count_window(cx.now, topic);
+        if start.is_some() {
+            self.start_children(cx, topic);
+        }
+    }
+
+    fn note_progress(&mut self, cx: Context<'_>, topic: TopicId) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        tree.asked_again = false;
+        tree.unacknowledged += 1;
+        if tree.unacknowledged >= self.config.ack_every {
+            self.acknowledge(topic, false);
+        } else {
+            self.deadlines.set_earlier(Timer::Ack(topic), cx.now + self.config.ack_delay);
+        }
+    }
+
+    /// Tells the parent how far this node is.
+    pub(super) fn acknowledge(&mut self, topic: TopicId, again: bool) {
+        self.deadlines.cancel(Timer::Ack(topic));
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let Role::Child(upward) = &tree.role else { return };
+        let (join, version) = upward.version;
+        let position = tree.log.as_ref().and_then(|log| log.window.tail());
+        let to = upward.parent;
+        tree.unacknowledged = 0;
+        tree.told_subscribers = tree.subscribers();
+        let subscribers = tree.told_subscribers;
+        self.tell(to, &Header::Ack(Ack { topic, join, version, position, subscribers, again }));
+    }
+
+    /// Pushes to all children, and delivers to this node's own subscribers.
+    pub(super) fn flow(&mut self, cx: Context<'_>, topic: TopicId) {
+        self.deliver_local(topic);
+        let Some(tree) = self.trees.get(&topic) else { return };
+        for child in tree.children.keys().copied().collect::<Vec<_>>() {
+            self.push(cx, topic, child);
+        }
+    }
+
+    /// Moves a child's cursor as far as its link takes it.
+    pub(super) fn push(&mut self, cx: Context<'_>, topic: TopicId, id: NodeId) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let (Some(log), Some(child)) = (&tree.log, tree.children.get_mut(&id)) else { return };
+        let Some(cursor) = &mut child.cursor else { return };
+        if cursor.next < log.window.start() {
+            return self.restart(cx, topic, id);
+        }
+        let link = link(child.contact);
+        while let Some(entry) = log.window.entry(cursor.next) {
+            if self.congested.contains(&link) {
+                self.stalled.entry(link).or_default().insert((topic, id));
+                break;
+            }
+            let flying = cursor.next - cursor.acknowledged;
+            let bytes = log.window.bytes_between(cursor.acknowledged, cursor.next) as usize;
+            let full = bytes + entry.encoded.len() > self.config.push_bytes;
+            if flying >= self.config.push_messages as u64 || (full && flying > 0) {
+                break;
+            }
+            let payload = entry.encoded.clone();
+            self.out.requests.push_back(Request::Send { to: child.contact, payload });
+            cursor.next += 1;
+        }
+        let timer = Timer::Push(topic, id);
+        if cursor.next > cursor.acknowledged && !self.deadlines.is_set(timer) {
+            self.deadlines.set(timer, cx.now + child.rto);
+        }
+    }
+
+    /// A child that fell out of the window goes on at its start; it finds the gap by itself.
+    fn restart(&mut self, cx: Context<'_>, topic: TopicId, id: NodeId) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let (Some(log), Some(child)) = (&tree.log, tree.children.get_mut(&id)) else { return };
+        let start = log.window.start();
+        let version = child.version + 1;
+        child.cursor = Some(Cursor { next: start, acknowledged: start, version, repeated: None });
+        self.attach(cx, topic, id);
+        self.push(cx, topic, id);
+    }
+
+    /// A child says how far it is.
+    pub(super) fn on_ack(&mut self, cx: Context<'_>, from: Contact, ack: Ack) {
+        let topic = ack.topic;
+        let id = from.id();
+        let Some(tree) = self.trees.get_mut(&topic) else {
+            return self.tell(from, &Header::Orphan { topic });
+        };
+        let Some(child) = tree.children.get_mut(&id) else {
+            return self.tell(from, &Header::Orphan { topic });
+        };
+        if child.join != ack.join {
+            return;
+        }
+        child.subscribers = ack.subscribers;
+        child.version_seen = child.version_seen.max(ack.version.min(child.version));
+        let mut progress = false;
+        if let (Some(log), Some(cursor)) = (&tree.log, &mut child.cursor)
+            && ack.version >= cursor.version
+        {
+            progress = advance(&log.window, cursor, &ack);
+        }
+        let settled = child.version_seen == child.version
+            && child.cursor.is_none_or(|cursor| cursor.next <= cursor.acknowledged);
+        if progress {
+            child.rto = self.config.push_rto_min;
+        }
+        if progress || settled {
+            self.deadlines.cancel(Timer::Push(topic, id));
+        }
+        if !settled {
+            self.deadlines.set_earlier(Timer::Push(topic, id), cx.now + child.rto);
+        }
+        self.note_subscribers(cx, topic);
+        self.push(cx, topic, id);
+    }
+
+    /// A child has not acknowledged in time: go back and push again.
+    pub(super) fn on_push_timer(&mut self, cx: Context<'_>, topic: TopicId, id: NodeId) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let Some(child) = tree.children.get_mut(&id) else { return };
+        child.rto = (child.rto * 2).min(self.config.push_rto_max);
+        if let (Some(log), Some(cursor)) = (&tree.log, &mut child.cursor) {
+            if cursor.acknowledged < log.window.start() {
+                return self.restart(cx, topic, id);
+            }
+            cursor.next = cursor.acknowledged;
+        }
+        if child.version_seen < child.version {
+            self.repeat_attached(cx, topic, id);
+        }
+        self.push(cx, topic, id);
+    }
+
+    /// The transport says how much waits for a peer.
+    pub fn handle_queued(&mut self, cx: Context<'_>, peer: NodeId, bytes: usize) {
+        if bytes > self.config.high_water {
+            self.congested.insert(peer);
+        } else if self.congested.remove(&peer) {
+            for (topic, child) in self.stalled.remove(&peer).unwrap_or_default() {
+                self.push(cx, topic, child);
+            }
+        }
+        self.settle(cx);
+    }
+
+    /// The parent says where it starts.
+    pub(super) fn on_started(&mut self, cx: Context<'_>, topic: TopicId, started: Started) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let Started { term, after, latest } = started;
+        let fresh = || Log { birth: after.birth, term, window: Window::new(after.position) };
+        match &mut tree.log {
+            None => tree.log = Some(fresh()),
+            Some(log) if log.birth != after.birth => {
+                tree.log = Some(fresh());
+                tree.heard = None;
+                forsake(tree);
+            }
+            Some(log) => {
+                log.term = log.term.max(term);
+                if after.position > log.window.tail() {
+                    // What the parent's window no longer holds is lost to this node, and to those below.
+                    log.window = Window::new(after.position);
+                    clamp(tree);
+                }
+            }
+        }
+        self.count_window(cx.now, topic);
+        self.begin_subscriptions(cx, topic, latest);
+        self.start_children(cx, topic);
+        self.flow(cx, topic);
+    }
+
+    /// Somebody pushes entries of a topic to this node without being its parent. It is told, though not for each.
+    fn deny_data(&mut self, cx: Context<'_>, from: Contact, topic: TopicId) {
+        if cx.now.since(self.denied) >= self.config.ack_delay {
+            self.denied = cx.now;
+            self.deny(from, topic);
+        }
+    }
+}
+
+/// Moves a cursor by an acknowledgement. Returns whether the child has more than before.
+fn advance(window: &Window, cursor: &mut Cursor, ack: &Ack) -> bool {
+    let Follow::At(offset) = window.follow(ack.position) else { return false };
+    if offset > cursor.acknowledged {
+        cursor.acknowledged = offset;
+        cursor.next = cursor.next.max(offset);
+        cursor.repeated = None;
+        if !ack.again {
+            return true;
+        }
+    }
+    if ack.again && offset == cursor.acknowledged && cursor.repeated != Some(offset) {
+        cursor.repeated = Some(offset);
+        cursor.next = offset;
+        return true;
+    }
+    false
+}
+
+/// Entries at the window's end were replaced, or the window begins anew further on: who was ahead of its new end
+/// goes back to it. Who is behind its start finds that out by itself.
+pub(super) fn clamp(tree: &mut Tree) {
+    let Some(log) = &tree.log else { return };
+    let end = log.window.end();
+    for cursor in tree.children.values_mut().filter_map(|child| child.cursor.as_mut()) {
+        cursor.next = cursor.next.min(end);
+        cursor.acknowledged = cursor.acknowledged.min(end);
+    }
+    for reader in tree.subscriptions.values_mut().filter_map(|subscription| subscription.reader.as_mut()) {
+        reader.next = reader.next.min(end);
+    }
+}
+
+/// The log is another one: everybody begins at its start, and hears that what they had is no more.
+pub(super) fn forsake(tree: &mut Tree) {
+    let Some(log) = &tree.log else { return };
+    let start = log.window.start();
+    for child in tree.children.values_mut() {
+        child.cursor = None;
+    }
+    for reader in tree.subscriptions.values_mut().filter_map(|subscription| subscription.reader.as_mut()) {
+        let after = reader.owed.map_or(reader.last, |(_, after)| after);
+        *reader = super::tree::Reader { last: None, next: start, owed: Some((GapReason::OtherLog, after)) };
+    }
+}

@@ -1,0 +1,99 @@
+//! What is always true between two calls. Tests and the simulator ask after every step.
+
+use std::collections::BTreeSet;
+
+use super::Forest;
+use super::neighbours::Side;
+use super::tree::{Role, Tree};
+use crate::topic::TopicId;
+use crate::wire::Digest;
+
+impl Forest {
+    /// Panics, naming the topic, if the forest contradicts itself.
+    pub fn check_invariants(&self) {
+        for (topic, tree) in &self.trees {
+            self.check_place(*topic, tree);
+            check_cursors(*topic, tree);
+        }
+        self.check_neighbours();
+        self.check_sums();
+    }
+
+    fn check_place(&self, topic: TopicId, tree: &Tree) {
+        assert_eq!(topic, tree.topic);
+        assert!(!tree.path().contains(&self.me), "{topic}: own id in the path to the root");
+        assert!(!tree.children.contains_key(&self.me), "{topic}: own child");
+        if let Role::Child(upward) = &tree.role {
+            let parent = upward.parent.id();
+            assert!(!tree.children.contains_key(&parent), "{topic}: {parent} is parent and child");
+            let neighbour = self.neighbours.find(parent);
+            assert!(
+                neighbour.is_some_and(|n| n.topics(Side::Up).contains(&topic)),
+                "{topic}: unknown parent"
+            );
+        }
+        assert!(tree.children.len() <= self.config.max_children, "{topic}: too many children");
+        for child in tree.children.keys() {
+            let neighbour = self.neighbours.find(*child);
+            assert!(
+                neighbour.is_some_and(|n| n.topics(Side::Down).contains(&topic)),
+                "{topic}: unknown child"
+            );
+        }
+        if let (Role::Root(_), None) = (&tree.role, &tree.log) {
+            panic!("{topic}: a root without a log");
+        }
+    }
+
+    fn check_neighbours(&self) {
+        for (id, neighbour) in self.neighbours.iter() {
+            for side in [Side::Up, Side::Down] {
+                let mut digest = Digest::default();
+                for topic in neighbour.topics(side) {
+                    digest.toggle(*topic, true);
+                    let tree =
+                        self.trees.get(topic).unwrap_or_else(|| panic!("{topic}: shared without a tree"));
+                    let holds = match side {
+                        Side::Up => tree.parent().is_some_and(|parent| parent.id() == id),
+                        Side::Down => tree.children.contains_key(&id),
+                    };
+                    assert!(holds, "{topic}: {id} is no neighbour on side {side:?}");
+                }
+                assert_eq!(digest, neighbour.digest(side), "digest of {id} on side {side:?}");
+            }
+        }
+    }
+
+    fn check_sums(&self) {
+        let bytes: usize =
+            self.trees.values().filter_map(|tree| tree.log.as_ref()).map(|log| log.window.bytes()).sum();
+        assert_eq!(bytes, self.budget.bytes(), "bytes of all windows");
+        assert!(bytes <= self.config.windows_bytes, "windows exceed their limit");
+        let sessions: usize = self.trees.values().map(sessions).sum();
+        assert_eq!(sessions, self.sessions, "sessions of all topics");
+        let subscriptions: BTreeSet<_> =
+            self.trees.values().flat_map(|tree| tree.subscriptions.keys().copied()).collect();
+        assert!(self.topics.keys().copied().eq(subscriptions), "subscriptions of all topics");
+    }
+}
+
+fn sessions(tree: &Tree) -> usize {
+    match &tree.role {
+        Role::Root(root) => root.sessions.len(),
+        Role::Joining { .. } | Role::Child(_) | Role::Opening(_) => 0,
+    }
+}
+
+fn check_cursors(topic: TopicId, tree: &Tree) {
+    for (id, child) in &tree.children {
+        let Some(cursor) = &child.cursor else { continue };
+        assert!(tree.log.is_some(), "{topic}: {id} is started by a node that is not");
+        assert!(cursor.acknowledged <= cursor.next, "{topic}: {id} has acknowledged what was not pushed");
+        assert!(child.version_seen <= child.version, "{topic}: {id} has seen what was not said");
+    }
+    let reader = |s: &super::tree::Subscription| s.reader.is_some();
+    assert!(
+        tree.log.is_some() || !tree.subscriptions.values().any(reader),
+        "{topic}: a reader without a log"
+    );
+}

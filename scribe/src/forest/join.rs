@@ -1,0 +1,265 @@
+//! The way up: looking for a parent, keeping it, losing it, leaving it.
+
+use rand::RngExt;
+use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::Contact;
+
+use super::neighbours::Side;
+use super::tree::{Role, Tree, Upward};
+use super::{Context, Forest, Life, Request, Timer};
+use crate::message::Term;
+use crate::topic::TopicId;
+use crate::wire::{self, Attached, Header, Join, Known, MAX_PATH};
+
+/// Repetitions of a JOIN to a silent parent before another one is looked for.
+const PATIENCE: u32 = 3;
+
+impl Forest {
+    /// Makes sure that this node is on a tree, or on its way. `false`: it is on too many.
+    pub(super) fn ensure_tree(&mut self, cx: Context<'_>, topic: TopicId) -> bool {
+        if self.trees.contains_key(&topic) {
+            return true;
+        }
+        if self.trees.len() >= self.config.max_trees {
+            return false;
+        }
+        self.trees.insert(topic, Tree::new(cx.now, topic));
+        self.deadlines.set_earlier(Timer::Beat, cx.now + self.config.beat);
+        true
+    }
+
+    /// Looks for a parent, or becomes the root.
+    pub(super) fn seek(&mut self, cx: Context<'_>, topic: TopicId) {
+        if self.life != Life::Running {
+            return;
+        }
+        if self.is_online(cx) && cx.ring.is_root_of(cx.now, topic.key()) {
+            return self.begin_opening(cx, topic);
+        }
+        self.joins += 1;
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let former = match std::mem::replace(&mut tree.role, Role::Joining { former: None }) {
+            Role::Joining { former } => former,
+            Role::Child(upward) => Some(upward.parent),
+            Role::Opening(_) | Role::Root(_) => None,
+        };
+        tree.role = Role::Joining { former };
+        tree.join = self.joins;
+        if let Some(former) = former {
+            self.neighbours.remove(Side::Up, former.id(), topic);
+        }
+        self.send_join(cx, topic);
+    }
+
+    /// The parent is gone.
+    pub(super) fn lose_parent(&mut self, cx: Context<'_>, topic: TopicId) {
+        self.seek(cx, topic);
+        if let Some(Tree { role: Role::Joining { former }, .. }) = self.trees.get_mut(&topic) {
+            *former = None;
+        }
+    }
+
+    /// Tells the parent, or whoever is to become it, what changed: a new JOIN with a new number.
+    pub(super) fn refresh(&mut self, cx: Context<'_>, topic: TopicId) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        if tree.is_root() {
+            return;
+        }
+        self.joins += 1;
+        tree.join = self.joins;
+        self.send_join(cx, topic);
+    }
+
+    /// Sends the current JOIN, for the first time or again.
+    fn send_join(&mut self, cx: Context<'_>, topic: TopicId) {
+        let retry = self.config.join_retry.mul_f64(self.rng.random_range(0.75..1.25));
+        self.deadlines.set(Timer::Join(topic), cx.now + retry);
+        if !self.is_online(cx) {
+            return;
+        }
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        tree.told_subscribers = tree.subscribers();
+        let join = Header::Join(Join {
+            topic,
+            number: tree.join,
+            after: tree.wish(),
+            heard: heard(tree),
+            subscribers: tree.told_subscribers,
+        });
+        match tree.parent() {
+            Some(parent) => self.tell(parent, &join),
+            None => {
+                let payload = wire::encode(&join, &[]);
+                self.out.requests.push_back(Request::Route { key: topic.key(), payload });
+            }
+        }
+    }
+
+    pub(super) fn on_join_timer(&mut self, cx: Context<'_>, topic: TopicId) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        match &mut tree.role {
+            Role::Joining { .. } => {
+                if self.is_online(cx) && cx.ring.is_root_of(cx.now, topic.key()) {
+                    self.begin_opening(cx, topic);
+                } else {
+                    self.send_join(cx, topic);
+                }
+            }
+            Role::Child(upward) if upward.version.0 != tree.join => {
+                upward.unanswered += 1;
+                if upward.unanswered > PATIENCE {
+                    self.seek(cx, topic);
+                } else {
+                    self.send_join(cx, topic);
+                }
+            }
+            Role::Child(_) | Role::Opening(_) | Role::Root(_) => {}
+        }
+    }
+
+    /// A parent's word.
+    pub(super) fn on_attached(&mut self, cx: Context<'_>, from: Contact, attached: Attached) {
+        let topic = attached.topic;
+        let Some(tree) = self.trees.get_mut(&topic) else { return self.deny(from, topic) };
+        let parent = tree.parent().map(|parent| parent.id());
+        if tree.is_root() || attached.join != tree.join || parent.is_some_and(|parent| parent != from.id()) {
+            if parent != Some(from.id()) {
+                self.deny(from, topic);
+            }
+            return;
+        }
+        // S1: nobody accepts a parent whose last known path to the root contains it.
+        if attached.path.contains(&self.me) || attached.path.len() >= MAX_PATH {
+            tracing::debug!(%topic, parent = %from.id(), "own id in the path to the root: looking for another");
+            self.deny(from, topic);
+            if parent.is_some() {
+                self.lose_parent(cx, topic);
+            }
+            return;
+        }
+        if !self.take_parent(cx, from, &attached) {
+            // Heard before; the acknowledgement may have been lost.
+            return self.acknowledge(topic, false);
+        }
+        if let Some(started) = attached.start {
+            self.on_started(cx, topic, started);
+        }
+        self.acknowledge(topic, false);
+    }
+
+    /// Makes the sender the parent, or hears its news. `false`: they are no news.
+    fn take_parent(&mut self, cx: Context<'_>, from: Contact, attached: &Attached) -> bool {
+        let topic = attached.topic;
+        let Some(tree) = self.trees.get_mut(&topic) else { return false };
+        let version = (attached.join, attached.version);
+        let mut since = cx.now;
+        let mut path_changed = true;
+        match &tree.role {
+            Role::Child(upward) if version <= upward.version => return false,
+            Role::Child(upward) => {
+                since = upward.since;
+                path_changed = upward.path != attached.path;
+            }
+            Role::Joining { former } => {
+                if let Some(former) = former.filter(|former| former.id() != from.id()) {
+                    let join = tree.join;
+                    self.tell(former, &Header::Leave { topic, join });
+                }
+            }
+            Role::Opening(_) | Role::Root(_) => return false,
+        }
+        let Some(tree) = self.trees.get_mut(&topic) else { return false };
+        let path = attached.path.clone();
+        tree.role = Role::Child(Upward { parent: from, path, since, version, unanswered: 0 });
+        self.deadlines.cancel(Timer::Join(topic));
+        self.neighbours.add(cx.now, Side::Up, from, topic);
+        self.note_parent(topic, Some(from.id()));
+        // Its path does not lead through this node, so it is no child of it any more, whatever got lost.
+        self.remove_child(cx, topic, from.id());
+        if path_changed {
+            self.announce_path(cx, topic);
+        }
+        true
+    }
+
+    /// Tells subscribers of a new parent, if it is not the first.
+    pub(super) fn note_parent(&mut self, topic: TopicId, parent: Option<NodeId>) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let last = tree.last_parent.replace(parent);
+        if last.is_some_and(|last| last != parent) {
+            for subscription in tree.subscriptions.values_mut().filter(|s| s.reader.is_some()) {
+                subscription.parent_news = Some(parent);
+            }
+            self.deliver_local(topic);
+        }
+    }
+
+    /// A parent disowns this node.
+    pub(super) fn on_orphan(&mut self, cx: Context<'_>, from: NodeId, topic: TopicId) {
+        let Some(tree) = self.trees.get(&topic) else { return };
+        if tree.parent().is_some_and(|parent| parent.id() == from) {
+            self.lose_parent(cx, topic);
+        }
+    }
+
+    /// Looks after a tree that may not be needed any more.
+    pub(super) fn review_need(&mut self, cx: Context<'_>, topic: TopicId) {
+        let Some(tree) = self.trees.get(&topic) else { return };
+        if tree.is_needed() || tree.is_root() {
+            self.deadlines.cancel(Timer::Linger(topic));
+        } else {
+            let at = (cx.now + self.config.linger).max(tree.keep_until);
+            self.deadlines.set(Timer::Linger(topic), at);
+        }
+    }
+
+    /// Scribe §3.3: "If there are no other entries in the children table, it sends a LEAVE message to its parent".
+    pub(super) fn on_linger(&mut self, topic: TopicId) {
+        let Some(tree) = self.trees.get(&topic) else { return };
+        if !tree.is_needed() && !tree.is_root() {
+            self.remove_tree(topic);
+        }
+    }
+
+    /// Forgets a tree; the parent is told.
+    pub(super) fn remove_tree(&mut self, topic: TopicId) {
+        let Some(tree) = self.trees.remove(&topic) else { return };
+        let parent = match tree.role {
+            Role::Child(upward) => Some(upward.parent),
+            Role::Joining { former } => former,
+            Role::Opening(_) => None,
+            Role::Root(root) => {
+                self.sessions -= root.sessions.len();
+                None
+            }
+        };
+        if let Some(parent) = parent {
+            self.neighbours.remove(Side::Up, parent.id(), topic);
+            self.tell(parent, &Header::Leave { topic, join: self.joins });
+        }
+        for child in tree.children.values() {
+            self.forget_child(topic, child.contact);
+            self.tell(child.contact, &Header::Orphan { topic });
+        }
+        for timer in [Timer::Join(topic), Timer::Linger(topic), Timer::Open(topic), Timer::Ack(topic)] {
+            self.deadlines.cancel(timer);
+        }
+        self.moved.remove(&topic);
+        self.budget.forget(topic, tree.counted);
+    }
+
+    /// Tells a node that takes this one for its child that it is not.
+    pub(super) fn deny(&mut self, to: Contact, topic: TopicId) {
+        self.tell(to, &Header::Leave { topic, join: self.joins });
+    }
+}
+
+/// What a JOIN tells of the log: what is known; else what the wished mark implies.
+fn heard(tree: &Tree) -> Option<Known> {
+    let implied = || {
+        let mark = tree.wish()?;
+        let term = Term { number: mark.position?.term, root: NodeId(0) };
+        Some(Known { birth: mark.birth, term, tail: mark.position })
+    };
+    tree.known().or_else(implied)
+}

@@ -1,0 +1,327 @@
+//! A root opens its term, once it has asked around what there was before; and closes it when another node is to be
+//! the root.
+
+use std::collections::VecDeque;
+
+use rand::RngExt;
+use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::{Contact, Peer};
+use treecast_overlay::time::Instant;
+
+use super::flow::{clamp, forsake};
+use super::handover::Estate;
+use super::neighbours::Side;
+use super::position::encode_entry;
+use super::tree::{Log, Opening, Role, Root, Tree, better};
+use super::{Context, Forest, Life, Timer};
+use crate::message::{Position, Term};
+use crate::sessions::Sessions;
+use crate::topic::TopicId;
+use crate::window::Window;
+use crate::wire::{Body, Header, Known, MAX_NUMBER};
+
+impl Forest {
+    /// Whether this node is the topic's root is the ring's decision, and may have changed.
+    pub(super) fn review_place(&mut self, cx: Context<'_>, topic: TopicId) {
+        if self.life != Life::Running || !self.is_online(cx) {
+            return;
+        }
+        let Some(tree) = self.trees.get(&topic) else { return };
+        let closest = cx.ring.is_root_of(cx.now, topic.key());
+        match (tree.is_root(), closest) {
+            (false, true) => self.begin_opening(cx, topic),
+            (true, false) => self.review_root(cx, topic),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// This root's leases do not run. If it is still the closest that it knows of, it waits, positions nothing, and
+    /// continues its term when they run again; else its successor gets the log.
+    fn review_root(&mut self, cx: Context<'_>, topic: TopicId) {
+        let closest = cx.ring.replica_set(topic.key(), 1).first().copied();
+        if let Some(successor) = closest.filter(|peer| peer.id != self.me) {
+            self.abdicate(cx, topic, successor.into());
+        }
+    }
+
+    /// Becomes the root: asks the nodes around the key what they know of the log (design §6).
+    pub(super) fn begin_opening(&mut self, cx: Context<'_>, topic: TopicId) {
+        self.joins += 1;
+        let mut around = cx.ring.replica_set(topic.key(), self.config.queried);
+        around.retain(|peer| peer.id != self.me);
+        let inheritance = self.handovers.claim(topic);
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let opening = Opening {
+            since: cx.now,
+            awaiting: around.into_iter().map(|peer: Peer| (peer.id, peer.into())).collect(),
+            ask_at: cx.now,
+            learned: tree.known().map(|_| cx.now),
+            promised: None,
+            inheritance,
+            parked: VecDeque::new(),
+            parked_bytes: 0,
+        };
+        let parent = match std::mem::replace(&mut tree.role, Role::Opening(Box::new(opening))) {
+            Role::Child(upward) => Some(upward.parent),
+            Role::Joining { former } => former,
+            Role::Opening(_) | Role::Root(_) => None,
+        };
+        // An answer to a JOIN that is still on its way is void.
+        tree.join = self.joins;
+        if let Some(parent) = parent {
+            self.neighbours.remove(Side::Up, parent.id(), topic);
+            self.tell(parent, &Header::Leave { topic, join: self.joins });
+        }
+        for timer in [Timer::Join(topic), Timer::Ack(topic), Timer::Linger(topic)] {
+            self.deadlines.cancel(timer);
+        }
+        self.note_parent(topic, None);
+        self.announce_path(cx, topic);
+        self.proceed(cx, topic);
+    }
+
+    /// Opens the term if nothing more is to be waited for.
+    pub(super) fn proceed(&mut self, cx: Context<'_>, topic: TopicId) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let Role::Opening(opening) = &mut tree.role else { return };
+        if !cx.ring.is_root_of(cx.now, topic.key()) {
+            let retry = cx.now + self.config.query_retry;
+            self.deadlines.set(Timer::Open(topic), retry);
+            return self.review_root(cx, topic);
+        }
+        let Some(until) = opening.waits_until(cx.now, &self.config) else {
+            return self.open_term(cx, topic);
+        };
+        let mut ask = Vec::new();
+        if opening.ask_at <= cx.now && !opening.awaiting.is_empty() {
+            opening.ask_at = cx.now + self.config.query_retry;
+            ask.extend(opening.awaiting.values().copied());
+        }
+        let at = if opening.awaiting.is_empty() { until } else { until.min(opening.ask_at) };
+        self.deadlines.set(Timer::Open(topic), at);
+        for node in ask {
+            self.tell(node, &Header::Query { topic });
+        }
+    }
+
+    /// A new root asks.
+    pub(super) fn on_query(&mut self, cx: Context<'_>, from: Contact, topic: TopicId) {
+        let successor = topic.key().is_closer(from.id(), self.me);
+        let roots = self.trees.get(&topic).is_some_and(Tree::is_root);
+        if roots && successor && !cx.ring.is_root_of(cx.now, topic.key()) {
+            self.abdicate(cx, topic, from);
+        } else if successor {
+            self.bequeath(cx, topic, from);
+        }
+        let handover = self.handovers.is_under_way(topic, from.id());
+        let known = self.trees.get(&topic).and_then(Tree::known);
+        self.tell(from, &Header::Known { topic, known, handover });
+    }
+
+    /// A node answers.
+    pub(super) fn on_known(
+        &mut self,
+        cx: Context<'_>,
+        from: NodeId,
+        topic: TopicId,
+        known: Option<Known>,
+        handover: bool,
+    ) {
+        if let Some(Role::Opening(opening)) = self.trees.get_mut(&topic).map(|tree| &mut tree.role) {
+            opening.awaiting.remove(&from);
+            if handover {
+                opening.promised = Some(cx.now + self.config.handover_wait);
+            }
+        }
+        if let Some(known) = known {
+            self.on_heard(cx, topic, known);
+        }
+        self.proceed(cx, topic);
+    }
+
+    /// Somebody knows something of the log.
+    pub(super) fn on_heard(&mut self, cx: Context<'_>, topic: TopicId, known: Known) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        // A log that this node follows is not given up for another by hearsay.
+        if tree.log.as_ref().is_some_and(|log| log.birth != known.birth && !tree.is_opening()) {
+            return;
+        }
+        let before = tree.known();
+        let after = before.map_or(known, |before| better(before, known));
+        if before == Some(after) {
+            return;
+        }
+        tree.heard = Some(after);
+        match &mut tree.role {
+            Role::Opening(opening) => {
+                opening.learned.get_or_insert(cx.now);
+                self.proceed(cx, topic);
+            }
+            Role::Root(_) => {
+                let own = tree.log.as_ref().map(|log| log.term);
+                if own.is_none_or(|own| known.term > own) && cx.ring.is_root_of(cx.now, topic.key()) {
+                    // Another root was, or is. The ring has decided for this one: its next term is above both.
+                    self.begin_term(cx, topic, after, true);
+                }
+            }
+            Role::Joining { .. } | Role::Child(_) => {
+                // Only news of a later term matters further up; a later position will come down by itself.
+                if before.is_none_or(|before| after.term > before.term) && tree.join > 0 {
+                    self.refresh(cx, topic);
+                }
+            }
+        }
+    }
+
+    fn open_term(&mut self, cx: Context<'_>, topic: TopicId) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let next =
+            Role::Root(Box::new(Root { sessions: Sessions::default(), certain_from: cx.now, used: cx.now }));
+        let Role::Opening(opening) = std::mem::replace(&mut tree.role, next) else { return };
+        self.deadlines.cancel(Timer::Open(topic));
+        let estate = opening.inheritance.and_then(|inheritance| inheritance.open());
+        let forced = match estate {
+            Some(estate) => !self.inherit(cx, topic, estate),
+            None => true,
+        };
+        match self.trees.get(&topic).and_then(Tree::known) {
+            Some(known) => self.begin_term(cx, topic, known, forced),
+            None => self.begin_log(cx, topic),
+        }
+        for (publish, payload) in opening.parked {
+            self.answer(cx, topic, publish, payload);
+        }
+    }
+
+    /// Nobody knows of this topic: a new log is born.
+    fn begin_log(&mut self, cx: Context<'_>, topic: TopicId) {
+        let birth = self.rng.random();
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let term = Term { number: 1, root: self.me };
+        tree.log = Some(Log { birth, term, window: Window::new(None) });
+        self.begin_subscriptions(cx, topic, None);
+        self.start_children(cx, topic);
+    }
+
+    /// Opens a term above all that is known.
+    fn begin_term(&mut self, cx: Context<'_>, topic: TopicId, known: Known, forced: bool) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let number = (known.term.number + 1).min(MAX_NUMBER - 1);
+        let offset = known.tail.map_or(0, |tail| tail.offset + 1).min(MAX_NUMBER - 1);
+        let term = Term { number, root: self.me };
+        tree.heard = None;
+        tree.take_log(known);
+        if let (Role::Root(root), true) = (&mut tree.role, forced) {
+            // What an earlier root may have positioned was first sent before now, and is given up by then.
+            root.certain_from = cx.now + self.config.publish_timeout;
+            self.sessions -= root.sessions.len();
+            root.sessions = Sessions::default();
+        }
+        let body = Body::TermStart { root: self.me, previous: known.tail, forced };
+        let at = Position { term: number, offset };
+        tracing::debug!(%topic, term = number, offset, forced, "opening a term");
+        self.append(cx, topic, encode_entry(topic, at, body, &[]));
+        if let Some(log) = self.trees.get_mut(&topic).and_then(|tree| tree.log.as_mut()) {
+            log.term = term;
+        }
+        self.begin_subscriptions(cx, topic, None);
+        self.start_children(cx, topic);
+        self.flow(cx, topic);
+    }
+
+    /// Takes over what the former root handed over. `false`: somebody knows of more than it did.
+    fn inherit(&mut self, cx: Context<'_>, topic: TopicId, estate: Estate) -> bool {
+        let Some(tree) = self.trees.get_mut(&topic) else { return false };
+        let whole = tree.known().is_none_or(|known| {
+            known.birth != estate.known.birth
+                || (known.term <= estate.known.term && known.tail <= estate.known.tail)
+        });
+        if !whole {
+            return false;
+        }
+        if tree.log.as_ref().is_some_and(|log| log.birth != estate.known.birth) {
+            tree.heard = None;
+        }
+        estate.fill(tree);
+        let room = self.config.max_sessions.saturating_sub(self.sessions);
+        if let Role::Root(root) = &mut tree.role {
+            root.sessions = Sessions::restore(cx.now, estate.sessions, room);
+            self.sessions += root.sessions.len();
+        }
+        true
+    }
+
+    /// Another node is the root now: it gets the log, and this one becomes its child.
+    pub(super) fn abdicate(&mut self, cx: Context<'_>, topic: TopicId, successor: Contact) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        tree.keep_until = cx.now + self.config.former_linger;
+        match std::mem::replace(&mut tree.role, Role::Joining { former: None }) {
+            Role::Root(root) => {
+                self.sessions -= root.sessions.len();
+                self.hand_over(cx, topic, &root.sessions, successor);
+            }
+            Role::Opening(opening) => {
+                if let Some(inheritance) = opening.inheritance {
+                    self.forward_inheritance(cx, topic, inheritance, successor);
+                }
+            }
+            other @ (Role::Joining { .. } | Role::Child(_)) => {
+                tree.role = other;
+                return;
+            }
+        }
+        self.deadlines.cancel(Timer::Open(topic));
+        self.seek(cx, topic);
+        self.review_need(cx, topic);
+    }
+
+    /// A node died: nobody waits for its answer.
+    pub(super) fn stop_awaiting(&mut self, cx: Context<'_>, node: NodeId) {
+        for topic in self.topic_ids() {
+            let Some(Role::Opening(opening)) = self.trees.get_mut(&topic).map(|tree| &mut tree.role) else {
+                continue;
+            };
+            if opening.awaiting.remove(&node).is_some() {
+                self.proceed(cx, topic);
+            }
+        }
+    }
+}
+
+impl Opening {
+    /// Until when this opening has to wait; `None`: not any longer.
+    fn waits_until(&self, now: Instant, config: &crate::config::Config) -> Option<Instant> {
+        if self.inheritance.is_some() {
+            return None;
+        }
+        let answers = (!self.awaiting.is_empty()).then_some(self.since + config.query_timeout);
+        // A term is above every term that its root learns from JOINs: the orphans get a moment to come.
+        let orphans = self.learned.map(|at| at + config.gather);
+        [answers, orphans, self.promised].into_iter().flatten().filter(|&at| at > now).max()
+    }
+}
+
+impl Tree {
+    /// Whether this node is about to open a term.
+    pub(super) fn is_opening(&self) -> bool {
+        matches!(self.role, Role::Opening(_))
+    }
+
+    /// Makes this node's log one that ends with the known tail, so that a term can follow.
+    fn take_log(&mut self, known: Known) {
+        let fresh = || Log { birth: known.birth, term: known.term, window: Window::new(known.tail) };
+        match &mut self.log {
+            None => self.log = Some(fresh()),
+            Some(log) if log.birth != known.birth => {
+                self.log = Some(fresh());
+                forsake(self);
+            }
+            Some(log) if log.window.tail() != known.tail => {
+                // What came between was only where this node cannot get it from.
+                log.window = Window::new(known.tail);
+                clamp(self);
+            }
+            Some(_) => {}
+        }
+    }
+}

@@ -1,0 +1,166 @@
+use super::*;
+
+#[test]
+fn over_a_bad_network_everything_still_arrives_once_and_in_order() {
+    for seed in 0..12 {
+        let mut world = World::new(25, 100 + seed);
+        world.loss = 10;
+        world.twice = 10;
+        world.jitter = millis(30);
+        let nodes = world.by_distance();
+        let subscriptions: Vec<_> =
+            nodes[1..12].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
+        world.run(seconds(20));
+        for (id, subscription) in &subscriptions {
+            assert!(world.started(*id, *subscription).is_some(), "seed {seed}: {id:?} has no start");
+        }
+        for number in 0..100 {
+            world.publish(nodes[15], &format!("a {number}"));
+            world.publish(nodes[16], &format!("b {number}"));
+            world.run(millis(20));
+        }
+        world.run(seconds(60));
+        assert_eq!(world.failures(nodes[15]), [], "seed {seed}");
+        assert_eq!(world.receipts(nodes[16]).len(), 100, "seed {seed}");
+        let expected = world.texts(nodes[1], subscriptions[0].1);
+        assert_eq!(expected.len(), 200, "seed {seed}");
+        for &(id, subscription) in &subscriptions {
+            world.expect_all(id, subscription, &expected);
+        }
+    }
+}
+
+#[test]
+fn a_child_entry_lost_by_the_parent_is_repaired_within_five_seconds() {
+    let mut world = World::new(12, 41);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[4], Start::Latest);
+    world.run(seconds(4));
+    let parent = world.parent(nodes[4]).unwrap();
+    world.with(parent, |forest, cx| forest.remove_child(cx, topic(), nodes[4]));
+    assert_eq!(world.children(parent), []);
+    world.publish(nodes[7], "meanwhile");
+    world.run(seconds(5));
+    world.expect_all(nodes[4], news, &["meanwhile".to_string()]);
+    assert!(world.children(world.parent(nodes[4]).unwrap()).contains(&nodes[4]));
+}
+
+#[test]
+fn a_child_entry_that_the_child_denies_is_removed_within_five_seconds() {
+    let mut world = World::new(12, 41);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[4], Start::Latest);
+    world.run(seconds(4));
+    let parent = world.parent(nodes[4]).unwrap();
+    world.cut = Some(|header| matches!(header, Header::Leave { .. }));
+    world.with(nodes[4], |forest, cx| forest.unsubscribe(cx, news));
+    world.run(millis(2100));
+    assert!(!world.on_tree().contains(&nodes[4]));
+    assert_eq!(world.children(parent), [nodes[4]], "the goodbye was lost");
+    world.cut = None;
+    world.run(seconds(5));
+    assert_eq!(world.children(parent), []);
+}
+
+#[test]
+fn idling_costs_the_same_for_one_topic_as_for_many() {
+    let mut beats = Vec::new();
+    for count in [1, 200] {
+        let mut world = World::new(2, 42);
+        let nodes = world.alive();
+        for number in 0..count {
+            let topic = Topic::new(&format!("topic {number}")).unwrap().id();
+            for (index, &id) in nodes.iter().enumerate() {
+                let subscription = SubscriptionId(number * 2 + index as u64);
+                world.with(id, |forest, cx| forest.subscribe(cx, subscription, topic, Start::Latest, 10));
+            }
+        }
+        world.run(seconds(20));
+        world.sent.clear();
+        world.run(seconds(60));
+        assert_eq!(world.sent.keys().copied().collect::<Vec<_>>(), ["beat"], "{count} topics");
+        beats.push(world.sent["beat"]);
+    }
+    assert_eq!(beats[0], beats[1]);
+    assert!((118..=122).contains(&beats[0]), "one beat a second each way, not {beats:?}");
+}
+
+#[test]
+fn a_parent_that_falls_silent_is_given_up_without_any_verdict() {
+    let mut world = World::new(60, 11);
+    let nodes = world.by_distance();
+    let subscriptions: Vec<_> =
+        nodes[1..30].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
+    world.run(seconds(3));
+    let forwarder = nodes[1..30].iter().copied().find(|&id| !world.children(id).is_empty()).unwrap();
+    let child = world.children(forwarder)[0];
+    world.nodes.get_mut(&forwarder).unwrap().alive = false;
+    world.run(seconds(4));
+    world.verdict(forwarder);
+    world.publish_many(nodes[0], "after", 5);
+    world.run(seconds(3));
+    assert_ne!(world.parent(child), Some(forwarder));
+    for (id, subscription) in subscriptions.into_iter().filter(|(id, _)| *id != forwarder) {
+        world.expect_all(id, subscription, &numbered("after", 5));
+    }
+}
+
+#[test]
+fn garbage_harms_nobody() {
+    let mut world = World::new(4, 43);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[1], Start::Latest);
+    world.run(seconds(2));
+    let stranger = world.nodes[&nodes[3]].contact;
+    for _ in 0..5000 {
+        let len = world.rng.random_range(0..80);
+        let mut bytes: Vec<u8> = (0..len).map(|_| world.rng.random()).collect();
+        if len > 17 {
+            // Half-plausible: a known kind of message about the very topic.
+            bytes[0] %= 15;
+            bytes[1..17].copy_from_slice(&topic().key().0.to_be_bytes());
+        }
+        let payload = Bytes::from(bytes);
+        for &id in &nodes[..3] {
+            world.with(id, |forest, cx| forest.handle_received(cx, &stranger, &payload));
+            world.with(id, |forest, cx| forest.handle_forward(cx, &stranger, &payload));
+            world.with(id, |forest, cx| forest.handle_deliver(cx, &stranger, &payload));
+        }
+    }
+    world.run(seconds(30));
+    let token = world.publish(nodes[2], "still here");
+    world.run(seconds(10));
+    let unheard = world.receipt(nodes[2], token).is_none() && world.failures(nodes[2]).is_empty();
+    assert!(!unheard);
+    world.expect_order(nodes[1], news);
+}
+
+#[test]
+fn many_crashes_and_newcomers_leave_nothing_twice_and_all_attached() {
+    for seed in 0..8 {
+        let mut world = World::new(30, 60 + seed);
+        let nodes = world.by_distance();
+        let publisher = nodes[29];
+        let mut live: Vec<_> =
+            nodes[0..20].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
+        world.run(seconds(3));
+        for round in 0..8 {
+            let victim = live.remove(world.rng.random_range(0..live.len())).0;
+            world.crash(victim);
+            let newcomer = NodeId(topic().key().0 ^ world.rng.random::<u128>() >> (round * 6));
+            world.enter(newcomer);
+            live.push((newcomer, world.subscribe(newcomer, Start::Latest)));
+            world.publish_many(publisher, &format!("round {round}"), 30);
+            world.run(seconds(4));
+        }
+        world.run(seconds(30));
+        world.publish_many(publisher, "end", 10);
+        world.run(seconds(10));
+        for (id, subscription) in live {
+            let texts = world.texts(id, subscription);
+            assert!(texts.ends_with(&numbered("end", 10)), "seed {seed}: {id:?} {texts:?}");
+            world.expect_order(id, subscription);
+        }
+        assert_eq!(world.receipts(publisher).len() + world.failures(publisher).len(), 250, "seed {seed}");
+    }
+}

@@ -1,0 +1,109 @@
+use super::*;
+use crate::message::GapReason;
+
+fn small_window() -> Config {
+    Config { window_messages: 32, push_messages: 16, ..Config::default() }
+}
+
+#[test]
+fn a_subscriber_without_credit_gets_a_gap_and_slows_nobody() {
+    let mut world = World::with_config(12, 31, small_window());
+    let nodes = world.by_distance();
+    let slow = world.subscribe_with(nodes[3], Start::Latest, 5);
+    let fast = world.subscribe(nodes[3], Start::Latest);
+    let far = world.subscribe(nodes[6], Start::Latest);
+    world.run(seconds(2));
+    world.publish_many(nodes[8], "message", 100);
+    world.run(seconds(2));
+    world.expect_all(nodes[3], fast, &numbered("message", 100));
+    world.expect_all(nodes[6], far, &numbered("message", 100));
+    assert_eq!(world.texts(nodes[3], slow), numbered("message", 5), "a message costs one credit");
+    world.with(nodes[3], |forest, cx| forest.add_credit(cx, slow, 1000));
+    let gaps = world.gaps(nodes[3], slow);
+    let messages = world.messages(nodes[3], slow);
+    let expected = Gap {
+        after: Some(messages[4].position),
+        until: Some(messages[5].position),
+        reason: GapReason::OutOfWindow,
+    };
+    assert_eq!(gaps, [expected]);
+    assert_eq!(world.texts(nodes[3], slow)[5..], numbered("message", 100)[68..], "the window's 32");
+}
+
+#[test]
+fn a_child_behind_a_full_link_falls_out_of_the_window_alone() {
+    let mut world = World::with_config(12, 32, small_window());
+    let nodes = world.by_distance();
+    let stuck = world.subscribe(nodes[3], Start::Latest);
+    let fine = world.subscribe(nodes[6], Start::Latest);
+    world.run(seconds(2));
+    let parent = world.parent(nodes[3]).unwrap();
+    world.with(parent, |forest, cx| forest.handle_queued(cx, nodes[3], 300 << 10));
+    world.publish_many(nodes[8], "message", 100);
+    world.run(seconds(1));
+    assert_eq!(world.messages(nodes[3], stuck).len(), 0, "nothing is pushed above the high-water mark");
+    world.expect_all(nodes[6], fine, &numbered("message", 100));
+    world.with(parent, |forest, cx| forest.handle_queued(cx, nodes[3], 0));
+    world.run(seconds(2));
+    let gaps = world.gaps(nodes[3], stuck);
+    assert_eq!((gaps.len(), gaps[0].reason), (1, GapReason::OutOfWindow));
+    assert_eq!(world.texts(nodes[3], stuck), numbered("message", 100)[68..]);
+    assert_eq!(gaps[0].until, Some(world.messages(nodes[3], stuck)[0].position));
+}
+
+#[test]
+fn a_silent_child_is_not_pushed_more_than_the_limit() {
+    let mut world = World::new(4, 33);
+    let nodes = world.by_distance();
+    world.subscribe(nodes[1], Start::Latest);
+    world.run(seconds(2));
+    world.cut = Some(|header| matches!(header, Header::Ack(_)));
+    for number in 0..400 {
+        world.publish(nodes[0], &format!("message {number}"));
+        world.run(Duration::from_micros(100));
+    }
+    assert_eq!(world.receipts(nodes[0]).len(), 400, "the publisher is not slowed");
+    assert_eq!(world.sent["data"], 256);
+}
+
+#[test]
+fn all_windows_together_stay_within_their_limit() {
+    let config = Config {
+        window_bytes: 64 << 10,
+        windows_bytes: 128 << 10,
+        max_payload: 16 << 10,
+        ..Config::default()
+    };
+    let mut world = World::with_config(1, 34, config);
+    let me = world.root();
+    for number in 0..8 {
+        let topic = Topic::new(&format!("topic {number}")).unwrap().id();
+        for token in 0..8 {
+            let payload = Bytes::from(vec![0; 10 << 10]);
+            world.with(me, |forest, cx| forest.publish(cx, Token(number * 100 + token), topic, payload));
+            world.run(millis(1));
+        }
+    }
+    let forest = &world.nodes[&me].forest;
+    assert_eq!(world.receipts(me).len(), 64);
+    assert!(forest.budget.bytes() <= 128 << 10);
+    let last = Topic::new("topic 7").unwrap().id();
+    let kept = forest.trees[&last].log.as_ref().unwrap().window.entries().count();
+    assert_eq!(kept, 6, "the topic that grew last keeps its whole window");
+}
+
+#[test]
+fn small_messages_are_copied_out_of_the_buffers_they_came_in() {
+    let mut world = World::new(4, 35);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[1], Start::Latest);
+    world.run(seconds(2));
+    world.publish(nodes[0], "small");
+    world.run(seconds(1));
+    let at_root = world.nodes[&nodes[0]].forest.trees[&topic()].log.as_ref().unwrap();
+    let at_child = world.nodes[&nodes[1]].forest.trees[&topic()].log.as_ref().unwrap();
+    let [root_entry, child_entry] = [at_root, at_child].map(|log| log.window.entries().next().unwrap());
+    assert_eq!(root_entry.encoded, child_entry.encoded, "forwarded unchanged");
+    assert_ne!(root_entry.encoded.as_ptr(), child_entry.encoded.as_ptr());
+    assert_eq!(world.messages(nodes[1], news).len(), 1);
+}

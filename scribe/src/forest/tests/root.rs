@@ -1,0 +1,201 @@
+use super::*;
+use crate::message::GapReason;
+
+#[test]
+fn a_lost_root_is_followed_by_a_forced_term_that_says_so() {
+    let mut world = World::new(20, 21);
+    let nodes = world.by_distance();
+    let subscriptions: Vec<_> =
+        nodes[2..8].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
+    world.run(seconds(2));
+    world.publish_many(nodes[9], "before", 20);
+    world.run(millis(500));
+    world.crash(nodes[0]);
+    world.run(seconds(3));
+    let token = world.publish(nodes[10], "after");
+    world.run(seconds(3));
+    let receipt = world.receipt(nodes[10], token).expect("publishing goes on");
+    assert_eq!(
+        (receipt.position.term, receipt.position.offset),
+        (2, 21),
+        "offsets go on behind the term's start"
+    );
+    for (id, subscription) in subscriptions {
+        assert_eq!(world.texts(id, subscription), [numbered("before", 20), vec!["after".into()]].concat());
+        let messages = world.messages(id, subscription);
+        assert_eq!(messages[0].mark.birth, messages[20].mark.birth, "it is still the same log");
+        let gap = world.gaps(id, subscription);
+        let last = messages[19].position;
+        let until = Some(crate::message::Position { term: 2, offset: 20 });
+        assert_eq!(gap, [Gap { after: Some(last), until, reason: GapReason::RootLost }]);
+    }
+}
+
+#[test]
+fn what_was_in_flight_when_the_root_died_is_unknown_and_never_sent_again() {
+    let mut world = World::new(20, 22);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[3], Start::Latest);
+    world.run(seconds(2));
+    let publisher = nodes[9];
+    world.publish_many(publisher, "line", 30);
+    world.crash(nodes[0]);
+    world.publish_many(publisher, "lost", 30);
+    world.run(seconds(8));
+    world.publish_many(publisher, "again", 30);
+    world.run(seconds(3));
+    let failed = world.failures(publisher).len();
+    let receipts = world.receipts(publisher).len();
+    assert!(failed > 0 && failed <= 31, "{failed}");
+    assert_eq!(failed + receipts, 90, "each message got its answer");
+    world.expect_order(nodes[3], news);
+    let texts = world.texts(nodes[3], news);
+    assert_eq!(&texts[texts.len() - 30..], numbered("again", 30));
+    let unknown = |text: &String| texts.contains(text);
+    assert!(numbered("lost", 30).iter().filter(|text| !unknown(text)).count() <= failed);
+    assert_eq!(world.gaps(nodes[3], news).len(), 1);
+}
+
+#[test]
+fn publishing_goes_on_within_ten_seconds_while_a_publisher_keeps_sending() {
+    let mut world = World::new(20, 23);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[3], Start::Latest);
+    world.run(seconds(2));
+    world.publish_many(nodes[9], "before", 10);
+    world.crash(nodes[0]);
+    for second in 0..10 {
+        world.publish(nodes[9], &format!("second {second}"));
+        world.run(seconds(1));
+    }
+    let texts = world.texts(nodes[3], news);
+    assert!(texts.contains(&"second 9".to_string()), "{texts:?}");
+    assert_eq!(world.receipts(nodes[9]).len() + world.failures(nodes[9]).len(), 20);
+}
+
+#[test]
+fn a_newcomer_closer_to_the_key_takes_over_without_a_gap() {
+    let mut world = World::new(20, 24);
+    let nodes = world.by_distance();
+    let subscriptions: Vec<_> =
+        nodes[0..8].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
+    world.run(seconds(2));
+    world.publish_many(nodes[9], "before", 20);
+    let newcomer = NodeId(topic().key().0 ^ 1);
+    world.enter(newcomer);
+    world.publish_many(nodes[9], "during", 300);
+    world.run(seconds(6));
+    assert!(world.nodes[&newcomer].forest.trees()[0].is_root);
+    let expected = [numbered("before", 20), numbered("during", 300)].concat();
+    for (id, subscription) in subscriptions {
+        world.expect_all(id, subscription, &expected);
+        let messages = world.messages(id, subscription);
+        assert!(messages.iter().all(|message| message.mark.birth == messages[0].mark.birth));
+        assert_eq!(messages.last().unwrap().position.term, 2);
+    }
+    assert_eq!(world.failures(nodes[9]), [], "no outcome is unknown");
+    assert_eq!(world.receipts(nodes[9]).len(), 320);
+}
+
+#[test]
+fn a_root_that_leaves_hands_its_log_over() {
+    let mut world = World::new(20, 25);
+    let nodes = world.by_distance();
+    let subscriptions: Vec<_> =
+        nodes[1..6].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
+    world.run(seconds(2));
+    world.publish_many(nodes[9], "before", 20);
+    world.run(seconds(1));
+    world.with(nodes[0], |forest, cx| forest.leave(cx));
+    assert!(!world.nodes[&nodes[0]].forest.has_left(), "the successor has not taken it yet");
+    world.run(seconds(1));
+    assert!(world.nodes[&nodes[0]].forest.has_left());
+    world.depart(nodes[0]);
+    world.publish_many(nodes[9], "after", 20);
+    world.run(seconds(5));
+    let expected = [numbered("before", 20), numbered("after", 20)].concat();
+    for (id, subscription) in subscriptions {
+        world.expect_all(id, subscription, &expected);
+    }
+    assert_eq!(world.failures(nodes[9]), []);
+}
+
+#[test]
+fn a_successor_that_was_on_no_tree_inherits_the_window_too() {
+    let mut world = World::new(6, 26);
+    let nodes = world.by_distance();
+    world.publish_many(nodes[4], "unheard", 20);
+    world.run(seconds(3));
+    let first = world.receipts(nodes[4])[0].1;
+    world.enter(NodeId(topic().key().0 ^ 1));
+    world.run(seconds(5));
+    let newcomer = world.root();
+    let log = world.nodes[&newcomer].forest.trees[&topic()].log.as_ref();
+    let log = log.expect("it was handed over, though nobody listens");
+    assert_eq!(log.window.entries().count(), 21);
+    let mark = Mark { birth: log.birth, position: Some(first.position) };
+    let late = world.subscribe(nodes[2], Start::After(mark));
+    world.run(seconds(2));
+    world.expect_all(nodes[2], late, &numbered("unheard", 20)[1..]);
+}
+
+#[test]
+fn a_root_without_leases_positions_nothing_and_continues_its_term() {
+    let mut world = World::new(8, 27);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[2], Start::Latest);
+    world.run(seconds(2));
+    world.publish_many(nodes[3], "before", 3);
+    world.run(seconds(1));
+    world.nodes.get_mut(&nodes[0]).unwrap().leases = false;
+    world.with(nodes[0], |forest, cx| forest.handle_neighbours_changed(cx));
+    world.publish_many(nodes[3], "parked", 3);
+    world.run(seconds(4));
+    assert_eq!(world.receipts(nodes[3]).len(), 3);
+    world.nodes.get_mut(&nodes[0]).unwrap().leases = true;
+    world.with(nodes[0], |forest, cx| forest.handle_neighbours_changed(cx));
+    world.run(seconds(6));
+    world.expect_all(nodes[2], news, &[numbered("before", 3), numbered("parked", 3)].concat());
+    assert!(world.messages(nodes[2], news).iter().all(|message| message.position.term == 1));
+}
+
+#[test]
+fn a_root_that_hears_of_a_later_term_opens_one_above_it() {
+    let mut world = World::new(8, 28);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[2], Start::Latest);
+    world.run(seconds(2));
+    world.publish_many(nodes[3], "before", 3);
+    world.run(seconds(1));
+    let mut mark = world.messages(nodes[2], news)[2].mark;
+    mark.position = Some(crate::message::Position { term: 7, offset: 90 });
+    let late = world.subscribe(nodes[5], Start::After(mark));
+    world.run(seconds(3));
+    let token = world.publish(nodes[3], "after");
+    world.run(seconds(3));
+    let receipt = world.receipt(nodes[3], token);
+    let failed = world.failures(nodes[3]);
+    assert!(receipt.is_some() || !failed.is_empty());
+    let token = world.publish(nodes[3], "at last");
+    world.run(seconds(3));
+    assert_eq!(world.receipt(nodes[3], token).unwrap().position.term, 8);
+    for (id, subscription) in [(nodes[2], news), (nodes[5], late)] {
+        assert_eq!(world.gaps(id, subscription).len(), 1);
+        assert_eq!(world.texts(id, subscription).last().unwrap(), "at last");
+        world.expect_order(id, subscription);
+    }
+}
+
+#[test]
+fn a_mark_of_another_log_yields_a_gap_and_the_earliest() {
+    let mut world = World::new(8, 29);
+    let nodes = world.by_distance();
+    world.publish_many(nodes[3], "kept", 5);
+    world.run(seconds(2));
+    let position = Some(crate::message::Position { term: 4, offset: 44 });
+    let late = world.subscribe(nodes[5], Start::After(Mark { birth: 1, position }));
+    world.run(seconds(3));
+    let gaps = world.gaps(nodes[5], late);
+    assert_eq!((gaps.len(), gaps[0].reason, gaps[0].after), (1, GapReason::OtherLog, position));
+    assert_eq!(world.texts(nodes[5], late), numbered("kept", 5));
+}

@@ -1,0 +1,232 @@
+//! What a root remembers of its publishers: which message of a session comes next, and where the last ones stand. That
+//! is what makes sending again safe (design §6, publishing).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use treecast_overlay::id::NodeId;
+use treecast_overlay::time::Instant;
+
+use crate::message::Position;
+use crate::wire::Publish;
+
+/// Names a session: publisher and number.
+pub(crate) type SessionId = (NodeId, u64);
+
+/// The sessions of one topic.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sessions {
+    by_id: BTreeMap<SessionId, Session>,
+}
+
+#[derive(Clone, Debug)]
+struct Session {
+    /// Sequence of the last message that has a position.
+    last: u64,
+    /// The last positions, ending with that of `last`.
+    recent: VecDeque<Position>,
+    /// Messages that came before their predecessors.
+    early: BTreeMap<u64, (Publish, Bytes)>,
+    used: Instant,
+}
+
+/// What is to become of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It comes next: append it, and say so by [`Sessions::appended`].
+    Append,
+    /// It is in the log, here.
+    Positioned(Position),
+    /// It is in the log, and its publisher has had the receipt.
+    Forgotten,
+    /// Its predecessors are missing: it waits for them, or is sent again.
+    Early,
+    /// Nobody knows what became of its predecessors.
+    Unknown,
+    /// There are too many sessions.
+    Full,
+}
+
+/// A session as a former root hands it over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionState {
+    publisher: NodeId,
+    session: u64,
+    last: u64,
+    recent: Vec<Position>,
+}
+
+impl Sessions {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+
+    /// Judges a message. `room` says whether a session may be added, `certain` whether this root knows every session
+    /// that its log ever had: if not, a repetition of a first message may be in the log already.
+    pub(crate) fn judge(&mut self, now: Instant, publish: &Publish, room: bool, certain: bool) -> Verdict {
+        let id = (publish.publisher.id(), publish.session);
+        let Some(session) = self.by_id.get_mut(&id) else {
+            return match publish.sequence {
+                1 if publish.resent && !certain => Verdict::Unknown,
+                1 if !room => Verdict::Full,
+                1 => Verdict::Append,
+                _ => Verdict::Unknown,
+            };
+        };
+        session.used = now;
+        session.forget(publish.acknowledged);
+        session.judge(publish.sequence)
+    }
+
+    /// Keeps a message that came too early, if there is room for it.
+    pub(crate) fn keep_early(&mut self, publish: Publish, payload: Bytes, limit: usize) {
+        let id = (publish.publisher.id(), publish.session);
+        let Some(session) = self.by_id.get_mut(&id) else { return };
+        if session.early.len() < limit {
+            session.early.insert(publish.sequence, (publish, payload));
+        }
+    }
+
+    /// Notes a position, and hands out the message that waited for this one.
+    pub(crate) fn appended(
+        &mut self,
+        now: Instant,
+        publish: &Publish,
+        at: Position,
+    ) -> Option<(Publish, Bytes)> {
+        let id = (publish.publisher.id(), publish.session);
+        let session = self.by_id.entry(id).or_insert_with(|| Session {
+            last: 0,
+            recent: VecDeque::new(),
+            early: BTreeMap::new(),
+            used: now,
+        });
+        session.last = publish.sequence;
+        session.recent.push_back(at);
+        session.early.remove(&publish.sequence.saturating_add(1))
+    }
+
+    /// Lets all but the last `limit` positions of a session go.
+    pub(crate) fn bound(&mut self, id: SessionId, limit: usize) {
+        let Some(session) = self.by_id.get_mut(&id) else { return };
+        let surplus = session.recent.len().saturating_sub(limit);
+        session.recent.drain(..surplus);
+    }
+
+    /// Forgets sessions last used before `limit`.
+    pub(crate) fn expire(&mut self, limit: Instant) {
+        self.by_id.retain(|_, session| session.used >= limit);
+    }
+
+    /// The sessions for a handover: the last used ones that fit into so many bytes.
+    pub(crate) fn state(&self, bytes: usize) -> Vec<SessionState> {
+        let mut all: Vec<_> = self.by_id.iter().collect();
+        all.sort_by_key(|(_, session)| std::cmp::Reverse(session.used));
+        let mut room = bytes;
+        let mut states = Vec::new();
+        for (&(publisher, number), session) in all {
+            // A position is two varints of at most nine bytes each.
+            let size = 48 + session.recent.len() * 18;
+            let Some(rest) = room.checked_sub(size) else { break };
+            room = rest;
+            let recent = session.recent.iter().copied().collect();
+            states.push(SessionState { publisher, session: number, last: session.last, recent });
+        }
+        states
+    }
+
+    /// Takes over what a former root knew; sessions beyond `limit` are left out, and their publishers refused.
+    pub(crate) fn restore(now: Instant, states: Vec<SessionState>, limit: usize) -> Sessions {
+        let sessions = states.into_iter().take(limit).map(|state| {
+            let recent: VecDeque<_> = state.recent.into();
+            let session = Session { last: state.last, recent, early: BTreeMap::new(), used: now };
+            ((state.publisher, state.session), session)
+        });
+        Sessions { by_id: sessions.collect() }
+    }
+}
+
+impl Session {
+    fn judge(&self, sequence: u64) -> Verdict {
+        if sequence > self.last {
+            return if sequence == self.last.saturating_add(1) { Verdict::Append } else { Verdict::Early };
+        }
+        let back = usize::try_from(self.last - sequence).unwrap_or(usize::MAX);
+        match self.recent.len().checked_sub(1).and_then(|newest| newest.checked_sub(back)) {
+            Some(index) => Verdict::Positioned(self.recent[index]),
+            None => Verdict::Forgotten,
+        }
+    }
+
+    /// The publisher has the receipts of all messages up to `acknowledged`.
+    fn forget(&mut self, acknowledged: u64) {
+        let wanted = usize::try_from(self.last.saturating_sub(acknowledged)).unwrap_or(usize::MAX);
+        let surplus = self.recent.len().saturating_sub(wanted);
+        self.recent.drain(..surplus);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use treecast_overlay::id::Key;
+    use treecast_overlay::peer::{Addr, Peer};
+
+    use super::*;
+    use crate::topic::TopicId;
+    use crate::wire::Signature;
+
+    fn publish(sequence: u64, acknowledged: u64) -> Publish {
+        let publisher = Peer { id: NodeId(5), incarnation: 1, addr: Addr::Memory(0) }.into();
+        let topic = TopicId(Key(9));
+        let signature = Signature::None;
+        Publish { topic, publisher, session: 3, sequence, acknowledged, resent: false, signature }
+    }
+
+    fn judge(sessions: &mut Sessions, publish: Publish) -> Verdict {
+        sessions.judge(Instant::ZERO, &publish, true, true)
+    }
+
+    fn at(offset: u64) -> Position {
+        Position { term: 1, offset }
+    }
+
+    #[test]
+    fn a_session_is_appended_in_sequence_and_answered_again() {
+        let mut sessions = Sessions::default();
+        assert_eq!(judge(&mut sessions, publish(2, 0)), Verdict::Unknown);
+        assert_eq!(judge(&mut sessions, publish(1, 0)), Verdict::Append);
+        assert!(sessions.appended(Instant::ZERO, &publish(1, 0), at(10)).is_none());
+        assert_eq!(judge(&mut sessions, publish(1, 0)), Verdict::Positioned(at(10)));
+        assert_eq!(judge(&mut sessions, publish(3, 0)), Verdict::Early);
+        sessions.keep_early(publish(3, 0), Bytes::new(), 1);
+        assert_eq!(judge(&mut sessions, publish(2, 0)), Verdict::Append);
+        let (early, _) = sessions.appended(Instant::ZERO, &publish(2, 0), at(11)).unwrap();
+        assert_eq!(early.sequence, 3);
+        assert!(sessions.appended(Instant::ZERO, &early, at(12)).is_none());
+        assert_eq!(judge(&mut sessions, publish(2, 1)), Verdict::Positioned(at(11)));
+        assert_eq!(judge(&mut sessions, publish(1, 1)), Verdict::Forgotten);
+    }
+
+    #[test]
+    fn a_repeated_first_message_is_refused_by_a_root_that_may_have_forgotten_it() {
+        let mut sessions = Sessions::default();
+        let again = Publish { resent: true, ..publish(1, 0) };
+        assert_eq!(sessions.judge(Instant::ZERO, &again, true, false), Verdict::Unknown);
+        assert_eq!(sessions.judge(Instant::ZERO, &again, true, true), Verdict::Append);
+        assert_eq!(sessions.judge(Instant::ZERO, &publish(1, 0), false, true), Verdict::Full);
+    }
+
+    #[test]
+    fn a_handover_keeps_the_positions() {
+        let mut sessions = Sessions::default();
+        for sequence in 1..=3 {
+            sessions.appended(Instant::ZERO, &publish(sequence, 0), at(sequence + 10));
+        }
+        let mut again = Sessions::restore(Instant::ZERO, sessions.state(1000), 10);
+        assert_eq!(judge(&mut again, publish(2, 0)), Verdict::Positioned(at(12)));
+        assert_eq!(judge(&mut again, publish(4, 0)), Verdict::Append);
+        assert_eq!(sessions.state(10), [], "what does not fit is left out");
+    }
+}

@@ -1,0 +1,226 @@
+//! An overlay's node and a forest as one [`Machine`]. [`Stack::pump`] is the only place where both cores meet.
+
+use std::collections::VecDeque;
+
+use treecast_overlay::id::NodeId;
+use treecast_overlay::kbr::{self, KeyBasedRouting};
+use treecast_overlay::machine::{Link, Machine, Store, StoreToken, Transmit};
+use treecast_overlay::peer::Peer;
+use treecast_overlay::time::{Instant, earliest};
+use treecast_overlay::wire::Frame;
+
+use crate::config::{Config, ConfigError};
+use crate::event::{Command, Event, Status, Token};
+use crate::forest::{Context, Forest, Request};
+
+/// Peers named in a status: a full leaf set and then some.
+const STATUS_PEERS: usize = 64;
+
+/// A whole Treecast node without sockets and clock: what the driver runs, and what the simulator runs.
+pub struct Stack<R: KeyBasedRouting> {
+    ring: R,
+    forest: Forest,
+    events: VecDeque<Event>,
+    /// The ring was told to leave: the forest had left before.
+    ring_leaves: bool,
+}
+
+impl<R: KeyBasedRouting> Stack<R> {
+    /// A stack over a ring that was not started yet. The same seed makes the same choices.
+    pub fn new(ring: R, config: Config, seed: [u8; 32]) -> Result<Stack<R>, ConfigError> {
+        let forest = Forest::new(ring.peer().id, config, &seed)?;
+        Ok(Stack { ring, forest, events: VecDeque::new(), ring_leaves: false })
+    }
+
+    /// The overlay's node.
+    pub fn ring(&self) -> &R {
+        &self.ring
+    }
+
+    /// The topics' side.
+    pub fn forest(&self) -> &Forest {
+        &self.forest
+    }
+
+    /// How the node is.
+    pub fn status(&self) -> Status {
+        let contact = self.ring.contact();
+        let mut peers = self.ring.replica_set(contact.id().key(), STATUS_PEERS + 1);
+        peers.retain(|peer| peer.id != contact.id());
+        Status { contact, standing: self.ring.standing(), peers, trees: self.forest.trees() }
+    }
+
+    /// Panics if the forest contradicts itself; for tests and the simulator.
+    pub fn check_invariants(&self) {
+        self.forest.check_invariants();
+    }
+
+    /// Hands the ring's events to the forest and the forest's requests to the ring, until both are quiet.
+    ///
+    /// It ends: the ring raises an event from within only for a message that this node routes to a key of its own,
+    /// and the forest never routes in answer to a delivery; it sends, or keeps, or drops. So each turn consumes
+    /// requests that a bounded queue of the forest (a publisher's, a tree's) gave birth to, and adds none of its own.
+    fn pump(&mut self, now: Instant) {
+        loop {
+            let mut quiet = true;
+            while let Some(event) = self.ring.poll_event() {
+                quiet = false;
+                self.on_ring_event(now, event);
+            }
+            while let Some(request) = self.forest.poll_request() {
+                quiet = false;
+                self.on_request(now, request);
+            }
+            if self.forest.has_left() && !self.ring_leaves {
+                quiet = false;
+                self.ring_leaves = true;
+                self.ring.handle_command(now, kbr::Command::Leave);
+            }
+            if quiet {
+                break;
+            }
+        }
+        while let Some(event) = self.forest.poll_event() {
+            self.events.push_back(event);
+        }
+    }
+
+    fn on_request(&mut self, now: Instant, request: Request) {
+        match request {
+            Request::Route { key, payload } => self.ring.route(now, key, payload),
+            Request::Send { to, payload } => self.ring.send(now, &to, payload),
+        }
+    }
+
+    fn on_ring_event(&mut self, now: Instant, event: kbr::Event) {
+        let Stack { ring, forest, events, .. } = self;
+        let cx = Context { now, ring };
+        match event {
+            kbr::Event::Ready { alone } => {
+                events.push_back(Event::Ready { alone });
+                forest.handle_ready(cx);
+            }
+            kbr::Event::StartFailed(error) => events.push_back(Event::StartFailed(error)),
+            kbr::Event::Forward(transit) => {
+                if !forest.handle_forward(cx, &transit.origin(), &transit.payload) {
+                    ring.resume(now, transit);
+                }
+            }
+            kbr::Event::Deliver(delivery) => forest.handle_deliver(cx, &delivery.origin, &delivery.payload),
+            kbr::Event::Received { from, payload } => forest.handle_received(cx, &from, &payload),
+            // Nothing broadcasts yet; a node of a later version may.
+            kbr::Event::Broadcast { .. } => {}
+            // JOINs and publishes are repeated by their own timers, which also know when to stop.
+            kbr::Event::Undeliverable { key, reason } => {
+                tracing::debug!(%key, ?reason, "undeliverable, will be sent again");
+            }
+            kbr::Event::Found { token, found } => {
+                events.push_back(Event::Found { token: Token(token), found });
+            }
+            kbr::Event::NotFound { token, reason } => {
+                events.push_back(Event::NotFound { token: Token(token), reason });
+            }
+            kbr::Event::NeighboursChanged => forest.handle_neighbours_changed(cx),
+            kbr::Event::PeerDown(peer) => forest.handle_peer_down(cx, peer),
+            kbr::Event::ContactChanged(contact) => {
+                forest.handle_contact_changed(cx);
+                events.push_back(Event::ContactChanged(contact));
+            }
+            kbr::Event::Left => {
+                forest.handle_stopped();
+                events.push_back(Event::Left);
+            }
+            kbr::Event::Superseded { by } => {
+                forest.handle_stopped();
+                events.push_back(Event::Superseded { by });
+            }
+        }
+    }
+}
+
+impl<R: KeyBasedRouting> Machine for Stack<R> {
+    type Command = Command;
+    type Event = Event;
+
+    fn peer(&self) -> Peer {
+        self.ring.peer()
+    }
+
+    fn handle_command(&mut self, now: Instant, command: Command) {
+        let Stack { ring, forest, .. } = self;
+        match command {
+            Command::Start(bootstrap) => ring.handle_command(now, kbr::Command::Start(bootstrap)),
+            Command::Subscribe { subscription, topic, start, credit } => {
+                forest.subscribe(Context { now, ring }, subscription, topic.id(), start, credit);
+            }
+            Command::Credit { subscription, items } => {
+                forest.add_credit(Context { now, ring }, subscription, items);
+            }
+            Command::Unsubscribe(subscription) => forest.unsubscribe(Context { now, ring }, subscription),
+            Command::Publish { token, topic, payload } => {
+                forest.publish(Context { now, ring }, token, topic.id(), payload);
+            }
+            Command::Lookup { token, key, trace } => {
+                ring.handle_command(now, kbr::Command::Lookup { token: token.0, key, trace });
+            }
+            Command::Status(token) => {
+                let status = self.status();
+                self.events.push_back(Event::Status { token, status });
+            }
+            Command::Leave => forest.leave(Context { now, ring }),
+        }
+        self.pump(now);
+    }
+
+    fn handle_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
+        self.ring.handle_frame(now, from, frame);
+        self.pump(now);
+    }
+
+    fn handle_link(&mut self, now: Instant, link: Link) {
+        let down = match &link {
+            Link::Down { peer, .. } => Some(*peer),
+            Link::Up { .. } | Link::Refused { .. } => None,
+        };
+        self.ring.handle_link(now, link);
+        if let Some(peer) = down {
+            self.forest.handle_link_down(Context { now, ring: &self.ring }, peer);
+        }
+        self.pump(now);
+    }
+
+    fn handle_queued(&mut self, now: Instant, peer: NodeId, bytes: usize) {
+        self.ring.handle_queued(now, peer, bytes);
+        self.forest.handle_queued(Context { now, ring: &self.ring }, peer, bytes);
+        self.pump(now);
+    }
+
+    fn handle_stored(&mut self, now: Instant, token: StoreToken) {
+        self.ring.handle_stored(now, token);
+        self.pump(now);
+    }
+
+    fn handle_timeout(&mut self, now: Instant) {
+        // The ring first: leases that ended have ended before anything is positioned.
+        self.ring.handle_timeout(now);
+        self.pump(now);
+        self.forest.handle_timeout(Context { now, ring: &self.ring });
+        self.pump(now);
+    }
+
+    fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.ring.poll_transmit()
+    }
+
+    fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    fn poll_store(&mut self) -> Option<Store> {
+        self.ring.poll_store()
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        earliest(self.ring.poll_timeout(), self.forest.poll_timeout())
+    }
+}

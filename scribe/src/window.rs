@@ -1,0 +1,331 @@
+//! The bounded part of a topic's log that one node holds. Children and subscribers are cursors into it.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+
+use crate::message::Position;
+use crate::wire::Body;
+
+/// An entry of the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    /// Its place.
+    pub position: Position,
+    /// What it is.
+    pub body: Body,
+    /// The whole message as it travels: the same bytes for every child.
+    pub encoded: Bytes,
+    /// The payload, a slice of `encoded`.
+    pub payload: Bytes,
+}
+
+/// Entries at consecutive offsets, the last of which is the newest that this node has.
+#[derive(Clone, Debug)]
+pub(crate) struct Window {
+    /// The entry before the first; `None` at the log's beginning.
+    base: Option<Position>,
+    entries: VecDeque<Held>,
+    /// Bytes of all entries that ever were here: the last one's `until`.
+    total: u64,
+    bytes: usize,
+    /// Nothing has fallen out yet.
+    young: bool,
+}
+
+#[derive(Clone, Debug)]
+struct Held {
+    entry: Entry,
+    /// Bytes of all entries up to and including this.
+    until: u64,
+}
+
+/// Where a reader that has everything up to some position goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Follow {
+    /// At this offset, missing nothing; it may lie beyond the end, if the reader is ahead.
+    At(u64),
+    /// The window no longer reaches back so far: its start is the best there is.
+    TooOld,
+    /// The reader comes from a term that this window knows nothing of.
+    Newer,
+}
+
+/// What a received entry is to this window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// The one that follows.
+    Next,
+    /// The start of a term that does not descend from our last entries: it replaces what came after `previous`.
+    Supersedes,
+    /// Here already, or of a term that is over.
+    Duplicate,
+    /// Something before it is missing.
+    Hole,
+}
+
+impl Window {
+    /// An empty window behind `base`.
+    pub(crate) fn new(base: Option<Position>) -> Window {
+        Window { base, entries: VecDeque::new(), total: 0, bytes: 0, young: true }
+    }
+
+    /// Offset of the first entry, or of the one to come.
+    pub(crate) fn start(&self) -> u64 {
+        self.base.map_or(0, |base| base.offset + 1)
+    }
+
+    /// Offset of the entry to come.
+    pub(crate) fn end(&self) -> u64 {
+        self.start() + self.entries.len() as u64
+    }
+
+    /// The entry before the first.
+    pub(crate) fn base(&self) -> Option<Position> {
+        self.base
+    }
+
+    /// The last entry's place: what has been here is behind it.
+    pub(crate) fn tail(&self) -> Option<Position> {
+        self.entries.back().map(|held| held.entry.position).or(self.base)
+    }
+
+    /// Whether nothing has fallen out yet: a node nearer to the root may have older entries.
+    pub(crate) fn is_young(&self) -> bool {
+        self.young
+    }
+
+    /// Bytes that the entries pin.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The entry at an offset.
+    pub(crate) fn entry(&self, offset: u64) -> Option<&Entry> {
+        self.held(offset).map(|held| &held.entry)
+    }
+
+    /// All entries, oldest first.
+    pub(crate) fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.entries.iter().map(|held| &held.entry)
+    }
+
+    fn held(&self, offset: u64) -> Option<&Held> {
+        self.entries.get(usize::try_from(offset.checked_sub(self.start())?).ok()?)
+    }
+
+    /// The entry before an offset of this window.
+    pub(crate) fn before(&self, offset: u64) -> Option<Position> {
+        match offset.checked_sub(1).and_then(|before| self.entry(before)) {
+            Some(entry) => Some(entry.position),
+            None if offset <= self.start() => self.base,
+            None => self.tail(),
+        }
+    }
+
+    /// Bytes of the entries in `from..to`.
+    pub(crate) fn bytes_between(&self, from: u64, to: u64) -> u64 {
+        let until = |offset: u64| match self.held(offset) {
+            Some(held) => held.until - held.entry.encoded.len() as u64,
+            None if offset < self.start() => self.total - self.bytes as u64,
+            None => self.total,
+        };
+        until(to).saturating_sub(until(from))
+    }
+
+    /// Appends the next entry.
+    pub(crate) fn append(&mut self, entry: Entry) {
+        debug_assert_eq!(entry.position.offset, self.end(), "entries are consecutive");
+        debug_assert!(Some(entry.position) > self.tail(), "positions grow");
+        let len = entry.encoded.len();
+        self.bytes += len;
+        self.total += len as u64;
+        self.entries.push_back(Held { entry, until: self.total });
+    }
+
+    /// Makes `previous` the last entry: what came after it is no part of the log any more. If it is not here, nothing
+    /// stays.
+    pub(crate) fn cut_after(&mut self, previous: Option<Position>) {
+        let here = previous == self.base
+            || previous.is_some_and(|at| self.entry(at.offset).is_some_and(|entry| entry.position == at));
+        if !here {
+            *self = Window { total: self.total, ..Window::new(previous) };
+            return;
+        }
+        let end = previous.map_or(0, |at| at.offset + 1);
+        while self.end() > end {
+            let Some(held) = self.entries.pop_back() else { break };
+            self.bytes -= held.entry.encoded.len();
+            self.total -= held.entry.encoded.len() as u64;
+        }
+    }
+
+    /// Lets the oldest entry fall out. Says whether there was one.
+    pub(crate) fn evict(&mut self) -> bool {
+        let Some(held) = self.entries.pop_front() else { return false };
+        self.base = Some(held.entry.position);
+        self.young = false;
+        self.bytes -= held.entry.encoded.len();
+        true
+    }
+
+    /// Lets old entries fall out until the limits hold.
+    pub(crate) fn trim(&mut self, messages: usize, bytes: usize) {
+        while self.entries.len() > messages || self.bytes > bytes {
+            self.evict();
+        }
+    }
+
+    /// Where a reader goes on that has everything up to `after`.
+    pub(crate) fn follow(&self, after: Option<Position>) -> Follow {
+        let Some(after) = after else {
+            return if self.base.is_none() { Follow::At(0) } else { Follow::TooOld };
+        };
+        let Some(tail) = self.tail() else { return Follow::Newer };
+        if after.term > tail.term {
+            return Follow::Newer;
+        }
+        let known = Some(after) == self.base
+            || self.entry(after.offset).is_some_and(|entry| entry.position == after)
+            || (after.term == tail.term && after.offset > tail.offset);
+        if known {
+            return Follow::At(after.offset + 1);
+        }
+        self.divergence(after).map_or(Follow::TooOld, Follow::At)
+    }
+
+    /// Where the log left the branch on which `after` lies: at the start of the first later term, if the entry before
+    /// that is one that the reader has, or lies on an even older branch.
+    fn divergence(&self, after: Position) -> Option<u64> {
+        let later = self.entries.partition_point(|held| held.entry.position.term <= after.term);
+        let first = self.entries.get(later)?.entry.position;
+        let previous = self.before(first.offset);
+        previous.is_none_or(|previous| previous < after).then_some(first.offset)
+    }
+
+    /// What an entry is to this window.
+    pub(crate) fn arrival(&self, at: Position, body: &Body) -> Arrival {
+        let Some(tail) = self.tail() else {
+            return if at.offset == 0 { Arrival::Next } else { Arrival::Hole };
+        };
+        if at <= tail {
+            return Arrival::Duplicate;
+        }
+        if at.term == tail.term {
+            return if at.offset == self.end() { Arrival::Next } else { Arrival::Hole };
+        }
+        match *body {
+            Body::Message { .. } => Arrival::Hole,
+            Body::TermStart { previous, .. } if previous == Some(tail) => Arrival::Next,
+            Body::TermStart { previous: Some(previous), .. } if previous > tail => Arrival::Hole,
+            Body::TermStart { .. } => Arrival::Supersedes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use treecast_overlay::id::NodeId;
+
+    use super::*;
+    use crate::wire::Signature;
+
+    fn at(term: u64, offset: u64) -> Position {
+        Position { term, offset }
+    }
+
+    fn message(position: Position) -> Entry {
+        let body =
+            Body::Message { publisher: NodeId(1), session: 1, sequence: 1, signature: Signature::None };
+        Entry { position, body, encoded: Bytes::from_static(&[0; 10]), payload: Bytes::new() }
+    }
+
+    fn start(previous: Option<Position>) -> Body {
+        Body::TermStart { root: NodeId(1), previous, forced: true }
+    }
+
+    /// Term 1 at offsets 3 to 6, term 2 at 7 to 8; what came before 3 has fallen out.
+    fn two_terms() -> Window {
+        let mut window = Window::new(Some(at(1, 1)));
+        for offset in 2..=6 {
+            window.append(message(at(1, offset)));
+        }
+        window.append(Entry { body: start(Some(at(1, 6))), ..message(at(2, 7)) });
+        window.append(message(at(2, 8)));
+        assert!(window.evict());
+        window
+    }
+
+    #[test]
+    fn readers_go_on_where_they_were() {
+        let window = two_terms();
+        assert_eq!((window.start(), window.end(), window.bytes()), (3, 9, 60));
+        assert_eq!(window.follow(Some(at(2, 8))), Follow::At(9));
+        assert_eq!(window.follow(Some(at(1, 4))), Follow::At(5));
+        assert_eq!(window.follow(Some(at(1, 2))), Follow::At(3));
+        assert_eq!(window.follow(Some(at(2, 11))), Follow::At(12), "ahead of us in the same term");
+    }
+
+    #[test]
+    fn readers_that_the_window_cannot_serve_are_told_so() {
+        let window = two_terms();
+        assert_eq!(window.follow(Some(at(1, 1))), Follow::TooOld);
+        assert_eq!(window.follow(None), Follow::TooOld);
+        assert_eq!(window.follow(Some(at(3, 1))), Follow::Newer);
+    }
+
+    #[test]
+    fn a_reader_on_a_lost_branch_goes_on_where_the_log_left_it() {
+        let window = two_terms();
+        assert_eq!(window.follow(Some(at(1, 9))), Follow::At(7));
+        let mut fresh = Window::new(Some(at(1, 6)));
+        fresh.append(Entry { body: start(Some(at(1, 6))), ..message(at(3, 7)) });
+        assert_eq!(fresh.follow(Some(at(1, 8))), Follow::At(7));
+        assert_eq!(fresh.follow(Some(at(2, 20))), Follow::At(7), "a term that the log never had");
+        assert_eq!(
+            fresh.follow(Some(at(1, 5))),
+            Follow::TooOld,
+            "it misses the entry before the term's start"
+        );
+    }
+
+    #[test]
+    fn only_what_follows_is_taken() {
+        let window = two_terms();
+        let body = message(at(0, 0)).body;
+        assert_eq!(window.arrival(at(2, 9), &body), Arrival::Next);
+        assert_eq!(window.arrival(at(2, 10), &body), Arrival::Hole);
+        assert_eq!(window.arrival(at(2, 8), &body), Arrival::Duplicate);
+        assert_eq!(window.arrival(at(1, 9), &body), Arrival::Duplicate, "a stale root");
+        assert_eq!(window.arrival(at(3, 9), &body), Arrival::Hole, "its term's start is missing");
+        assert_eq!(window.arrival(at(3, 9), &start(Some(at(2, 8)))), Arrival::Next);
+        assert_eq!(window.arrival(at(3, 12), &start(Some(at(2, 11)))), Arrival::Hole);
+        assert_eq!(window.arrival(at(3, 8), &start(Some(at(2, 7)))), Arrival::Supersedes);
+    }
+
+    #[test]
+    fn a_forced_term_replaces_the_lost_branch_only() {
+        let mut window = two_terms();
+        window.cut_after(Some(at(1, 5)));
+        assert_eq!((window.start(), window.end(), window.tail()), (3, 6, Some(at(1, 5))));
+        window.cut_after(Some(at(2, 20)));
+        assert_eq!((window.start(), window.end(), window.bytes()), (21, 21, 0));
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_are_counted_right(evicted in 0u64..5, from in 0u64..12, to in 0u64..12) {
+            let mut window = Window::new(None);
+            for offset in 0..10 {
+                window.append(message(at(1, offset)));
+            }
+            for _ in 0..evicted {
+                window.evict();
+            }
+            let naive = (from..to).filter(|&offset| window.entry(offset).is_some()).count() as u64 * 10;
+            prop_assert_eq!(window.bytes_between(from, to), naive);
+            prop_assert_eq!(window.bytes() as u64, window.bytes_between(0, 20));
+        }
+    }
+}

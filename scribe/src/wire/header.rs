@@ -1,0 +1,316 @@
+//! What the nodes of a tree say to each other. One closed enum: every node of one protocol version knows them all.
+
+use serde::{Deserialize, Serialize};
+use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::Contact;
+
+use crate::message::{Mark, Position, Term};
+use crate::topic::TopicId;
+
+/// Longest path to a root that a node accepts: Pastry's hop limit (promise O2). A longer one is a loop.
+pub const MAX_PATH: usize = 64;
+/// Most topics in one [`Shared`] message; longer lists go in several, each for a range of ids.
+pub const MAX_SHARED: usize = 1024;
+/// Most marks in one [`Beat`].
+pub const MAX_MARKS: usize = 1024;
+/// Most parts of one handover.
+pub const MAX_PARTS: u32 = 256;
+/// Terms, offsets, sessions and sequences stay below this: sums of them never overflow, whatever a peer says.
+pub const MAX_NUMBER: u64 = 1 << 56;
+/// Most bytes that the header of a [`Data`] message takes.
+pub const MAX_DATA_HEADER: usize = 96;
+
+/// The head of a Scribe message. `Data`, `Publish` and `Handover` carry a payload, the message's tail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Header {
+    /// A child looks for a parent, or tells its parent news of itself. Routed towards the topic's key, or sent.
+    Join(Join),
+    /// A parent tells its child how things are: at once on adoption, and whenever it changes. Acknowledged.
+    Attached(Attached),
+    /// The sender is no longer the receiver's child.
+    Leave {
+        /// The topic.
+        topic: TopicId,
+        /// The sender's last number for a JOIN: a later JOIN is not undone by this.
+        join: u64,
+    },
+    /// The receiver is not, or no longer, the sender's child.
+    Orphan {
+        /// The topic.
+        topic: TopicId,
+    },
+    /// An entry of the log, the same bytes for all children. Carries the message's payload.
+    Data(Data),
+    /// A child says how far it is.
+    Ack(Ack),
+    /// A publisher asks the root for a position. Routed towards the topic's key, or sent. Carries the payload.
+    Publish(Publish),
+    /// The root's word that a message has its position.
+    Receipt(Receipt),
+    /// The root's word that a message will get none.
+    Refused {
+        /// The topic.
+        topic: TopicId,
+        /// The publisher's session.
+        session: u64,
+        /// The message's number.
+        sequence: u64,
+        /// Why.
+        reason: RefusedReason,
+    },
+    /// Tree neighbours keep each other informed: the same size for one topic as for ten thousand (promise S7).
+    Beat(Beat),
+    /// A part of the list of topics in which the receiver is the sender's child; sent when a digest did not match.
+    Shared(Shared),
+    /// A new root asks what a node knows of a topic's log.
+    Query {
+        /// The topic.
+        topic: TopicId,
+    },
+    /// The answer to `Query`.
+    Known {
+        /// The topic.
+        topic: TopicId,
+        /// What the answerer knows, if anything.
+        known: Option<Known>,
+        /// The answerer was the root: a handover follows.
+        handover: bool,
+    },
+    /// A part of a former root's state. Carries the part.
+    Handover {
+        /// The topic.
+        topic: TopicId,
+        /// The sender's number for this handover.
+        transfer: u64,
+        /// Which part, from 0.
+        part: u32,
+        /// How many parts there are.
+        parts: u32,
+    },
+    /// A part of a handover was taken.
+    HandoverTaken {
+        /// The topic.
+        topic: TopicId,
+        /// The sender's number for the handover.
+        transfer: u64,
+        /// Which part.
+        part: u32,
+    },
+}
+
+/// A child's wish to hang on a parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Join {
+    /// The topic.
+    pub topic: TopicId,
+    /// The child's number for this JOIN: grows with every new one, over all topics; a repetition keeps it.
+    pub number: u64,
+    /// What the child has, or wants to continue after; `None`: whatever comes next.
+    pub after: Option<Mark>,
+    /// The most that the child has heard of the log: a new root's term must be above it.
+    pub heard: Option<Known>,
+    /// Subscribers at and below the child.
+    pub subscribers: u64,
+}
+
+/// A parent's word to its child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// The topic.
+    pub topic: TopicId,
+    /// The number of the JOIN that made the receiver a child.
+    pub join: u64,
+    /// Counts the parent's words about this JOIN: an older one is void.
+    pub version: u64,
+    /// From the parent to the root, as far as the parent knows.
+    pub path: Vec<NodeId>,
+    /// Where the parent will start pushing; `None` while it has not been started itself.
+    pub start: Option<Started>,
+}
+
+/// Where a parent starts its child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Started {
+    /// The log's term as the parent knows it.
+    pub term: Term,
+    /// What is pushed first follows this.
+    pub after: Mark,
+    /// The parent's last entry.
+    pub latest: Option<Position>,
+}
+
+/// An entry of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Data {
+    /// The topic.
+    pub topic: TopicId,
+    /// Its place.
+    pub position: Position,
+    /// What it is.
+    pub body: Body,
+}
+
+/// What an entry of the log is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// A message; the payload is the tail.
+    Message {
+        /// Who published it.
+        #[serde(with = "super::fixed")]
+        publisher: NodeId,
+        /// In which session.
+        session: u64,
+        /// Its number in the session.
+        sequence: u64,
+        /// The publisher's signature.
+        signature: Signature,
+    },
+    /// A root opens its term. It takes a position like a message (as leaders of VSR and Raft append a no-op), so
+    /// that it is ordered, acknowledged and repaired by the same cursors.
+    TermStart {
+        /// The new root.
+        root: NodeId,
+        /// The entry before this one.
+        previous: Option<Position>,
+        /// The previous root did not hand its log over: what only it had is lost.
+        forced: bool,
+    },
+}
+
+/// A message's signature. The field is there from the first day, with its version as the enum's tag (promise S8).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Signature {
+    /// Not signed.
+    #[default]
+    None,
+}
+
+/// How far a child is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// The topic.
+    pub topic: TopicId,
+    /// The child's JOIN.
+    pub join: u64,
+    /// The last `Attached` of that JOIN that the child has seen.
+    pub version: u64,
+    /// The last entry that the child has; all before it are there too.
+    pub position: Option<Position>,
+    /// Subscribers at and below the child.
+    pub subscribers: u64,
+    /// The child misses what follows: it is to be sent again.
+    pub again: bool,
+}
+
+/// A message on its way to its position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish {
+    /// The topic.
+    pub topic: TopicId,
+    /// The publisher, and where the receipt goes.
+    pub publisher: Contact,
+    /// The publisher's session.
+    pub session: u64,
+    /// The message's number in the session, from 1.
+    pub sequence: u64,
+    /// All up to this number have their receipts: the root may forget them.
+    pub acknowledged: u64,
+    /// It was sent before: if this root does not know the session, an earlier one may have known the message.
+    pub resent: bool,
+    /// The publisher's signature.
+    pub signature: Signature,
+}
+
+/// The root's word on a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Receipt {
+    /// The topic.
+    pub topic: TopicId,
+    /// The publisher's session.
+    pub session: u64,
+    /// The message's number.
+    pub sequence: u64,
+    /// Its place.
+    pub position: Position,
+    /// In how many copies the log holds it.
+    pub copies: u32,
+    /// Estimate of the topic's subscribers.
+    pub listeners: u64,
+    /// The root: further messages may go there directly.
+    pub root: Contact,
+}
+
+/// Why a root does not take a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefusedReason {
+    /// The root does not know the session, and earlier messages of it may be in the log.
+    UnknownSession,
+    /// The root keeps as many topics or sessions as it can.
+    Full,
+    /// The payload is larger than the root allows; its limit.
+    TooLarge {
+        /// In bytes.
+        limit: u64,
+    },
+}
+
+/// What a node knows of a topic's log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The log's birth.
+    pub birth: u64,
+    /// The highest term heard of.
+    pub term: Term,
+    /// The last entry known.
+    pub tail: Option<Position>,
+}
+
+/// A sign of life between tree neighbours.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// The topics in which the receiver is the sender's parent.
+    pub up: Digest,
+    /// The topics that moved since the last beat.
+    pub moved: Vec<Moved>,
+    /// This beat answers one from a node with which the sender shares no topic; it is not to be answered.
+    pub reply: bool,
+}
+
+/// A set of topics in brief. The ids are hashes, so their sum without carry tells sets apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Digest {
+    /// How many.
+    pub count: u32,
+    /// All ids, combined by exclusive or.
+    pub sum: u128,
+}
+
+impl Digest {
+    /// Adds a topic that is not in the set, or takes out one that is.
+    pub fn toggle(&mut self, topic: TopicId, added: bool) {
+        self.sum ^= topic.key().0;
+        self.count = if added { self.count.saturating_add(1) } else { self.count.saturating_sub(1) };
+    }
+}
+
+/// How far the sender of a beat is in a topic.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Moved {
+    /// The topic.
+    pub topic: TopicId,
+    /// The sender's last entry.
+    pub tail: Option<Position>,
+    /// Subscribers at and below the sender.
+    pub subscribers: u64,
+}
+
+/// The topics with ids in `from..=to` in which the receiver is the sender's child, in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shared {
+    /// First id of the range.
+    pub from: TopicId,
+    /// Last id of the range.
+    pub to: TopicId,
+    /// The topics.
+    pub topics: Vec<TopicId>,
+}

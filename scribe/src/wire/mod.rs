@@ -1,0 +1,14 @@
+//! Scribe's messages and their bytes: a header, encoded by postcard, and a payload, the message's uncopied tail. They
+//! travel as the payloads of the overlay's frames.
+
+mod codec;
+pub(crate) mod fixed;
+mod header;
+#[cfg(test)]
+mod tests;
+
+pub use codec::{DecodeError, decode, encode};
+pub use header::{
+    Ack, Attached, Beat, Body, Data, Digest, Header, Join, Known, MAX_DATA_HEADER, MAX_MARKS, MAX_NUMBER,
+    MAX_PARTS, MAX_PATH, MAX_SHARED, Moved, Publish, Receipt, RefusedReason, Shared, Signature, Started,
+};
