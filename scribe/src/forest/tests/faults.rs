@@ -21,6 +21,7 @@ fn over_a_bad_network_everything_still_arrives_once_and_in_order() {
         }
         world.run(seconds(60));
         assert_eq!(world.failures(nodes[15]), [], "seed {seed}");
+        assert_eq!(world.failures(nodes[16]), [], "seed {seed}");
         assert_eq!(world.receipts(nodes[16]).len(), 100, "seed {seed}");
         let expected = world.texts(nodes[1], subscriptions[0].1);
         assert_eq!(expected.len(), 200, "seed {seed}");
