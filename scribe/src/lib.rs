@@ -12,6 +12,7 @@ mod sessions;
 pub mod stack;
 pub mod topic;
 mod window;
+mod early;
 pub mod wire;
 
 pub use config::{Config, ConfigError};

@@ -25,6 +25,9 @@ pub struct Stack<R: KeyBasedRouting> {
     ring_leaves: bool,
 }
 
+/// A stack over Pastry: what ships.
+pub type PastryStack = Stack<treecast_overlay::pastry::Node>;
+
 impl<R: KeyBasedRouting> Stack<R> {
     /// A stack over a ring that was not started yet. The same seed makes the same choices.
     pub fn new(ring: R, config: Config, seed: [u8; 32]) -> Result<Stack<R>, ConfigError> {
@@ -224,3 +227,6 @@ impl<R: KeyBasedRouting> Machine for Stack<R> {
         earliest(self.ring.poll_timeout(), self.forest.poll_timeout())
     }
 }
+
+#[cfg(test)]
+mod tests;

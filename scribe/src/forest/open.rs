@@ -68,6 +68,7 @@ impl Forest {
         };
         // An answer to a JOIN that is still on its way is void.
         tree.join = self.joins;
+        tree.early.clear();
         if let Some(parent) = parent {
             self.neighbours.remove(Side::Up, parent.id(), topic);
             self.tell(parent, &Header::Leave { topic, join: self.joins });
@@ -75,6 +76,7 @@ impl Forest {
         for timer in [Timer::Join(topic), Timer::Ack(topic), Timer::Linger(topic)] {
             self.deadlines.cancel(timer);
         }
+        self.count_window(cx.now, topic);
         self.note_parent(topic, None);
         self.announce_path(cx, topic);
         self.proceed(cx, topic);

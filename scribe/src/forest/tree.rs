@@ -9,6 +9,7 @@ use treecast_overlay::peer::Contact;
 use treecast_overlay::time::Instant;
 
 use super::handover::Inheritance;
+use crate::early::Early;
 use crate::event::SubscriptionId;
 use crate::message::{GapReason, Mark, Position, Start, Term};
 use crate::sessions::Sessions;
@@ -33,13 +34,15 @@ pub(crate) struct Tree {
     pub last_parent: Option<Option<NodeId>>,
     /// It stays until then, even if nobody needs it.
     pub keep_until: Instant,
+    /// Entries that came before their predecessors.
+    pub early: Early,
     /// Entries that the parent does not know yet to have come.
     pub unacknowledged: u64,
     /// The parent was asked to repeat since the last progress.
     pub asked_again: bool,
     /// Subscribers as last told to the parent.
     pub told_subscribers: u64,
-    /// Bytes that the forest counts for this tree's window, and when it last grew.
+    /// Bytes that the forest counts for this tree's window and early entries, and when they last grew.
     pub counted: (usize, Instant),
 }
 
@@ -188,11 +191,17 @@ impl Tree {
             subscriptions: BTreeMap::new(),
             last_parent: None,
             keep_until: now,
+            early: Early::default(),
             unacknowledged: 0,
             asked_again: false,
             told_subscribers: 0,
             counted: (0, now),
         }
+    }
+
+    /// Bytes that the window and the early entries pin.
+    pub(crate) fn bytes(&self) -> usize {
+        self.log.as_ref().map_or(0, |log| log.window.bytes()) + self.early.bytes()
     }
 
     /// The parent, if there is one.
