@@ -1,4 +1,5 @@
 //! Many processes on one machine: order, completeness, and the death of roots and forwarders.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

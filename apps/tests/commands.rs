@@ -1,4 +1,5 @@
 //! Exit codes, errors, and what goes to stdout: the command line's promises.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Commands of one machine find each other without being told.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

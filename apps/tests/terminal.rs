@@ -1,4 +1,5 @@
 //! The chat on a real terminal: two of them in tmux, typed into and read as a person would.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -3,18 +3,29 @@
 //! [`stack::Stack`] is a node of the overlay and a [`forest::Forest`] as one
 //! [`Machine`](treecast_overlay::machine::Machine).
 
+pub mod topic;
+pub mod message;
 pub mod config;
 pub mod event;
-pub mod forest;
-pub mod message;
-mod publisher;
-mod sessions;
-pub mod stack;
-pub mod topic;
+pub mod wire;
 mod window;
 mod early;
-pub mod wire;
+mod sessions;
+mod publisher;
+pub mod forest;
+pub mod stack;
+#[cfg(feature = "tokio")]
+pub mod service;
 
 pub use config::{Config, ConfigError};
-pub use stack::Stack;
+pub use message::{
+    Gap, GapReason, Item, Mark, Message, Position, PublishError, Receipt, Start, SubscribeError,
+};
+#[cfg(feature = "tokio")]
+pub use service::{
+    Builder, Error, IntoSeed, IntoTopic, LookupError, PendingReceipt, Publisher, Scribe, StartError, Stopped,
+    Subscription,
+};
+pub use stack::{PastryStack, Stack};
+pub use topic::{Topic, TopicError, TopicId};
 pub use treecast_overlay as overlay;

@@ -228,6 +228,11 @@ impl Tree {
         }
     }
 
+    /// Whether it looks for a parent.
+    pub(crate) fn is_joining(&self) -> bool {
+        matches!(self.role, Role::Joining { .. })
+    }
+
     /// Whether anybody needs it.
     pub(crate) fn is_needed(&self) -> bool {
         !self.children.is_empty() || !self.subscriptions.is_empty()
@@ -272,6 +277,12 @@ impl Tree {
                 .fold(first, |oldest, mark| if mark.position < oldest.position { mark } else { oldest }),
         )
     }
+}
+
+/// Whether a position may be the word of an honest node: no log has had so many terms, or so many entries. A claim
+/// beyond that would drive the topic's numbers towards their end.
+pub(crate) fn is_plausible(position: Option<Position>) -> bool {
+    position.is_none_or(|position| position.term < 1 << 40 && position.offset < 1 << 50)
 }
 
 /// What two nodes know together: the highest term, and the last position. Of two logs the longer one is kept.

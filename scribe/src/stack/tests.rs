@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use rand::RngExt;
 use treecast_overlay::config::{Config as RingConfig, Role};
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::kbr::Bootstrap;
 use treecast_overlay::machine::{Destination, Refusal};
 use treecast_overlay::peer::{Addr, Seed};
+use treecast_overlay::random::{self, Rng};
 use treecast_overlay::wire::Standing;
 
 use super::*;
@@ -24,6 +26,10 @@ struct World {
     wires: BTreeMap<(Instant, u64), (Peer, Destination, Frame)>,
     count: u64,
     events: Vec<(usize, Event)>,
+    /// Of a hundred frames so many are lost, and all are late by up to so many milliseconds.
+    loss: u32,
+    jitter: u64,
+    rng: Rng,
 }
 
 fn topic() -> Topic {
@@ -37,8 +43,16 @@ fn seconds(seconds: u64) -> Duration {
 impl World {
     fn ring(count: usize) -> World {
         let now = Instant::ZERO;
-        let mut world =
-            World { now, nodes: Vec::new(), wires: BTreeMap::new(), count: 0, events: Vec::new() };
+        let mut world = World {
+            now,
+            nodes: Vec::new(),
+            wires: BTreeMap::new(),
+            count: 0,
+            events: Vec::new(),
+            loss: 0,
+            jitter: 0,
+            rng: random::stream(&[1; 32], "world"),
+        };
         for _ in 0..count {
             world.enter(Role::Ring);
             world.run(seconds(2));
@@ -83,7 +97,10 @@ impl World {
         let from = stack.peer();
         while let Some(Transmit { to, frame }) = stack.poll_transmit() {
             self.count += 1;
-            self.wires.insert((self.now + DELAY, self.count), (from, to, frame));
+            if self.rng.random_range(0..100) >= self.loss {
+                let late = Duration::from_millis(self.rng.random_range(0..=self.jitter));
+                self.wires.insert((self.now + DELAY + late, self.count), (from, to, frame));
+            }
         }
         while let Some(event) = stack.poll_event() {
             self.events.push((slot, event));
@@ -287,6 +304,39 @@ fn newcomers_take_their_topics_over_without_a_gap() {
         assert_eq!(world.texts(subscription), expected);
     }
     assert_eq!((world.receipts().len(), world.failures()), (500, 0));
+}
+
+#[test]
+fn crashes_and_newcomers_under_loss_leave_nothing_twice_and_nothing_unannounced() {
+    for seed in 0..4 {
+        let mut world = World::ring(16);
+        (world.loss, world.jitter, world.rng) = (3, 20, random::stream(&[seed; 32], "torture"));
+        let publisher = 1;
+        let mut live: Vec<_> = (2..14).map(|slot| (slot, world.subscribe(slot))).collect();
+        world.run(seconds(10));
+        let mut published = 0;
+        for round in 0..6 {
+            let (victim, _) = live.remove(world.rng.random_range(0..live.len()));
+            world.nodes[victim] = None;
+            let newcomer = world.enter(Role::Ring);
+            world.publish_many(publisher, &format!("round {round}"), 30);
+            published += 30;
+            world.run(seconds(6));
+            live.push((newcomer, world.subscribe(newcomer)));
+        }
+        world.run(seconds(40));
+        world.publish_many(publisher, "end", 10);
+        world.run(seconds(35));
+        assert_eq!(world.receipts().len() + world.failures(), published + 10, "seed {seed}");
+        for (slot, subscription) in live {
+            let texts = world.texts(subscription);
+            let mut once = texts.clone();
+            once.sort();
+            once.dedup();
+            assert_eq!(once.len(), texts.len(), "seed {seed}: something came twice at {slot}");
+            assert!(texts.ends_with(&numbered("end", 10)), "seed {seed}: {slot} has {:?}", texts.last());
+        }
+    }
 }
 
 #[test]

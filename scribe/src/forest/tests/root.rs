@@ -199,3 +199,45 @@ fn a_mark_of_another_log_yields_a_gap_and_the_earliest() {
     assert_eq!((gaps.len(), gaps[0].reason, gaps[0].after), (1, GapReason::OtherLog, position));
     assert_eq!(world.texts(nodes[5], late), numbered("kept", 5));
 }
+
+#[test]
+fn two_terms_of_one_number_are_followed_by_one_above_both() {
+    let mut world = World::new(8, 30);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[2], Start::Latest);
+    world.run(seconds(2));
+    world.publish_many(nodes[3], "before", 3);
+    world.run(seconds(1));
+    let mark = world.messages(nodes[2], news)[2].mark;
+    let term = crate::message::Term { number: 1, root: NodeId(5) };
+    let heard = Some(wire::Known { birth: mark.birth, term, tail: mark.position });
+    let join = wire::Join { topic: topic(), number: 1 << 40, after: Some(mark), heard, subscribers: 1 };
+    let payload = wire::encode(&Header::Join(join), &[]);
+    let stranger = world.nodes[&nodes[6]].contact;
+    world.with(nodes[0], |forest, cx| forest.handle_deliver(cx, &stranger, &payload));
+    world.run(seconds(3));
+    assert_eq!(world.gaps(nodes[2], news)[0].reason, GapReason::RootLost);
+    let token = world.publish(nodes[7], "above both");
+    world.run(seconds(3));
+    assert_eq!(world.receipt(nodes[7], token).unwrap().position.term, 3);
+}
+
+#[test]
+fn a_made_up_mark_harms_nobody() {
+    let mut world = World::new(8, 31);
+    let nodes = world.by_distance();
+    world.publish_many(nodes[3], "kept", 5);
+    world.run(seconds(2));
+    let birth = world.nodes[&nodes[0]].forest.trees[&topic()].log.as_ref().unwrap().birth;
+    let position = Some(crate::message::Position { term: u64::MAX, offset: u64::MAX });
+    let start = Start::After(Mark { birth, position });
+    let [at_root, far] = [nodes[0], nodes[5]].map(|id| (id, world.subscribe(id, start)));
+    world.run(seconds(3));
+    let token = world.publish(nodes[3], "goes on");
+    world.run(seconds(3));
+    assert_eq!(world.receipt(nodes[3], token).unwrap().position.term, 1, "no term is burnt on it");
+    for (id, subscription) in [at_root, far] {
+        assert_eq!(world.gaps(id, subscription).len(), 1);
+        assert_eq!(world.texts(id, subscription).last().unwrap(), "goes on");
+    }
+}

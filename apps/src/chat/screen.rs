@@ -1,0 +1,284 @@
+//! The chat on a terminal: keys in, frames out. Whatever happens, the terminal is as it was afterwards.
+
+use std::io::{self, Stdout};
+use std::time::Duration;
+
+use crossterm::cursor::Show;
+use crossterm::event::{
+    DisableBracketedPaste, EnableBracketedPaste, Event, EventStream, KeyCode, KeyEvent, KeyEventKind,
+    KeyModifiers,
+};
+use crossterm::execute;
+use crossterm::terminal::{EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode};
+use futures::stream::StreamExt;
+use ratatui::Terminal;
+use ratatui::backend::CrosstermBackend;
+
+use super::command::Typed;
+use super::conversation::MAX_TEXT;
+use super::input::Input;
+use super::render::{Drawn, View, render};
+use super::session::Session;
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+
+/// Longest input: a text with a command in front.
+const MAX_INPUT: usize = MAX_TEXT + 64;
+/// A burst of news is drawn at most so often.
+const DRAW_EVERY: Duration = Duration::from_millis(30);
+
+/// Runs until the user leaves, by command, key or signal.
+pub(super) async fn run(session: Session, interrupt: Interrupt) -> Result<(), Failure> {
+    let terminal = Raw::enter().map_err(|error| Failure::Failed(format!("the terminal: {error}")))?;
+    let mut screen = Screen::new(session, terminal);
+    let done = tokio::select! {
+        done = screen.talk() => done,
+        () = interrupt.wait() => Ok(()),
+    };
+    let Screen { session, terminal, .. } = screen;
+    drop(terminal);
+    session.quit().await;
+    done
+}
+
+/// The terminal in raw mode on its alternate screen, until dropped or until a panic.
+struct Raw {
+    terminal: Terminal<CrosstermBackend<Stdout>>,
+}
+
+impl Raw {
+    fn enter() -> io::Result<Raw> {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            // The report would be lost on the alternate screen.
+            restore();
+            report(panic);
+        }));
+        enable_raw_mode()?;
+        let entered = execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste)
+            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
+        match entered {
+            Ok(terminal) => Ok(Raw { terminal }),
+            Err(error) => {
+                restore();
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for Raw {
+    fn drop(&mut self) {
+        restore();
+    }
+}
+
+/// Harmless if it is done twice. A terminal that is gone needs nothing.
+fn restore() {
+    let _ = execute!(io::stdout(), DisableBracketedPaste, LeaveAlternateScreen, Show);
+    let _ = disable_raw_mode();
+}
+
+struct Screen {
+    session: Session,
+    terminal: Raw,
+    input: Input,
+    scroll: usize,
+    drawn: Drawn,
+}
+
+/// What a key wants that is not editing.
+#[derive(Debug, PartialEq, Eq)]
+enum Wish {
+    None,
+    Submit,
+    Quit,
+}
+
+impl Screen {
+    fn new(session: Session, terminal: Raw) -> Screen {
+        Screen { session, terminal, input: Input::new(MAX_INPUT), scroll: 0, drawn: Drawn::default() }
+    }
+
+    async fn talk(&mut self) -> Result<(), Failure> {
+        let mut keys = EventStream::new();
+        let mut draw_from = tokio::time::Instant::now();
+        let mut stale = true;
+        loop {
+            tokio::select! {
+                biased;
+                key = keys.next() => {
+                    let Some(Ok(event)) = key else { return Ok(()) };
+                    stale = true;
+                    draw_from = tokio::time::Instant::now();
+                    if self.on_event(event).await {
+                        return Ok(());
+                    }
+                }
+                () = tokio::time::sleep_until(draw_from), if stale => {
+                    self.draw().map_err(|error| Failure::Failed(format!("the terminal: {error}")))?;
+                    draw_from = tokio::time::Instant::now() + DRAW_EVERY;
+                    stale = false;
+                }
+                step = self.session.step() => {
+                    step.map_err(|why| Failure::Failed(format!("the node has stopped: {why}")))?;
+                    stale = true;
+                }
+            }
+        }
+    }
+
+    fn draw(&mut self) -> io::Result<()> {
+        let Screen { session, terminal, input, scroll, drawn } = self;
+        let view = View {
+            conversation: &session.conversation,
+            input,
+            ring: session.ring,
+            entering: session.entering(),
+            scroll: *scroll,
+        };
+        terminal.terminal.draw(|frame| *drawn = render(frame, &view))?;
+        *scroll = (*scroll).min(drawn.max_scroll);
+        Ok(())
+    }
+
+    /// `true` if the user wants to leave.
+    async fn on_event(&mut self, event: Event) -> bool {
+        match event {
+            Event::Key(key) if key.kind != KeyEventKind::Release => match self.on_key(key) {
+                Wish::None => false,
+                Wish::Quit => true,
+                Wish::Submit => self.on_submit().await,
+            },
+            Event::Paste(text) => {
+                self.insert(&text);
+                false
+            }
+            Event::Key(_) | Event::Resize(..) | Event::FocusGained | Event::FocusLost | Event::Mouse(_) => {
+                false
+            }
+        }
+    }
+
+    fn on_key(&mut self, key: KeyEvent) -> Wish {
+        let page = self.drawn.page.saturating_sub(1).max(1);
+        match on_key(&mut self.input, key) {
+            Edit::Done => {}
+            Edit::Wish(wish) => return wish,
+            Edit::Refused => self.refuse(),
+            Edit::Scroll(Scroll::Up) => self.scroll = (self.scroll + page).min(self.drawn.max_scroll),
+            Edit::Scroll(Scroll::Down) => self.scroll = self.scroll.saturating_sub(page),
+        }
+        Wish::None
+    }
+
+    async fn on_submit(&mut self) -> bool {
+        // What is said must be seen.
+        self.scroll = 0;
+        let line = self.input.submit();
+        let typed = Typed::parse(&line);
+        let says = matches!(typed, Typed::Say(_) | Typed::Me(_));
+        if says && (self.session.entering().is_some() || !self.session.conversation.has_room()) {
+            self.input.restore(line);
+            let why = "not sent: the room is not entered yet, or your last messages are still on their way";
+            self.session.conversation.warn(self.session.now(), why.to_string());
+            return false;
+        }
+        self.session.on_typed(typed).await
+    }
+
+    fn insert(&mut self, text: &str) {
+        if !self.input.insert(text) {
+            self.refuse();
+        }
+    }
+
+    fn refuse(&mut self) {
+        let text = format!("there is no room for that: a message has at most {MAX_TEXT} bytes");
+        self.session.conversation.warn(self.session.now(), text);
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Edit {
+    Done,
+    Refused,
+    Scroll(Scroll),
+    Wish(Wish),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Scroll {
+    Up,
+    Down,
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "all other keys do nothing")]
+fn on_key(input: &mut Input, key: KeyEvent) -> Edit {
+    let control = key.modifiers.contains(KeyModifiers::CONTROL);
+    let alt = key.modifiers.contains(KeyModifiers::ALT);
+    match key.code {
+        KeyCode::Char('c') if control => return Edit::Wish(Wish::Quit),
+        KeyCode::Char('d') if control && input.text().is_empty() => return Edit::Wish(Wish::Quit),
+        KeyCode::Enter => return Edit::Wish(Wish::Submit),
+        KeyCode::PageUp => return Edit::Scroll(Scroll::Up),
+        KeyCode::PageDown => return Edit::Scroll(Scroll::Down),
+        KeyCode::Char('u') if control => input.delete_to_start(),
+        KeyCode::Char('w') if control => input.delete_word(),
+        KeyCode::Char('a') if control => input.home(),
+        KeyCode::Char('e') if control => input.end(),
+        KeyCode::Char('d') if control => input.delete(),
+        KeyCode::Char('h') if control => input.backspace(),
+        KeyCode::Left => input.left(),
+        KeyCode::Right => input.right(),
+        KeyCode::Home => input.home(),
+        KeyCode::End => input.end(),
+        KeyCode::Backspace => input.backspace(),
+        KeyCode::Delete => input.delete(),
+        KeyCode::Up => input.older(),
+        KeyCode::Down => input.newer(),
+        // Some layouts type characters with both.
+        KeyCode::Char(c) if control == alt && !input.insert(c.encode_utf8(&mut [0; 4])) => {
+            return Edit::Refused;
+        }
+        _ => {}
+    }
+    Edit::Done
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn press(input: &mut Input, code: KeyCode, modifiers: KeyModifiers) -> Edit {
+        on_key(input, KeyEvent::new(code, modifiers))
+    }
+
+    #[test]
+    fn keys_edit_the_line_and_the_rest_does_nothing() {
+        let mut input = Input::new(8);
+        for c in "ab日".chars() {
+            assert_eq!(press(&mut input, KeyCode::Char(c), KeyModifiers::NONE), Edit::Done);
+        }
+        press(&mut input, KeyCode::Left, KeyModifiers::NONE);
+        press(&mut input, KeyCode::Char('X'), KeyModifiers::SHIFT);
+        press(&mut input, KeyCode::Char('z'), KeyModifiers::CONTROL);
+        press(&mut input, KeyCode::F(5), KeyModifiers::NONE);
+        assert_eq!(input.text(), "abX日");
+        assert_eq!(press(&mut input, KeyCode::Char('語'), KeyModifiers::NONE), Edit::Refused);
+        press(&mut input, KeyCode::Char('w'), KeyModifiers::CONTROL);
+        assert_eq!(input.text(), "日");
+    }
+
+    #[test]
+    fn ctrl_d_ends_the_chat_on_an_empty_line_only() {
+        let mut input = Input::new(8);
+        let quit = Edit::Wish(Wish::Quit);
+        assert_eq!(press(&mut input, KeyCode::Char('d'), KeyModifiers::CONTROL), quit);
+        press(&mut input, KeyCode::Char('x'), KeyModifiers::NONE);
+        press(&mut input, KeyCode::Home, KeyModifiers::NONE);
+        assert_eq!(press(&mut input, KeyCode::Char('d'), KeyModifiers::CONTROL), Edit::Done);
+        assert_eq!(input.text(), "");
+        assert_eq!(press(&mut input, KeyCode::Char('c'), KeyModifiers::CONTROL), quit);
+    }
+}

@@ -1,0 +1,207 @@
+//! The command line: what may be said, and what it means.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use treecast_scribe::overlay::id::Key;
+use treecast_scribe::overlay::peer::Seed;
+use treecast_scribe::overlay::wire::MAX_NETWORK_NAME;
+use treecast_scribe::topic::Topic;
+
+use crate::chat;
+
+/// Chat, publish and subscribe without a server.
+///
+/// Every process is a peer. Processes of one machine find each other; to meet others, say --join with the address or
+/// ticket of one of them (`treecast node` prints both).
+#[derive(Debug, Parser)]
+#[command(name = "treecast", version, max_term_width = 100)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What every command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct NodeOptions {
+    /// A node to join: HOST:PORT, or its ticket ID@HOST:PORT. May be repeated: one that answers is enough
+    #[arg(long, value_name = "ADDR|TICKET", global = true, value_parser = parse_seed)]
+    pub(crate) join: Vec<Seed>,
+    /// Where to listen [default: 127.0.0.1, the first free port of 4848-4863, else any]
+    #[arg(long, value_name = "ADDR", global = true)]
+    pub(crate) listen: Option<SocketAddr>,
+    /// The network to be in: nodes of different networks do not talk to each other
+    #[arg(long, value_name = "NAME", global = true, default_value = "main", value_parser = parse_network)]
+    pub(crate) network: String,
+    /// Where identity and known peers are kept [default: the user's data directory]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Keep nothing on disk: a new identity for this run
+    #[arg(long, global = true, conflicts_with = "data_dir")]
+    pub(crate) ephemeral: bool,
+    /// Write one JSON object per line to stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// Say more on stderr; -vv says everything
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Talk to people
+    Chat(ChatOptions),
+    /// Run a node that stays: others can join through it
+    Node,
+    /// Publish messages on a topic and wait for their receipts
+    #[command(name = "pub")]
+    Publish(PublishOptions),
+    /// Print what is published on topics, a line per message
+    #[command(name = "sub")]
+    Subscribe(SubscribeOptions),
+    /// Show the way through the ring to a key or topic, hop by hop
+    Trace(TraceOptions),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ChatOptions {
+    /// The room to enter
+    #[arg(default_value = "lobby", value_parser = parse_room)]
+    pub(crate) room: String,
+    /// Your name, at most 32 cells wide [default: your user name and a piece of the node's id]
+    #[arg(long, value_name = "NAME", value_parser = parse_nick)]
+    pub(crate) nick: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PublishOptions {
+    /// Where to publish, such as rust/news
+    #[arg(value_parser = parse_topic)]
+    pub(crate) topic: Topic,
+    /// A message; may be repeated
+    #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, required_unless_present = "lines")]
+    pub(crate) message: Vec<String>,
+    /// Publish each line of stdin, as it comes
+    #[arg(short, long)]
+    pub(crate) lines: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SubscribeOptions {
+    /// What to listen to
+    #[arg(value_name = "TOPIC", required = true, value_parser = parse_topic)]
+    pub(crate) topics: Vec<Topic>,
+    /// End after so many messages
+    #[arg(short = 'C', long, value_name = "COUNT")]
+    pub(crate) count: Option<u64>,
+    /// End after so much time; with -C it is an error (exit 3) if the count was not reached
+    #[arg(short = 'W', long, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub(crate) wait: Option<Duration>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TraceOptions {
+    /// A key: 32 hexadecimal digits
+    #[arg(value_name = "KEY", required_unless_present = "topic", conflicts_with = "topic")]
+    pub(crate) key: Option<Key>,
+    /// The key of this topic
+    #[arg(long, value_name = "NAME", value_parser = parse_topic)]
+    pub(crate) topic: Option<Topic>,
+}
+
+fn parse_seed(text: &str) -> Result<Seed, String> {
+    text.parse().map_err(|error| format!("{error}"))
+}
+
+fn parse_topic(text: &str) -> Result<Topic, String> {
+    Topic::new(text).map_err(|error| error.to_string())
+}
+
+fn parse_room(text: &str) -> Result<String, String> {
+    let room = text.trim_start_matches('#');
+    chat::check_room(room)?;
+    Ok(room.to_string())
+}
+
+fn parse_nick(text: &str) -> Result<String, String> {
+    chat::check_nick(text)?;
+    Ok(text.to_string())
+}
+
+fn parse_network(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("a network's name is not empty".to_string()),
+        1..=MAX_NETWORK_NAME => Ok(text.to_string()),
+        len => Err(format!("a network's name has at most {MAX_NETWORK_NAME} bytes, this one has {len}")),
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::error::ErrorKind;
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Options, clap::Error> {
+        Options::try_parse_from(std::iter::once("treecast").chain(line.split_whitespace()))
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Options::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_the_node_stand_before_or_behind_the_command() {
+        let before = parse("--network lab --join 127.0.0.1:9 --json sub a b -C 3 -W 1.5").unwrap();
+        let behind = parse("sub a b -C 3 -W 1.5 --network lab --join 127.0.0.1:9 --json").unwrap();
+        for options in [before, behind] {
+            assert_eq!((options.node.network.as_str(), options.node.join.len()), ("lab", 1));
+            assert!(options.node.json);
+            let Command::Subscribe(sub) = options.command else { panic!("not sub") };
+            assert_eq!((sub.topics.len(), sub.count), (2, Some(3)));
+            assert_eq!(sub.wait, Some(Duration::from_millis(1500)));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_a_usage_error_that_names_the_culprit() {
+        for (line, culprit) in [
+            ("node --join nowhere", "nowhere"),
+            ("node --listen 4848", "4848"),
+            ("node --network", "--network"),
+            ("node --ephemeral --data-dir x", "--data-dir"),
+            ("pub demo", "--message"),
+            ("pub a//b -m x", "a//b"),
+            ("sub", "TOPIC"),
+            ("sub a -W -1", "-1"),
+            ("chat --nick a\u{7}b", "--nick"),
+            ("chat a//b", "a//b"),
+            ("trace 3f", "3f"),
+            ("trace", "KEY"),
+            ("trace 00000000000000000000000000000000 --topic a", "--topic"),
+        ] {
+            let error = parse(line).unwrap_err();
+            assert_eq!(error.exit_code(), 2, "{line}");
+            assert!(error.to_string().contains(culprit), "{line}: {error}");
+        }
+    }
+
+    #[test]
+    fn messages_may_begin_with_a_dash_and_help_is_no_error() {
+        let options = Options::try_parse_from(["treecast", "pub", "demo", "-m", "- x", "-m", "-l"]).unwrap();
+        let Command::Publish(publish) = options.command else { panic!("not pub") };
+        assert_eq!((publish.message, publish.lines), (vec!["- x".to_string(), "-l".to_string()], false));
+        assert_eq!(parse("chat --help").unwrap_err().kind(), ErrorKind::DisplayHelp);
+    }
+}

@@ -1,0 +1,244 @@
+//! `treecast sub`: a line per message, in the order of the topic's log.
+
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use futures::future::FutureExt;
+use futures::stream::{BoxStream, SelectAll, StreamExt};
+use serde_json::{Map, Value, json};
+use treecast_scribe::Scribe;
+use treecast_scribe::message::{Gap, GapReason, Item, Message, Position};
+use treecast_scribe::topic::Topic;
+
+use crate::connect::{Kind, connect};
+use crate::failure::Failure;
+use crate::interrupt::Interrupt;
+use crate::options::{NodeOptions, SubscribeOptions};
+use crate::output::{Output, say};
+
+pub(crate) async fn run(
+    options: &NodeOptions,
+    subscribe: SubscribeOptions,
+    interrupt: Interrupt,
+) -> Result<(), Failure> {
+    let limit = deadline(subscribe.wait);
+    tokio::pin!(limit);
+    let node = tokio::select! {
+        node = connect(options, Kind::Edge, &interrupt) => node?,
+        () = &mut limit => return timed_out(&subscribe, 0),
+    };
+    let mut printer = Printer::new(&subscribe, options.json);
+    let done = tokio::select! {
+        done = print_all(&node, &subscribe, &mut printer) => done,
+        () = &mut limit => timed_out(&subscribe, printer.messages),
+        () = interrupt.wait() => interrupted(&subscribe, printer.messages),
+    };
+    node.shutdown().await;
+    done
+}
+
+async fn deadline(wait: Option<Duration>) {
+    match wait {
+        Some(wait) => tokio::time::sleep(wait).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn timed_out(subscribe: &SubscribeOptions, came: u64) -> Result<(), Failure> {
+    match subscribe.count {
+        Some(count) => Err(Failure::TimedOut(format!("timed out: {came} of {count} messages came"))),
+        None => Ok(()),
+    }
+}
+
+fn interrupted(subscribe: &SubscribeOptions, came: u64) -> Result<(), Failure> {
+    match subscribe.count {
+        Some(count) => Err(Failure::Failed(format!("interrupted: {came} of {count} messages came"))),
+        None => Ok(()),
+    }
+}
+
+async fn print_all(
+    node: &Scribe,
+    subscribe: &SubscribeOptions,
+    printer: &mut Printer,
+) -> Result<(), Failure> {
+    let mut items = SelectAll::new();
+    for topic in &subscribe.topics {
+        items.push(follow(node, topic, printer).await?);
+        // Somebody who closes stdout wants nothing more: that is no failure.
+        if printer.output.flush().await.is_err() {
+            return Ok(());
+        }
+    }
+    loop {
+        if printer.is_done() {
+            let _ = printer.output.flush().await;
+            return Ok(());
+        }
+        // Whole bursts are written at once, single messages at once, too.
+        let ready = if printer.output.is_full() { None } else { items.next().now_or_never() };
+        let next = match ready {
+            Some(next) => next,
+            None if printer.output.flush().await.is_err() => return Ok(()),
+            None => items.next().await,
+        };
+        match next {
+            Some((topic, item)) => printer.item(&topic, &item),
+            None => return Err(Failure::Failed(format!("the node has stopped: {}", node.stopped().await))),
+        }
+    }
+}
+
+/// Subscribes, and says so. The stream ends all when the node stops.
+async fn follow(
+    node: &Scribe,
+    topic: &Topic,
+    printer: &mut Printer,
+) -> Result<BoxStream<'static, (Topic, Item)>, Failure> {
+    let subscription = node
+        .subscribe(topic)
+        .await
+        .map_err(|error| Failure::Failed(format!("could not subscribe to {topic}: {error}")))?;
+    printer.subscribed(topic);
+    let topic = topic.clone();
+    Ok(subscription.map(move |item| (topic.clone(), item)).boxed())
+}
+
+struct Printer {
+    json: bool,
+    /// More than one topic: each line names its own.
+    named: bool,
+    count: Option<u64>,
+    messages: u64,
+    output: Output,
+}
+
+impl Printer {
+    fn new(subscribe: &SubscribeOptions, json: bool) -> Printer {
+        let named = subscribe.topics.len() > 1;
+        Printer { json, named, count: subscribe.count, messages: 0, output: Output::new() }
+    }
+
+    fn is_done(&self) -> bool {
+        self.count.is_some_and(|count| self.messages >= count)
+    }
+
+    fn subscribed(&mut self, topic: &Topic) {
+        if self.json {
+            self.output.json(&json!({"event": "subscribed", "topic": topic.name()}));
+        } else {
+            say(format_args!("subscribed to {topic}"));
+        }
+    }
+
+    fn item(&mut self, topic: &Topic, item: &Item) {
+        match item {
+            Item::Message(message) => {
+                self.messages += 1;
+                if self.json {
+                    self.output.json(&message_line(topic, message));
+                } else if self.named {
+                    self.output.bytes(&[topic.name().as_bytes(), b": ", &message.payload].concat());
+                } else {
+                    self.output.bytes(&message.payload);
+                }
+            }
+            Item::Gap(gap) if self.json => self.output.json(&gap_line(topic, gap)),
+            Item::Gap(gap) => say(format_args!("treecast: {topic}: {}", gap_text(gap))),
+            Item::ParentChanged(parent) => tracing::debug!(%topic, ?parent, "parent changed"),
+        }
+    }
+}
+
+fn message_line(topic: &Topic, message: &Message) -> Value {
+    let mut line = Map::new();
+    line.insert("topic".into(), topic.name().into());
+    line.insert("publisher".into(), message.id.publisher.to_string().into());
+    line.insert("session".into(), format!("{:016x}", message.id.session).into());
+    line.insert("seq".into(), message.id.sequence.into());
+    line.insert("term".into(), message.position.term.into());
+    line.insert("offset".into(), message.position.offset.into());
+    line.insert("mark".into(), message.mark.to_string().into());
+    match std::str::from_utf8(&message.payload) {
+        Ok(text) => line.insert("payload".into(), text.into()),
+        Err(_) => line.insert("payload_base64".into(), BASE64.encode(&message.payload).into()),
+    };
+    Value::Object(line)
+}
+
+fn gap_line(topic: &Topic, gap: &Gap) -> Value {
+    let position = |position: Option<Position>| {
+        position.map(|Position { term, offset }| json!({"term": term, "offset": offset}))
+    };
+    let reason = match gap.reason {
+        GapReason::OutOfWindow => "out_of_window",
+        GapReason::RootLost => "root_lost",
+        GapReason::OtherLog => "other_log",
+    };
+    json!({
+        "event": "gap",
+        "topic": topic.name(),
+        "after": position(gap.after),
+        "until": position(gap.until),
+        "reason": reason,
+    })
+}
+
+fn gap_text(gap: &Gap) -> String {
+    let why = match gap.reason {
+        GapReason::OutOfWindow => "this subscriber was cut off or too slow",
+        GapReason::RootLost => "the topic's root was lost, and with it what only it had; maybe nothing",
+        GapReason::OtherLog => "the topic's log was opened anew",
+    };
+    let bound = |position: Option<Position>, unknown: &str| {
+        position.map_or_else(|| unknown.to_string(), |position| position.to_string())
+    };
+    let (after, until) = (bound(gap.after, "the beginning"), bound(gap.until, "an unknown position"));
+    format!("gap after {after} until {until}: {why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use treecast_scribe::message::{Mark, MessageId};
+    use treecast_scribe::overlay::id::NodeId;
+
+    use super::*;
+
+    fn message(payload: &'static [u8]) -> Message {
+        let position = Position { term: 2, offset: 41 };
+        Message {
+            id: MessageId { publisher: NodeId(1), session: 0xab, sequence: 7 },
+            position,
+            mark: Mark { birth: 0xcd, position: Some(position) },
+            payload: Bytes::from_static(payload),
+        }
+    }
+
+    fn object(json: &str) -> Value {
+        serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn a_message_line_has_all_its_fields() {
+        let topic = Topic::new("demo").unwrap();
+        let expected = object(
+            r#"{"topic":"demo","publisher":"00000000000000000000000000000001","session":"00000000000000ab","seq":7,
+                "term":2,"offset":41,"mark":"1.00000000000000cd.2.41","payload":"hi \"you\"\n"}"#,
+        );
+        assert_eq!(message_line(&topic, &message(b"hi \"you\"\n")), expected);
+        let binary = message_line(&topic, &message(&[0xff, 0]));
+        assert_eq!((binary.get("payload"), &binary["payload_base64"]), (None, &"/wA=".into()));
+    }
+
+    #[test]
+    fn a_gap_line_gives_its_bounds_as_far_as_they_are_known() {
+        let gap =
+            Gap { after: Some(Position { term: 1, offset: 4 }), until: None, reason: GapReason::RootLost };
+        let line = gap_line(&Topic::new("demo").unwrap(), &gap);
+        let expected = r#"{"event":"gap","topic":"demo","after":{"term":1,"offset":4},"until":null,"reason":"root_lost"}"#;
+        assert_eq!(line, object(expected));
+        assert!(gap_text(&gap).starts_with("gap after 1:4 until an unknown position: "));
+    }
+}
