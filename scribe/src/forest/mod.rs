@@ -83,14 +83,14 @@ pub enum Request {
     Route {
         /// The key.
         key: Key,
-        /// An encoded [`Header`](crate::wire::Header) and its payload.
+        /// An encoded [`Header`] and its payload.
         payload: Bytes,
     },
     /// Send to one node.
     Send {
         /// The node.
         to: Contact,
-        /// An encoded [`Header`](crate::wire::Header) and its payload.
+        /// An encoded [`Header`] and its payload.
         payload: Bytes,
     },
 }

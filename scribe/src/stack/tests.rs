@@ -354,6 +354,9 @@ fn edges_take_part_like_everybody_else() {
     assert_eq!(world.texts(near), expected);
     assert_eq!(world.texts(far), expected);
     assert_eq!(world.receipts().len(), 20);
+    let status = world.nodes[edge].as_ref().unwrap().status();
+    assert_eq!(status.standing, Standing::Edge);
+    assert!(status.peers.len() >= 2, "its access nodes, and others to try");
 }
 
 #[test]

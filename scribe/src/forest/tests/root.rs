@@ -241,3 +241,28 @@ fn a_made_up_mark_harms_nobody() {
         assert_eq!(world.texts(id, subscription).last().unwrap(), "goes on");
     }
 }
+
+#[test]
+fn a_large_log_is_handed_over_in_parts_over_a_bad_network() {
+    let mut world = World::new(12, 32);
+    let nodes = world.by_distance();
+    let subscriptions: Vec<_> =
+        nodes[0..4].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
+    world.run(seconds(2));
+    let large = "x".repeat(2000);
+    world.publish_many(nodes[9], &large, 300);
+    world.run(seconds(2));
+    (world.loss, world.twice, world.jitter) = (10, 10, millis(30));
+    world.sent.clear();
+    let newcomer = NodeId(topic().key().0 ^ 1);
+    world.enter(newcomer);
+    world.run(seconds(5));
+    assert!(world.sent["handover"] >= 19, "{:?}", world.sent);
+    world.publish_many(nodes[9], "after", 20);
+    world.run(seconds(30));
+    for (id, subscription) in subscriptions {
+        world.expect_all(id, subscription, &[numbered(&large, 300), numbered("after", 20)].concat());
+    }
+    let held = world.nodes[&newcomer].forest.trees[&topic()].log.as_ref().unwrap().window.entries().count();
+    assert_eq!(held, 321, "the window came with the log");
+}
