@@ -1,5 +1,10 @@
 //! Real `treecast` processes on 127.0.0.1: started, listened to, and ended with the test.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test file uses a part of this; a test fails by panicking")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test file uses a part of this; a test fails by panicking"
+)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
