@@ -348,7 +348,11 @@ impl Node {
         match admission {
             Admission::Granted => {
                 let is_neighbour = entering.neighbours().iter().any(|peer| peer.id == from.id);
-                if entering.admitted.insert(from.id, now).is_none() || is_neighbour {
+                let first = entering.admitted.insert(from.id, now).is_none();
+                if first {
+                    entering.answered.remove(&from.id);
+                }
+                if first || is_neighbour {
                     entering.attempts = 0;
                     self.leave_wrong_slots();
                     self.enter_step(now);
@@ -376,12 +380,15 @@ impl Node {
         }
     }
 
-    /// A member of the view has answered: it lives, and may know nearer ones.
-    pub(super) fn on_entering_ack(&mut self, now: Instant, from: Peer, ack: &ProbeAck) {
+    /// A member of the view has answered what it was asked at `asked`: it lives, and may know nearer ones.
+    pub(super) fn on_entering_ack(&mut self, now: Instant, from: Peer, ack: &ProbeAck, asked: Instant) {
         let Phase::Entering(entering) = &mut self.phase else { return };
+        // A neighbour's word on who stands around it counts once its slot keeps others out.
+        let admitted = entering.admitted.get(&from.id).copied().unwrap_or_default();
+        let current = ack.leaf_set.is_some() && asked >= admitted;
         if ack.standing != Standing::Ready {
             entering.view.remove(from.id);
-        } else if entering.view.contains(from.id) {
+        } else if entering.view.contains(from.id) && current {
             entering.view.insert(from);
             entering.answered.insert(from.id);
         }

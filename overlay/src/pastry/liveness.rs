@@ -188,8 +188,8 @@ impl Node {
         if vitals.heard > outstanding.sent {
             // It spoke since: it lives, only the answer was lost. A lease must be granted in words, though.
             self.forgive(id);
-            if lease {
-                self.probe(now, peer, true);
+            if lease || self.leases.is_waking(id) {
+                self.probe(now, peer, lease);
             }
         } else if outstanding.attempts < self.config.probe_attempts {
             self.send_probe(now, peer, outstanding.attempts + 1, lease);
@@ -246,7 +246,9 @@ impl Node {
             Standing::Ready => {}
             Standing::Starting | Standing::Joining | Standing::Edge => self.on_not_on_ring(now, from.id),
         }
-        self.on_entering_ack(now, from, &ack);
+        if let Some(asked) = answered {
+            self.on_entering_ack(now, from, &ack, asked.sent);
+        }
         if self.is_ready() && !self.is_edge() {
             self.consider_all(now, ack.leaf_set.unwrap_or_default());
         }
