@@ -127,8 +127,8 @@ impl Node {
     }
 
     fn ask_group(&mut self, now: Instant, group: Group, since: Instant) {
-        let seeds = match group {
-            Group::Join => self.bootstrap.join.clone(),
+        let seeds: Vec<Seed> = match group {
+            Group::Join => self.bootstrap.join.iter().copied().chain(self.former.take_turns()).collect(),
             Group::Local => self.bootstrap.local.clone(),
             Group::Remembered => self.bootstrap.remembered.clone(),
         };
@@ -204,10 +204,7 @@ impl Node {
                 self.seek(now, through, attempts + 1);
             }
             Phase::Entering(entering) if entering.attempts < STEP_ATTEMPTS => self.enter_on(now),
-            Phase::Seeking { .. } | Phase::Entering(_) => {
-                self.withdraw();
-                self.ask_for_a_ring(now);
-            }
+            Phase::Seeking { .. } | Phase::Entering(_) => self.start_over(now),
             Phase::Idle | Phase::Ready | Phase::Stopped => {}
         }
     }
@@ -215,7 +212,8 @@ impl Node {
     /// A group of seeds had its chance: the same again, the next group, or alone.
     fn ask_on(&mut self, now: Instant, asking: Asking) {
         let waited = now - asking.since;
-        if asking.wait_for_starting && waited < STARTING_LIMIT {
+        // A node that the user named will come up, or the start times out; others are not waited for that long.
+        if asking.wait_for_starting && (asking.group == Group::Join || waited < STARTING_LIMIT) {
             return self.ask_group(now, asking.group, asking.since);
         }
         match asking.group {
@@ -306,9 +304,14 @@ impl Node {
         let Phase::Entering(entering) = &mut self.phase else { return };
         entering.attempts += 1;
         if entering.view.is_empty() {
-            // Everybody who was named is dead: start over.
-            self.withdraw();
-            return self.ask_for_a_ring(now);
+            // Everybody who was named is dead.
+            return self.start_over(now);
+        }
+        if entering.attempts > 1 {
+            // No answer: is the neighbour still there? If not, its verdict takes it out of the view.
+            for neighbour in entering.neighbours() {
+                self.probe(now, neighbour, false);
+            }
         }
         self.enter_step(now);
         let patience = self.jittered(STEP_PATIENCE);
@@ -353,7 +356,7 @@ impl Node {
                     entering.answered.remove(&from.id);
                 }
                 if first || is_neighbour {
-                    entering.attempts = 0;
+                    entering.attempts = if first { 0 } else { entering.attempts };
                     self.leave_wrong_slots();
                     self.enter_step(now);
                 }
@@ -432,6 +435,15 @@ impl Node {
         }
     }
 
+    /// Back to asking: the seeds, and whoever was met on the ring.
+    fn start_over(&mut self, now: Instant) {
+        if let Phase::Entering(entering) = &self.phase {
+            entering.view.iter().for_each(|&peer| self.former.note(peer));
+        }
+        self.withdraw();
+        self.ask_for_a_ring(now);
+    }
+
     /// Gives all slots back.
     fn withdraw(&mut self) {
         let Phase::Entering(entering) = &self.phase else { return };
@@ -507,7 +519,7 @@ impl Node {
         self.stop(Event::StartFailed(error));
     }
 
-    /// Alone in its ring, a node keeps asking.
+    /// Alone in its ring, a node keeps asking: its seeds, and those that once stood around it.
     pub(super) fn on_ask_again(&mut self, now: Instant) {
         let wait = self.jittered(self.config.ask_again);
         self.deadlines.set(Timer::AskAgain, now + wait);
@@ -515,7 +527,8 @@ impl Node {
             return;
         }
         let Bootstrap { join, local, remembered } = &self.bootstrap;
-        let seeds: Vec<Seed> = join.iter().chain(local).chain(remembered).copied().collect();
+        let mut seeds: Vec<Seed> = join.iter().chain(local).chain(remembered).copied().collect();
+        seeds.extend(self.former.take_turns());
         for seed in seeds {
             if seed.addr != self.me.addr && seed.addr != Addr::Unreachable && seed.id != Some(self.me.id) {
                 self.ask(seed);
