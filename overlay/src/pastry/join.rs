@@ -370,10 +370,19 @@ impl Node {
                 self.deadlines.set(Timer::Join, now + Duration::from_millis(wait));
             }
             Admission::NotNeighbour { members } => {
+                let before = entering.neighbours();
                 entering.give_back(from.id);
+                // A verdict of this node's own may have been wrong, or about to become right there too: the nearer ones
+                // are asked for themselves.
+                members.iter().for_each(|peer| self.liveness.exhume(*peer));
                 self.learn(now, members);
                 self.leave_wrong_slots();
-                self.enter_step(now);
+                let Phase::Entering(entering) = &self.phase else { return };
+                if entering.neighbours() != before {
+                    return self.enter_step(now);
+                }
+                let wait = self.rng.random_range(50..300);
+                self.deadlines.set(Timer::Join, now + Duration::from_millis(wait));
             }
             Admission::NotReady => {
                 entering.view.remove(from.id);

@@ -116,8 +116,9 @@ impl Liveness {
         self.buried.push_back((peer.id, peer.incarnation, until));
     }
 
-    /// The node itself spoke, in this incarnation or a later one: it is not dead.
-    fn exhume(&mut self, peer: Peer) {
+    /// The node itself spoke, in this incarnation or a later one: it is not dead. Or somebody near it says so, and it
+    /// deserves another look.
+    pub(super) fn exhume(&mut self, peer: Peer) {
         self.buried.retain(|&(id, incarnation, _)| id != peer.id || incarnation > peer.incarnation);
     }
 }
