@@ -86,13 +86,21 @@ pub(super) struct Entering {
     answered: BTreeSet<NodeId>,
     /// Neighbours whose slot this node has, and since when. The right one's is held only together with the left
     /// one's: who has that is alone in the gap, so nobody waits in a circle.
-    admitted: BTreeMap<NodeId, Instant>,
+    admitted: BTreeMap<NodeId, Slot>,
     /// Neighbours that have given up this node's part, and when they were asked.
     committed: BTreeMap<NodeId, Instant>,
     /// Number of a commit → whom it asks, and when it was sent.
     commits: BTreeMap<u64, (NodeId, Instant)>,
     attempts: u8,
     through: Peer,
+}
+
+/// A slot that this node has at a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Slot {
+    /// Others are kept out since then.
+    since: Instant,
+    renewed: Instant,
 }
 
 impl Entering {
@@ -323,16 +331,18 @@ impl Node {
         let neighbours = entering.neighbours();
         // A slot ends by itself: it is asked for again when half of its time is over.
         let half = self.config.join_slot / 2;
-        let has = |peer: &Peer| entering.admitted.get(&peer.id).is_some_and(|&since| now - since < half);
+        let has = |peer: &Peer| entering.admitted.get(&peer.id).is_some_and(|slot| now - slot.renewed < half);
         // Left slot first, always.
-        if let Some(&next) = neighbours.iter().find(|peer| !has(peer)) {
+        let next = neighbours.iter().find(|peer| !has(peer)).copied();
+        // Who waits for a slot finds out meanwhile who lives: who has it keeps others waiting.
+        let unanswered = entering.unanswered();
+        for &peer in &unanswered {
+            self.probe(now, peer, false);
+        }
+        if let Some(next) = next {
             return self.transmit(next, Header::Admit);
         }
-        let unanswered = entering.unanswered();
         if !unanswered.is_empty() {
-            for peer in unanswered {
-                self.probe(now, peer, false);
-            }
             return;
         }
         for neighbour in neighbours {
@@ -351,7 +361,8 @@ impl Node {
         match admission {
             Admission::Granted => {
                 let is_neighbour = entering.neighbours().iter().any(|peer| peer.id == from.id);
-                let first = entering.admitted.insert(from.id, now).is_none();
+                let first = !entering.admitted.contains_key(&from.id);
+                entering.admitted.entry(from.id).or_insert(Slot { since: now, renewed: now }).renewed = now;
                 if first {
                     entering.answered.remove(&from.id);
                 }
@@ -396,8 +407,8 @@ impl Node {
     pub(super) fn on_entering_ack(&mut self, now: Instant, from: Peer, ack: &ProbeAck, asked: Instant) {
         let Phase::Entering(entering) = &mut self.phase else { return };
         // A neighbour's word on who stands around it counts once its slot keeps others out.
-        let admitted = entering.admitted.get(&from.id).copied().unwrap_or_default();
-        let current = ack.leaf_set.is_some() && asked >= admitted;
+        let slot = entering.admitted.get(&from.id);
+        let current = ack.leaf_set.is_some() && slot.is_none_or(|slot| asked >= slot.since);
         if ack.standing != Standing::Ready {
             entering.view.remove(from.id);
         } else if entering.view.contains(from.id) && current {
