@@ -96,6 +96,7 @@ fn torture(case: Case) -> Rings {
         rings.run(plan.join_within / plan.nodes as u32);
     }
     rings.run(SECOND * 5);
+    rings.run_until_whole(SECOND * 40).unwrap_or_else(|late| panic!("joins under loss: {late}"));
     let mut dice = rings.world.stream("torture");
     let crashed = rings.some_ready((plan.nodes as f64 * plan.crash_share).ceil() as usize);
     for &slot in &crashed {

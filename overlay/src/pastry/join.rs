@@ -345,6 +345,14 @@ impl Node {
         if !unanswered.is_empty() {
             return;
         }
+        // A part that was given up long ago comes with a lease that is over, or nearly.
+        let lease = self.config.lease;
+        if let Phase::Entering(entering) = &mut self.phase {
+            entering.committed.retain(|_, asked| now - *asked < lease / 2);
+        }
+        if self.has_both_parts() {
+            return self.take_place(now);
+        }
         for neighbour in neighbours {
             let Phase::Entering(entering) = &self.phase else { return };
             if !entering.committed.contains_key(&neighbour.id) {
@@ -481,10 +489,16 @@ impl Node {
             return;
         }
         entering.committed.insert(neighbour, sent);
-        let both = entering.neighbours().iter().all(|peer| entering.committed.contains_key(&peer.id));
-        if both && entering.unanswered().is_empty() {
+        if self.has_both_parts() {
             self.take_place(now);
         }
+    }
+
+    /// Both neighbours have given up this node's part, and its whole leaf set has answered.
+    fn has_both_parts(&self) -> bool {
+        let Phase::Entering(entering) = &self.phase else { return false };
+        entering.neighbours().iter().all(|peer| entering.committed.contains_key(&peer.id))
+            && entering.unanswered().is_empty()
     }
 
     /// Step 4.
