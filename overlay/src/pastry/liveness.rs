@@ -116,8 +116,9 @@ impl Liveness {
         self.buried.push_back((peer.id, peer.incarnation, until));
     }
 
-    /// The node itself spoke, in this incarnation or a later one: it is not dead.
-    fn exhume(&mut self, peer: Peer) {
+    /// The node itself spoke, in this incarnation or a later one: it is not dead. Or somebody near it says so, and it
+    /// deserves another look.
+    pub(super) fn exhume(&mut self, peer: Peer) {
         self.buried.retain(|&(id, incarnation, _)| id != peer.id || incarnation > peer.incarnation);
     }
 }
@@ -188,8 +189,8 @@ impl Node {
         if vitals.heard > outstanding.sent {
             // It spoke since: it lives, only the answer was lost. A lease must be granted in words, though.
             self.forgive(id);
-            if lease {
-                self.probe(now, peer, true);
+            if lease || self.leases.is_waking(id) {
+                self.probe(now, peer, lease);
             }
         } else if outstanding.attempts < self.config.probe_attempts {
             self.send_probe(now, peer, outstanding.attempts + 1, lease);
@@ -246,7 +247,9 @@ impl Node {
             Standing::Ready => {}
             Standing::Starting | Standing::Joining | Standing::Edge => self.on_not_on_ring(now, from.id),
         }
-        self.on_entering_ack(now, from, &ack);
+        if let Some(asked) = answered {
+            self.on_entering_ack(now, from, &ack, asked.sent);
+        }
         if self.is_ready() && !self.is_edge() {
             self.consider_all(now, ack.leaf_set.unwrap_or_default());
         }
