@@ -28,6 +28,8 @@ use crate::wire::{Admission, Answer, Header, Probe, ProbeAck, Purpose, Standing}
 const ASK_PATIENCE: Duration = Duration::from_millis(1500);
 /// How soon seeds that are themselves just starting are asked again.
 const STARTING_PATIENCE: Duration = Duration::from_millis(150);
+/// Access nodes of an edge that a newcomer asks; an edge has no more than two.
+const MAX_REFERRALS: usize = 2;
 /// How long nodes that are just starting are waited for, before this one goes its own way (and merges later).
 const STARTING_LIMIT: Duration = Duration::from_secs(5);
 /// How long seeds that the user named are tried while none can be reached.
@@ -177,7 +179,27 @@ impl Node {
                 asking.wait_for_starting |= from.addr < my_addr
             }
             Standing::Starting | Standing::Joining => asking.wait_for_starting = true,
-            Standing::Edge => {}
+            Standing::Edge => {
+                // It is on no ring, but hangs on one.
+                let access = ack.leaf_set.iter().flatten().take(MAX_REFERRALS).copied().collect();
+                return self.ask_referred(now, access);
+            }
+        }
+        self.hurry_asking(now);
+    }
+
+    /// Asks the nodes that an edge named, besides those that are being asked.
+    fn ask_referred(&mut self, now: Instant, access: Vec<Peer>) {
+        for peer in access {
+            let number = self.number();
+            let Phase::Asking(asking) = &mut self.phase else { return };
+            let seed = Seed::from(peer);
+            let is_new = !asking.waiting.values().any(|waiting| waiting.addr == seed.addr);
+            if is_new && peer.id != self.me.id {
+                asking.waiting.insert(number, seed);
+                let probe = Probe { number, standing: Standing::Starting, lease: false, leaf_set: false };
+                self.transmit_to_seed(seed, Header::Probe(probe));
+            }
         }
         self.hurry_asking(now);
     }

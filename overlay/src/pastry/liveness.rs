@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::join::Phase;
 use super::{Node, Timer};
+use crate::config::Role;
 use crate::id::NodeId;
 use crate::kbr::{Event, KeyBasedRouting};
 use crate::machine::Refusal;
@@ -224,7 +225,11 @@ impl Node {
         }
         let lease = probe.lease && self.grant_lease(now, from, probe.standing);
         let wants_members = probe.leaf_set || probe.lease && !lease;
-        let leaf_set = (wants_members && self.is_ready()).then(|| self.leaf_set.iter().copied().collect());
+        let asks_for_a_ring = probe.standing == Standing::Starting && self.is_edge();
+        let leaf_set = ((wants_members || asks_for_a_ring) && self.is_ready()).then(|| match self.role {
+            Role::Ring => self.leaf_set.iter().copied().collect(),
+            Role::Edge { .. } => self.access.in_use(),
+        });
         let ack = ProbeAck { number: probe.number, standing: self.standing(), lease, leaf_set };
         self.transmit(from, Header::ProbeAck(ack));
     }
