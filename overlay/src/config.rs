@@ -45,7 +45,8 @@ pub struct Config {
     pub repair: Duration,
     /// How long a node that was found dead stays barred from returning by rumour (guess).
     pub bury_for: Duration,
-    /// How long an admitted joiner may hold its slot.
+    /// How long an admitted joiner may hold its slot, unless it asks for it again: it does so after half of it. A
+    /// joiner that gave up unheard keeps others out for this long.
     pub join_slot: Duration,
     /// How long a start may take before it is given up and said to have failed.
     pub start_timeout: Duration,
@@ -82,7 +83,7 @@ impl Default for Config {
             probe_attempts: 3,
             repair: Duration::from_secs(20),
             bury_for: Duration::from_secs(60),
-            join_slot: Duration::from_secs(10),
+            join_slot: Duration::from_secs(4),
             start_timeout: Duration::from_secs(30),
             ask_again: Duration::from_secs(1),
             hop_attempts: 6,

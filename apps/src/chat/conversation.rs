@@ -22,7 +22,7 @@ const MAX_PENDING: usize = 32;
 const MAX_OUTGOING: usize = 2 * MAX_PENDING;
 /// An own message with its receipt that does not come back for so long was taken by a gap: it gets its place anyway.
 const ECHO_WITHIN: Duration = Duration::from_secs(5);
-/// Signs of life that answer somebody's coming keep this distance.
+/// Signs of life that answer somebody's coming keep at most this distance.
 const HERE_DISTANCE: Duration = Duration::from_secs(5);
 /// Answers to somebody's coming spread over this time, or longer in a crowd.
 const HERE_SPREAD: Duration = Duration::from_millis(1500);
@@ -417,6 +417,9 @@ impl Conversation {
                 let text = format!("{name} uses a newer chat: not all of what it says can be shown here");
                 self.append(now, Body::Warning(text));
             }
+            Kind::Here if news == News::New && self.look_around.is_none() => {
+                self.append(now, Body::Notice(format!("{name} is here")));
+            }
             Kind::Nick | Kind::Here | Kind::Leave | Kind::Unknown => {}
         }
     }
@@ -441,7 +444,8 @@ impl Conversation {
     fn answer_join(&mut self, now: Now) {
         let crowds = u32::try_from(self.members.len() / 16 + 1).unwrap_or(u32::MAX);
         let wait = self.jitter(HERE_SPREAD * crowds);
-        let at = (now.uptime + wait).max(self.last_here + HERE_DISTANCE.min(self.members.period()));
+        let distance = HERE_DISTANCE.min(HERE_SPREAD * crowds).min(self.members.period());
+        let at = (now.uptime + wait).max(self.last_here + distance);
         self.next_here = self.next_here.min(at);
     }
 

@@ -130,10 +130,10 @@ fn comers_are_answered_once_after_a_while_however_many_come() {
     assert_eq!(sent(&mut lobby), []);
     lobby.on_tick(at(12));
     assert_eq!(sent(&mut lobby), [(Kind::Here, String::new())]);
-    hear(&mut lobby, at(13), ANN, Kind::Join, "ann", "");
-    lobby.on_tick(at(15));
+    hear(&mut lobby, at(12), ANN, Kind::Join, "ann", "");
+    lobby.on_tick(at(13));
     assert_eq!(sent(&mut lobby), [], "signs of life keep their distance");
-    lobby.on_tick(at(17));
+    lobby.on_tick(at(15));
     assert_eq!(sent(&mut lobby), [(Kind::Here, String::new())]);
 }
 

@@ -141,6 +141,10 @@ impl Shared {
         match greeted {
             Ok((pipe, peer)) => connection::run(self, pipe, peer, None).await,
             Err(Refusal::Myself) => tracing::debug!(%from, "refused a connection from this node itself"),
+            // Nodes of several networks on one machine ask each other's ports all the time; the dialler hears why.
+            Err(reason @ Refusal::Network(_)) => {
+                tracing::debug!(%from, "refused an incoming connection: the other side {reason}");
+            }
             Err(reason) => {
                 let network = &self.hello.network;
                 tracing::warn!(%from, network, "refused an incoming connection: the other side {reason}");

@@ -43,9 +43,14 @@ impl Access {
         self.nodes.iter().any(|(peer, _)| peer.id == id)
     }
 
+    /// The access nodes.
+    pub(super) fn in_use(&self) -> Vec<Peer> {
+        self.nodes.iter().map(|&(peer, _)| peer).collect()
+    }
+
     /// The access nodes, and after them others worth remembering.
     pub(super) fn peers(&self) -> Vec<Peer> {
-        let mut peers: Vec<Peer> = self.nodes.iter().map(|&(peer, _)| peer).collect();
+        let mut peers = self.in_use();
         for &candidate in &self.candidates {
             if !peers.iter().any(|peer| peer.id == candidate.id) {
                 peers.push(candidate);

@@ -28,6 +28,8 @@ use crate::wire::{Admission, Answer, Header, Probe, ProbeAck, Purpose, Standing}
 const ASK_PATIENCE: Duration = Duration::from_millis(1500);
 /// How soon seeds that are themselves just starting are asked again.
 const STARTING_PATIENCE: Duration = Duration::from_millis(150);
+/// Access nodes of an edge that a newcomer asks; an edge has no more than two.
+const MAX_REFERRALS: usize = 2;
 /// How long nodes that are just starting are waited for, before this one goes its own way (and merges later).
 const STARTING_LIMIT: Duration = Duration::from_secs(5);
 /// How long seeds that the user named are tried while none can be reached.
@@ -86,13 +88,21 @@ pub(super) struct Entering {
     answered: BTreeSet<NodeId>,
     /// Neighbours whose slot this node has, and since when. The right one's is held only together with the left
     /// one's: who has that is alone in the gap, so nobody waits in a circle.
-    admitted: BTreeMap<NodeId, Instant>,
+    admitted: BTreeMap<NodeId, Slot>,
     /// Neighbours that have given up this node's part, and when they were asked.
     committed: BTreeMap<NodeId, Instant>,
     /// Number of a commit → whom it asks, and when it was sent.
     commits: BTreeMap<u64, (NodeId, Instant)>,
     attempts: u8,
     through: Peer,
+}
+
+/// A slot that this node has at a neighbour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Slot {
+    /// Others are kept out since then.
+    since: Instant,
+    renewed: Instant,
 }
 
 impl Entering {
@@ -127,8 +137,8 @@ impl Node {
     }
 
     fn ask_group(&mut self, now: Instant, group: Group, since: Instant) {
-        let seeds = match group {
-            Group::Join => self.bootstrap.join.clone(),
+        let seeds: Vec<Seed> = match group {
+            Group::Join => self.bootstrap.join.iter().copied().chain(self.former.take_turns()).collect(),
             Group::Local => self.bootstrap.local.clone(),
             Group::Remembered => self.bootstrap.remembered.clone(),
         };
@@ -169,7 +179,27 @@ impl Node {
                 asking.wait_for_starting |= from.addr < my_addr
             }
             Standing::Starting | Standing::Joining => asking.wait_for_starting = true,
-            Standing::Edge => {}
+            Standing::Edge => {
+                // It is on no ring, but hangs on one.
+                let access = ack.leaf_set.iter().flatten().take(MAX_REFERRALS).copied().collect();
+                return self.ask_referred(now, access);
+            }
+        }
+        self.hurry_asking(now);
+    }
+
+    /// Asks the nodes that an edge named, besides those that are being asked.
+    fn ask_referred(&mut self, now: Instant, access: Vec<Peer>) {
+        for peer in access {
+            let number = self.number();
+            let Phase::Asking(asking) = &mut self.phase else { return };
+            let seed = Seed::from(peer);
+            let is_new = !asking.waiting.values().any(|waiting| waiting.addr == seed.addr);
+            if is_new && peer.id != self.me.id {
+                asking.waiting.insert(number, seed);
+                let probe = Probe { number, standing: Standing::Starting, lease: false, leaf_set: false };
+                self.transmit_to_seed(seed, Header::Probe(probe));
+            }
         }
         self.hurry_asking(now);
     }
@@ -204,10 +234,7 @@ impl Node {
                 self.seek(now, through, attempts + 1);
             }
             Phase::Entering(entering) if entering.attempts < STEP_ATTEMPTS => self.enter_on(now),
-            Phase::Seeking { .. } | Phase::Entering(_) => {
-                self.withdraw();
-                self.ask_for_a_ring(now);
-            }
+            Phase::Seeking { .. } | Phase::Entering(_) => self.start_over(now),
             Phase::Idle | Phase::Ready | Phase::Stopped => {}
         }
     }
@@ -215,7 +242,8 @@ impl Node {
     /// A group of seeds had its chance: the same again, the next group, or alone.
     fn ask_on(&mut self, now: Instant, asking: Asking) {
         let waited = now - asking.since;
-        if asking.wait_for_starting && waited < STARTING_LIMIT {
+        // A node that the user named will come up, or the start times out; others are not waited for that long.
+        if asking.wait_for_starting && (asking.group == Group::Join || waited < STARTING_LIMIT) {
             return self.ask_group(now, asking.group, asking.since);
         }
         match asking.group {
@@ -306,9 +334,14 @@ impl Node {
         let Phase::Entering(entering) = &mut self.phase else { return };
         entering.attempts += 1;
         if entering.view.is_empty() {
-            // Everybody who was named is dead: start over.
-            self.withdraw();
-            return self.ask_for_a_ring(now);
+            // Everybody who was named is dead.
+            return self.start_over(now);
+        }
+        if entering.attempts > 1 {
+            // No answer: is the neighbour still there? If not, its verdict takes it out of the view.
+            for neighbour in entering.neighbours() {
+                self.probe(now, neighbour, false);
+            }
         }
         self.enter_step(now);
         let patience = self.jittered(STEP_PATIENCE);
@@ -320,17 +353,27 @@ impl Node {
         let neighbours = entering.neighbours();
         // A slot ends by itself: it is asked for again when half of its time is over.
         let half = self.config.join_slot / 2;
-        let has = |peer: &Peer| entering.admitted.get(&peer.id).is_some_and(|&since| now - since < half);
+        let has = |peer: &Peer| entering.admitted.get(&peer.id).is_some_and(|slot| now - slot.renewed < half);
         // Left slot first, always.
-        if let Some(&next) = neighbours.iter().find(|peer| !has(peer)) {
+        let next = neighbours.iter().find(|peer| !has(peer)).copied();
+        // Who waits for a slot finds out meanwhile who lives: who has it keeps others waiting.
+        let unanswered = entering.unanswered();
+        for &peer in &unanswered {
+            self.probe(now, peer, false);
+        }
+        if let Some(next) = next {
             return self.transmit(next, Header::Admit);
         }
-        let unanswered = entering.unanswered();
         if !unanswered.is_empty() {
-            for peer in unanswered {
-                self.probe(now, peer, false);
-            }
             return;
+        }
+        // A part that was given up long ago comes with a lease that is over, or nearly.
+        let lease = self.config.lease;
+        if let Phase::Entering(entering) = &mut self.phase {
+            entering.committed.retain(|_, asked| now - *asked < lease / 2);
+        }
+        if self.has_both_parts() {
+            return self.take_place(now);
         }
         for neighbour in neighbours {
             let Phase::Entering(entering) = &self.phase else { return };
@@ -348,8 +391,13 @@ impl Node {
         match admission {
             Admission::Granted => {
                 let is_neighbour = entering.neighbours().iter().any(|peer| peer.id == from.id);
-                if entering.admitted.insert(from.id, now).is_none() || is_neighbour {
-                    entering.attempts = 0;
+                let first = !entering.admitted.contains_key(&from.id);
+                entering.admitted.entry(from.id).or_insert(Slot { since: now, renewed: now }).renewed = now;
+                if first {
+                    entering.answered.remove(&from.id);
+                }
+                if first || is_neighbour {
+                    entering.attempts = if first { 0 } else { entering.attempts };
                     self.leave_wrong_slots();
                     self.enter_step(now);
                 }
@@ -363,10 +411,19 @@ impl Node {
                 self.deadlines.set(Timer::Join, now + Duration::from_millis(wait));
             }
             Admission::NotNeighbour { members } => {
+                let before = entering.neighbours();
                 entering.give_back(from.id);
+                // A verdict of this node's own may have been wrong, or about to become right there too: the nearer ones
+                // are asked for themselves.
+                members.iter().for_each(|peer| self.liveness.exhume(*peer));
                 self.learn(now, members);
                 self.leave_wrong_slots();
-                self.enter_step(now);
+                let Phase::Entering(entering) = &self.phase else { return };
+                if entering.neighbours() != before {
+                    return self.enter_step(now);
+                }
+                let wait = self.rng.random_range(50..300);
+                self.deadlines.set(Timer::Join, now + Duration::from_millis(wait));
             }
             Admission::NotReady => {
                 entering.view.remove(from.id);
@@ -376,12 +433,15 @@ impl Node {
         }
     }
 
-    /// A member of the view has answered: it lives, and may know nearer ones.
-    pub(super) fn on_entering_ack(&mut self, now: Instant, from: Peer, ack: &ProbeAck) {
+    /// A member of the view has answered what it was asked at `asked`: it lives, and may know nearer ones.
+    pub(super) fn on_entering_ack(&mut self, now: Instant, from: Peer, ack: &ProbeAck, asked: Instant) {
         let Phase::Entering(entering) = &mut self.phase else { return };
+        // A neighbour's word on who stands around it counts once its slot keeps others out.
+        let slot = entering.admitted.get(&from.id);
+        let current = ack.leaf_set.is_some() && slot.is_none_or(|slot| asked >= slot.since);
         if ack.standing != Standing::Ready {
             entering.view.remove(from.id);
-        } else if entering.view.contains(from.id) {
+        } else if entering.view.contains(from.id) && current {
             entering.view.insert(from);
             entering.answered.insert(from.id);
         }
@@ -425,6 +485,15 @@ impl Node {
         }
     }
 
+    /// Back to asking: the seeds, and whoever was met on the ring.
+    fn start_over(&mut self, now: Instant) {
+        if let Phase::Entering(entering) = &self.phase {
+            entering.view.iter().for_each(|&peer| self.former.note(peer));
+        }
+        self.withdraw();
+        self.ask_for_a_ring(now);
+    }
+
     /// Gives all slots back.
     fn withdraw(&mut self) {
         let Phase::Entering(entering) = &self.phase else { return };
@@ -442,10 +511,16 @@ impl Node {
             return;
         }
         entering.committed.insert(neighbour, sent);
-        let both = entering.neighbours().iter().all(|peer| entering.committed.contains_key(&peer.id));
-        if both && entering.unanswered().is_empty() {
+        if self.has_both_parts() {
             self.take_place(now);
         }
+    }
+
+    /// Both neighbours have given up this node's part, and its whole leaf set has answered.
+    fn has_both_parts(&self) -> bool {
+        let Phase::Entering(entering) = &self.phase else { return false };
+        entering.neighbours().iter().all(|peer| entering.committed.contains_key(&peer.id))
+            && entering.unanswered().is_empty()
     }
 
     /// Step 4.
@@ -500,7 +575,7 @@ impl Node {
         self.stop(Event::StartFailed(error));
     }
 
-    /// Alone in its ring, a node keeps asking.
+    /// Alone in its ring, a node keeps asking: its seeds, and those that once stood around it.
     pub(super) fn on_ask_again(&mut self, now: Instant) {
         let wait = self.jittered(self.config.ask_again);
         self.deadlines.set(Timer::AskAgain, now + wait);
@@ -508,7 +583,8 @@ impl Node {
             return;
         }
         let Bootstrap { join, local, remembered } = &self.bootstrap;
-        let seeds: Vec<Seed> = join.iter().chain(local).chain(remembered).copied().collect();
+        let mut seeds: Vec<Seed> = join.iter().chain(local).chain(remembered).copied().collect();
+        seeds.extend(self.former.take_turns());
         for seed in seeds {
             if seed.addr != self.me.addr && seed.addr != Addr::Unreachable && seed.id != Some(self.me.id) {
                 self.ask(seed);

@@ -75,6 +75,11 @@ impl Leases {
         self.waking.remove(&id);
     }
 
+    /// Whether this node waits for an answer of this one after its sleep.
+    pub(super) fn is_waking(&self, id: NodeId) -> bool {
+        self.waking.contains(&id)
+    }
+
     fn condemn(&mut self, holder: NodeId) {
         if let Some(&until) = self.granted.get(&holder) {
             self.condemned.insert(holder, until);
@@ -123,6 +128,8 @@ impl Node {
             self.probe(now, neighbour, true);
         }
         self.expire_slots(now);
+        let leaf_set = &self.leaf_set;
+        self.leases.waking.retain(|&id| leaf_set.contains(id));
         self.watch_leases();
     }
 

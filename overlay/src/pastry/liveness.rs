@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::join::Phase;
 use super::{Node, Timer};
+use crate::config::Role;
 use crate::id::NodeId;
 use crate::kbr::{Event, KeyBasedRouting};
 use crate::machine::Refusal;
@@ -116,8 +117,9 @@ impl Liveness {
         self.buried.push_back((peer.id, peer.incarnation, until));
     }
 
-    /// The node itself spoke, in this incarnation or a later one: it is not dead.
-    fn exhume(&mut self, peer: Peer) {
+    /// The node itself spoke, in this incarnation or a later one: it is not dead. Or somebody near it says so, and it
+    /// deserves another look.
+    pub(super) fn exhume(&mut self, peer: Peer) {
         self.buried.retain(|&(id, incarnation, _)| id != peer.id || incarnation > peer.incarnation);
     }
 }
@@ -188,8 +190,8 @@ impl Node {
         if vitals.heard > outstanding.sent {
             // It spoke since: it lives, only the answer was lost. A lease must be granted in words, though.
             self.forgive(id);
-            if lease {
-                self.probe(now, peer, true);
+            if lease || self.leases.is_waking(id) {
+                self.probe(now, peer, lease);
             }
         } else if outstanding.attempts < self.config.probe_attempts {
             self.send_probe(now, peer, outstanding.attempts + 1, lease);
@@ -223,7 +225,11 @@ impl Node {
         }
         let lease = probe.lease && self.grant_lease(now, from, probe.standing);
         let wants_members = probe.leaf_set || probe.lease && !lease;
-        let leaf_set = (wants_members && self.is_ready()).then(|| self.leaf_set.iter().copied().collect());
+        let asks_for_a_ring = probe.standing == Standing::Starting && self.is_edge();
+        let leaf_set = ((wants_members || asks_for_a_ring) && self.is_ready()).then(|| match self.role {
+            Role::Ring => self.leaf_set.iter().copied().collect(),
+            Role::Edge { .. } => self.access.in_use(),
+        });
         let ack = ProbeAck { number: probe.number, standing: self.standing(), lease, leaf_set };
         self.transmit(from, Header::ProbeAck(ack));
     }
@@ -246,7 +252,9 @@ impl Node {
             Standing::Ready => {}
             Standing::Starting | Standing::Joining | Standing::Edge => self.on_not_on_ring(now, from.id),
         }
-        self.on_entering_ack(now, from, &ack);
+        if let Some(asked) = answered {
+            self.on_entering_ack(now, from, &ack, asked.sent);
+        }
         if self.is_ready() && !self.is_edge() {
             self.consider_all(now, ack.leaf_set.unwrap_or_default());
         }

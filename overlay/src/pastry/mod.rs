@@ -6,6 +6,7 @@
 mod access;
 mod broadcast;
 mod edges;
+mod former;
 mod hops;
 mod invariants;
 mod join;
@@ -39,6 +40,7 @@ use crate::wire::{Frame, Header, Probe, Standing};
 use access::Access;
 use broadcast::Broadcasts;
 use edges::Edges;
+use former::Former;
 use hops::Hops;
 use join::Phase;
 use lease::Leases;
@@ -93,6 +95,7 @@ pub struct Node {
     lookups: Lookups,
     broadcasts: Broadcasts,
     edges: Edges,
+    former: Former,
     access: Access,
     /// Whether this node answered for its range when last looked at: a change is an event.
     serving: bool,
@@ -122,6 +125,7 @@ impl Node {
             lookups: Lookups::default(),
             broadcasts: Broadcasts::default(),
             edges: Edges::default(),
+            former: Former::default(),
             access: Access::default(),
             serving: false,
             last_number: 0,

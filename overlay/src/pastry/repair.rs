@@ -43,9 +43,8 @@ impl Node {
     pub(super) fn drop_member(&mut self, now: Instant, id: NodeId) {
         let before = self.neighbours();
         self.leases.forget(id);
-        if self.leaf_set.remove(id).is_none() {
-            return;
-        }
+        let Some(dropped) = self.leaf_set.remove(id) else { return };
+        self.former.note(dropped);
         self.on_members_changed(now, &before);
         if self.is_ready() {
             // One early round on news: the members hear what this node's leaf set is now, and check for themselves

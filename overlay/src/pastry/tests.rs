@@ -543,6 +543,16 @@ fn letters_reach_an_edge_through_its_access_node() {
 }
 
 #[test]
+fn an_edge_shows_newcomers_to_its_ring() {
+    let mut net = Net::ring(2);
+    let edge = net.join(Some(0), Config { role: Role::Edge { promote_after: None }, ..Config::default() });
+    net.run(Duration::from_secs(2));
+    let newcomer = net.join(Some(edge), Config::default());
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.ready(), [0, 1, newcomer]);
+}
+
+#[test]
 fn a_long_lived_edge_without_a_ring_becomes_one() {
     let mut net = Net::ring(1);
     let role = Role::Edge { promote_after: Some(Duration::from_secs(5)) };

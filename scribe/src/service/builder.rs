@@ -274,8 +274,11 @@ impl Builder {
                 self.overlay.role = Role::Edge { promote_after: None };
                 Listen::Nowhere
             }
-            // The ports of the range are for those who stay.
-            (None, Role::Edge { .. }) => Listen::Exactly((Ipv4Addr::LOCALHOST, 0).into()),
+            // The ports of the range are for those who stay: an edge that may become a ring node must be found there.
+            (None, Role::Edge { promote_after: Some(_) }) => {
+                Listen::FirstFree { ip: local, ports: ports.clone() }
+            }
+            (None, Role::Edge { promote_after: None }) => Listen::Exactly((local, 0).into()),
         };
         let default = Limits::default();
         let max_frame = default.max_frame.max(self.config.max_payload.saturating_add(FRAME_OVERHEAD));
