@@ -1,12 +1,12 @@
 //! The command line: what may be said, and what it means.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use treecast_scribe::overlay::id::Key;
-use treecast_scribe::overlay::peer::Seed;
+use treecast_scribe::overlay::peer::{ParseSeedError, Seed};
 use treecast_scribe::overlay::wire::MAX_NETWORK_NAME;
 use treecast_scribe::topic::Topic;
 
@@ -25,23 +25,26 @@ pub(crate) struct Options {
     pub(crate) command: Command,
 }
 
+/// The heading of what concerns the node rather than the command.
+const NODE: &str = "Node";
+
 /// What every command takes.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct NodeOptions {
     /// A node to join: HOST:PORT, or its ticket ID@HOST:PORT. May be repeated: one that answers is enough
-    #[arg(long, value_name = "ADDR|TICKET", global = true, value_parser = parse_seed)]
+    #[arg(long, value_name = "ADDR|TICKET", global = true, value_parser = parse_seed, help_heading = NODE)]
     pub(crate) join: Vec<Seed>,
-    /// Where to listen [default: 127.0.0.1, the first free port of 4848-4863, else any]
-    #[arg(long, value_name = "ADDR", global = true)]
+    /// Where to listen [default: 127.0.0.1, a free port of 4848-4863, else any]
+    #[arg(long, value_name = "ADDR", global = true, help_heading = NODE)]
     pub(crate) listen: Option<SocketAddr>,
     /// The network to be in: nodes of different networks do not talk to each other
-    #[arg(long, value_name = "NAME", global = true, default_value = "main", value_parser = parse_network)]
+    #[arg(long, value_name = "NAME", global = true, default_value = "main", value_parser = parse_network, help_heading = NODE)]
     pub(crate) network: String,
     /// Where identity and known peers are kept [default: the user's data directory]
-    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(long, value_name = "DIR", global = true, help_heading = NODE)]
     pub(crate) data_dir: Option<PathBuf>,
     /// Keep nothing on disk: a new identity for this run
-    #[arg(long, global = true, conflicts_with = "data_dir")]
+    #[arg(long, global = true, conflicts_with = "data_dir", help_heading = NODE)]
     pub(crate) ephemeral: bool,
     /// Write one JSON object per line to stdout
     #[arg(long, global = true)]
@@ -114,7 +117,18 @@ pub(crate) struct TraceOptions {
 }
 
 fn parse_seed(text: &str) -> Result<Seed, String> {
-    text.parse().map_err(|error| format!("{error}"))
+    text.parse().or_else(|error: ParseSeedError| resolve(text).ok_or_else(|| error.to_string()))
+}
+
+/// The same with a name in place of the IP address. Where a name has several, IPv4 comes first: nodes listen there.
+fn resolve(text: &str) -> Option<Seed> {
+    let (id, host) = match text.split_once('@') {
+        Some((id, host)) => (Some(id.parse().ok()?), host),
+        None => (None, text),
+    };
+    let addrs: Vec<SocketAddr> = host.to_socket_addrs().ok()?.collect();
+    let addr = addrs.iter().find(|addr| addr.is_ipv4()).or(addrs.first())?;
+    Some(Seed { addr: (*addr).into(), id })
 }
 
 fn parse_topic(text: &str) -> Result<Topic, String> {
@@ -171,6 +185,19 @@ mod tests {
             let Command::Subscribe(sub) = options.command else { panic!("not sub") };
             assert_eq!((sub.topics.len(), sub.count), (2, Some(3)));
             assert_eq!(sub.wait, Some(Duration::from_millis(1500)));
+        }
+    }
+
+    #[test]
+    fn a_node_is_joined_by_address_ticket_or_name() {
+        let id = "000102030405060708090a0b0c0d0e0f";
+        for (text, seed) in [
+            ("10.0.0.7:4848".to_string(), "10.0.0.7:4848".to_string()),
+            (format!("{id}@10.0.0.7:4848"), format!("{id}@10.0.0.7:4848")),
+            ("localhost:4848".to_string(), "127.0.0.1:4848".to_string()),
+            (format!("{id}@localhost:4848"), format!("{id}@127.0.0.1:4848")),
+        ] {
+            assert_eq!(parse_seed(&text).unwrap().to_string(), seed);
         }
     }
 

@@ -160,7 +160,8 @@ fn after_a_look_around_it_is_known_who_is_here() {
     hear(&mut lobby, at(1), ANN, Kind::Here, "ann", "");
     lobby.on_tick(at(4));
     lobby.on_tick(at(5));
-    assert_eq!(shown(&lobby)[1..], ["· here: ann, bob"]);
+    hear(&mut lobby, at(5), NodeId(4), Kind::Here, "eve", "");
+    assert_eq!(shown(&lobby)[1..], ["· here: ann, bob", "· eve is here"]);
 }
 
 #[test]

@@ -99,9 +99,10 @@ fn append_entry(lines: &mut Vec<Line<'static>>, entry: &Entry, width: usize) {
         Body::Warning(text) => ("! ".yellow(), text.as_str(), Style::new().yellow(), None),
         Body::Reply(text) => ("  ".into(), text.as_str(), Style::new().italic(), None),
     };
+    let indent = cells(&time);
     let mut rows = rows(time, head, text, style, width);
     if let Some(mark) = tail {
-        append_mark(&mut rows, mark, width);
+        append_mark(&mut rows, mark, width, indent);
     }
     lines.append(&mut rows);
 }
@@ -123,13 +124,15 @@ fn rows(time: String, head: Span<'static>, text: &str, style: Style, width: usiz
     rows
 }
 
-fn append_mark(rows: &mut Vec<Line<'static>>, mark: Span<'static>, width: usize) {
+fn append_mark(rows: &mut Vec<Line<'static>>, mark: Span<'static>, width: usize, indent: usize) {
     let Some(last) = rows.last_mut() else { return };
     if last.width() + 1 + cells(&mark.content) <= width {
         last.push_span(" ");
         last.push_span(mark);
     } else {
-        rows.push(Line::from(Span::styled(cut(&mark.content, width), mark.style)));
+        let indent = if indent + cells(&mark.content) <= width { indent } else { 0 };
+        let mark = Span::styled(cut(&mark.content, width), mark.style);
+        rows.push(Line::from(vec![" ".repeat(indent).into(), mark]));
     }
 }
 

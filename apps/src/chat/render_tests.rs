@@ -107,6 +107,14 @@ fn long_messages_wrap_under_themselves() {
 }
 
 #[test]
+fn a_mark_without_room_stands_under_its_words() {
+    let mut lobby = lobby();
+    say(&mut lobby, "just as long as the line");
+    let (rows, ..) = draw(&lobby, &typed(""), 0, (34, 5));
+    assert_eq!(rows[1..3], ["12:05 me: just as long as the line", "      …"]);
+}
+
+#[test]
 fn one_scrolls_up_to_the_first_line_and_no_further() {
     let mut lobby = lobby();
     for n in 0..20 {

@@ -178,13 +178,21 @@ impl Screen {
         let line = self.input.submit();
         let typed = Typed::parse(&line);
         let says = matches!(typed, Typed::Say(_) | Typed::Me(_));
-        if says && (self.session.entering().is_some() || !self.session.conversation.has_room()) {
+        if says && let Some(why) = self.hindrance() {
             self.input.restore(line);
-            let why = "not sent: the room is not entered yet, or your last messages are still on their way";
-            self.session.conversation.warn(self.session.now(), why.to_string());
+            self.session.conversation.warn(self.session.now(), format!("not sent yet: {why}"));
             return false;
         }
         self.session.on_typed(typed).await
+    }
+
+    /// Why nothing can be said for the moment.
+    fn hindrance(&self) -> Option<String> {
+        match self.session.entering() {
+            Some(room) => Some(format!("#{room} is still being entered")),
+            None if self.session.conversation.has_room() => None,
+            None => Some("your last messages are still on their way".to_string()),
+        }
     }
 
     fn insert(&mut self, text: &str) {

@@ -87,7 +87,7 @@ pub(super) fn cut(text: &str, width: usize) -> String {
 pub(super) fn wrap(text: &str, first: usize, width: usize) -> Vec<String> {
     let mut paragraph =
         Paragraph { lines: Vec::new(), line: String::new(), first: first.max(1), width: width.max(1) };
-    for word in text.split_word_bounds() {
+    for word in text.split_inclusive(char::is_whitespace) {
         paragraph.add_word(word);
     }
     paragraph.lines.push(paragraph.line);
@@ -114,13 +114,17 @@ impl Paragraph {
         self.lines.push(std::mem::take(&mut self.line));
     }
 
+    /// A word and the space behind it, which may fall off the line's end.
     fn add_word(&mut self, word: &str) {
-        if !self.fits(word) && cells(word) <= self.width {
+        let bare = word.trim_end();
+        if !self.fits(bare) && cells(bare) <= self.width {
             self.break_line();
-            self.line.push_str(word.trim_start());
+        }
+        if self.fits(word) {
+            self.line.push_str(word);
         } else {
             // A word that is longer than a line begins where it stands, and breaks where it must.
-            word.graphemes(true).for_each(|cluster| self.add_cluster(cluster));
+            bare.graphemes(true).for_each(|cluster| self.add_cluster(cluster));
         }
     }
 
@@ -161,6 +165,7 @@ mod tests {
         assert_eq!((cut("日本語", 4), cut("abc", 3), cut("abc", 0)), ("日…".into(), "abc".into(), "".into()));
         assert_eq!(wrap("ab cd", 3, 3), ["ab ", "cd"]);
         assert_eq!(wrap("ab cd ef", 2, 5), ["ab", "cd ef"]);
+        assert_eq!(wrap("ab ctrl-u", 7, 7), ["ab ", "ctrl-u"]);
         assert_eq!(wrap("日本語", 4, 4), ["日本", "語"]);
         assert_eq!(wrap("abcdef", 4, 4), ["abcd", "ef"]);
         assert_eq!(wrap("日", 1, 1), ["…"]);

@@ -1,6 +1,7 @@
 //! How a node comes to life: what the caller said, an identity, a socket, a ring.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -158,7 +159,8 @@ impl Builder {
     }
 
     /// Listens there (port 0: any). The default is 127.0.0.1, and the first free port of 4848–4863
-    /// (`TREECAST_PORTS=A-B` changes the range), else any.
+    /// (`TREECAST_PORTS=A-B` changes the range) or, on an edge that may be promoted, of its upper half, else
+    /// any.
     pub fn listen(mut self, addr: SocketAddr) -> Builder {
         self.listen = Some(addr);
         self
@@ -262,7 +264,7 @@ impl Builder {
         }
     }
 
-    fn tcp_options(&mut self, incarnation: u64, ports: &std::ops::RangeInclusive<u16>) -> TcpOptions {
+    fn tcp_options(&mut self, incarnation: u64, ports: &RangeInclusive<u16>) -> TcpOptions {
         let mut options = TcpOptions::new(&self.network, incarnation);
         let local = Ipv4Addr::LOCALHOST.into();
         let far = self.join.iter().any(|seed| !is_local(seed.addr));
@@ -274,9 +276,8 @@ impl Builder {
                 self.overlay.role = Role::Edge { promote_after: None };
                 Listen::Nowhere
             }
-            // The ports of the range are for those who stay: an edge that may become a ring node must be found there.
             (None, Role::Edge { promote_after: Some(_) }) => {
-                Listen::FirstFree { ip: local, ports: ports.clone() }
+                Listen::FirstFree { ip: local, ports: for_edges(ports) }
             }
             (None, Role::Edge { promote_after: None }) => Listen::Exactly((local, 0).into()),
         };
@@ -289,7 +290,7 @@ impl Builder {
     fn bootstrap(
         &self,
         me: Addr,
-        ports: &std::ops::RangeInclusive<u16>,
+        ports: &RangeInclusive<u16>,
         home: &DataDir,
     ) -> Result<Bootstrap, StartError> {
         let on_this_machine =
@@ -338,13 +339,19 @@ impl Scribe {
         let mut started = self.dispatch().started.subscribe();
         let sent = self.driver().send(Command::Start(bootstrap)).await;
         let outcome = tokio::select! {
+            // A start that failed ends the node, too: its reason comes first.
+            biased;
             started = started.wait_for(Option::is_some), if sent.is_ok() => {
                 started.ok().and_then(|started| started.clone())
             }
             why = self.stopped() => return Err(StartError::Stopped(why)),
         };
         match outcome {
-            Some(Ok(_)) => Ok(()),
+            Some(Ok(_)) => {
+                // Brings the contact: an edge has an access node now.
+                self.status().await;
+                Ok(())
+            }
             Some(Err(error)) => {
                 self.clone().shutdown().await;
                 Err(error.into())
@@ -352,6 +359,13 @@ impl Scribe {
             None => Err(StartError::Stopped(self.stopped().await)),
         }
     }
+}
+
+/// Edges that may become ring nodes take the upper half of the range: newcomers must find them there, but a machine
+/// full of edges must leave room for those who stay.
+fn for_edges(ports: &RangeInclusive<u16>) -> RangeInclusive<u16> {
+    let (first, last) = (*ports.start(), *ports.end());
+    first + (last - first).div_ceil(2)..=last
 }
 
 fn is_local(addr: Addr) -> bool {
@@ -365,4 +379,16 @@ fn random_seed() -> Result<[u8; 32], StartError> {
     let mut seed = [0; 32];
     getrandom::fill(&mut seed).map_err(StartError::Random)?;
     Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edges_leave_the_lower_half_of_the_ports_to_ring_nodes() {
+        assert_eq!(for_edges(&(4848..=4863)), 4856..=4863);
+        assert_eq!(for_edges(&(7..=7)), 7..=7);
+        assert_eq!(for_edges(&(7..=8)), 8..=8);
+    }
 }

@@ -185,9 +185,7 @@ impl Dispatch {
             Event::Found { token, found } => self.on_lookup(token, Ok(found)),
             Event::NotFound { token, reason } => self.on_lookup(token, Err(reason)),
             Event::Status { token, status } => self.on_status(token, status),
-            Event::ContactChanged(contact) => {
-                self.contact.send_replace(contact);
-            }
+            Event::ContactChanged(contact) => self.on_contact(contact),
             Event::Left => {
                 self.left.send_replace(true);
             }
@@ -255,7 +253,12 @@ impl Dispatch {
         }
     }
 
+    fn on_contact(&self, contact: Contact) {
+        self.contact.send_if_modified(|known| std::mem::replace(known, contact) != contact);
+    }
+
     fn on_status(&self, token: Token, status: Status) {
+        self.on_contact(status.contact);
         if let Some(Waiting::Status { answer, permit }) = self.take(token) {
             drop(permit);
             let _ = answer.send(status);
