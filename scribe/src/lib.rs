@@ -29,3 +29,8 @@ pub use service::{
 pub use stack::{PastryStack, Stack};
 pub use topic::{Topic, TopicError, TopicId};
 pub use treecast_overlay as overlay;
+
+/// The README's example is a test.
+#[cfg(all(doctest, feature = "tokio"))]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -182,7 +182,7 @@ impl Session {
 
     async fn on_tick(&mut self, now: Now) {
         self.conversation.on_tick(now);
-        if self.ticks % ASK_EVERY == 0
+        if self.ticks.is_multiple_of(ASK_EVERY)
             && let Ok(Some(status)) = timeout(TICK, self.node.status()).await
         {
             use treecast_scribe::overlay::wire::Standing;
