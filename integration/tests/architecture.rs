@@ -105,9 +105,9 @@ fn modules_use_only_what_the_page_allows() {
 #[test]
 fn layers_import_downwards_only() {
     let forbidden = [
-        ("overlay", &["treecast_scribe", "treecast_integration"][..]),
-        ("scribe", &["treecast_integration"][..]),
-        ("apps", &["treecast_integration", "treecast_overlay"][..]),
+        ("overlay", &["treecast_scribe::", "treecast_integration::"][..]),
+        ("scribe", &["treecast_integration::"][..]),
+        ("apps", &["treecast_integration::", "treecast_overlay::"][..]),
     ];
     for (part, crates) in forbidden {
         for file in sources(&top().join(part).join("src")) {

@@ -14,12 +14,16 @@ pub const BASE: usize = 1 << BITS_PER_DIGIT;
 /// Digits in an id: the rows of a routing table.
 pub const DIGITS: usize = (u128::BITS / BITS_PER_DIGIT) as usize;
 
-/// A point of the 128-bit ring. A topic's id is a key.
+/// A point of the 128-bit ring. A topic's id is a key. On the wire sixteen bytes, most significant first: postcard's own
+/// form of a `u128` is a varint, which needs nineteen for a random one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "[u8; 16]", into = "[u8; 16]")]
 pub struct Key(pub u128);
 
-/// A node's id: the first 128 bits of BLAKE3 of its ed25519 public key.
+/// A node's id: the first 128 bits of BLAKE3 of its ed25519 public key. On the
+/// wire as a [`Key`].
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "[u8; 16]", into = "[u8; 16]")]
 pub struct NodeId(pub u128);
 
 impl Key {
@@ -91,7 +95,7 @@ impl From<NodeId> for Key {
 #[error("`{0}` is not an id: 32 hexadecimal digits are expected")]
 pub struct ParseIdError(String);
 
-macro_rules! hexadecimal {
+macro_rules! point {
     ($name:ident) => {
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -101,6 +105,18 @@ macro_rules! hexadecimal {
                 } else {
                     write!(f, "{:032x}", self.0)
                 }
+            }
+        }
+
+        impl From<[u8; 16]> for $name {
+            fn from(bytes: [u8; 16]) -> $name {
+                $name(u128::from_be_bytes(bytes))
+            }
+        }
+
+        impl From<$name> for [u8; 16] {
+            fn from(point: $name) -> [u8; 16] {
+                point.0.to_be_bytes()
             }
         }
 
@@ -123,8 +139,8 @@ macro_rules! hexadecimal {
         }
     };
 }
-hexadecimal!(Key);
-hexadecimal!(NodeId);
+point!(Key);
+point!(NodeId);
 
 #[cfg(test)]
 mod tests {

@@ -12,7 +12,7 @@ pub const MAX_TOPIC_NAME: usize = 255;
 
 /// A topic's point on the ring: the first 128 bits of BLAKE3 of (kind, owner if any, name).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct TopicId(#[serde(with = "crate::wire::fixed")] pub Key);
+pub struct TopicId(pub Key);
 
 impl TopicId {
     /// The key whose root is the topic's root.

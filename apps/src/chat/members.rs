@@ -60,8 +60,15 @@ impl Members {
     /// Takes out who gave no sign of life for too long; their nicks.
     pub(super) fn expire(&mut self, now: Duration) -> Vec<(NodeId, String)> {
         let oldest = now.saturating_sub(self.period() * MISSED);
-        let gone = self.by_id.extract_if(.., |_, member| member.seen < oldest);
-        gone.map(|(id, member)| (id, member.nick)).collect()
+        let mut gone = Vec::new();
+        self.by_id.retain(|id, member| {
+            let stays = member.seen >= oldest;
+            if !stays {
+                gone.push((*id, std::mem::take(&mut member.nick)));
+            }
+            stays
+        });
+        gone
     }
 
     /// How often each member says that it is there.

@@ -156,7 +156,6 @@ pub enum Body {
     /// A message; the payload is the tail.
     Message {
         /// Who published it.
-        #[serde(with = "super::fixed")]
         publisher: NodeId,
         /// In which session.
         session: u64,

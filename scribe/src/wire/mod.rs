@@ -2,7 +2,6 @@
 //! travel as the payloads of the overlay's frames.
 
 mod codec;
-pub(crate) mod fixed;
 mod header;
 #[cfg(test)]
 mod tests;
