@@ -48,6 +48,17 @@ use liveness::Liveness;
 use lookup::Lookups;
 use slots::Slots;
 
+/// A model checker drives these states of join, lease and liveness: it copies and compares them (design §4).
+const _: () = {
+    const fn can_be_driven<S: Clone + std::hash::Hash>() {}
+    can_be_driven::<Phase>();
+    can_be_driven::<Slots>();
+    can_be_driven::<Leases>();
+    can_be_driven::<Liveness>();
+    can_be_driven::<Access>();
+    can_be_driven::<Edges>();
+};
+
 /// What a deadline is for. Ordered, so that deadlines of the same instant fire in one order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
