@@ -500,7 +500,7 @@ impl Node {
     }
 
     /// Gives all slots back.
-    fn withdraw(&mut self) {
+    pub(super) fn withdraw(&mut self) {
         let Phase::Entering(entering) = &self.phase else { return };
         let holders: Vec<Peer> =
             entering.admitted.keys().filter_map(|&id| entering.view.get(id)).copied().collect();
@@ -577,7 +577,6 @@ impl Node {
                 StartError::Unreachable(asked.collect())
             }
         };
-        self.withdraw();
         self.stop(Event::StartFailed(error));
     }
 

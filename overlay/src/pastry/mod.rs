@@ -213,6 +213,7 @@ impl Node {
 
     /// The node stops for good.
     fn stop(&mut self, event: Event) {
+        self.withdraw();
         self.phase = Phase::Stopped;
         self.deadlines = Deadlines::default();
         self.serving = false;
@@ -352,13 +353,12 @@ impl Machine for Node {
     fn handle_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
         // Expiry is checked before anything is handled (design §4): a lease that ended counts for nothing.
         self.run_timers(now);
-        if self.phase == Phase::Stopped || from.id == self.me.id {
-            return;
+        if self.phase != Phase::Stopped && from.id != self.me.id {
+            match self.hear(now, from) {
+                Ok(()) => self.on_frame(now, from, frame),
+                Err(newer) => self.transmit(from, Header::Outdated(newer)),
+            }
         }
-        if let Err(newer) = self.hear(now, from) {
-            return self.transmit(from, Header::Outdated(newer));
-        }
-        self.on_frame(now, from, frame);
         self.settle(now);
     }
 

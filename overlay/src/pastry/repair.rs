@@ -21,11 +21,12 @@ const MAX_WATCHED: usize = 1024;
 impl Node {
     /// A ready node showed itself: it enters the tables where it fits.
     pub(super) fn meet(&mut self, now: Instant, peer: Peer) {
-        if !self.is_ready() || self.is_edge() || self.leases.is_condemned(peer.id) {
+        let barred = self.leases.is_condemned(peer.id) || self.liveness.has_left(&peer);
+        if !self.is_ready() || self.is_edge() || barred {
             return;
         }
         let alone = self.leaf_set.is_empty();
-        self.slots.release(peer.id);
+        self.slots.release(peer);
         let rtt = self.liveness.rtt(peer.id);
         let before = self.neighbours();
         let in_table = self.table.insert(peer, rtt);
@@ -175,8 +176,9 @@ impl Node {
 
     /// The sender answers for nothing any more: its leases are given back with this word.
     pub(super) fn on_leave(&mut self, now: Instant, from: Peer, members: Vec<Peer>) {
-        self.slots.release(from.id);
+        self.slots.release(from);
         self.leases.renounce(from.id);
+        self.liveness.note_left(from);
         if self.is_edge() {
             return self.lose_access(now, from.id);
         }

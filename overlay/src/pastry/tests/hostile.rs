@@ -1,0 +1,80 @@
+//! Stories of peers that lie, and of words that come too late.
+
+use super::*;
+use crate::wire::Probe;
+
+/// A node that says whatever a story wants; it runs no code of ours.
+fn stranger(seed: u64) -> Peer {
+    Peer { id: NodeId(Key::hash(&seed.to_le_bytes()).0), incarnation: 5, addr: Addr::Memory(900) }
+}
+
+impl Net {
+    /// A frame arrives at a node; gives what it sends in return.
+    fn hand(&mut self, slot: usize, from: Peer, header: Header) -> Vec<Transmit> {
+        let now = self.now;
+        let node = self.node(slot);
+        node.handle_frame(now, from, header.into());
+        std::iter::from_fn(|| node.poll_transmit()).collect()
+    }
+}
+
+fn probe(standing: Standing) -> Header {
+    Header::Probe(Probe { number: 1, standing, lease: false, leaf_set: false })
+}
+
+#[test]
+fn a_late_probe_does_not_bring_back_who_has_left() {
+    let mut net = Net::ring(6);
+    net.run(Duration::from_secs(5));
+    let left = net.node(2).peer();
+    net.command(2, Command::Leave);
+    net.nodes[2] = None;
+    net.run(Duration::from_millis(100));
+    net.hand(0, left, probe(Standing::Ready));
+    assert!(!net.node(0).leaf_set().contains(left.id), "it has left");
+    net.hand(0, Peer { incarnation: 2, ..left }, probe(Standing::Ready));
+    assert!(net.node(0).leaf_set().contains(left.id), "another life of it has not");
+}
+
+#[test]
+fn a_slot_is_not_freed_by_the_last_words_of_an_earlier_life() {
+    let mut net = Net::ring(1);
+    let joiner = stranger(1);
+    let earlier = Peer { incarnation: 4, ..joiner };
+    net.hand(0, joiner, Header::Admit);
+    let answers = net.hand(0, earlier, Header::Leave { members: Vec::new() });
+    assert_eq!(answers[0].frame.header, Header::Outdated(joiner));
+    let busy = Header::Admission(crate::wire::Admission::Busy);
+    assert_eq!(net.hand(0, stranger(2), Header::Admit)[0].frame.header, busy);
+}
+
+#[test]
+fn a_rumour_of_a_later_life_silences_nobody() {
+    let mut net = Net::ring(6);
+    net.run(Duration::from_secs(5));
+    let liar = net.node(1).peer();
+    let victim = stranger(3);
+    let made_up = Peer { incarnation: u64::MAX, addr: Addr::Memory(901), ..victim };
+    let asked = net.hand(0, liar, Header::LeafSet { members: vec![made_up], reply: false });
+    assert!(asked.iter().any(|sent| sent.to == Destination::Peer(made_up)), "the rumour is worth a probe");
+    let answers = net.hand(0, victim, probe(Standing::Joining));
+    assert!(matches!(answers[0].frame.header, Header::ProbeAck(_)), "{answers:?}");
+}
+
+#[test]
+fn who_gives_up_joining_gives_its_slots_back() {
+    let mut net = Net::ring(2);
+    net.run(Duration::from_secs(2));
+    let joiner = net.join(Some(0), Config::default());
+    let id = net.node(joiner).peer().id;
+    while (0..2).all(|slot| net.node(slot).slots.joiner(id).is_none()) {
+        net.run(DELAY / 2);
+    }
+    net.run(DELAY);
+    let now = net.now;
+    net.node(joiner).handle_command(now, Command::Leave);
+    let node = net.node(joiner);
+    let told: Vec<Header> =
+        std::iter::from_fn(|| node.poll_transmit()).map(|sent| sent.frame.header).collect();
+    assert!(told.contains(&Header::Withdraw), "{told:?}");
+}
