@@ -48,6 +48,13 @@ struct Parked {
     since: Instant,
 }
 
+impl Parked {
+    fn is_copy(&self, routed: &Routed, payload: &Bytes) -> bool {
+        let name = |routed: &Routed| (routed.id, routed.origin.peer, routed.key);
+        name(&self.routed) == name(routed) && self.payload == payload
+    }
+}
+
 impl Hops {
     /// Whether this hop comes for the first time.
     pub(super) fn is_new(&mut self, from: &Peer, hop: u64) -> bool {
@@ -175,8 +182,12 @@ impl Node {
         }
     }
 
-    /// Lets a message wait for a way, or for this node's leases.
+    /// Lets a message wait for a way, or for this node's leases. A copy of one that waits already (its origin asked
+    /// again) is let go.
     pub(super) fn park(&mut self, now: Instant, routed: Routed, payload: Bytes, previous: Option<Peer>) {
+        if self.hops.parked.iter().any(|parked| parked.is_copy(&routed, &payload)) {
+            return;
+        }
         if self.hops.parked.len() >= self.config.max_parked {
             return self.fail(now, routed, RouteFailure::Overloaded);
         }

@@ -78,3 +78,17 @@ fn who_gives_up_joining_gives_its_slots_back() {
         std::iter::from_fn(|| node.poll_transmit()).map(|sent| sent.frame.header).collect();
     assert!(told.contains(&Header::Withdraw), "{told:?}");
 }
+
+#[test]
+fn a_question_that_is_asked_again_waits_once() {
+    let mut net = Net::ring(2);
+    net.run(Duration::from_secs(2));
+    let other = net.kill(1);
+    net.command(0, Command::Lookup { token: 1, key: other.id.key(), trace: false });
+    // Its heir may not answer before the lease of the dead ends, and the origin asks every three seconds.
+    net.cut = Box::new(|_, _| true);
+    let now = net.now;
+    net.node(0).leases.grant(now, other.id, Duration::from_secs(60));
+    net.run(Duration::from_secs(9));
+    assert_eq!(net.node(0).hops.parked(), 1);
+}
