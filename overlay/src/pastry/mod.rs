@@ -48,6 +48,9 @@ use liveness::Liveness;
 use lookup::Lookups;
 use slots::Slots;
 
+/// How often a node looks whether a newer life of itself exists; rumours of more are not followed.
+const TWIN_PERIOD: Duration = Duration::from_secs(1);
+
 /// A model checker drives these states of join, lease and liveness: it copies and compares them (design §4).
 const _: () = {
     const fn can_be_driven<S: Clone + std::hash::Hash>() {}
@@ -110,6 +113,8 @@ pub struct Node {
     access: Access,
     /// Whether this node answered for its range when last looked at: a change is an event.
     serving: bool,
+    /// When this node last looked for a newer life of itself.
+    twin_sought: Option<Instant>,
     last_number: u64,
     deadlines: Deadlines<Timer>,
     transmits: VecDeque<Transmit>,
@@ -139,6 +144,7 @@ impl Node {
             former: Former::default(),
             access: Access::default(),
             serving: false,
+            twin_sought: None,
             last_number: 0,
             deadlines: Deadlines::default(),
             transmits: VecDeque::new(),
@@ -222,8 +228,10 @@ impl Node {
 
     /// Somebody knows a newer life of this node. Rumours stop nobody: whoever answers there must prove by its key that
     /// it is this node, and the transport says so ([`Refusal::Twin`]).
-    fn look_for_twin(&mut self, life: Peer) {
-        if life.id == self.me.id && life.incarnation > self.me.incarnation {
+    fn look_for_twin(&mut self, now: Instant, life: Peer) {
+        let rests = self.twin_sought.is_some_and(|sought| now - sought < TWIN_PERIOD);
+        if life.id == self.me.id && life.incarnation > self.me.incarnation && !rests {
+            self.twin_sought = Some(now);
             let number = self.number();
             let probe = Probe { number, standing: self.standing(), lease: false, leaf_set: false };
             // By its address: whoever answers there is told by its key.
@@ -283,7 +291,7 @@ impl Node {
             Header::Broadcast { hop, origin, id, until } => {
                 self.on_broadcast(now, from, hop, broadcast::Id { origin, id }, until, payload);
             }
-            Header::Outdated(life) => self.look_for_twin(life),
+            Header::Outdated(life) => self.look_for_twin(now, life),
             Header::Attach => self.on_attach(now, from),
             Header::Attached { accepted, members } => self.on_attached(now, from, accepted, members),
             Header::Detach => self.on_detach(from),

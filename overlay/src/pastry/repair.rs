@@ -97,7 +97,7 @@ impl Node {
         let mut probes = 0;
         for peer in peers {
             if peer.id == self.me.id {
-                self.look_for_twin(peer);
+                self.look_for_twin(now, peer);
                 continue;
             }
             let room = probes < MAX_PROBES_PER_MESSAGE && self.liveness.len() < MAX_WATCHED;

@@ -92,3 +92,15 @@ fn a_question_that_is_asked_again_waits_once() {
     net.run(Duration::from_secs(9));
     assert_eq!(net.node(0).hops.parked(), 1);
 }
+
+#[test]
+fn rumours_of_a_twin_make_nobody_dial_the_world() {
+    let mut net = Net::ring(2);
+    net.run(Duration::from_secs(2));
+    let (me, liar) = (net.node(0).peer(), net.node(1).peer());
+    let twin = |slot| Peer { incarnation: 9, addr: Addr::Memory(1000 + slot), ..me };
+    let members = (0..crate::wire::MAX_PEERS as u32).map(twin).collect();
+    let sent = net.hand(0, liar, Header::LeafSet { members, reply: false });
+    let dialled = sent.iter().filter(|sent| matches!(sent.to, Destination::Seed(_))).count();
+    assert_eq!(dialled, 1);
+}
