@@ -104,3 +104,33 @@ fn rumours_of_a_twin_make_nobody_dial_the_world() {
     let dialled = sent.iter().filter(|sent| matches!(sent.to, Destination::Seed(_))).count();
     assert_eq!(dialled, 1);
 }
+
+fn edge() -> Config {
+    Config { role: Role::Edge { promote_after: None }, ..Config::default() }
+}
+
+#[test]
+fn nobody_makes_itself_an_access_node_unasked() {
+    let mut net = Net::ring(1);
+    let edge = net.join(Some(0), edge());
+    net.run(Duration::from_secs(2));
+    let answers = net.hand(edge, stranger(4), Header::Attached { accepted: true, members: Vec::new() });
+    assert_eq!(answers[0].frame.header, Header::Detach);
+    assert_eq!(net.node(edge).peers(), [net.node(0).peer()]);
+}
+
+#[test]
+fn an_edge_takes_an_answer_that_comes_late() {
+    let mut net = Net::ring(1);
+    let edge = net.join(Some(0), edge());
+    let access = net.node(0).peer();
+    while !matches!(net.node(edge).phase, Phase::Attaching { .. }) {
+        net.run(DELAY);
+    }
+    net.cut = Box::new(|_, _| true);
+    while matches!(net.node(edge).phase, Phase::Attaching { .. }) {
+        net.run(DELAY);
+    }
+    net.hand(edge, access, Header::Attached { accepted: true, members: Vec::new() });
+    assert_eq!(net.node(edge).standing(), Standing::Edge);
+}
