@@ -250,11 +250,16 @@ impl Node {
         }
     }
 
-    fn forgive(&mut self, id: NodeId) {
+    /// The outstanding probe needs no answer any more.
+    fn settle_probe(&mut self, id: NodeId) {
         if let Some(vitals) = self.liveness.peers.get_mut(&id) {
             vitals.outstanding = None;
         }
         self.deadlines.cancel(Timer::Probe(id));
+    }
+
+    fn forgive(&mut self, id: NodeId) {
+        self.settle_probe(id);
         self.forget_stranger(id);
     }
 
@@ -283,7 +288,7 @@ impl Node {
             if ack.lease {
                 self.hold_lease(from.id, asked.sent);
             }
-            self.forgive(from.id);
+            self.settle_probe(from.id);
         }
         self.on_asked_standing(now, from, &ack);
         match ack.standing {
@@ -293,6 +298,8 @@ impl Node {
         }
         if let Some(asked) = answered {
             self.on_entering_ack(now, from, &ack, asked.sent);
+            // Only now: whoever has just entered a table keeps the round-trip time that was measured on its way in.
+            self.forget_stranger(from.id);
         }
         if self.is_ready() && !self.is_edge() {
             self.consider_all(now, ack.leaf_set.unwrap_or_default());

@@ -105,14 +105,14 @@ fn rumours_of_a_twin_make_nobody_dial_the_world() {
     assert_eq!(dialled, 1);
 }
 
-fn edge() -> Config {
+fn an_edge() -> Config {
     Config { role: Role::Edge { promote_after: None }, ..Config::default() }
 }
 
 #[test]
 fn nobody_makes_itself_an_access_node_unasked() {
     let mut net = Net::ring(1);
-    let edge = net.join(Some(0), edge());
+    let edge = net.join(Some(0), an_edge());
     net.run(Duration::from_secs(2));
     let answers = net.hand(edge, stranger(4), Header::Attached { accepted: true, members: Vec::new() });
     assert_eq!(answers[0].frame.header, Header::Detach);
@@ -122,7 +122,7 @@ fn nobody_makes_itself_an_access_node_unasked() {
 #[test]
 fn an_edge_takes_an_answer_that_comes_late() {
     let mut net = Net::ring(1);
-    let edge = net.join(Some(0), edge());
+    let edge = net.join(Some(0), an_edge());
     let access = net.node(0).peer();
     while !matches!(net.node(edge).phase, Phase::Attaching { .. }) {
         net.run(DELAY);
@@ -133,4 +133,20 @@ fn an_edge_takes_an_answer_that_comes_late() {
     }
     net.hand(edge, access, Header::Attached { accepted: true, members: Vec::new() });
     assert_eq!(net.node(edge).standing(), Standing::Edge);
+}
+
+#[test]
+fn who_enters_a_table_by_a_probe_is_measured_already() {
+    let mut net = Net::ring(2);
+    let (liar, newcomer) = (net.node(1).peer(), stranger(5));
+    let asked = net.hand(0, liar, Header::LeafSet { members: vec![newcomer], reply: false });
+    let number = asked.iter().find_map(|sent| match sent.frame.header {
+        Header::Probe(probe) if sent.to == Destination::Peer(newcomer) => Some(probe.number),
+        _ => None,
+    });
+    net.now = net.now + Duration::from_millis(7);
+    let standing = Standing::Ready;
+    let ack = crate::wire::ProbeAck { number: number.unwrap(), standing, lease: false, leaf_set: None };
+    net.hand(0, newcomer, Header::ProbeAck(ack));
+    assert_eq!(net.node(0).routing_table().rtt(newcomer.id), Some(Duration::from_millis(7)));
 }
