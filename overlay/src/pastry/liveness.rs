@@ -14,6 +14,9 @@ use crate::peer::{Peer, Seed};
 use crate::time::Instant;
 use crate::wire::{Header, Probe, ProbeAck, Standing};
 
+/// Peers that are watched or asked; beyond it, nobody is probed because others named him. A node of a ring of a million
+/// has some 300 in its tables; who names nodes that do not exist fills the rest, until their probes run out.
+const MAX_WATCHED: usize = 1024;
 /// Most dead nodes that are remembered; beyond it the oldest are forgotten, and may return by rumour.
 const MAX_BURIED: usize = 512;
 /// Most nodes remembered that have left; beyond it the oldest are forgotten, and a word of theirs that comes that late
@@ -107,9 +110,9 @@ impl Liveness {
         self.left.push_back((peer.id, peer.incarnation));
     }
 
-    /// How many peers are watched, or owe an answer.
-    pub(super) fn len(&self) -> usize {
-        self.peers.len()
+    /// Whether so many peers are watched, or owe an answer, that none is probed because others named it.
+    pub(super) fn is_full(&self) -> bool {
+        self.peers.len() >= MAX_WATCHED
     }
 
     /// Begins to watch a peer that was heard just now.
