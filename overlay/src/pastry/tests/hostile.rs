@@ -150,3 +150,27 @@ fn who_enters_a_table_by_a_probe_is_measured_already() {
     net.hand(0, newcomer, Header::ProbeAck(ack));
     assert_eq!(net.node(0).routing_table().rtt(newcomer.id), Some(Duration::from_millis(7)));
 }
+
+#[test]
+fn large_messages_that_nobody_takes_over_fill_no_more_memory_than_they_may() {
+    let mut net = Net::ring(2);
+    net.run(Duration::from_secs(2));
+    let (me, other) = (net.node(0).peer(), net.node(1).peer());
+    let payload = Bytes::from(vec![0; 1024 * 1024]);
+    let now = net.now;
+    for hop in 1000..1100 {
+        let routed = net.node(0).new_routed(hop, other.id.key(), crate::wire::Purpose::Application, false);
+        let routed = crate::wire::Routed { hop, origin: other.into(), ..routed };
+        let frame = Frame { header: Header::Routed(routed), payload: payload.clone() };
+        net.node(0).handle_frame(now, other, frame);
+        net.drain(0);
+    }
+    net.node(0).assert_invariants();
+    assert_eq!(net.node(0).hops.pending(), 64);
+    let refused =
+        |header: &Header| matches!(header, Header::Letter(crate::wire::Letter::Undeliverable { .. }));
+    assert_eq!(
+        net.wires.iter().filter(|(_, from, _, frame)| *from == me && refused(&frame.header)).count(),
+        36
+    );
+}
