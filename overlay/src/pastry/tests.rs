@@ -12,6 +12,8 @@ use crate::kbr::{Delivery, Found};
 use crate::machine::Refusal;
 use crate::peer::Addr;
 
+mod hostile;
+
 const DELAY: Duration = Duration::from_millis(1);
 
 /// Some nodes, and what is on its way between them.
