@@ -34,6 +34,9 @@ pub trait KeyBasedRouting: Machine<Command = Command, Event = Event> {
 
     /// The `count` ring nodes closest to `key` that this node knows of, itself among them if it is ready.
     fn replica_set(&self, key: Key, count: usize) -> Vec<Peer>;
+
+    /// The nodes worth remembering for the next start: the nearest on the ring, or an edge's access nodes.
+    fn peers(&self) -> Vec<Peer>;
 }
 
 /// A routed message at an intermediate node. Whoever holds it may read it, change its payload, stop it by dropping

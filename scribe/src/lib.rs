@@ -9,6 +9,7 @@ pub mod config;
 pub mod event;
 pub mod wire;
 mod window;
+mod early;
 mod sessions;
 mod publisher;
 pub mod forest;
@@ -25,6 +26,6 @@ pub use service::{
     Builder, Error, IntoSeed, IntoTopic, LookupError, PendingReceipt, Publisher, Scribe, StartError, Stopped,
     Subscription,
 };
-pub use stack::Stack;
+pub use stack::{PastryStack, Stack};
 pub use topic::{Topic, TopicError, TopicId};
 pub use treecast_overlay as overlay;

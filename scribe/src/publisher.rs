@@ -33,6 +33,8 @@ pub(crate) struct Publisher {
     /// Where the last receipt came from.
     root: Option<Contact>,
     round_trip: Option<RoundTrip>,
+    /// When a message was last sent again: until those sent later have their receipts, none tells a round trip.
+    resent: Option<Instant>,
     /// Time-outs in a row: each doubles the wait.
     backoff: u32,
     used: Instant,
@@ -81,6 +83,7 @@ impl Publisher {
             flight_bytes: 0,
             root: None,
             round_trip: None,
+            resent: None,
             backoff: 0,
             used: now,
         }
@@ -127,6 +130,9 @@ impl Publisher {
         flight.due = false;
         flight.last_sent = now;
         flight.sends = flight.sends.saturating_add(1);
+        if flight.sends > 1 {
+            self.resent = Some(now);
+        }
         Some(Outgoing {
             session: self.session,
             sequence,
@@ -218,8 +224,9 @@ impl Publisher {
         self.flight_bytes -= flight.payload.len();
         self.used = now;
         self.backoff = 0;
-        if flight.sends == 1 {
-            // Karn: the receipt of a repeated message says nothing of the time.
+        if flight.sends == 1 && self.resent.is_none_or(|resent| flight.first_sent > resent) {
+            // Karn: the receipt of a repeated message says nothing of the time; nor does that of one that had to wait
+            // for it.
             self.measure(now.since(flight.last_sent));
         }
         if self.root != Some(root) {

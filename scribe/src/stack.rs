@@ -1,4 +1,4 @@
-//! An overlay's node and a forest as one [`Machine`]. [`Stack::pump`] is the only place where both cores meet.
+//! An overlay's node and a forest as one [`Machine`]. `Stack::pump` is the only place where both cores meet.
 
 use std::collections::VecDeque;
 
@@ -13,9 +13,6 @@ use crate::config::{Config, ConfigError};
 use crate::event::{Command, Event, Status, Token};
 use crate::forest::{Context, Forest, Request};
 
-/// Peers named in a status: a full leaf set and then some.
-const STATUS_PEERS: usize = 64;
-
 /// A whole Treecast node without sockets and clock: what the driver runs, and what the simulator runs.
 pub struct Stack<R: KeyBasedRouting> {
     ring: R,
@@ -24,6 +21,9 @@ pub struct Stack<R: KeyBasedRouting> {
     /// The ring was told to leave: the forest had left before.
     ring_leaves: bool,
 }
+
+/// A stack over Pastry: what ships.
+pub type PastryStack = Stack<treecast_overlay::pastry::Node>;
 
 impl<R: KeyBasedRouting> Stack<R> {
     /// A stack over a ring that was not started yet. The same seed makes the same choices.
@@ -45,9 +45,12 @@ impl<R: KeyBasedRouting> Stack<R> {
     /// How the node is.
     pub fn status(&self) -> Status {
         let contact = self.ring.contact();
-        let mut peers = self.ring.replica_set(contact.id().key(), STATUS_PEERS + 1);
-        peers.retain(|peer| peer.id != contact.id());
-        Status { contact, standing: self.ring.standing(), peers, trees: self.forest.trees() }
+        Status {
+            contact,
+            standing: self.ring.standing(),
+            peers: self.ring.peers(),
+            trees: self.forest.trees(),
+        }
     }
 
     /// Panics if the forest contradicts itself; for tests and the simulator.
@@ -57,9 +60,10 @@ impl<R: KeyBasedRouting> Stack<R> {
 
     /// Hands the ring's events to the forest and the forest's requests to the ring, until both are quiet.
     ///
-    /// It ends: the ring raises an event from within only for a message that this node routes to a key of its own,
-    /// and the forest never routes in answer to a delivery; it sends, or keeps, or drops. So each turn consumes
-    /// requests that a bounded queue of the forest (a publisher's, a tree's) gave birth to, and adds none of its own.
+    /// It ends: from within, the ring raises an event only for what this node routes to a key of its own: a JOIN or a
+    /// message to publish. Such a JOIN makes this node the root, which routes none; such a message has its receipt,
+    /// its refusal or its place among the parked at once, and what its publisher sends next comes from a bounded
+    /// queue that only the layer above fills. All else that the forest does in answer is to send, keep or drop.
     fn pump(&mut self, now: Instant) {
         loop {
             let mut quiet = true;
@@ -224,3 +228,6 @@ impl<R: KeyBasedRouting> Machine for Stack<R> {
         earliest(self.ring.poll_timeout(), self.forest.poll_timeout())
     }
 }
+
+#[cfg(test)]
+mod tests;

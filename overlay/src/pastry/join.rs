@@ -95,6 +95,8 @@ pub(super) struct Entering {
     commits: BTreeMap<u64, (NodeId, Instant)>,
     attempts: u8,
     through: Peer,
+    /// Rows met on the way (Pastry §2.4), for the routing table; at most as many as an answer can have.
+    rows: Vec<Peer>,
 }
 
 /// A slot that this node has at a neighbour.
@@ -295,6 +297,7 @@ impl Node {
 
     /// The root of this node's id has answered.
     pub(super) fn on_sought(&mut self, now: Instant, answer: Answer) {
+        let rows = answer.rows.clone();
         let found = [answer.root].into_iter().chain(answer.leaf_set).chain(answer.rows);
         match self.phase {
             Phase::Seeking { through, id, .. } if id == answer.id => {
@@ -306,6 +309,7 @@ impl Node {
                     commits: BTreeMap::new(),
                     attempts: 0,
                     through,
+                    rows,
                 };
                 self.phase = Phase::Entering(entering);
                 self.learn(now, found.collect());
@@ -537,6 +541,7 @@ impl Node {
             self.table.insert(peer, rtt);
             self.probe(now, peer, self.neighbours().contains(&peer));
         }
+        self.consider_all(now, entering.rows);
     }
 
     /// On the ring, or hanging on it.

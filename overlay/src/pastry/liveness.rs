@@ -117,6 +117,11 @@ impl Liveness {
         self.buried.push_back((peer.id, peer.incarnation, until));
     }
 
+    /// This node was the one that could not be reached: no verdict of its own counts.
+    pub(super) fn exhume_all(&mut self) {
+        self.buried.clear();
+    }
+
     /// The node itself spoke, in this incarnation or a later one: it is not dead. Or somebody near it says so, and it
     /// deserves another look.
     pub(super) fn exhume(&mut self, peer: Peer) {

@@ -440,4 +440,8 @@ impl KeyBasedRouting for Node {
         nodes.truncate(count);
         nodes
     }
+
+    fn peers(&self) -> Vec<Peer> {
+        Node::peers(self)
+    }
 }

@@ -33,7 +33,9 @@ impl Node {
             self.on_members_changed(now, &before);
         }
         if alone {
-            // Two rings have found each other, one of them a single node: its place is asked for (design §5).
+            // Two rings have found each other, one of them a single node: its place is asked for (design §5). Whom it
+            // had found dead when it lost everybody may well live.
+            self.liveness.exhume_all();
             let id = self.number();
             self.seek_through(now, peer, id);
         }

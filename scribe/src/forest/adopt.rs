@@ -4,7 +4,7 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Contact;
 
 use super::neighbours::Side;
-use super::tree::{Child, Cursor, Log, Role, Tree};
+use super::tree::{Child, Cursor, Log, Role, Tree, is_plausible};
 use super::{Context, Forest, Life, Timer, Way};
 use crate::message::{Mark, Position};
 use crate::topic::TopicId;
@@ -231,7 +231,8 @@ fn place(log: &Log, after: Option<Mark>) -> Option<u64> {
         Some(mark) => match log.window.follow(mark.position) {
             Follow::At(offset) => Some(offset),
             Follow::TooOld => Some(log.window.start()),
-            Follow::Newer => None,
+            Follow::Newer if is_plausible(mark.position) => None,
+            Follow::Newer => Some(log.window.start()),
         },
     }
 }

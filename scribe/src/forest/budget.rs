@@ -29,7 +29,7 @@ impl Budget {
 
     fn count(&mut self, tree: &mut Tree, at: Instant) {
         self.forget(tree.topic, tree.counted);
-        let bytes = tree.log.as_ref().map_or(0, |log| log.window.bytes());
+        let bytes = tree.bytes();
         tree.counted = (bytes, at);
         self.bytes += bytes;
         if bytes > 0 {
@@ -49,6 +49,7 @@ impl Forest {
         while self.budget.bytes > self.config.windows_bytes {
             let Some(&(at, oldest)) = self.budget.by_age.first() else { break };
             let Some(tree) = self.trees.get_mut(&oldest) else { break };
+            tree.early.clear();
             let Some(log) = &mut tree.log else { break };
             // Half at a time: a topic that was quiet for a while keeps its newest messages.
             let half = log.window.bytes() / 2;

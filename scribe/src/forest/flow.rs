@@ -31,25 +31,48 @@ impl Forest {
             Role::Child(_) | Role::Opening(_) | Role::Root(_) => return self.deny_data(cx, from, topic),
         }
         // Adopted is not started.
-        let Some(log) = &mut tree.log else { return };
-        match log.window.arrival(data.position, &data.body) {
+        let Some(arrival) = tree.log.as_ref().map(|log| log.window.arrival(data.position, &data.body)) else {
+            return;
+        };
+        match arrival {
             Arrival::Duplicate => {
-                self.deadlines.set_earlier(Timer::Ack(topic), cx.now + self.config.ack_delay)
-            }
-            Arrival::Hole if tree.asked_again => {
                 self.deadlines.set_earlier(Timer::Ack(topic), cx.now + self.config.ack_delay);
             }
             Arrival::Hole => {
-                tree.asked_again = true;
-                self.acknowledge(topic, true);
+                let entry = self.entry(data, bytes, payload);
+                self.keep_early(cx, topic, entry);
             }
             Arrival::Next | Arrival::Supersedes => {
                 let entry = self.entry(data, bytes, payload);
                 self.append(cx, topic, entry);
+                self.append_early(cx, topic);
                 self.note_progress(cx, topic);
                 self.flow(cx, topic);
             }
         }
+    }
+
+    fn keep_early(&mut self, cx: Context<'_>, topic: TopicId, entry: Entry) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        tree.early.keep(entry, self.config.push_messages, self.config.push_bytes);
+        let first = !std::mem::replace(&mut tree.asked_again, true);
+        self.count_window(cx.now, topic);
+        if first {
+            self.acknowledge(topic, true);
+        } else {
+            self.deadlines.set_earlier(Timer::Ack(topic), cx.now + self.config.ack_delay);
+        }
+    }
+
+    fn append_early(&mut self, cx: Context<'_>, topic: TopicId) {
+        while let Some(tree) = self.trees.get_mut(&topic) {
+            let Some(entry) = tree.log.as_ref().and_then(|log| tree.early.poll_next(&log.window)) else {
+                break;
+            };
+            tree.unacknowledged += 1;
+            self.append(cx, topic, entry);
+        }
+        self.count_window(cx.now, topic);
     }
 
     /// A small message is copied: the buffer in which it came may be much larger.
@@ -89,9 +112,10 @@ impl Forest {
 
     fn note_progress(&mut self, cx: Context<'_>, topic: TopicId) {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
-        tree.asked_again = false;
+        tree.asked_again = !tree.early.is_empty();
         tree.unacknowledged += 1;
-        if tree.unacknowledged >= self.config.ack_every {
+        // Behind a hole that was filled there may be another one.
+        if tree.unacknowledged >= self.config.ack_every || tree.asked_again {
             self.acknowledge(topic, false);
         } else {
             self.deadlines.set_earlier(Timer::Ack(topic), cx.now + self.config.ack_delay);
@@ -106,6 +130,7 @@ impl Forest {
         let (join, version) = upward.version;
         let position = tree.log.as_ref().and_then(|log| log.window.tail());
         let to = upward.parent;
+        let again = again || !tree.early.is_empty();
         tree.unacknowledged = 0;
         tree.told_subscribers = tree.subscribers();
         let subscribers = tree.told_subscribers;
@@ -177,12 +202,17 @@ impl Forest {
         }
         child.subscribers = ack.subscribers;
         child.version_seen = child.version_seen.max(ack.version.min(child.version));
-        let mut progress = false;
+        let before = child.cursor;
         if let (Some(log), Some(cursor)) = (&tree.log, &mut child.cursor)
             && ack.version >= cursor.version
         {
-            progress = advance(&log.window, cursor, &ack);
+            advance(&log.window, cursor, &ack);
+            if let Some(entry) = missing(&log.window, cursor, &ack) {
+                let payload = entry.encoded.clone();
+                self.out.requests.push_back(Request::Send { to: child.contact, payload });
+            }
         }
+        let progress = child.cursor != before;
         let settled = child.version_seen == child.version
             && child.cursor.is_none_or(|cursor| cursor.next <= cursor.acknowledged);
         if progress {
@@ -235,6 +265,7 @@ impl Forest {
         match &mut tree.log {
             None => tree.log = Some(fresh()),
             Some(log) if log.birth != after.birth => {
+                tree.early.clear();
                 tree.log = Some(fresh());
                 tree.heard = None;
                 forsake(tree);
@@ -249,6 +280,7 @@ impl Forest {
             }
         }
         self.count_window(cx.now, topic);
+        self.append_early(cx, topic);
         self.begin_subscriptions(cx, topic, latest);
         self.start_children(cx, topic);
         self.flow(cx, topic);
@@ -263,23 +295,27 @@ impl Forest {
     }
 }
 
-/// Moves a cursor by an acknowledgement. Returns whether the child has more than before.
-fn advance(window: &Window, cursor: &mut Cursor, ack: &Ack) -> bool {
-    let Follow::At(offset) = window.follow(ack.position) else { return false };
-    if offset > cursor.acknowledged {
+/// Moves a cursor by an acknowledgement.
+fn advance(window: &Window, cursor: &mut Cursor, ack: &Ack) {
+    if let Follow::At(offset) = window.follow(ack.position)
+        && offset > cursor.acknowledged
+    {
         cursor.acknowledged = offset;
         cursor.next = cursor.next.max(offset);
         cursor.repeated = None;
-        if !ack.again {
-            return true;
-        }
     }
-    if ack.again && offset == cursor.acknowledged && cursor.repeated != Some(offset) {
-        cursor.repeated = Some(offset);
-        cursor.next = offset;
-        return true;
+}
+
+/// The one entry that a child misses: it was pushed, and others after it have come. It is sent again once at the
+/// child's wish; if that is lost too, the timer goes back and pushes all that follows.
+fn missing<'a>(window: &'a Window, cursor: &mut Cursor, ack: &Ack) -> Option<&'a Entry> {
+    let at = cursor.acknowledged;
+    if !ack.again || cursor.next <= at || cursor.repeated == Some(at) {
+        return None;
     }
-    false
+    let entry = window.entry(at)?;
+    cursor.repeated = Some(at);
+    Some(entry)
 }
 
 /// Entries at the window's end were replaced, or the window begins anew further on: who was ahead of its new end

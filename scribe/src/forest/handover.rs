@@ -19,6 +19,8 @@ use crate::wire::{self, Body, Header, Known, MAX_PARTS};
 
 /// Bytes of one part: small beside a frame, so that control passes between them.
 const PART: usize = 32 * 1024;
+/// What a part, or the beginning of an estate, costs beside its bytes: small ones are not free.
+const OVERHEAD: usize = 128;
 /// Parts sent ahead of their acknowledgements.
 const AHEAD: usize = 8;
 
@@ -72,7 +74,9 @@ struct Transfer {
 #[derive(Debug)]
 struct Assembly {
     transfer: u64,
-    parts: Vec<Option<Bytes>>,
+    /// How many parts it will have.
+    count: u32,
+    parts: BTreeMap<u32, Bytes>,
     since: Instant,
     /// It was complete, and is kept only to acknowledge repetitions.
     done: bool,
@@ -149,7 +153,7 @@ impl Inheritance {
     }
 
     fn len(&self) -> usize {
-        self.parts.iter().map(Bytes::len).sum()
+        self.parts.iter().map(|part| part.len() + OVERHEAD).sum()
     }
 }
 
@@ -194,44 +198,55 @@ impl Handovers {
 
     /// Takes a part. `None`: there is no room for it; else whether the estate is complete by it.
     fn take(&mut self, now: Instant, topic: TopicId, from: NodeId, part: Part, room: usize) -> Option<bool> {
-        let assembly = self.coming.entry((topic, from)).or_insert_with(|| Assembly::new(now, &part));
-        if assembly.transfer != part.transfer {
-            self.bytes -= assembly.len();
-            *assembly = Assembly::new(now, &part);
-        }
-        let Some(slot) = assembly.parts.get_mut(part.part as usize) else {
-            // More parts than were announced at first.
-            return assembly.done.then_some(false);
-        };
-        if slot.is_some() {
-            return Some(false);
-        }
-        if self.bytes + part.bytes.len() > room {
+        let key = (topic, from);
+        let known = self.coming.get(&key).is_some_and(|assembly| assembly.transfer == part.transfer);
+        if self.bytes + part.bytes.len() + OVERHEAD > room {
             return None;
         }
-        self.bytes += part.bytes.len();
-        *slot = Some(part.bytes);
-        Some(assembly.parts.iter().all(Option::is_some))
+        if !known {
+            let new = Assembly {
+                transfer: part.transfer,
+                count: part.parts,
+                parts: BTreeMap::new(),
+                since: now,
+                done: false,
+            };
+            self.bytes += OVERHEAD;
+            if let Some(old) = self.coming.insert(key, new) {
+                self.bytes -= old.len();
+            }
+        }
+        let assembly = self.coming.get_mut(&key)?;
+        if assembly.done || part.part >= assembly.count || assembly.parts.contains_key(&part.part) {
+            return Some(false);
+        }
+        self.bytes += part.bytes.len() + OVERHEAD;
+        assembly.parts.insert(part.part, part.bytes);
+        Some(assembly.parts.len() == assembly.count as usize)
     }
 
     /// Takes out a complete estate.
     fn complete(&mut self, now: Instant, topic: TopicId, from: NodeId) -> Option<Inheritance> {
         let assembly = self.coming.get_mut(&(topic, from))?;
         assembly.done = true;
-        let parts: Vec<Bytes> = std::mem::take(&mut assembly.parts).into_iter().flatten().collect();
+        let parts = std::mem::take(&mut assembly.parts).into_values().collect();
         let inheritance = Inheritance { parts, since: now };
         self.bytes -= inheritance.len();
         Some(inheritance)
     }
+
+    /// Keeps an estate for the day that this node is the root.
+    fn keep(&mut self, topic: TopicId, inheritance: Inheritance) {
+        self.bytes += inheritance.len();
+        if let Some(old) = self.ready.insert(topic, inheritance) {
+            self.bytes -= old.len();
+        }
+    }
 }
 
 impl Assembly {
-    fn new(now: Instant, part: &Part) -> Assembly {
-        Assembly { transfer: part.transfer, parts: vec![None; part.parts as usize], since: now, done: false }
-    }
-
     fn len(&self) -> usize {
-        self.parts.iter().flatten().map(Bytes::len).sum()
+        OVERHEAD + self.parts.values().map(|part| part.len() + OVERHEAD).sum::<usize>()
     }
 }
 
@@ -366,15 +381,5 @@ impl Forest {
             Some(Role::Joining { .. } | Role::Child(_)) | None => self.handovers.keep(topic, inheritance),
         }
         self.deadlines.set_earlier(Timer::Beat, cx.now + self.config.beat);
-    }
-}
-
-impl Handovers {
-    /// Keeps an estate for the day that this node is the root.
-    fn keep(&mut self, topic: TopicId, inheritance: Inheritance) {
-        self.bytes += inheritance.len();
-        if let Some(old) = self.ready.insert(topic, inheritance) {
-            self.bytes -= old.len();
-        }
     }
 }

@@ -65,8 +65,7 @@ impl Forest {
     }
 
     fn check_sums(&self) {
-        let bytes: usize =
-            self.trees.values().filter_map(|tree| tree.log.as_ref()).map(|log| log.window.bytes()).sum();
+        let bytes: usize = self.trees.values().map(Tree::bytes).sum();
         assert_eq!(bytes, self.budget.bytes(), "bytes of all windows");
         assert!(bytes <= self.config.windows_bytes, "windows exceed their limit");
         let sessions: usize = self.trees.values().map(sessions).sum();

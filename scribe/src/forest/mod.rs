@@ -1,20 +1,20 @@
 //! All trees of a node. Sans-IO: the stack hands in what the ring says and carries out the requests.
 
-mod adopt;
-mod budget;
-mod flow;
-mod handover;
-mod invariants;
-mod join;
+mod tree;
 mod neighbours;
-mod open;
-mod position;
-mod publish;
+mod join;
+mod adopt;
+mod flow;
+mod budget;
 mod subscribe;
+mod publish;
+mod position;
+mod open;
+mod handover;
+mod upkeep;
+mod invariants;
 #[cfg(test)]
 mod tests;
-mod tree;
-mod upkeep;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -83,14 +83,14 @@ pub enum Request {
     Route {
         /// The key.
         key: Key,
-        /// An encoded [`Header`](crate::wire::Header) and its payload.
+        /// An encoded [`Header`] and its payload.
         payload: Bytes,
     },
     /// Send to one node.
     Send {
         /// The node.
         to: Contact,
-        /// An encoded [`Header`](crate::wire::Header) and its payload.
+        /// An encoded [`Header`] and its payload.
         payload: Bytes,
     },
 }
@@ -222,7 +222,9 @@ impl Forest {
     /// The ring is ready: what waited for it begins.
     pub fn handle_ready(&mut self, cx: Context<'_>) {
         for topic in self.topic_ids() {
-            self.review_place(cx, topic);
+            if self.trees.get(&topic).is_some_and(Tree::is_joining) {
+                self.seek(cx, topic);
+            }
         }
         let publishing: Vec<_> = self.publishers.keys().copied().collect();
         for topic in publishing {

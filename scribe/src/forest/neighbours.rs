@@ -87,6 +87,7 @@ impl Neighbours {
             down_digest: Digest::default(),
         });
         neighbour.contact = contact;
+        neighbour.heard = now;
         neighbour.change(side, topic, true);
     }
 

@@ -12,13 +12,13 @@ use super::flow::{clamp, forsake};
 use super::handover::Estate;
 use super::neighbours::Side;
 use super::position::encode_entry;
-use super::tree::{Log, Opening, Role, Root, Tree, better};
+use super::tree::{Log, Opening, Role, Root, Tree, better, is_plausible};
 use super::{Context, Forest, Life, Timer};
 use crate::message::{Position, Term};
 use crate::sessions::Sessions;
 use crate::topic::TopicId;
 use crate::window::Window;
-use crate::wire::{Body, Header, Known, MAX_NUMBER};
+use crate::wire::{Body, Header, Known};
 
 impl Forest {
     /// Whether this node is the topic's root is the ring's decision, and may have changed.
@@ -31,7 +31,18 @@ impl Forest {
         match (tree.is_root(), closest) {
             (false, true) => self.begin_opening(cx, topic),
             (true, false) => self.review_root(cx, topic),
-            (true, true) | (false, false) => {}
+            (true, true) => self.review_term(cx, topic),
+            (false, false) => {}
+        }
+    }
+
+    /// A root whose leases run again may have heard of a later term meanwhile.
+    fn review_term(&mut self, cx: Context<'_>, topic: TopicId) {
+        let Some(tree) = self.trees.get(&topic) else { return };
+        let (Role::Root(_), Some(log), Some(heard)) = (&tree.role, &tree.log, tree.heard) else { return };
+        if heard.birth == log.birth && heard.term > log.term {
+            let known = better(log.known(), heard);
+            self.begin_term(cx, topic, known, true);
         }
     }
 
@@ -68,6 +79,7 @@ impl Forest {
         };
         // An answer to a JOIN that is still on its way is void.
         tree.join = self.joins;
+        tree.early.clear();
         if let Some(parent) = parent {
             self.neighbours.remove(Side::Up, parent.id(), topic);
             self.tell(parent, &Header::Leave { topic, join: self.joins });
@@ -75,6 +87,7 @@ impl Forest {
         for timer in [Timer::Join(topic), Timer::Ack(topic), Timer::Linger(topic)] {
             self.deadlines.cancel(timer);
         }
+        self.count_window(cx.now, topic);
         self.note_parent(topic, None);
         self.announce_path(cx, topic);
         self.proceed(cx, topic);
@@ -146,6 +159,11 @@ impl Forest {
         if tree.log.as_ref().is_some_and(|log| log.birth != known.birth && !tree.is_opening()) {
             return;
         }
+        if !is_plausible(known.tail) || known.term.number >= 1 << 40 {
+            tracing::warn!(%topic, ?known, "an implausible claim, ignored");
+            return;
+        }
+        let known = settle_conflict(tree, known);
         let before = tree.known();
         let after = before.map_or(known, |before| better(before, known));
         if before == Some(after) {
@@ -157,13 +175,8 @@ impl Forest {
                 opening.learned.get_or_insert(cx.now);
                 self.proceed(cx, topic);
             }
-            Role::Root(_) => {
-                let own = tree.log.as_ref().map(|log| log.term);
-                if own.is_none_or(|own| known.term > own) && cx.ring.is_root_of(cx.now, topic.key()) {
-                    // Another root was, or is. The ring has decided for this one: its next term is above both.
-                    self.begin_term(cx, topic, after, true);
-                }
-            }
+            // Another root was, or is. The ring decides for one, whose next term is above both.
+            Role::Root(_) => self.review_place(cx, topic),
             Role::Joining { .. } | Role::Child(_) => {
                 // Only news of a later term matters further up; a later position will come down by itself.
                 if before.is_none_or(|before| after.term > before.term) && tree.join > 0 {
@@ -206,8 +219,8 @@ impl Forest {
     /// Opens a term above all that is known.
     fn begin_term(&mut self, cx: Context<'_>, topic: TopicId, known: Known, forced: bool) {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
-        let number = (known.term.number + 1).min(MAX_NUMBER - 1);
-        let offset = known.tail.map_or(0, |tail| tail.offset + 1).min(MAX_NUMBER - 1);
+        let number = known.term.number + 1;
+        let offset = known.tail.map_or(0, |tail| tail.offset + 1);
         let term = Term { number, root: self.me };
         tree.heard = None;
         tree.take_log(known);
@@ -286,6 +299,18 @@ impl Forest {
             }
         }
     }
+}
+
+/// Two roots of one log opened a term of the same number: whoever sees both asks for one above them.
+fn settle_conflict(tree: &Tree, known: Known) -> Known {
+    let own = tree.log.as_ref().filter(|log| log.birth == known.birth).map(|log| log.term);
+    let conflict = own.is_some_and(|own| {
+        own.number == known.term.number && own.root != known.term.root && known.term.root != NodeId(0)
+    });
+    if !conflict {
+        return known;
+    }
+    Known { term: Term { number: known.term.number + 1, root: NodeId(0) }, ..known }
 }
 
 impl Opening {

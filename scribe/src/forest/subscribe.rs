@@ -1,12 +1,12 @@
 //! This node's own subscribers: cursors into the window like children, with credit in place of acknowledgements.
 
-use super::tree::{Log, Reader, Role, Subscription};
+use super::tree::{Log, Reader, Role, Subscription, is_plausible};
 use super::{Context, Forest, Life, Timer};
 use crate::event::{Event, SubscriptionId};
 use crate::message::{Gap, GapReason, Item, Mark, Message, MessageId, Position, Start, SubscribeError, Term};
 use crate::topic::TopicId;
 use crate::window::Follow;
-use crate::wire::{Body, Known};
+use crate::wire::{Body, Known, MAX_NUMBER};
 
 impl Forest {
     /// Subscribes. Answered by [`Event::Subscribed`] once the start is known, else by [`Event::SubscribeFailed`].
@@ -28,6 +28,7 @@ impl Forest {
         }
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         let before = tree.wish();
+        let start = in_range(start);
         tree.subscriptions.insert(id, Subscription { start, credit, reader: None, parent_news: None });
         self.topics.insert(id, topic);
         self.deadlines.cancel(Timer::Linger(topic));
@@ -126,21 +127,29 @@ fn begin(log: &Log, start: Start, latest: Option<Position>) -> (Reader, Mark) {
     let reader = match window.follow(last) {
         Follow::At(next) => Reader { last, next, owed: None },
         Follow::TooOld => Reader { last, next: window.start(), owed: Some((GapReason::OutOfWindow, last)) },
+        Follow::Newer if !is_plausible(last) => {
+            Reader { last: window.base(), next: window.start(), owed: Some((GapReason::RootLost, last)) }
+        }
         // It is ahead of this node: what it has is passed over.
         Follow::Newer => Reader { last, next: window.end(), owed: None },
     };
     (reader, mark)
 }
 
+/// A mark's numbers as they can travel: whoever made up larger ones gets what the largest get.
+fn in_range(start: Start) -> Start {
+    let Start::After(Mark { birth, position: Some(position) }) = start else { return start };
+    let term = position.term.min(MAX_NUMBER - 1);
+    let offset = position.offset.min(MAX_NUMBER - 1);
+    Start::After(Mark { birth, position: Some(Position { term, offset }) })
+}
+
 /// A mark of a term that this node has not heard of says that there was one.
 fn claim(log: &Log, mark: Mark) -> Option<Known> {
     let position = mark.position?;
     let term = Term { number: position.term, root: treecast_overlay::id::NodeId(0) };
-    (mark.birth == log.birth && position.term > log.term.number).then_some(Known {
-        birth: mark.birth,
-        term,
-        tail: Some(position),
-    })
+    (mark.birth == log.birth && position.term > log.term.number && is_plausible(mark.position))
+        .then_some(Known { birth: mark.birth, term, tail: Some(position) })
 }
 
 impl Subscription {

@@ -9,6 +9,7 @@ use treecast_overlay::peer::Contact;
 use treecast_overlay::time::Instant;
 
 use super::handover::Inheritance;
+use crate::early::Early;
 use crate::event::SubscriptionId;
 use crate::message::{GapReason, Mark, Position, Start, Term};
 use crate::sessions::Sessions;
@@ -33,13 +34,15 @@ pub(crate) struct Tree {
     pub last_parent: Option<Option<NodeId>>,
     /// It stays until then, even if nobody needs it.
     pub keep_until: Instant,
+    /// Entries that came before their predecessors.
+    pub early: Early,
     /// Entries that the parent does not know yet to have come.
     pub unacknowledged: u64,
     /// The parent was asked to repeat since the last progress.
     pub asked_again: bool,
     /// Subscribers as last told to the parent.
     pub told_subscribers: u64,
-    /// Bytes that the forest counts for this tree's window, and when it last grew.
+    /// Bytes that the forest counts for this tree's window and early entries, and when they last grew.
     pub counted: (usize, Instant),
 }
 
@@ -188,11 +191,17 @@ impl Tree {
             subscriptions: BTreeMap::new(),
             last_parent: None,
             keep_until: now,
+            early: Early::default(),
             unacknowledged: 0,
             asked_again: false,
             told_subscribers: 0,
             counted: (0, now),
         }
+    }
+
+    /// Bytes that the window and the early entries pin.
+    pub(crate) fn bytes(&self) -> usize {
+        self.log.as_ref().map_or(0, |log| log.window.bytes()) + self.early.bytes()
     }
 
     /// The parent, if there is one.
@@ -217,6 +226,11 @@ impl Tree {
             Role::Opening(_) | Role::Root(_) => true,
             Role::Joining { .. } | Role::Child(_) => false,
         }
+    }
+
+    /// Whether it looks for a parent.
+    pub(crate) fn is_joining(&self) -> bool {
+        matches!(self.role, Role::Joining { .. })
     }
 
     /// Whether anybody needs it.
@@ -263,6 +277,12 @@ impl Tree {
                 .fold(first, |oldest, mark| if mark.position < oldest.position { mark } else { oldest }),
         )
     }
+}
+
+/// Whether a position may be the word of an honest node: no log has had so many terms, or so many entries. A claim
+/// beyond that would drive the topic's numbers towards their end.
+pub(crate) fn is_plausible(position: Option<Position>) -> bool {
+    position.is_none_or(|position| position.term < 1 << 40 && position.offset < 1 << 50)
 }
 
 /// What two nodes know together: the highest term, and the last position. Of two logs the longer one is kept.

@@ -21,6 +21,7 @@ fn over_a_bad_network_everything_still_arrives_once_and_in_order() {
         }
         world.run(seconds(60));
         assert_eq!(world.failures(nodes[15]), [], "seed {seed}");
+        assert_eq!(world.failures(nodes[16]), [], "seed {seed}");
         assert_eq!(world.receipts(nodes[16]).len(), 100, "seed {seed}");
         let expected = world.texts(nodes[1], subscriptions[0].1);
         assert_eq!(expected.len(), 200, "seed {seed}");
@@ -163,4 +164,25 @@ fn many_crashes_and_newcomers_leave_nothing_twice_and_all_attached() {
         }
         assert_eq!(world.receipts(publisher).len() + world.failures(publisher).len(), 250, "seed {seed}");
     }
+}
+
+#[test]
+fn repairs_cost_little_on_a_network_that_loses_and_reorders() {
+    let mut world = World::new(25, 100);
+    (world.loss, world.twice, world.jitter) = (10, 10, millis(30));
+    let nodes = world.by_distance();
+    for &id in &nodes[1..12] {
+        world.subscribe(id, Start::Latest);
+    }
+    world.run(seconds(20));
+    world.sent.clear();
+    for number in 0..200 {
+        world.publish(nodes[15], &number.to_string());
+        world.run(millis(10));
+    }
+    world.run(seconds(30));
+    let edges: u64 = nodes.iter().map(|&id| world.children(id).len() as u64).sum();
+    let needed = edges * 200;
+    assert!(world.sent["data"] < needed * 3 / 2, "{} entries sent, {needed} needed", world.sent["data"]);
+    assert!(world.sent["ack"] < needed, "{} acknowledgements for {needed} entries", world.sent["ack"]);
 }

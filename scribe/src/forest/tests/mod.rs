@@ -381,7 +381,7 @@ impl World {
     fn started(&self, id: NodeId, wanted: SubscriptionId) -> Option<Mark> {
         self.nodes[&id].events.iter().find_map(|event| {
             if let Event::Subscribed { subscription, mark } = event {
-                (*subscription == wanted).then(|| *mark)
+                (*subscription == wanted).then_some(*mark)
             } else {
                 None
             }

@@ -199,3 +199,70 @@ fn a_mark_of_another_log_yields_a_gap_and_the_earliest() {
     assert_eq!((gaps.len(), gaps[0].reason, gaps[0].after), (1, GapReason::OtherLog, position));
     assert_eq!(world.texts(nodes[5], late), numbered("kept", 5));
 }
+
+#[test]
+fn two_terms_of_one_number_are_followed_by_one_above_both() {
+    let mut world = World::new(8, 30);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[2], Start::Latest);
+    world.run(seconds(2));
+    world.publish_many(nodes[3], "before", 3);
+    world.run(seconds(1));
+    let mark = world.messages(nodes[2], news)[2].mark;
+    let term = crate::message::Term { number: 1, root: NodeId(5) };
+    let heard = Some(wire::Known { birth: mark.birth, term, tail: mark.position });
+    let join = wire::Join { topic: topic(), number: 1 << 40, after: Some(mark), heard, subscribers: 1 };
+    let payload = wire::encode(&Header::Join(join), &[]);
+    let stranger = world.nodes[&nodes[6]].contact;
+    world.with(nodes[0], |forest, cx| forest.handle_deliver(cx, &stranger, &payload));
+    world.run(seconds(3));
+    assert_eq!(world.gaps(nodes[2], news)[0].reason, GapReason::RootLost);
+    let token = world.publish(nodes[7], "above both");
+    world.run(seconds(3));
+    assert_eq!(world.receipt(nodes[7], token).unwrap().position.term, 3);
+}
+
+#[test]
+fn a_made_up_mark_harms_nobody() {
+    let mut world = World::new(8, 31);
+    let nodes = world.by_distance();
+    world.publish_many(nodes[3], "kept", 5);
+    world.run(seconds(2));
+    let birth = world.nodes[&nodes[0]].forest.trees[&topic()].log.as_ref().unwrap().birth;
+    let position = Some(crate::message::Position { term: u64::MAX, offset: u64::MAX });
+    let start = Start::After(Mark { birth, position });
+    let [at_root, far] = [nodes[0], nodes[5]].map(|id| (id, world.subscribe(id, start)));
+    world.run(seconds(3));
+    let token = world.publish(nodes[3], "goes on");
+    world.run(seconds(3));
+    assert_eq!(world.receipt(nodes[3], token).unwrap().position.term, 1, "no term is burnt on it");
+    for (id, subscription) in [at_root, far] {
+        assert_eq!(world.gaps(id, subscription).len(), 1);
+        assert_eq!(world.texts(id, subscription).last().unwrap(), "goes on");
+    }
+}
+
+#[test]
+fn a_large_log_is_handed_over_in_parts_over_a_bad_network() {
+    let mut world = World::new(12, 32);
+    let nodes = world.by_distance();
+    let subscriptions: Vec<_> =
+        nodes[0..4].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
+    world.run(seconds(2));
+    let large = "x".repeat(2000);
+    world.publish_many(nodes[9], &large, 300);
+    world.run(seconds(2));
+    (world.loss, world.twice, world.jitter) = (10, 10, millis(30));
+    world.sent.clear();
+    let newcomer = NodeId(topic().key().0 ^ 1);
+    world.enter(newcomer);
+    world.run(seconds(5));
+    assert!(world.sent["handover"] >= 19, "{:?}", world.sent);
+    world.publish_many(nodes[9], "after", 20);
+    world.run(seconds(30));
+    for (id, subscription) in subscriptions {
+        world.expect_all(id, subscription, &[numbered(&large, 300), numbered("after", 20)].concat());
+    }
+    let held = world.nodes[&newcomer].forest.trees[&topic()].log.as_ref().unwrap().window.entries().count();
+    assert_eq!(held, 321, "the window came with the log");
+}

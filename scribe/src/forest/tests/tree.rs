@@ -114,6 +114,7 @@ fn several_subscribers_of_one_node_share_its_place() {
     let second = world.subscribe(nodes[5], Start::Latest);
     assert!(world.started(nodes[5], second).is_some(), "the tree is there already");
     assert_eq!(world.nodes[&nodes[5]].forest.trees()[0].parent, joins[0].parent);
+    world.run(seconds(1));
     let token = world.publish(nodes[2], "for both");
     world.run(seconds(2));
     world.expect_all(nodes[5], first, &["for both".to_string()]);

@@ -1,0 +1,379 @@
+//! Stories of whole stacks: real Pastry nodes under real forests, in one queue with a constant delay.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::RngExt;
+use treecast_overlay::config::{Config as RingConfig, Role};
+use treecast_overlay::id::{Key, NodeId};
+use treecast_overlay::kbr::Bootstrap;
+use treecast_overlay::machine::{Destination, Refusal};
+use treecast_overlay::peer::{Addr, Seed};
+use treecast_overlay::random::{self, Rng};
+use treecast_overlay::wire::Standing;
+
+use super::*;
+use crate::event::SubscriptionId;
+use crate::message::{GapReason, Item, Receipt, Start};
+use crate::topic::Topic;
+
+const DELAY: Duration = Duration::from_millis(2);
+
+struct World {
+    now: Instant,
+    nodes: Vec<Option<PastryStack>>,
+    wires: BTreeMap<(Instant, u64), (Peer, Destination, Frame)>,
+    count: u64,
+    events: Vec<(usize, Event)>,
+    /// Of a hundred frames so many are lost, and all are late by up to so many milliseconds.
+    loss: u32,
+    jitter: u64,
+    rng: Rng,
+}
+
+fn topic() -> Topic {
+    Topic::new("stack/story").unwrap()
+}
+
+fn seconds(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+impl World {
+    fn ring(count: usize) -> World {
+        let now = Instant::ZERO;
+        let mut world = World {
+            now,
+            nodes: Vec::new(),
+            wires: BTreeMap::new(),
+            count: 0,
+            events: Vec::new(),
+            loss: 0,
+            jitter: 0,
+            rng: random::stream(&[1; 32], "world"),
+        };
+        for _ in 0..count {
+            world.enter(Role::Ring);
+            world.run(seconds(2));
+        }
+        let ready = world.live().filter(|(_, stack)| stack.ring().standing() == Standing::Ready).count();
+        assert_eq!(ready, count, "all are on the ring");
+        world
+    }
+
+    fn enter(&mut self, role: Role) -> usize {
+        let slot = self.nodes.len();
+        let id = NodeId(Key::hash(&(slot as u64).to_be_bytes()).0);
+        let peer = Peer { id, incarnation: 1, addr: Addr::Memory(slot as u32) };
+        let ring = treecast_overlay::pastry::Node::new(
+            peer,
+            RingConfig { role, ..RingConfig::default() },
+            [slot as u8; 32],
+        );
+        let stack = Stack::new(ring.unwrap(), Config::default(), [slot as u8; 32]).unwrap();
+        self.nodes.push(Some(stack));
+        let first = self.live().map(|(slot, _)| slot).next().filter(|&first| first != slot);
+        let join = first.map(|first| Seed::from(Addr::Memory(first as u32))).into_iter().collect();
+        self.command(slot, Command::Start(Bootstrap { join, ..Bootstrap::default() }));
+        slot
+    }
+
+    fn live(&self) -> impl Iterator<Item = (usize, &PastryStack)> {
+        self.nodes.iter().enumerate().filter_map(|(slot, stack)| Some((slot, stack.as_ref()?)))
+    }
+
+    fn command(&mut self, slot: usize, command: Command) {
+        let now = self.now;
+        if let Some(stack) = self.nodes[slot].as_mut() {
+            stack.handle_command(now, command);
+        }
+        self.drain(slot);
+    }
+
+    fn drain(&mut self, slot: usize) {
+        let Some(stack) = self.nodes[slot].as_mut() else { return };
+        stack.check_invariants();
+        let from = stack.peer();
+        while let Some(Transmit { to, frame }) = stack.poll_transmit() {
+            self.count += 1;
+            if self.rng.random_range(0..100) >= self.loss {
+                let late = Duration::from_millis(self.rng.random_range(0..=self.jitter));
+                self.wires.insert((self.now + DELAY + late, self.count), (from, to, frame));
+            }
+        }
+        while let Some(event) = stack.poll_event() {
+            self.events.push((slot, event));
+        }
+    }
+
+    fn deliver(&mut self, from: Peer, to: Destination, frame: Frame) {
+        let (addr, id) = match to {
+            Destination::Peer(peer) => (peer.addr, Some(peer.id)),
+            Destination::Seed(seed) => (seed.addr, seed.id),
+        };
+        let slot = |addr| match addr {
+            Addr::Memory(slot) => slot as usize,
+            Addr::Socket(_) | Addr::Unreachable => usize::MAX,
+        };
+        let now = self.now;
+        if let Some(stack) = self.nodes.get_mut(slot(addr)).and_then(Option::as_mut) {
+            stack.handle_frame(now, from, frame);
+            self.drain(slot(addr));
+        } else if let Some(sender) = self.nodes[slot(from.addr)].as_mut() {
+            let reason = Refusal::Unreachable("nobody listens".into());
+            sender.handle_link(now, Link::Refused { addr, id, reason });
+            self.drain(slot(from.addr));
+        }
+    }
+
+    fn run(&mut self, time: Duration) {
+        let until = self.now + time;
+        loop {
+            let wire = self.wires.first_key_value().map(|(&(at, _), _)| at);
+            let timers = self.live().filter_map(|(slot, stack)| Some((stack.poll_timeout()?, slot)));
+            let timer = timers.min();
+            let at = earliest(wire, timer.map(|(at, _)| at)).filter(|&at| at <= until);
+            let Some(at) = at else { break };
+            self.now = self.now.max(at);
+            if wire == Some(at) {
+                let (_, (from, to, frame)) = self.wires.pop_first().unwrap();
+                self.deliver(from, to, frame);
+            } else if let Some((_, slot)) = timer {
+                let now = self.now;
+                self.nodes[slot].as_mut().unwrap().handle_timeout(now);
+                self.drain(slot);
+            }
+        }
+        self.now = until;
+    }
+
+    fn subscribe(&mut self, slot: usize) -> SubscriptionId {
+        self.count += 1;
+        let subscription = SubscriptionId(self.count);
+        let command =
+            Command::Subscribe { subscription, topic: topic(), start: Start::Latest, credit: u32::MAX };
+        self.command(slot, command);
+        subscription
+    }
+
+    fn publish(&mut self, slot: usize, text: &str) {
+        self.count += 1;
+        let payload = Bytes::copy_from_slice(text.as_bytes());
+        self.command(slot, Command::Publish { token: Token(self.count), topic: topic(), payload });
+    }
+
+    fn publish_many(&mut self, slot: usize, text: &str, count: usize) {
+        for number in 0..count {
+            self.publish(slot, &format!("{text} {number}"));
+            self.run(Duration::from_millis(10));
+        }
+    }
+
+    fn items(&self, wanted: SubscriptionId) -> Vec<&Item> {
+        let item = |event| {
+            if let &Event::Item { subscription, ref item } = event {
+                Some((subscription, item))
+            } else {
+                None
+            }
+        };
+        let items = self.events.iter().filter_map(|(_, event)| item(event));
+        items.filter(|(subscription, _)| *subscription == wanted).map(|(_, item)| item).collect()
+    }
+
+    fn texts(&self, wanted: SubscriptionId) -> Vec<String> {
+        let text = |item: &&Item| {
+            if let Item::Message(message) = item { Some(message.payload.to_vec()) } else { None }
+        };
+        let texts = self.items(wanted).iter().filter_map(text).collect::<Vec<_>>();
+        texts.into_iter().map(|bytes| String::from_utf8(bytes).unwrap()).collect()
+    }
+
+    fn gaps(&self, wanted: SubscriptionId) -> Vec<GapReason> {
+        let gap = |item: &&Item| if let Item::Gap(gap) = item { Some(gap.reason) } else { None };
+        self.items(wanted).iter().filter_map(gap).collect()
+    }
+
+    fn receipts(&self) -> Vec<Receipt> {
+        let receipt =
+            |event: &Event| if let Event::Published { receipt, .. } = event { Some(*receipt) } else { None };
+        self.events.iter().filter_map(|(_, event)| receipt(event)).collect()
+    }
+
+    fn failures(&self) -> usize {
+        self.events.iter().filter(|(_, event)| matches!(event, Event::PublishFailed { .. })).count()
+    }
+
+    fn root(&self) -> usize {
+        let id = topic().id();
+        let is_root = |stack: &PastryStack| stack.forest().trees().iter().any(|t| t.topic == id && t.is_root);
+        let roots: Vec<_> = self.live().filter(|(_, stack)| is_root(stack)).map(|(slot, _)| slot).collect();
+        assert_eq!(roots.len(), 1, "one root, not {roots:?}");
+        roots[0]
+    }
+}
+
+fn numbered(text: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{text} {number}")).collect()
+}
+
+#[test]
+fn a_ring_of_stacks_publishes_and_subscribes() {
+    let mut world = World::ring(12);
+    let subscriptions: Vec<_> = (0..12).step_by(2).map(|slot| world.subscribe(slot)).collect();
+    world.run(seconds(3));
+    world.publish_many(1, "one", 50);
+    world.publish_many(2, "two", 50);
+    world.run(seconds(2));
+    for &subscription in &subscriptions {
+        assert_eq!(world.texts(subscription), [numbered("one", 50), numbered("two", 50)].concat());
+    }
+    assert_eq!(world.receipts().len(), 100);
+    assert!(world.receipts().iter().all(|receipt| receipt.listeners == 6));
+    let status = world.nodes[0].as_ref().unwrap().status();
+    assert_eq!((status.peers.len(), status.trees.len()), (11, 1));
+}
+
+#[test]
+fn a_killed_root_is_replaced_within_ten_seconds() {
+    let mut world = World::ring(12);
+    world.subscribe(0);
+    world.run(seconds(2));
+    let dead = world.root();
+    let live: Vec<_> = (0..12).filter(|&slot| slot != dead).collect();
+    let subscriptions: Vec<_> = live[1..6].iter().map(|&slot| world.subscribe(slot)).collect();
+    world.run(seconds(2));
+    let publisher = live[8];
+    world.publish_many(publisher, "before", 20);
+    world.nodes[dead] = None;
+    world.publish_many(publisher, "while down", 20);
+    world.run(seconds(10));
+    world.publish_many(publisher, "after", 20);
+    world.run(seconds(2));
+    for &subscription in &subscriptions {
+        let texts = world.texts(subscription);
+        assert!(texts.ends_with(&numbered("after", 20)), "{texts:?}");
+        assert_eq!(texts[..20], numbered("before", 20));
+        assert_eq!(world.gaps(subscription), [GapReason::RootLost]);
+    }
+    assert_eq!(world.receipts().len() + world.failures(), 60, "no message without an answer");
+}
+
+#[test]
+fn a_root_that_leaves_is_followed_without_a_gap() {
+    let mut world = World::ring(10);
+    world.subscribe(0);
+    world.run(seconds(2));
+    let root = world.root();
+    let others: Vec<_> = (0..10).filter(|&slot| slot != root).collect();
+    let subscriptions: Vec<_> = others.iter().map(|&slot| world.subscribe(slot)).collect();
+    world.run(seconds(2));
+    let publisher = others[5];
+    world.publish_many(publisher, "before", 20);
+    world.command(root, Command::Leave);
+    world.publish_many(publisher, "meanwhile", 100);
+    assert!(world.events.iter().any(|(slot, event)| *slot == root && matches!(event, Event::Left)));
+    world.nodes[root] = None;
+    world.run(seconds(10));
+    for &subscription in &subscriptions {
+        assert_eq!(world.gaps(subscription), []);
+        assert_eq!(world.texts(subscription), [numbered("before", 20), numbered("meanwhile", 100)].concat());
+    }
+    assert_eq!((world.receipts().len(), world.failures()), (120, 0));
+}
+
+#[test]
+fn newcomers_take_their_topics_over_without_a_gap() {
+    let mut world = World::ring(3);
+    let subscriptions: Vec<_> = (0..3).map(|slot| world.subscribe(slot)).collect();
+    world.run(seconds(2));
+    let mut roots = vec![world.root()];
+    let mut expected = Vec::new();
+    for round in 0..25 {
+        world.enter(Role::Ring);
+        world.publish_many(0, &format!("round {round}"), 20);
+        expected.extend(numbered(&format!("round {round}"), 20));
+        world.run(seconds(3));
+        roots.push(world.root());
+    }
+    roots.dedup();
+    assert!(roots.len() > 1, "the story needs a newcomer closer to the key");
+    for &subscription in &subscriptions {
+        assert_eq!(world.gaps(subscription), []);
+        assert_eq!(world.texts(subscription), expected);
+    }
+    assert_eq!((world.receipts().len(), world.failures()), (500, 0));
+}
+
+#[test]
+fn crashes_and_newcomers_under_loss_leave_nothing_twice_and_nothing_unannounced() {
+    for seed in 0..4 {
+        let mut world = World::ring(16);
+        (world.loss, world.jitter, world.rng) = (3, 20, random::stream(&[seed; 32], "torture"));
+        let publisher = 1;
+        let mut live: Vec<_> = (2..14).map(|slot| (slot, world.subscribe(slot))).collect();
+        world.run(seconds(10));
+        let mut published = 0;
+        for round in 0..6 {
+            let (victim, _) = live.remove(world.rng.random_range(0..live.len()));
+            world.nodes[victim] = None;
+            let newcomer = world.enter(Role::Ring);
+            world.publish_many(publisher, &format!("round {round}"), 30);
+            published += 30;
+            world.run(seconds(6));
+            live.push((newcomer, world.subscribe(newcomer)));
+        }
+        world.run(seconds(40));
+        world.publish_many(publisher, "end", 10);
+        world.run(seconds(35));
+        assert_eq!(world.receipts().len() + world.failures(), published + 10, "seed {seed}");
+        for (slot, subscription) in live {
+            let texts = world.texts(subscription);
+            let mut once = texts.clone();
+            once.sort();
+            once.dedup();
+            assert_eq!(once.len(), texts.len(), "seed {seed}: something came twice at {slot}");
+            assert!(texts.ends_with(&numbered("end", 10)), "seed {seed}: {slot} has {:?}", texts.last());
+        }
+    }
+}
+
+#[test]
+fn edges_take_part_like_everybody_else() {
+    let mut world = World::ring(8);
+    let far = world.subscribe(3);
+    let edge = world.enter(Role::Edge { promote_after: None });
+    world.run(seconds(3));
+    let near = world.subscribe(edge);
+    world.run(seconds(3));
+    world.publish_many(edge, "from the edge", 10);
+    world.publish_many(5, "to the edge", 10);
+    world.run(seconds(2));
+    let expected = [numbered("from the edge", 10), numbered("to the edge", 10)].concat();
+    assert_eq!(world.texts(near), expected);
+    assert_eq!(world.texts(far), expected);
+    assert_eq!(world.receipts().len(), 20);
+    let status = world.nodes[edge].as_ref().unwrap().status();
+    assert_eq!(status.standing, Standing::Edge);
+    assert!(status.peers.len() >= 2, "its access nodes, and others to try");
+}
+
+#[test]
+fn a_node_alone_needs_nobody() {
+    let mut world = World::ring(1);
+    let news = world.subscribe(0);
+    world.publish(0, "to myself");
+    world.run(seconds(1));
+    assert_eq!(world.texts(news), ["to myself"]);
+    assert_eq!(world.receipts()[0].listeners, 1);
+    let key = topic().id().key();
+    world.command(0, Command::Lookup { token: Token(7), key, trace: true });
+    world.command(0, Command::Status(Token(8)));
+    world.command(0, Command::Leave);
+    world.run(seconds(5));
+    let kinds = |wanted: fn(&Event) -> bool| world.events.iter().any(|(_, event)| wanted(event));
+    assert!(kinds(|event| matches!(event, Event::Found { token: Token(7), .. })));
+    assert!(kinds(|event| matches!(event, Event::Status { token: Token(8), .. })));
+    assert!(kinds(|event| matches!(event, Event::Left)));
+}
