@@ -11,6 +11,16 @@ pub fn between(before: &Counters, after: &Counters) -> Tally {
     Tally { sent: after.sent - before.sent, bytes: after.bytes - before.bytes, ..Tally::default() }
 }
 
+/// The kinds of frames that make the difference, for people.
+pub fn kinds(before: &Counters, after: &Counters) -> String {
+    let kinds = after.by_kind().map(|(name, tally)| (name, tally.sent - before.of(name).sent));
+    kinds
+        .filter(|(_, sent)| *sent > 0)
+        .map(|(name, sent)| format!("{name} {sent}"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
 /// Compares two rests of the same length.
 pub fn cheap(few: Tally, many: Tally) -> Result<(), String> {
     for (what, few, many) in [("frames", few.sent, many.sent), ("bytes", few.bytes, many.bytes)] {
