@@ -78,16 +78,6 @@ impl Machine for Member {
 
     fn handle_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
         self.now = now;
-        if std::env::var("DBG").is_ok_and(|v| {
-            Some(v.as_str())
-                == match self.node.peer().addr {
-                    treecast_overlay::peer::Addr::Memory(s) => Some(s.to_string()),
-                    _ => None,
-                }
-                .as_deref()
-        }) {
-            eprintln!("DBG {} <- {:?} {:?}", self.now, from.addr, frame.header);
-        }
         self.node.handle_frame(now, from, frame);
     }
 
@@ -114,25 +104,14 @@ impl Machine for Member {
     fn poll_transmit(&mut self) -> Option<Transmit> {
         let transmit = self.node.poll_transmit()?;
         self.check_progress(&transmit);
-        if std::env::var("DBG").is_ok_and(|v| {
-            Some(v.as_str())
-                == match self.node.peer().addr {
-                    treecast_overlay::peer::Addr::Memory(s) => Some(s.to_string()),
-                    _ => None,
-                }
-                .as_deref()
-        }) {
-            eprintln!("DBG {} -> {:?}", self.now, transmit.frame.header);
-        }
         Some(transmit)
     }
 
     fn poll_event(&mut self) -> Option<Event> {
         loop {
-            match self.node.poll_event()? {
-                Event::Forward(transit) => self.node.resume(self.now, transit),
-                event => return Some(event),
-            }
+            let event = self.node.poll_event()?;
+            let Event::Forward(transit) = event else { return Some(event) };
+            self.node.resume(self.now, transit);
         }
     }
 

@@ -221,7 +221,7 @@ impl Rings {
             side.dedup();
             side.truncate(self.config.leaf_set / 2);
             let failed = side.iter().filter(|&&id| recently(id)).count();
-            failed * 2 > side.len().saturating_sub(1)
+            failed * 2 > side.len()
         };
         side(&|id| key.clockwise_to(id)) || side(&|id| id.key().clockwise_to(key))
     }

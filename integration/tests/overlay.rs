@@ -151,10 +151,9 @@ fn figures() {
     rings.run(SECOND);
     while rings.world.slots() < nodes {
         // As many at once as a tenth of those that are there.
-        let ready = rings.ready();
-        for _ in 0..(ready.len() / 10).clamp(1, nodes - rings.world.slots()) {
-            let seeds = rings.some_ready(1);
-            rings.add(Rings::through(&seeds));
+        let count = (rings.world.slots() / 10).clamp(1, nodes - rings.world.slots());
+        for seed in rings.some_ready(count) {
+            rings.add(Rings::through(&[seed]));
         }
         rings.run(SECOND);
     }
@@ -287,17 +286,21 @@ fn torture(case: Case) -> Rings {
         Err(late) => panic!("{late}\n{:?}", rings.tallies),
     }
     assert_eq!(rings.tallies.not_found, 0, "each lookup is answered");
-    // With one frame in twenty lost, and more, not everybody of a burst gets in within the start timeout.
-    let tolerated = if plan.faults.loss >= 0.05 { plan.nodes / 5 } else { 0 };
+    // With one frame in twenty lost, or late by seconds, not everybody of a burst gets in within the start timeout.
+    let tolerated = if plan.faults.loss >= 0.05 || plan.faults.reordering > 0.0 { plan.nodes / 5 } else { 0 };
     let failed = &rings.tallies.failed_starts;
     assert!(failed.len() <= tolerated.max(1), "{failed:?}");
     rings
 }
 
-fn swarm_seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("TREECAST_SWARM") else { return 0..12 };
+/// Seeds that once failed, each for another reason: an answer too old, a dead neighbour asked for ever, both slots and no
+/// place, everybody asleep.
+const FOUND: [u64; 7] = [3, 7, 21, 28, 37, 51, 64];
+
+fn swarm_seeds() -> Vec<u64> {
+    let Ok(text) = std::env::var("TREECAST_SWARM") else { return FOUND.to_vec() };
     let (from, to) = text.split_once("..").expect("TREECAST_SWARM=FROM..TO");
-    from.parse().expect("a number")..to.parse().expect("a number")
+    (from.parse().expect("a number")..to.parse().expect("a number")).collect()
 }
 
 #[test]
@@ -314,5 +317,5 @@ fn swarm() {
 
 #[test]
 fn swarm_seed() {
-    torture(case!("swarm_seed", 3));
+    torture(case!("swarm_seed", 8));
 }

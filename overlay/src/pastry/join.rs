@@ -375,6 +375,7 @@ impl Node {
         let lease = self.config.lease;
         if let Phase::Entering(entering) = &mut self.phase {
             entering.committed.retain(|_, asked| now - *asked < lease / 2);
+            entering.commits.retain(|_, (_, asked)| now - *asked < lease / 2);
         }
         if self.has_both_parts() {
             return self.take_place(now);

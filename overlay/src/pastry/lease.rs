@@ -183,12 +183,13 @@ impl Node {
 
     /// Drops a leaf-set member at once, or when its lease has ended.
     pub(super) fn drop_when_lease_ends(&mut self, now: Instant, id: NodeId) {
-        if self.leaf_set.contains(id) && self.leases.binds(now, id) {
+        if !self.leases.binds(now, id) {
+            self.drop_member(now, id);
+        } else if self.leaf_set.contains(id) {
             self.leases.condemn(id);
             self.watch_leases();
-        } else {
-            self.drop_member(now, id);
         }
+        // (A joiner to whom a part was given up is no member yet: its lease and its slot end by themselves.)
     }
 
     pub(super) fn on_lease_timer(&mut self, now: Instant) {

@@ -85,6 +85,11 @@ impl Liveness {
             .any(|&(id, incarnation, until)| id == peer.id && incarnation >= peer.incarnation && until > now)
     }
 
+    /// How many peers are watched, or owe an answer.
+    pub(super) fn len(&self) -> usize {
+        self.peers.len()
+    }
+
     /// Begins to watch a peer that was heard just now.
     pub(super) fn begin(&mut self, now: Instant, peer: Peer) {
         self.watch(now, peer);

@@ -14,6 +14,10 @@ use crate::wire::Header;
 /// Most nodes that one message of another may make this node probe. What is left out comes with a later round.
 const MAX_PROBES_PER_MESSAGE: usize = 48;
 
+/// Peers that are watched or asked; beyond it, nobody is probed because others named him. A node of a ring of a million
+/// has some 300 in its tables; who names nodes that do not exist fills the rest, until their probes run out.
+const MAX_WATCHED: usize = 1024;
+
 impl Node {
     /// A ready node showed itself: it enters the tables where it fits.
     pub(super) fn meet(&mut self, now: Instant, peer: Peer) {
@@ -95,7 +99,8 @@ impl Node {
                 self.look_for_twin(peer);
                 continue;
             }
-            if probes < MAX_PROBES_PER_MESSAGE && self.is_ready() && self.would_fit(now, &peer) {
+            let room = probes < MAX_PROBES_PER_MESSAGE && self.liveness.len() < MAX_WATCHED;
+            if room && self.is_ready() && self.would_fit(now, &peer) {
                 probes += 1;
                 self.probe(now, peer, false);
             }
