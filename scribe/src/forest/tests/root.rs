@@ -266,3 +266,21 @@ fn a_large_log_is_handed_over_in_parts_over_a_bad_network() {
     let held = world.nodes[&newcomer].forest.trees[&topic()].log.as_ref().unwrap().window.entries().count();
     assert_eq!(held, 321, "the window came with the log");
 }
+
+#[test]
+fn a_first_message_that_a_lost_root_had_positioned_is_not_positioned_again() {
+    let mut world = World::new(12, 33);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[3], Start::Latest);
+    world.run(seconds(2));
+    world.cut = Some(|header| matches!(header, Header::Receipt(_)));
+    let token = world.publish(nodes[9], "once");
+    world.run(millis(300));
+    assert_eq!(world.texts(nodes[3], news), ["once"]);
+    world.crash(nodes[0]);
+    world.cut = None;
+    world.run(seconds(10));
+    assert_eq!(world.texts(nodes[3], news), ["once"]);
+    let failures = world.failures(nodes[9]);
+    assert!(matches!(&failures[..], [(failed, PublishError::OutcomeUnknown { .. })] if *failed == token));
+}

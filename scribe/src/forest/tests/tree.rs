@@ -203,3 +203,34 @@ fn an_edge_node_moves_with_its_mark() {
     world.run(seconds(4));
     world.expect_all(edge, news, &[numbered("before", 5), numbered("meanwhile", 20)].concat());
 }
+
+#[test]
+fn what_a_young_window_does_not_hold_is_asked_for_further_up() {
+    let mut world = World::new(60, 11);
+    let (subscriber, hop) = deep(&world);
+    world.publish_many(world.root(), "early", 10);
+    world.run(seconds(2));
+    let log = world.nodes[&world.root()].forest.trees[&topic()].log.as_ref().unwrap();
+    let mark = Mark { birth: log.birth, position: log.window.entry(3).map(|entry| entry.position) };
+    world.subscribe(hop, Start::Latest);
+    world.run(seconds(2));
+    let news = world.subscribe(subscriber, Start::After(mark));
+    world.run(seconds(2));
+    world.expect_all(subscriber, news, &numbered("early", 10)[4..]);
+    assert_eq!(world.parent(subscriber), Some(world.root()), "the forwarder on the way could not serve it");
+}
+
+#[test]
+fn news_of_the_path_do_not_make_a_gap_of_what_still_flies() {
+    let mut world = World::new(12, 16);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[4], Start::Latest);
+    world.run(seconds(2));
+    world.cut = Some(|header| matches!(header, Header::Data(_)));
+    world.publish_many(nodes[1], "lost at first", 5);
+    world.cut = None;
+    let parent = world.parent(nodes[4]).unwrap();
+    world.with(parent, |forest, cx| forest.announce_path(cx, topic()));
+    world.run(seconds(3));
+    world.expect_all(nodes[4], news, &numbered("lost at first", 5));
+}
