@@ -49,6 +49,11 @@ impl Tapped {
         &self.stack
     }
 
+    /// Takes the tap off.
+    pub fn into_stack(self) -> PastryStack {
+        self.stack
+    }
+
     /// Log entries that this node has sent, repetitions included.
     pub fn payloads(&self) -> u64 {
         self.payloads
@@ -63,15 +68,12 @@ impl Tapped {
 
     /// What becomes of an event; `None`: nothing.
     fn spoil(&mut self, event: Event) -> Option<Event> {
-        match &event {
-            Event::Item { item: Item::Message(_), .. } => self.messages += 1,
-            Event::Published { .. } => {
-                self.receipts += 1;
-                return (self.fault != Some(Fault::Unanswered(self.receipts))).then_some(event);
-            }
-            _ => return Some(event),
+        if let Event::Published { .. } = &event {
+            self.receipts += 1;
+            return (self.fault != Some(Fault::Unanswered(self.receipts))).then_some(event);
         }
-        let Event::Item { subscription, item } = &event else { return Some(event) };
+        let Event::Item { subscription, item: item @ Item::Message(_) } = &event else { return Some(event) };
+        self.messages += 1;
         match self.fault {
             Some(Fault::Doubled(n)) if n == self.messages => {
                 self.held.push(Event::Item { subscription: *subscription, item: item.clone() });

@@ -22,7 +22,7 @@ const BOUND: Duration = Duration::from_secs(20);
 const ANSWERED: Duration = Duration::from_secs(35);
 
 fn topic(name: &str) -> Topic {
-    Topic::new(name).unwrap()
+    Topic::new(name).expect("a name")
 }
 
 fn grove(case: Case, nodes: usize) -> Grove {

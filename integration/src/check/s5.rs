@@ -25,9 +25,11 @@ pub fn announced(history: &History) -> Result<(), String> {
 struct Logs<'a> {
     /// By topic and birth.
     places: BTreeMap<TopicId, BTreeMap<u64, BTreeSet<Position>>>,
-    /// Those with a receipt, and the birth of their log if anybody got them.
-    kept: BTreeMap<TopicId, Vec<(&'a Offered, Position, Option<u64>)>>,
+    kept: BTreeMap<TopicId, Vec<Kept<'a>>>,
 }
+
+/// A message with a receipt, its place, and the birth of its log if anybody got it.
+type Kept<'a> = (&'a Offered, Position, Option<u64>);
 
 impl<'a> Logs<'a> {
     fn of(history: &'a History) -> Logs<'a> {
