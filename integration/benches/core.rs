@@ -64,6 +64,7 @@ fn routed(payload: usize) -> Frame {
         id: 99,
         hops: 2,
         by_leaf_set: false,
+        repeated: false,
         purpose: Purpose::Application,
         trace: None,
     };

@@ -107,6 +107,7 @@ impl Traffic {
             id: self.hop,
             hops: 1,
             by_leaf_set: false,
+            repeated: false,
             purpose: Purpose::Application,
             trace: None,
         };
