@@ -192,16 +192,22 @@ fn the_same_seed_gives_the_same_trace() {
     assert_ne!(one, other);
 }
 
-fn swarm_seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("TREECAST_SWARM") else { return 3..6 };
+/// Seeds that found something once: a message that the ring repeated to a new root came twice (125, 147); a forwarder
+/// without a log was not sent what its child asked for (439, 516, 572).
+const FAULTS_FOUND: [u64; 5] = [125, 147, 439, 516, 572];
+
+fn swarm_seeds() -> Vec<u64> {
+    let Ok(text) = std::env::var("TREECAST_SWARM") else { return FAULTS_FOUND.to_vec() };
     let (from, to) = text.split_once("..").expect("TREECAST_SWARM=FROM..TO");
-    from.parse().expect("a number")..to.parse().expect("a number")
+    (from.parse().expect("a number")..to.parse().expect("a number")).collect()
 }
 
 #[test]
 fn swarm() {
-    let failing: Vec<u64> =
-        swarm_seeds().filter(|&seed| std::panic::catch_unwind(|| drop(small(seed))).is_err()).collect();
+    let failing: Vec<u64> = swarm_seeds()
+        .into_iter()
+        .filter(|&seed| std::panic::catch_unwind(|| drop(small(seed))).is_err())
+        .collect();
     assert!(failing.is_empty(), "seeds that fail: {failing:?}; one alone: TREECAST_SEED=… … swarm_seed");
 }
 
