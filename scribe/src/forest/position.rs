@@ -81,7 +81,10 @@ impl Forest {
             Verdict::Append => self.position(cx, topic, publish, payload),
             Verdict::Positioned(at) => self.give_receipt(cx, topic, &publish, at),
             Verdict::Forgotten => {}
-            Verdict::Early => root.sessions.keep_early(publish, payload, self.config.session_reorder),
+            Verdict::Early => {
+                let (messages, bytes) = (self.config.session_reorder, self.config.session_reorder_bytes);
+                root.sessions.keep_early(publish, payload, messages, bytes);
+            }
             Verdict::Unknown => self.refuse(&publish, RefusedReason::UnknownSession),
             Verdict::Full => self.refuse(&publish, RefusedReason::Full),
         }
