@@ -1,33 +1,16 @@
 //! Holds `docs/protocol.md` to the code: its test vectors, the numbers of its frames, its limits.
 
-use std::fmt::Debug;
+mod protocol_page;
 
 use bytes::Bytes;
-use treecast_overlay::id::{Key, NodeId};
-use treecast_overlay::peer::{Addr, Contact, Peer};
+use protocol_page::{DOC, K, M, expect_limits, expect_table, hex, nodes, table, text, unhex};
+use treecast_overlay::id::Key;
+use treecast_overlay::peer::{Addr, Contact};
 use treecast_overlay::wire::{
     Admission, Answer, DecodeError, Frame, Header, Hello, Letter, MAX_NETWORK_NAME, MAX_PATH, MAX_PEERS,
     MAX_TRACE, PROTOCOL_VERSION, Probe, ProbeAck, Purpose, RouteFailure, Routed, Standing, TraceHop, decode,
     encode,
 };
-
-const DOC: &str = include_str!("../../docs/protocol.md");
-
-/// The nodes of the examples: two on the ring, one on its edge.
-fn nodes() -> [(&'static str, Peer); 3] {
-    let socket = |text: &str| Addr::Socket(text.parse().expect("an example address"));
-    let a = NodeId(0x3f00_0000_0000_0000_0000_0000_0000_0001);
-    let b = NodeId(0xc5a2_90ab_0000_0000_0000_0000_0000_0080);
-    [
-        ("A", Peer { id: a, incarnation: 1, addr: socket("127.0.0.1:4848") }),
-        ("B", Peer { id: b, incarnation: 1_764_547_200_000, addr: socket("[2001:db8::2]:4849") }),
-        ("E", Peer { id: NodeId(5), incarnation: 300, addr: Addr::Unreachable }),
-    ]
-}
-
-/// The keys of the examples.
-const K: Key = Key(0x1234_5678_9abc_def0_0fed_cba9_8765_4321);
-const M: Key = Key(u128::MAX);
 
 fn hellos() -> Vec<Hello> {
     let [(_, a), (_, b), _] = nodes();
@@ -59,7 +42,17 @@ fn frames_with_payload() -> Vec<Frame> {
 
 fn routed(key: Key, origin: Contact, purpose: Purpose, trace: Option<Vec<TraceHop>>) -> Header {
     let by_leaf_set = trace.is_some();
-    Header::Routed(Routed { hop: 7, key, origin, id: 1, hops: 2, by_leaf_set, purpose, trace })
+    Header::Routed(Routed {
+        hop: 7,
+        key,
+        origin,
+        id: 1,
+        hops: 2,
+        by_leaf_set,
+        repeated: false,
+        purpose,
+        trace,
+    })
 }
 
 fn headers_of_routing() -> Vec<Header> {
@@ -113,49 +106,6 @@ fn headers_of_upkeep() -> Vec<Header> {
         Header::Detach,
         Header::Outdated(a),
     ]
-}
-
-/// An example's text: Rust's, with the example nodes and keys by their names.
-fn text(value: &impl Debug, payload: &Bytes) -> String {
-    let mut text = format!("{value:?}");
-    for (name, peer) in nodes() {
-        text = text
-            .replace(&format!("{peer:?}"), name)
-            .replace(&format!("{:?}", peer.id), &format!("{name}.id"));
-    }
-    text = text.replace(&format!("{K:?}"), "K").replace(&format!("{M:?}"), "M");
-    if !payload.is_empty() {
-        text += &format!(" + {}", format!("{payload:?}").trim_start_matches('b'));
-    }
-    text
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(digits: &str) -> Vec<u8> {
-    let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).expect("hexadecimal digits");
-    (0..digits.len()).step_by(2).map(byte).collect()
-}
-
-/// A table of the page, from its mark to the next `<!-- end -->`: rows of cells, without their back quotes.
-fn table(mark: &str) -> Vec<Vec<String>> {
-    let (_, rest) = DOC.split_once(&format!("<!-- {mark} -->")).expect("a table begins with its mark");
-    let (table, _) = rest.split_once("<!-- end -->").expect("a table has an end");
-    let cells =
-        |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect();
-    table.trim().lines().skip(2).map(cells).collect()
-}
-
-fn expect_table(mark: &str, expected: &[(String, Vec<u8>)]) {
-    let rows: Vec<Vec<String>> =
-        expected.iter().map(|(text, bytes)| vec![text.clone(), hex(bytes)]).collect();
-    let correct: String = rows.iter().map(|row| format!("| `{}` | `{}` |\n", row[0], row[1])).collect();
-    assert!(
-        table(mark) == rows,
-        "`{mark}` in docs/protocol.md differs from the code, which says:\n{correct}"
-    );
 }
 
 #[test]
@@ -237,15 +187,11 @@ fn every_frame_has_a_section_under_its_number_and_an_example() {
 #[test]
 fn the_limits_of_the_page_are_those_of_the_code() {
     let limits = [
-        ("PROTOCOL_VERSION", usize::from(PROTOCOL_VERSION)),
-        ("MAX_NETWORK_NAME", MAX_NETWORK_NAME),
-        ("MAX_PEERS", MAX_PEERS),
-        ("MAX_PATH", MAX_PATH),
-        ("MAX_TRACE", MAX_TRACE),
+        ("PROTOCOL_VERSION", u64::from(PROTOCOL_VERSION)),
+        ("MAX_NETWORK_NAME", MAX_NETWORK_NAME as u64),
+        ("MAX_PEERS", MAX_PEERS as u64),
+        ("MAX_PATH", MAX_PATH as u64),
+        ("MAX_TRACE", MAX_TRACE as u64),
     ];
-    let rows = table("limits");
-    for (name, limit) in limits {
-        let row = rows.iter().find(|row| row[2] == name).expect(name);
-        assert_eq!(row[1], limit.to_string(), "{name}");
-    }
+    expect_limits("limits", &limits);
 }

@@ -84,8 +84,10 @@ pub struct Config {
     pub max_sessions: usize,
     /// A session that was silent for so long is forgotten (design §6).
     pub session_idle: Duration,
-    /// Messages of a session that may arrive before their predecessors.
+    /// Messages of a session that may arrive before their predecessors; further ones are left to be sent again.
     pub session_reorder: usize,
+    /// Most bytes of such messages over all sessions of a topic.
+    pub session_reorder_bytes: usize,
 
     /// Most topics on which this node publishes at a time (`TooManyTopics`).
     pub max_publishers: usize,
@@ -156,6 +158,7 @@ impl Default for Config {
             max_sessions: 65_536,
             session_idle: Duration::from_secs(600),
             session_reorder: 64,
+            session_reorder_bytes: 4 * MIB,
             max_publishers: 4096,
             publisher_idle: Duration::from_secs(600),
             publish_messages: 256,

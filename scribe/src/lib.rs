@@ -11,6 +11,7 @@ pub mod wire;
 mod window;
 mod early;
 mod sessions;
+mod seen;
 mod publisher;
 pub mod forest;
 pub mod stack;

@@ -18,6 +18,8 @@ pub(crate) type SessionId = (NodeId, u64);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sessions {
     by_id: BTreeMap<SessionId, Session>,
+    /// Bytes of all messages that came before their predecessors.
+    early_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -81,10 +83,12 @@ impl Sessions {
     }
 
     /// Keeps a message that came too early, if there is room for it.
-    pub(crate) fn keep_early(&mut self, publish: Publish, payload: Bytes, limit: usize) {
+    pub(crate) fn keep_early(&mut self, publish: Publish, payload: Bytes, messages: usize, bytes: usize) {
         let id = (publish.publisher.id(), publish.session);
         let Some(session) = self.by_id.get_mut(&id) else { return };
-        if session.early.len() < limit {
+        let fits = session.early.len() < messages && self.early_bytes + payload.len() <= bytes;
+        if fits && !session.early.contains_key(&publish.sequence) {
+            self.early_bytes += payload.len();
             session.early.insert(publish.sequence, (publish, payload));
         }
     }
@@ -105,7 +109,9 @@ impl Sessions {
         });
         session.last = publish.sequence;
         session.recent.push_back(at);
-        session.early.remove(&publish.sequence.saturating_add(1))
+        let next = session.early.remove(&publish.sequence.saturating_add(1))?;
+        self.early_bytes -= next.1.len();
+        Some(next)
     }
 
     /// Lets all but the last `limit` positions of a session go.
@@ -117,7 +123,13 @@ impl Sessions {
 
     /// Forgets sessions last used before `limit`.
     pub(crate) fn expire(&mut self, limit: Instant) {
-        self.by_id.retain(|_, session| session.used >= limit);
+        self.by_id.retain(|_, session| {
+            let keep = session.used >= limit;
+            if !keep {
+                self.early_bytes -= session.early.values().map(|(_, payload)| payload.len()).sum::<usize>();
+            }
+            keep
+        });
     }
 
     /// The sessions for a handover: the last used ones that fit into so many bytes.
@@ -144,7 +156,7 @@ impl Sessions {
             let session = Session { last: state.last, recent, early: BTreeMap::new(), used: now };
             ((state.publisher, state.session), session)
         });
-        Sessions { by_id: sessions.collect() }
+        Sessions { by_id: sessions.collect(), early_bytes: 0 }
     }
 }
 
@@ -200,7 +212,7 @@ mod tests {
         assert!(sessions.appended(Instant::ZERO, &publish(1, 0), at(10)).is_none());
         assert_eq!(judge(&mut sessions, publish(1, 0)), Verdict::Positioned(at(10)));
         assert_eq!(judge(&mut sessions, publish(3, 0)), Verdict::Early);
-        sessions.keep_early(publish(3, 0), Bytes::new(), 1);
+        sessions.keep_early(publish(3, 0), Bytes::new(), 1, 0);
         assert_eq!(judge(&mut sessions, publish(2, 0)), Verdict::Append);
         let (early, _) = sessions.appended(Instant::ZERO, &publish(2, 0), at(11)).unwrap();
         assert_eq!(early.sequence, 3);
@@ -216,6 +228,27 @@ mod tests {
         assert_eq!(sessions.judge(Instant::ZERO, &again, true, false), Verdict::Unknown);
         assert_eq!(sessions.judge(Instant::ZERO, &again, true, true), Verdict::Append);
         assert_eq!(sessions.judge(Instant::ZERO, &publish(1, 0), false, true), Verdict::Full);
+    }
+
+    #[test]
+    fn early_messages_are_bounded_over_all_sessions_and_their_bytes_come_back() {
+        let mut sessions = Sessions::default();
+        let of = |session, sequence| Publish { session, ..publish(sequence, 0) };
+        let early = |sessions: &mut Sessions, publish| {
+            sessions.keep_early(publish, Bytes::from_static(b"12345678"), 2, 20);
+            sessions.early_bytes
+        };
+        for session in 1..=3 {
+            sessions.appended(Instant::ZERO, &of(session, 1), at(session));
+        }
+        assert_eq!(early(&mut sessions, of(1, 3)), 8);
+        assert_eq!(early(&mut sessions, of(1, 3)), 8, "the same again");
+        assert_eq!(early(&mut sessions, of(2, 3)), 16);
+        assert_eq!(early(&mut sessions, of(3, 3)), 16, "no room, in whichever session");
+        assert!(sessions.appended(Instant::ZERO, &of(1, 2), at(4)).is_some());
+        assert_eq!(sessions.early_bytes, 8);
+        sessions.expire(Instant::from_nanos(1));
+        assert_eq!(sessions.early_bytes, 0);
     }
 
     #[test]

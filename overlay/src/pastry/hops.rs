@@ -179,7 +179,8 @@ impl Node {
         let Some(pending) = self.hops.take(hop) else {
             return self.on_delegation_timeout(now, hop);
         };
-        let Pending { to, routed, payload, mut tried, .. } = pending;
+        let Pending { to, mut routed, payload, mut tried, .. } = pending;
+        routed.repeated = true;
         if !self.is_edge() && self.is_ready() {
             self.probe(now, to, false);
         }
@@ -207,7 +208,8 @@ impl Node {
             .collect();
         for hop in hops {
             self.deadlines.cancel(Timer::Hop(hop));
-            if let Some(Pending { routed, payload, .. }) = self.hops.take(hop) {
+            if let Some(Pending { mut routed, payload, .. }) = self.hops.take(hop) {
+                routed.repeated = true;
                 self.pass_on(now, routed, payload, None);
             }
         }

@@ -383,3 +383,43 @@ impl Forest {
         self.deadlines.set_earlier(Timer::Beat, cx.now + self.config.beat);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use treecast_overlay::id::Key;
+    use treecast_overlay::peer::{Addr, Peer};
+
+    use super::*;
+    use crate::forest::position::encode_entry;
+    use crate::wire::{Publish, Signature};
+
+    /// `docs/protocol.md` shows a handover's bytes: that is this one.
+    #[test]
+    fn the_handover_of_the_page_is_that_of_the_code() {
+        let topic = TopicId(Key(0x1234_5678_9abc_def0_0fed_cba9_8765_4321));
+        let publisher = NodeId(0xc5a2_90ab_0000_0000_0000_0000_0000_0080);
+        let contact = Peer { id: publisher, incarnation: 1, addr: Addr::Unreachable }.into();
+        let publish = Publish {
+            topic,
+            publisher: contact,
+            session: 77,
+            sequence: 1,
+            acknowledged: 0,
+            resent: false,
+            signature: Signature::None,
+        };
+        let root = NodeId(0x3f00_0000_0000_0000_0000_0000_0000_0001);
+        let at = Position { term: 1, offset: 0 };
+        let body = Body::Message { publisher, session: 77, sequence: 1, signature: Signature::None };
+        let mut window = Window::new(None);
+        window.append(encode_entry(topic, at, body, b"hi"));
+        let log = Log { birth: 300, term: Term { number: 1, root }, window };
+        let mut sessions = Sessions::default();
+        sessions.appended(Instant::ZERO, &publish, at);
+        let estate = Estate::of(&log, &sessions, 1000, 1000);
+        let hex: String =
+            postcard::to_stdvec(&estate).unwrap().iter().map(|byte| format!("{byte:02x}")).collect();
+        let page = include_str!("../../../docs/protocol.md");
+        assert!(page.contains(&format!("`{hex}`")), "docs/protocol.md should show {hex}");
+    }
+}

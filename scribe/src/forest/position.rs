@@ -15,8 +15,10 @@ const COPIES: u32 = 1;
 
 impl Forest {
     /// A message asks for its position.
-    pub(super) fn on_publish(&mut self, cx: Context<'_>, publish: Publish, payload: Bytes, way: Way) {
+    pub(super) fn on_publish(&mut self, cx: Context<'_>, mut publish: Publish, payload: Bytes, way: Way) {
         let topic = publish.topic;
+        // The overlay made a hop again: that is as good as a publisher that sends again.
+        publish.resent |= way == Way::Delivered { repeated: true };
         if self.life != Life::Running {
             return;
         }
@@ -79,7 +81,10 @@ impl Forest {
             Verdict::Append => self.position(cx, topic, publish, payload),
             Verdict::Positioned(at) => self.give_receipt(cx, topic, &publish, at),
             Verdict::Forgotten => {}
-            Verdict::Early => root.sessions.keep_early(publish, payload, self.config.session_reorder),
+            Verdict::Early => {
+                let (messages, bytes) = (self.config.session_reorder, self.config.session_reorder_bytes);
+                root.sessions.keep_early(publish, payload, messages, bytes);
+            }
             Verdict::Unknown => self.refuse(&publish, RefusedReason::UnknownSession),
             Verdict::Full => self.refuse(&publish, RefusedReason::Full),
         }

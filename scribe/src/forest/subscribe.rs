@@ -4,6 +4,7 @@ use super::tree::{Log, Reader, Role, Subscription, is_plausible};
 use super::{Context, Forest, Life, Timer};
 use crate::event::{Event, SubscriptionId};
 use crate::message::{Gap, GapReason, Item, Mark, Message, MessageId, Position, Start, SubscribeError, Term};
+use crate::seen::Seen;
 use crate::topic::TopicId;
 use crate::window::Follow;
 use crate::wire::{Body, Known, MAX_NUMBER};
@@ -29,7 +30,10 @@ impl Forest {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         let before = tree.wish();
         let start = in_range(start);
-        tree.subscriptions.insert(id, Subscription { start, credit, reader: None, parent_news: None });
+        tree.subscriptions.insert(
+            id,
+            Subscription { start, credit, reader: None, seen: Seen::default(), parent_news: None },
+        );
         self.topics.insert(id, topic);
         self.deadlines.cancel(Timer::Linger(topic));
         self.deadlines.set(Timer::Subscribe(id), cx.now + self.config.subscribe_timeout);
@@ -161,7 +165,7 @@ impl Subscription {
         }
         let item = match self.parent_news.take() {
             Some(parent) => Item::ParentChanged(parent),
-            None => reader.poll_item(log)?,
+            None => reader.poll_item(log, &mut self.seen)?,
         };
         self.credit -= 1;
         Some(item)
@@ -169,7 +173,7 @@ impl Subscription {
 }
 
 impl Reader {
-    fn poll_item(&mut self, log: &Log) -> Option<Item> {
+    fn poll_item(&mut self, log: &Log, seen: &mut Seen) -> Option<Item> {
         if self.next < log.window.start() {
             self.owed.get_or_insert((GapReason::OutOfWindow, self.last));
             self.next = log.window.start();
@@ -196,6 +200,9 @@ impl Reader {
                 Body::Message { publisher, session, sequence, .. } => {
                     self.pass(at);
                     let id = MessageId { publisher, session, sequence };
+                    if !seen.note(id) {
+                        continue;
+                    }
                     let mark = Mark { birth: log.birth, position: Some(at) };
                     let payload = entry.payload.clone();
                     return Some(Item::Message(Message { id, position: at, mark, payload }));

@@ -12,6 +12,7 @@ use super::handover::Inheritance;
 use crate::early::Early;
 use crate::event::SubscriptionId;
 use crate::message::{GapReason, Mark, Position, Start, Term};
+use crate::seen::Seen;
 use crate::sessions::Sessions;
 use crate::topic::TopicId;
 use crate::window::Window;
@@ -164,6 +165,8 @@ pub(crate) struct Subscription {
     pub credit: u32,
     /// `None` until its start is known.
     pub reader: Option<Reader>,
+    /// The messages that it has had.
+    pub seen: Seen,
     /// A new parent that it has not heard of yet.
     pub parent_news: Option<Option<NodeId>>,
 }

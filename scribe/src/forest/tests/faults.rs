@@ -125,7 +125,7 @@ fn garbage_harms_nobody() {
         for &id in &nodes[..3] {
             world.with(id, |forest, cx| forest.handle_received(cx, &stranger, &payload));
             world.with(id, |forest, cx| forest.handle_forward(cx, &stranger, &payload));
-            world.with(id, |forest, cx| forest.handle_deliver(cx, &stranger, &payload));
+            world.with(id, |forest, cx| forest.handle_deliver(cx, &stranger, &payload, false));
         }
     }
     world.run(seconds(30));
@@ -185,4 +185,28 @@ fn repairs_cost_little_on_a_network_that_loses_and_reorders() {
     let needed = edges * 200;
     assert!(world.sent["data"] < needed * 3 / 2, "{} entries sent, {needed} needed", world.sent["data"]);
     assert!(world.sent["ack"] < needed, "{} acknowledgements for {needed} entries", world.sent["ack"]);
+}
+
+#[test]
+fn a_first_message_that_comes_late_to_the_next_root_is_not_delivered_twice() {
+    let mut world = World::new(20, 71);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[3], Start::Latest);
+    world.run(seconds(2));
+    // Somebody on its way never heard that the root took it over, and passes it on once more after the root's death.
+    world.publish(nodes[9], "once");
+    let routed = |what: &&Happening| matches!(what, Happening::Routed { .. });
+    let Some(Happening::Routed { origin, key, payload, .. }) = world.queue.values().find(routed) else {
+        panic!("the message is on its way");
+    };
+    let (origin, key, payload) = (*origin, *key, payload.clone());
+    world.run(seconds(1));
+    world.crash(nodes[0]);
+    world.run(seconds(3));
+    world.route(origin, nodes[9], key, payload);
+    world.run(seconds(1));
+    world.publish(nodes[9], "after");
+    world.run(seconds(8));
+    assert_eq!(world.texts(nodes[3], news), ["once", "after"]);
+    world.expect_order(nodes[3], news);
 }
