@@ -1,5 +1,10 @@
 //! What the cores cost per message: `cargo bench -p treecast-integration --bench core`.
 
+#[path = "core/flow.rs"]
+mod flow;
+#[path = "core/routing.rs"]
+mod routing;
+
 use std::hint::black_box;
 
 use bytes::{Bytes, BytesMut};
@@ -13,6 +18,8 @@ criterion_main!(benches);
 fn benches() {
     let mut criterion = Criterion::default().configure_from_args();
     codec(&mut criterion);
+    routing::benches(&mut criterion);
+    flow::benches(&mut criterion);
     criterion.final_summary();
 }
 
@@ -57,6 +64,7 @@ fn routed(payload: usize) -> Frame {
         id: 99,
         hops: 2,
         by_leaf_set: false,
+        repeated: false,
         purpose: Purpose::Application,
         trace: None,
     };

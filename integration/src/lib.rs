@@ -4,3 +4,6 @@ pub mod world;
 pub mod member;
 pub mod check;
 pub mod rings;
+pub mod history;
+pub mod tapped;
+pub mod grove;

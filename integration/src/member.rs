@@ -39,6 +39,11 @@ impl Member {
         &self.node
     }
 
+    /// Takes the node out.
+    pub fn into_node(self) -> Node {
+        self.node
+    }
+
     /// Its id.
     pub fn id(&self) -> NodeId {
         self.node.peer().id

@@ -110,6 +110,14 @@ pub enum ConfigError {
         /// As configured.
         heartbeat: Duration,
     },
+    /// The shortest wait for an answer must not be longer than the longest.
+    #[error("rto_min is {min:?}, rto_max {max:?}: the first must not be the longer one")]
+    Rto {
+        /// As configured.
+        min: Duration,
+        /// As configured.
+        max: Duration,
+    },
     /// A figure that must not be zero.
     #[error("{0} must not be zero")]
     Zero(&'static str),
@@ -124,15 +132,41 @@ impl Config {
         if self.lease < self.heartbeat * 3 {
             return Err(ConfigError::Lease { lease: self.lease, heartbeat: self.heartbeat });
         }
-        let counts = [
-            ("candidates", self.candidates),
-            ("hop_attempts", usize::from(self.hop_attempts)),
-            ("probe_attempts", usize::from(self.probe_attempts)),
-            ("max_pending_hops", self.max_pending_hops),
+        if self.rto_min > self.rto_max {
+            return Err(ConfigError::Rto { min: self.rto_min, max: self.rto_max });
+        }
+        // A period of zero would be a timer that never lets anything else happen.
+        let figures = [
+            ("candidates", self.candidates == 0),
+            ("hop_attempts", self.hop_attempts == 0),
+            ("probe_attempts", self.probe_attempts == 0),
+            ("max_pending_hops", self.max_pending_hops == 0),
+            ("heartbeat", self.heartbeat.is_zero()),
+            ("leaf_probe", self.leaf_probe.is_zero()),
+            ("table_probe", self.table_probe.is_zero()),
+            ("rto_min", self.rto_min.is_zero()),
+            ("repair", self.repair.is_zero()),
+            ("ask_again", self.ask_again.is_zero()),
+            ("edge_keepalive", self.edge_keepalive.is_zero()),
         ];
-        match counts.into_iter().find(|(_, n)| *n == 0) {
+        match figures.into_iter().find(|&(_, is_zero)| is_zero) {
             Some((name, _)) => Err(ConfigError::Zero(name)),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_that_would_spin_or_contradict_each_other_are_refused() {
+        assert_eq!(Config::default().check(), Ok(()));
+        let spins = Config { heartbeat: Duration::ZERO, ..Config::default() };
+        assert_eq!(spins.check(), Err(ConfigError::Zero("heartbeat")));
+        let (min, max) = (Duration::from_secs(9), Duration::from_secs(3));
+        let inverted = Config { rto_min: min, rto_max: max, ..Config::default() };
+        assert_eq!(inverted.check(), Err(ConfigError::Rto { min, max }));
     }
 }

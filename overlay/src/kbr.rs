@@ -166,6 +166,9 @@ pub struct Delivery {
     pub origin: Contact,
     /// How many hops it made.
     pub hops: u8,
+    /// A hop on its way was made again: the root that was there before may have had the same message. (A message
+    /// that its sender sends again is another one.)
+    pub repeated: bool,
     /// What it carries.
     pub payload: Bytes,
 }

@@ -42,7 +42,17 @@ fn frames_with_payload() -> Vec<Frame> {
 
 fn routed(key: Key, origin: Contact, purpose: Purpose, trace: Option<Vec<TraceHop>>) -> Header {
     let by_leaf_set = trace.is_some();
-    Header::Routed(Routed { hop: 7, key, origin, id: 1, hops: 2, by_leaf_set, purpose, trace })
+    Header::Routed(Routed {
+        hop: 7,
+        key,
+        origin,
+        id: 1,
+        hops: 2,
+        by_leaf_set,
+        repeated: false,
+        purpose,
+        trace,
+    })
 }
 
 fn headers_of_routing() -> Vec<Header> {

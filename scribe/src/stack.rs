@@ -110,7 +110,9 @@ impl<R: KeyBasedRouting> Stack<R> {
                     ring.resume(now, transit);
                 }
             }
-            kbr::Event::Deliver(delivery) => forest.handle_deliver(cx, &delivery.origin, &delivery.payload),
+            kbr::Event::Deliver(delivery) => {
+                forest.handle_deliver(cx, &delivery.origin, &delivery.payload, delivery.repeated);
+            }
             kbr::Event::Received { from, payload } => forest.handle_received(cx, &from, &payload),
             // Nothing broadcasts yet; a node of a later version may.
             kbr::Event::Broadcast { .. } => {}

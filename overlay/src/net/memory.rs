@@ -127,7 +127,7 @@ async fn listen(shared: Arc<Shared>, mut accept: mpsc::Receiver<Incoming>, rate:
             () = connection::set(&mut closing) => return,
         };
         let Some(Incoming { stream, bytes_per_second, id, from }) = incoming else { return };
-        let Ok(permit) = shared.connections.clone().try_acquire_owned() else {
+        let Ok(permit) = shared.incoming.clone().try_acquire_owned() else {
             tracing::warn!(%from, "refused an incoming connection: as many are open as may be");
             continue;
         };

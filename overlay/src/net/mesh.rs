@@ -29,6 +29,10 @@ use crate::wire::{Frame, Hello};
 /// Addresses that may be dialled at once for one peer; further ones are refused.
 const DIALS_PER_PEER: usize = 4;
 
+/// One in so many connections is kept for this node's own dials: strangers who open connections do not cut it off from
+/// its ring, and whoever makes it dial (by naming nodes that do not exist) does not keep others out.
+const DIALLED_SHARE: usize = 4;
+
 /// Frames that a transport did not send, since its start.
 #[derive(Debug, Default)]
 pub struct Dropped {
@@ -89,8 +93,10 @@ pub(super) struct Shared {
     pub(super) idle_after: Duration,
     pub(super) inbox: Inbox,
     pub(super) dropped: Arc<Dropped>,
-    /// One permit for each connection, greeted or not.
-    pub(super) connections: Arc<Semaphore>,
+    /// One permit for each connection that others opened, greeted or not.
+    pub(super) incoming: Arc<Semaphore>,
+    /// One permit for each connection that this node dials or has dialled.
+    outgoing: Arc<Semaphore>,
     closing: watch::Sender<bool>,
     connection: AtomicU64,
     tasks: Mutex<Option<JoinSet<()>>>,
@@ -164,8 +170,8 @@ impl Shared {
     async fn dial(self: Arc<Self>, dialler: Arc<impl Dialler>, seed: Seed) {
         let mut closing = self.closing();
         let greeting = async {
-            let permit = self.connections.clone().try_acquire_owned().map_err(|_| {
-                Refusal::Unreachable("this node already has as many connections as it may have".into())
+            let permit = self.outgoing.clone().try_acquire_owned().map_err(|_| {
+                Refusal::Unreachable("this node already dials as many nodes as it may".into())
             })?;
             let (mut pipe, id, ip) = dialler.dial(&self, seed.addr).await?;
             if seed.id.is_some_and(|wanted| wanted != id) {
@@ -233,6 +239,8 @@ impl<D> Drop for Mesh<D> {
 
 impl<D: Dialler> Mesh<D> {
     pub(super) fn new(settings: Settings, dialler: D) -> Mesh<D> {
+        let outgoing = (settings.max_connections / DIALLED_SHARE).max(1);
+        let incoming = settings.max_connections.saturating_sub(outgoing).max(1);
         let shared = Arc::new(Shared {
             me: settings.me,
             hello: settings.hello,
@@ -240,7 +248,8 @@ impl<D: Dialler> Mesh<D> {
             idle_after: settings.idle_after,
             inbox: Inbox::default(),
             dropped: Arc::default(),
-            connections: Arc::new(Semaphore::new(settings.max_connections)),
+            incoming: Arc::new(Semaphore::new(incoming)),
+            outgoing: Arc::new(Semaphore::new(outgoing)),
             closing: watch::channel(false).0,
             connection: AtomicU64::new(0),
             tasks: Mutex::new(Some(JoinSet::new())),

@@ -43,6 +43,11 @@ impl Access {
         self.nodes.iter().any(|(peer, _)| peer.id == id)
     }
 
+    /// Whether a word of this node is waited for. Without any access node everybody known is asked.
+    fn expects(&self, id: NodeId) -> bool {
+        self.contains(id) || self.lost.is_some() || self.asked.is_some_and(|(peer, _)| peer.id == id)
+    }
+
     /// The access nodes.
     pub(super) fn in_use(&self) -> Vec<Peer> {
         self.nodes.iter().map(|&(peer, _)| peer).collect()
@@ -95,6 +100,10 @@ impl Node {
             // It became a ring node meanwhile: the access node need not keep it.
             return self.transmit(from, Header::Detach);
         }
+        if !self.access.expects(from.id) {
+            // Whoever is not asked does not make itself this edge's way to everybody.
+            return self.transmit(from, Header::Detach);
+        }
         let me = self.me.id;
         self.access.note(members.into_iter().filter(|peer| peer.id != me));
         self.access.asked.take_if(|(peer, _)| peer.id == from.id);
@@ -114,7 +123,8 @@ impl Node {
         self.access.note([peer]);
         self.access.nodes.push((peer, now));
         self.access.lost = None;
-        if matches!(self.phase, Phase::Attaching { .. }) {
+        if !self.is_ready() {
+            // Also if its word came so late that this edge is asking again already.
             self.be_ready(now, false);
         } else if self.access.nodes.len() == 1 {
             self.events.push_back(Event::ContactChanged(self.contact()));

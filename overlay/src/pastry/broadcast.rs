@@ -20,6 +20,8 @@ const FAN_OUT: usize = BASE;
 const MAX_SEEN: usize = 4096;
 /// Pieces that wait for an acknowledgement; beyond it, further pieces are sent without being repeated.
 const MAX_DELEGATIONS: usize = 4096;
+/// Bytes of payloads in them, each piece counted; beyond it, as above.
+const MAX_DELEGATED_BYTES: usize = 64 * 1024 * 1024;
 /// Attempts with one node before its arc is given to the next.
 const ATTEMPTS: u8 = 2;
 
@@ -38,6 +40,8 @@ pub(super) struct Broadcasts {
     seen: BTreeSet<Id>,
     seen_order: VecDeque<Id>,
     pending: BTreeMap<u64, Delegation>,
+    /// Bytes of the payloads in `pending`.
+    held: usize,
 }
 
 /// An arc given to a node that has not acknowledged it yet.
@@ -51,6 +55,17 @@ struct Delegation {
 }
 
 impl Broadcasts {
+    fn keep(&mut self, hop: u64, delegation: Delegation) {
+        self.held += delegation.payload.len();
+        self.pending.insert(hop, delegation);
+    }
+
+    fn take(&mut self, hop: u64) -> Option<Delegation> {
+        let delegation = self.pending.remove(&hop)?;
+        self.held -= delegation.payload.len();
+        Some(delegation)
+    }
+
     fn is_new(&mut self, broadcast: Id) -> bool {
         if !self.seen.insert(broadcast) {
             return false;
@@ -132,8 +147,9 @@ impl Node {
         let hop = self.number();
         let Id { origin, id } = broadcast;
         self.transmit_frame(to, Header::Broadcast { hop, origin, id, until }, payload.clone());
-        if self.broadcasts.pending.len() < MAX_DELEGATIONS {
-            self.broadcasts.pending.insert(hop, Delegation { to, broadcast, until, payload, attempts });
+        let pending = &self.broadcasts;
+        if pending.pending.len() < MAX_DELEGATIONS && pending.held + payload.len() <= MAX_DELEGATED_BYTES {
+            self.broadcasts.keep(hop, Delegation { to, broadcast, until, payload, attempts });
             let rto = self.liveness.rto(to.id, self.config.rto_min, self.config.rto_max);
             self.deadlines.set(Timer::Hop(hop), now + rto);
         }
@@ -141,16 +157,14 @@ impl Node {
 
     pub(super) fn on_delegation_ack(&mut self, from: Peer, hop: u64) {
         if self.broadcasts.pending.get(&hop).is_some_and(|delegation| delegation.to.id == from.id) {
-            self.broadcasts.pending.remove(&hop);
+            self.broadcasts.take(hop);
             self.deadlines.cancel(Timer::Hop(hop));
         }
     }
 
     /// Not acknowledged: once more, then the arc goes to the next node in it.
     pub(super) fn on_delegation_timeout(&mut self, now: Instant, hop: u64) {
-        let Some(Delegation { to, broadcast, until, payload, attempts }) =
-            self.broadcasts.pending.remove(&hop)
-        else {
+        let Some(Delegation { to, broadcast, until, payload, attempts }) = self.broadcasts.take(hop) else {
             return;
         };
         if attempts < ATTEMPTS || self.is_edge() && self.access.contains(to.id) && attempts < ATTEMPTS * 3 {

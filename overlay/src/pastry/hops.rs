@@ -17,6 +17,9 @@ use crate::wire::{Header, RouteFailure, Routed, TraceHop};
 /// Hops remembered, so that a repeated one is acknowledged again but not taken twice. Beyond it the oldest are
 /// forgotten: who repeats a hop later than that is served twice, and must have an identity of its own.
 const MAX_SEEN: usize = 4096;
+/// Bytes of payloads held, pending and parked together; a message beyond it is undeliverable (`Overloaded`). One message
+/// always has room, however large.
+const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 /// How often parked messages look for a way again, besides whenever the neighbourhood changes.
 const PARKED_PERIOD: Duration = Duration::from_millis(500);
 
@@ -25,6 +28,8 @@ const PARKED_PERIOD: Duration = Duration::from_millis(500);
 pub(super) struct Hops {
     pending: BTreeMap<u64, Pending>,
     parked: VecDeque<Parked>,
+    /// Bytes of the payloads in both.
+    held: usize,
     seen: BTreeSet<(NodeId, u64, u64)>,
     seen_order: VecDeque<(NodeId, u64, u64)>,
 }
@@ -48,6 +53,13 @@ struct Parked {
     since: Instant,
 }
 
+impl Parked {
+    fn is_copy(&self, routed: &Routed, payload: &Bytes) -> bool {
+        let name = |routed: &Routed| (routed.id, routed.origin.peer, routed.key);
+        name(&self.routed) == name(routed) && self.payload == payload
+    }
+}
+
 impl Hops {
     /// Whether this hop comes for the first time.
     pub(super) fn is_new(&mut self, from: &Peer, hop: u64) -> bool {
@@ -62,6 +74,39 @@ impl Hops {
             self.seen.remove(&oldest);
         }
         true
+    }
+
+    fn has_room(&self, payload: &Bytes) -> bool {
+        self.held == 0 || self.held + payload.len() <= MAX_HELD_BYTES
+    }
+
+    fn keep(&mut self, hop: u64, pending: Pending) {
+        self.held += pending.payload.len();
+        self.pending.insert(hop, pending);
+    }
+
+    fn take(&mut self, hop: u64) -> Option<Pending> {
+        let pending = self.pending.remove(&hop)?;
+        self.held -= pending.payload.len();
+        Some(pending)
+    }
+
+    fn keep_parked(&mut self, parked: Parked) {
+        self.held += parked.payload.len();
+        self.parked.push_back(parked);
+    }
+
+    fn take_parked(&mut self) -> VecDeque<Parked> {
+        let parked = std::mem::take(&mut self.parked);
+        self.held -= parked.iter().map(|parked| parked.payload.len()).sum::<usize>();
+        parked
+    }
+
+    /// Whether the count of bytes is right, and within its limit unless one message exceeds it.
+    pub(super) fn holds_no_more_than_it_may(&self) -> bool {
+        let pending = self.pending.values().map(|pending| pending.payload.len());
+        let held: usize = pending.chain(self.parked.iter().map(|parked| parked.payload.len())).sum();
+        held == self.held && (held <= MAX_HELD_BYTES || self.pending.len() + self.parked.len() == 1)
     }
 
     pub(super) fn pending(&self) -> usize {
@@ -103,7 +148,7 @@ impl Node {
     }
 
     fn send_hop_after(&mut self, now: Instant, to: Peer, routed: Routed, payload: Bytes, tried: Vec<NodeId>) {
-        if self.hops.pending.len() >= self.config.max_pending_hops {
+        if self.hops.pending.len() >= self.config.max_pending_hops || !self.hops.has_room(&payload) {
             return self.fail(now, routed, RouteFailure::Overloaded);
         }
         let hop = self.number();
@@ -114,7 +159,7 @@ impl Node {
             path.push(TraceHop { node: self.me.id, matched: matched(routed.key, self.me.id), rtt_micros });
         }
         self.transmit_frame(to, Header::Routed(sent), payload.clone());
-        self.hops.pending.insert(hop, Pending { to, routed, payload, tried, sent: now });
+        self.hops.keep(hop, Pending { to, routed, payload, tried, sent: now });
         let rto = self.liveness.rto(to.id, self.config.rto_min, self.config.rto_max);
         self.deadlines.set(Timer::Hop(hop), now + rto);
     }
@@ -123,7 +168,7 @@ impl Node {
         if self.hops.pending.get(&hop).is_none_or(|pending| pending.to.id != from.id) {
             return self.on_delegation_ack(from, hop);
         }
-        if let Some(pending) = self.hops.pending.remove(&hop) {
+        if let Some(pending) = self.hops.take(hop) {
             self.deadlines.cancel(Timer::Hop(hop));
             self.note_round_trip(from, now - pending.sent);
         }
@@ -131,10 +176,11 @@ impl Node {
 
     /// Not acknowledged in time: the peer is suspect, and the message goes another way at once.
     pub(super) fn on_hop_timeout(&mut self, now: Instant, hop: u64) {
-        let Some(pending) = self.hops.pending.remove(&hop) else {
+        let Some(pending) = self.hops.take(hop) else {
             return self.on_delegation_timeout(now, hop);
         };
-        let Pending { to, routed, payload, mut tried, .. } = pending;
+        let Pending { to, mut routed, payload, mut tried, .. } = pending;
+        routed.repeated = true;
         if !self.is_edge() && self.is_ready() {
             self.probe(now, to, false);
         }
@@ -162,7 +208,8 @@ impl Node {
             .collect();
         for hop in hops {
             self.deadlines.cancel(Timer::Hop(hop));
-            if let Some(Pending { routed, payload, .. }) = self.hops.pending.remove(&hop) {
+            if let Some(Pending { mut routed, payload, .. }) = self.hops.take(hop) {
+                routed.repeated = true;
                 self.pass_on(now, routed, payload, None);
             }
         }
@@ -175,12 +222,16 @@ impl Node {
         }
     }
 
-    /// Lets a message wait for a way, or for this node's leases.
+    /// Lets a message wait for a way, or for this node's leases. A copy of one that waits already (its origin asked
+    /// again) is let go.
     pub(super) fn park(&mut self, now: Instant, routed: Routed, payload: Bytes, previous: Option<Peer>) {
-        if self.hops.parked.len() >= self.config.max_parked {
+        if self.hops.parked.iter().any(|parked| parked.is_copy(&routed, &payload)) {
+            return;
+        }
+        if self.hops.parked.len() >= self.config.max_parked || !self.hops.has_room(&payload) {
             return self.fail(now, routed, RouteFailure::Overloaded);
         }
-        self.hops.parked.push_back(Parked { routed, payload, previous, since: now });
+        self.hops.keep_parked(Parked { routed, payload, previous, since: now });
         if !self.deadlines.is_set(Timer::Parked) {
             self.deadlines.set(Timer::Parked, now + PARKED_PERIOD);
         }
@@ -196,7 +247,7 @@ impl Node {
 
     /// Something changed: each parked message looks for a way again, in its order.
     pub(super) fn unpark(&mut self, now: Instant) {
-        for parked in std::mem::take(&mut self.hops.parked) {
+        for parked in self.hops.take_parked() {
             if now - parked.since >= self.config.park_for {
                 self.fail(now, parked.routed, RouteFailure::NoRoot);
                 continue;

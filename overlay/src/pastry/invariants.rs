@@ -10,6 +10,7 @@ impl Node {
         assert!(self.table.get(self.me.id).is_none(), "a node is not in its own routing table");
         assert!(self.hops.pending() <= self.config.max_pending_hops, "pending hops are bounded");
         assert!(self.hops.parked() <= self.config.max_parked, "parked messages are bounded");
+        assert!(self.hops.holds_no_more_than_it_may(), "payloads held are bounded");
         assert!(self.hops.parked() == 0 || self.deadlines.is_set(Timer::Parked) || !self.is_running());
         assert!(self.edges.len() <= self.config.max_edges, "edges are bounded");
         assert!(self.lookups.len() <= Lookups::limit(), "lookups are bounded");

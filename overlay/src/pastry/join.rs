@@ -39,6 +39,9 @@ const STEP_PATIENCE: Duration = Duration::from_millis(700);
 /// Repetitions of one step before the join starts over from asking.
 const STEP_ATTEMPTS: u8 = 8;
 
+/// Unanswered commits; who answers a joiner with floods of other words makes it ask no more often than that.
+const MAX_COMMITS: usize = 16;
+
 /// Where a node is on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Phase {
@@ -325,7 +328,7 @@ impl Node {
     fn learn(&mut self, now: Instant, members: Vec<Peer>) {
         let me = self.me.id;
         for peer in members {
-            let dead = self.liveness.is_buried(now, &peer);
+            let dead = self.liveness.is_buried(now, &peer) || self.liveness.is_full();
             let Phase::Entering(entering) = &mut self.phase else { return };
             if peer.id != me && !dead {
                 entering.view.insert(peer);
@@ -382,7 +385,7 @@ impl Node {
         }
         for neighbour in neighbours {
             let Phase::Entering(entering) = &self.phase else { return };
-            if !entering.committed.contains_key(&neighbour.id) {
+            if !entering.committed.contains_key(&neighbour.id) && entering.commits.len() < MAX_COMMITS {
                 let number = self.number();
                 let Phase::Entering(entering) = &mut self.phase else { return };
                 entering.commits.insert(number, (neighbour.id, now));
@@ -400,9 +403,9 @@ impl Node {
                 entering.admitted.entry(from.id).or_insert(Slot { since: now, renewed: now }).renewed = now;
                 if first {
                     entering.answered.remove(&from.id);
+                    entering.attempts = 0;
                 }
                 if first || is_neighbour {
-                    entering.attempts = if first { 0 } else { entering.attempts };
                     self.leave_wrong_slots();
                     self.enter_step(now);
                 }
@@ -500,7 +503,7 @@ impl Node {
     }
 
     /// Gives all slots back.
-    fn withdraw(&mut self) {
+    pub(super) fn withdraw(&mut self) {
         let Phase::Entering(entering) = &self.phase else { return };
         let holders: Vec<Peer> =
             entering.admitted.keys().filter_map(|&id| entering.view.get(id)).copied().collect();
@@ -538,8 +541,7 @@ impl Node {
         self.be_ready(now, false);
         let members: Vec<Peer> = self.leaf_set.iter().copied().collect();
         for peer in members {
-            let rtt = self.liveness.rtt(peer.id);
-            self.table.insert(peer, rtt);
+            self.table.insert(peer, self.liveness.rtt(peer.id));
             self.probe(now, peer, self.neighbours().contains(&peer));
         }
         self.consider_all(now, entering.rows);
@@ -570,14 +572,11 @@ impl Node {
             Phase::Asking(_) => None,
             Phase::Idle | Phase::Ready | Phase::Stopped => return,
         };
+        let asked = || self.bootstrap.join.iter().map(|&seed| (seed, Refusal::TimedOut)).collect();
         let error = match through {
             Some(peer) => StartError::JoinTimedOut { through: peer.into() },
-            None => {
-                let asked = self.bootstrap.join.iter().map(|&seed| (seed, Refusal::TimedOut));
-                StartError::Unreachable(asked.collect())
-            }
+            None => StartError::Unreachable(asked()),
         };
-        self.withdraw();
         self.stop(Event::StartFailed(error));
     }
 

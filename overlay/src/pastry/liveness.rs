@@ -14,8 +14,14 @@ use crate::peer::{Peer, Seed};
 use crate::time::Instant;
 use crate::wire::{Header, Probe, ProbeAck, Standing};
 
+/// Peers that are watched or asked; beyond it, nobody is probed because others named him. A node of a ring of a million
+/// has some 300 in its tables; who names nodes that do not exist fills the rest, until their probes run out.
+const MAX_WATCHED: usize = 1024;
 /// Most dead nodes that are remembered; beyond it the oldest are forgotten, and may return by rumour.
 const MAX_BURIED: usize = 512;
+/// Most nodes remembered that have left; beyond it the oldest are forgotten, and a word of theirs that comes that late
+/// brings them back until a probe finds them dead.
+const MAX_LEFT: usize = 512;
 /// A refused dial counts as an unanswered probe, but no sooner than this after it was sent: three of them make a
 /// verdict, and a restarting process deserves a moment.
 const REFUSAL_SPACING: Duration = Duration::from_millis(150);
@@ -28,12 +34,16 @@ pub(super) struct Liveness {
     peers: BTreeMap<NodeId, Vitals>,
     /// Found dead: (id, incarnation, until when rumours of their life are ignored), oldest first.
     buried: VecDeque<(NodeId, u64, Instant)>,
+    /// Lives that have ended by their own word, oldest first: nothing that comes late brings them back.
+    left: VecDeque<(NodeId, u64)>,
 }
 
 /// What this node knows of one peer's life.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Vitals {
     peer: Peer,
+    /// This life was heard itself; if not, others named it, and what they say of its incarnation bars nobody.
+    spoke: bool,
     heard: Instant,
     round_trip: Option<RoundTrip>,
     outstanding: Option<Outstanding>,
@@ -78,21 +88,36 @@ impl Liveness {
         })
     }
 
-    /// Whether this incarnation, or a later one, was found dead a short while ago.
+    /// Whether this incarnation, or a later one, was found dead a short while ago, or has left.
     pub(super) fn is_buried(&self, now: Instant, peer: &Peer) -> bool {
-        self.buried
-            .iter()
-            .any(|&(id, incarnation, until)| id == peer.id && incarnation >= peer.incarnation && until > now)
+        let dead = |&(id, incarnation, until): &(NodeId, u64, Instant)| {
+            id == peer.id && incarnation >= peer.incarnation && until > now
+        };
+        self.buried.iter().any(dead) || self.has_left(peer)
     }
 
-    /// How many peers are watched, or owe an answer.
-    pub(super) fn len(&self) -> usize {
-        self.peers.len()
+    /// Whether this incarnation, or a later one, has said that it leaves.
+    pub(super) fn has_left(&self, peer: &Peer) -> bool {
+        self.left.iter().any(|&(id, incarnation)| id == peer.id && incarnation >= peer.incarnation)
+    }
+
+    /// The node has said that it leaves.
+    pub(super) fn note_left(&mut self, peer: Peer) {
+        self.left.retain(|&(left, _)| left != peer.id);
+        if self.left.len() == MAX_LEFT {
+            self.left.pop_front();
+        }
+        self.left.push_back((peer.id, peer.incarnation));
+    }
+
+    /// Whether so many peers are watched, or owe an answer, that none is probed because others named it.
+    pub(super) fn is_full(&self) -> bool {
+        self.peers.len() >= MAX_WATCHED
     }
 
     /// Begins to watch a peer that was heard just now.
     pub(super) fn begin(&mut self, now: Instant, peer: Peer) {
-        self.watch(now, peer);
+        self.watch(now, peer).spoke = true;
     }
 
     /// Takes a round-trip sample.
@@ -111,7 +136,8 @@ impl Liveness {
     }
 
     fn watch(&mut self, now: Instant, peer: Peer) -> &mut Vitals {
-        self.peers.entry(peer.id).or_insert(Vitals { peer, heard: now, round_trip: None, outstanding: None })
+        let stranger = Vitals { peer, spoke: false, heard: now, round_trip: None, outstanding: None };
+        self.peers.entry(peer.id).or_insert(stranger)
     }
 
     fn bury(&mut self, peer: Peer, until: Instant) {
@@ -138,18 +164,17 @@ impl Node {
     /// A frame of `from` arrived: it lives. The words of an older incarnation are void: then, an error
     /// with the newer one.
     pub(super) fn hear(&mut self, now: Instant, from: Peer) -> Result<(), Peer> {
+        if let Some(newer) = self.newer_life(from) {
+            return Err(newer);
+        }
         if let Some(vitals) = self.liveness.peers.get_mut(&from.id) {
-            if from.incarnation < vitals.peer.incarnation {
-                return Err(vitals.peer);
-            }
             if from.incarnation > vitals.peer.incarnation {
                 // Whatever was known of the older one is void, except a lease that it holds.
                 self.lose(now, from.id);
                 self.liveness.begin(now, from);
                 return Ok(());
             }
-            vitals.heard = now;
-            vitals.peer = from;
+            *vitals = Vitals { peer: from, spoke: true, heard: now, ..*vitals };
         }
         if !self.liveness.buried.is_empty() {
             self.liveness.exhume(from);
@@ -158,6 +183,13 @@ impl Node {
             self.leases.pardon(from.id);
         }
         Ok(())
+    }
+
+    /// A later life of this peer that was heard itself: watched, about to join here, or hanging here as an edge.
+    fn newer_life(&self, peer: Peer) -> Option<Peer> {
+        let watched = self.liveness.peers.get(&peer.id).filter(|vitals| vitals.spoke).map(|v| v.peer);
+        let lives = watched.into_iter().chain(self.slots.joiner(peer.id)).chain(self.edges.peer(peer.id));
+        lives.max_by_key(|life| life.incarnation).filter(|life| life.incarnation > peer.incarnation)
     }
 
     /// Sends a probe, unless one is under way: then its retransmissions do. `lease`: asks for a lease as well.
@@ -221,11 +253,16 @@ impl Node {
         }
     }
 
-    fn forgive(&mut self, id: NodeId) {
+    /// The outstanding probe needs no answer any more.
+    fn settle_probe(&mut self, id: NodeId) {
         if let Some(vitals) = self.liveness.peers.get_mut(&id) {
             vitals.outstanding = None;
         }
         self.deadlines.cancel(Timer::Probe(id));
+    }
+
+    fn forgive(&mut self, id: NodeId) {
+        self.settle_probe(id);
         self.forget_stranger(id);
     }
 
@@ -254,7 +291,7 @@ impl Node {
             if ack.lease {
                 self.hold_lease(from.id, asked.sent);
             }
-            self.forgive(from.id);
+            self.settle_probe(from.id);
         }
         self.on_asked_standing(now, from, &ack);
         match ack.standing {
@@ -264,6 +301,8 @@ impl Node {
         }
         if let Some(asked) = answered {
             self.on_entering_ack(now, from, &ack, asked.sent);
+            // Only now: whoever has just entered a table keeps the round-trip time that was measured on its way in.
+            self.forget_stranger(from.id);
         }
         if self.is_ready() && !self.is_edge() {
             self.consider_all(now, ack.leaf_set.unwrap_or_default());

@@ -48,6 +48,20 @@ use liveness::Liveness;
 use lookup::Lookups;
 use slots::Slots;
 
+/// How often a node looks whether a newer life of itself exists; rumours of more are not followed.
+const TWIN_PERIOD: Duration = Duration::from_secs(1);
+
+/// A model checker drives these states of join, lease and liveness: it copies and compares them (design §4).
+const _: () = {
+    const fn can_be_driven<S: Clone + std::hash::Hash>() {}
+    can_be_driven::<Phase>();
+    can_be_driven::<Slots>();
+    can_be_driven::<Leases>();
+    can_be_driven::<Liveness>();
+    can_be_driven::<Access>();
+    can_be_driven::<Edges>();
+};
+
 /// What a deadline is for. Ordered, so that deadlines of the same instant fire in one order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Timer {
@@ -99,6 +113,8 @@ pub struct Node {
     access: Access,
     /// Whether this node answered for its range when last looked at: a change is an event.
     serving: bool,
+    /// When this node last looked for a newer life of itself.
+    twin_sought: Option<Instant>,
     last_number: u64,
     deadlines: Deadlines<Timer>,
     transmits: VecDeque<Transmit>,
@@ -128,6 +144,7 @@ impl Node {
             former: Former::default(),
             access: Access::default(),
             serving: false,
+            twin_sought: None,
             last_number: 0,
             deadlines: Deadlines::default(),
             transmits: VecDeque::new(),
@@ -202,6 +219,7 @@ impl Node {
 
     /// The node stops for good.
     fn stop(&mut self, event: Event) {
+        self.withdraw();
         self.phase = Phase::Stopped;
         self.deadlines = Deadlines::default();
         self.serving = false;
@@ -210,8 +228,10 @@ impl Node {
 
     /// Somebody knows a newer life of this node. Rumours stop nobody: whoever answers there must prove by its key that
     /// it is this node, and the transport says so ([`Refusal::Twin`]).
-    fn look_for_twin(&mut self, life: Peer) {
-        if life.id == self.me.id && life.incarnation > self.me.incarnation {
+    fn look_for_twin(&mut self, now: Instant, life: Peer) {
+        let rests = self.twin_sought.is_some_and(|sought| now - sought < TWIN_PERIOD);
+        if life.id == self.me.id && life.incarnation > self.me.incarnation && !rests {
+            self.twin_sought = Some(now);
             let number = self.number();
             let probe = Probe { number, standing: self.standing(), lease: false, leaf_set: false };
             // By its address: whoever answers there is told by its key.
@@ -271,7 +291,7 @@ impl Node {
             Header::Broadcast { hop, origin, id, until } => {
                 self.on_broadcast(now, from, hop, broadcast::Id { origin, id }, until, payload);
             }
-            Header::Outdated(life) => self.look_for_twin(life),
+            Header::Outdated(life) => self.look_for_twin(now, life),
             Header::Attach => self.on_attach(now, from),
             Header::Attached { accepted, members } => self.on_attached(now, from, accepted, members),
             Header::Detach => self.on_detach(from),
@@ -341,13 +361,12 @@ impl Machine for Node {
     fn handle_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
         // Expiry is checked before anything is handled (design §4): a lease that ended counts for nothing.
         self.run_timers(now);
-        if self.phase == Phase::Stopped || from.id == self.me.id {
-            return;
+        if self.phase != Phase::Stopped && from.id != self.me.id {
+            match self.hear(now, from) {
+                Ok(()) => self.on_frame(now, from, frame),
+                Err(newer) => self.transmit(from, Header::Outdated(newer)),
+            }
         }
-        if let Err(newer) = self.hear(now, from) {
-            return self.transmit(from, Header::Outdated(newer));
-        }
-        self.on_frame(now, from, frame);
         self.settle(now);
     }
 

@@ -14,18 +14,15 @@ use crate::wire::Header;
 /// Most nodes that one message of another may make this node probe. What is left out comes with a later round.
 const MAX_PROBES_PER_MESSAGE: usize = 48;
 
-/// Peers that are watched or asked; beyond it, nobody is probed because others named him. A node of a ring of a million
-/// has some 300 in its tables; who names nodes that do not exist fills the rest, until their probes run out.
-const MAX_WATCHED: usize = 1024;
-
 impl Node {
     /// A ready node showed itself: it enters the tables where it fits.
     pub(super) fn meet(&mut self, now: Instant, peer: Peer) {
-        if !self.is_ready() || self.is_edge() || self.leases.is_condemned(peer.id) {
+        let barred = self.leases.is_condemned(peer.id) || self.liveness.has_left(&peer);
+        if !self.is_ready() || self.is_edge() || barred {
             return;
         }
         let alone = self.leaf_set.is_empty();
-        self.slots.release(peer.id);
+        self.slots.release(peer);
         let rtt = self.liveness.rtt(peer.id);
         let before = self.neighbours();
         let in_table = self.table.insert(peer, rtt);
@@ -96,10 +93,10 @@ impl Node {
         let mut probes = 0;
         for peer in peers {
             if peer.id == self.me.id {
-                self.look_for_twin(peer);
+                self.look_for_twin(now, peer);
                 continue;
             }
-            let room = probes < MAX_PROBES_PER_MESSAGE && self.liveness.len() < MAX_WATCHED;
+            let room = probes < MAX_PROBES_PER_MESSAGE && !self.liveness.is_full();
             if room && self.is_ready() && self.would_fit(now, &peer) {
                 probes += 1;
                 self.probe(now, peer, false);
@@ -175,8 +172,9 @@ impl Node {
 
     /// The sender answers for nothing any more: its leases are given back with this word.
     pub(super) fn on_leave(&mut self, now: Instant, from: Peer, members: Vec<Peer>) {
-        self.slots.release(from.id);
+        self.slots.release(from);
         self.leases.renounce(from.id);
+        self.liveness.note_left(from);
         if self.is_edge() {
             return self.lose_access(now, from.id);
         }

@@ -36,6 +36,7 @@ impl Node {
             id,
             hops: 0,
             by_leaf_set: false,
+            repeated: false,
             purpose,
             trace: trace.then(Vec::new),
         }
@@ -185,11 +186,17 @@ impl Node {
                 rtt_micros: None,
             });
         }
-        let Routed { key, origin, id, hops, purpose, trace, .. } = routed;
+        let Routed { key, origin, id, hops, repeated, purpose, trace, .. } = routed;
         let answer = |leaf_set, rows| Answer { id, root: self.me, hops, trace, leaf_set, rows };
         let answer = match purpose {
             Purpose::Application => {
-                return self.events.push_back(Event::Deliver(Delivery { key, origin, hops, payload }));
+                return self.events.push_back(Event::Deliver(Delivery {
+                    key,
+                    origin,
+                    hops,
+                    repeated,
+                    payload,
+                }));
             }
             Purpose::Lookup => answer(Vec::new(), Vec::new()),
             Purpose::Seek { rows } => {

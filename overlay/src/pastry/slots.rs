@@ -98,10 +98,15 @@ impl Slots {
         sides.iter().all(|&side| self.slot(side).is_some_and(|slot| slot.joiner == joiner))
     }
 
-    /// Frees whatever this node holds.
-    pub(super) fn release(&mut self, joiner: NodeId) {
+    /// The node of this id that holds a slot, if it does.
+    pub(super) fn joiner(&self, id: NodeId) -> Option<Peer> {
+        self.both().map(|slot| slot.joiner).find(|joiner| joiner.id == id)
+    }
+
+    /// Frees whatever this node holds, or an earlier life of it: not what a later one does.
+    pub(super) fn release(&mut self, joiner: Peer) {
         for side in [Side::Left, Side::Right] {
-            self.slot(side).take_if(|slot| slot.joiner.id == joiner);
+            self.slot(side).take_if(|slot| joiner.supersedes(&slot.joiner));
         }
     }
 }

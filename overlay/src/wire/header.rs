@@ -142,6 +142,8 @@ pub struct Routed {
     pub hops: u8,
     /// A hop on its way came from a leaf set: each later hop must be strictly closer (promise O2).
     pub by_leaf_set: bool,
+    /// A hop on its way was not acknowledged and was made again: another node may have it too, or have had it.
+    pub repeated: bool,
     /// What it is for.
     pub purpose: Purpose,
     /// The path so far, if the origin asked for it.

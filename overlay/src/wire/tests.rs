@@ -64,15 +64,16 @@ fn purpose() -> impl Strategy<Value = Purpose> {
 }
 
 fn routed() -> BoxedStrategy<Routed> {
-    let numbers = (number(), point(), number(), any::<u8>(), any::<bool>());
+    let numbers = (number(), point(), number(), any::<u8>(), any::<bool>(), any::<bool>());
     (numbers, contact(), purpose(), trace())
-        .prop_map(|((hop, key, id, hops, by_leaf_set), origin, purpose, trace)| Routed {
+        .prop_map(|((hop, key, id, hops, by_leaf_set, repeated), origin, purpose, trace)| Routed {
             hop,
             key: Key(key),
             origin,
             id,
             hops,
             by_leaf_set,
+            repeated,
             purpose,
             trace,
         })
@@ -313,7 +314,17 @@ fn frames_with_lists_of(len: usize) -> Vec<(Frame, usize)> {
     let (peers, path) = (vec![peer; len], vec![hop; len]);
     let routed = |purpose, trace| {
         let (key, origin) = (Key(0), peer.into());
-        Header::Routed(Routed { hop: 0, key, origin, id: 0, hops: 0, by_leaf_set: false, purpose, trace })
+        Header::Routed(Routed {
+            hop: 0,
+            key,
+            origin,
+            id: 0,
+            hops: 0,
+            by_leaf_set: false,
+            repeated: false,
+            purpose,
+            trace,
+        })
     };
     let empty = Answer { id: 0, root: peer, hops: 0, trace: None, leaf_set: vec![], rows: vec![] };
     let answers = [

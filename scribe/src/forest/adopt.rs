@@ -41,7 +41,7 @@ impl Forest {
             return;
         }
         match way {
-            Way::Delivered => {
+            Way::Delivered { .. } => {
                 // O1 is decided at the ring; here it is only asked again, since the lease may have ended meanwhile.
                 if !cx.ring.is_root_of(cx.now, topic.key()) || !self.ensure_tree(cx, topic) {
                     return;
@@ -229,7 +229,9 @@ fn place(log: &Log, after: Option<Mark>) -> Option<u64> {
         None => Some(log.window.end()),
         Some(mark) if mark.birth != log.birth => Some(log.window.start()),
         Some(mark) => match log.window.follow(mark.position) {
-            Follow::At(offset) => Some(offset),
+            // Not beyond what is here: a child that asks on behalf of its own child has no log yet, and begins where
+            // this node says.
+            Follow::At(offset) => Some(offset.min(log.window.end())),
             Follow::TooOld => Some(log.window.start()),
             Follow::Newer if is_plausible(mark.position) => None,
             Follow::Newer => Some(log.window.start()),
@@ -252,4 +254,28 @@ fn misses_history(tree: &Tree, after: Option<Mark>) -> bool {
         && mark.birth == log.birth
         && log.window.is_young()
         && log.window.follow(mark.position) == Follow::TooOld
+}
+
+#[cfg(test)]
+mod tests {
+    use treecast_overlay::id::NodeId;
+
+    use super::*;
+    use crate::message::Term;
+    use crate::window::Window;
+
+    #[test]
+    fn a_child_is_started_where_its_cursor_stands() {
+        let at = |offset| Some(Position { term: 1, offset });
+        let term = Term { number: 1, root: NodeId(1) };
+        let log = Log { birth: 7, term, window: Window::new(at(22)) };
+        // The grandchild is ahead of this window, the child between them has nothing at all.
+        for (wish, begins) in [(at(22), 23), (at(23), 23), (at(40), 23)] {
+            let next = place(&log, Some(Mark { birth: 7, position: wish })).unwrap();
+            assert_eq!(next, begins, "{wish:?}");
+            let cursor = Cursor { next, acknowledged: next, version: 1, repeated: None };
+            let told = started(&log, &cursor).after.position.unwrap();
+            assert_eq!(told.offset + 1, cursor.next, "what it is told to expect is what it is sent");
+        }
+    }
 }

@@ -126,7 +126,10 @@ enum Way {
     /// Sent to this very node.
     Sent,
     /// Routed, and this node is the root of its key.
-    Delivered,
+    Delivered {
+        /// A hop on its way was made again.
+        repeated: bool,
+    },
 }
 
 /// The forest's own life.
@@ -248,9 +251,10 @@ impl Forest {
         taken
     }
 
-    /// A routed message has come to the root of its key, which is this node.
-    pub fn handle_deliver(&mut self, cx: Context<'_>, origin: &Contact, payload: &Bytes) {
-        self.on_bytes(cx, origin, payload, Way::Delivered);
+    /// A routed message has come to the root of its key, which is this node. `repeated`: the root before may have had
+    /// it too.
+    pub fn handle_deliver(&mut self, cx: Context<'_>, origin: &Contact, payload: &Bytes, repeated: bool) {
+        self.on_bytes(cx, origin, payload, Way::Delivered { repeated });
         self.settle(cx);
     }
 

@@ -15,8 +15,10 @@ const COPIES: u32 = 1;
 
 impl Forest {
     /// A message asks for its position.
-    pub(super) fn on_publish(&mut self, cx: Context<'_>, publish: Publish, payload: Bytes, way: Way) {
+    pub(super) fn on_publish(&mut self, cx: Context<'_>, mut publish: Publish, payload: Bytes, way: Way) {
         let topic = publish.topic;
+        // The overlay made a hop again: that is as good as a publisher that sends again.
+        publish.resent |= way == Way::Delivered { repeated: true };
         if self.life != Life::Running {
             return;
         }

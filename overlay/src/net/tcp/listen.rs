@@ -77,7 +77,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Tls)
                 continue;
             }
         };
-        let Ok(permit) = shared.connections.clone().try_acquire_owned() else {
+        let Ok(permit) = shared.incoming.clone().try_acquire_owned() else {
             tracing::warn!(%remote, "refused an incoming connection: as many are open as may be");
             continue;
         };

@@ -27,7 +27,8 @@ use crate::machine::{Destination, Refusal};
 use crate::peer::Addr;
 use crate::wire::{Frame, Hello, MAX_NETWORK_NAME};
 
-/// Connections that a node may have by default; further incoming ones are closed at once, further dials refused.
+/// Connections that a node may have by default, a quarter of them dialled by itself; further incoming ones are closed at
+/// once, further dials refused.
 pub const MAX_CONNECTIONS: usize = 4096;
 /// Incoming connections that may be in their handshake at once; further ones wait in the system's backlog.
 pub const MAX_HALF_OPEN: usize = 64;

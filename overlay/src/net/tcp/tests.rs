@@ -152,7 +152,7 @@ async fn garbage_harms_nobody() {
             stranger.await.unwrap();
         }
         // Only a's connection is left.
-        while shared.connections.available_permits() < MAX_CONNECTIONS - 1 {
+        while shared.incoming.available_permits() < MAX_CONNECTIONS / 4 * 3 - 1 {
             tokio::task::yield_now().await;
         }
     };
@@ -160,6 +160,26 @@ async fn garbage_harms_nobody() {
         all = timeout(SOON, all) => all.expect("strangers still hold connections"),
         () = async { loop { b.next().await; } } => unreachable!("an endless loop"),
     }
+}
+
+#[tokio::test]
+async fn strangers_leave_room_for_a_nodes_own_dials() {
+    let options =
+        TcpOptions { listen: Listen::Exactly((Ipv4Addr::LOCALHOST, 0).into()), ..TcpOptions::new("test", 1) };
+    let mut a = TcpTransport::bind(&identity(1), TcpOptions { max_connections: 4, ..options }).await.unwrap();
+    let mut b = node(2).await;
+    let mut strangers = Vec::new();
+    while a.mesh.shared.incoming.available_permits() > 0 {
+        strangers.push(TcpStream::connect(addr(&a)).await.unwrap());
+        tokio::task::yield_now().await;
+    }
+    a.send(Destination::Seed(b.local_addr().into()), Header::Attach.into());
+    a.flush();
+    let asked = tokio::select! {
+        asked = until(&mut b, frame) => asked,
+        () = async { loop { a.next().await; } } => unreachable!("an endless loop"),
+    };
+    assert_eq!(asked, Header::Attach.into());
 }
 
 /// Dials a listener that behaves in a certain way.

@@ -125,7 +125,7 @@ fn garbage_harms_nobody() {
         for &id in &nodes[..3] {
             world.with(id, |forest, cx| forest.handle_received(cx, &stranger, &payload));
             world.with(id, |forest, cx| forest.handle_forward(cx, &stranger, &payload));
-            world.with(id, |forest, cx| forest.handle_deliver(cx, &stranger, &payload));
+            world.with(id, |forest, cx| forest.handle_deliver(cx, &stranger, &payload, false));
         }
     }
     world.run(seconds(30));

@@ -286,7 +286,7 @@ impl World {
             }
             Happening::Routed { origin, at, key, payload } if self.nodes[&at].alive => {
                 if closest(&self.members, key, 1)[0].id == at {
-                    self.with(at, |forest, cx| forest.handle_deliver(cx, &origin, &payload));
+                    self.with(at, |forest, cx| forest.handle_deliver(cx, &origin, &payload, false));
                 } else if !self.with(at, |forest, cx| forest.handle_forward(cx, &origin, &payload)) {
                     self.route(origin, at, key, payload);
                 }

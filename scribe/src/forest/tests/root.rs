@@ -214,7 +214,7 @@ fn two_terms_of_one_number_are_followed_by_one_above_both() {
     let join = wire::Join { topic: topic(), number: 1 << 40, after: Some(mark), heard, subscribers: 1 };
     let payload = wire::encode(&Header::Join(join), &[]);
     let stranger = world.nodes[&nodes[6]].contact;
-    world.with(nodes[0], |forest, cx| forest.handle_deliver(cx, &stranger, &payload));
+    world.with(nodes[0], |forest, cx| forest.handle_deliver(cx, &stranger, &payload, false));
     world.run(seconds(3));
     assert_eq!(world.gaps(nodes[2], news)[0].reason, GapReason::RootLost);
     let token = world.publish(nodes[7], "above both");
@@ -283,4 +283,32 @@ fn a_first_message_that_a_lost_root_had_positioned_is_not_positioned_again() {
     assert_eq!(world.texts(nodes[3], news), ["once"]);
     let failures = world.failures(nodes[9]);
     assert!(matches!(&failures[..], [(failed, PublishError::OutcomeUnknown { .. })] if *failed == token));
+}
+
+#[test]
+fn a_first_message_that_the_ring_repeated_is_refused_where_the_lost_root_may_have_had_it() {
+    let mut world = World::new(20, 46);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[3], Start::Latest);
+    world.run(seconds(2));
+    world.publish_many(nodes[9], "before", 3);
+    world.run(seconds(1));
+    world.crash(nodes[0]);
+    world.run(seconds(3));
+    let publisher = world.nodes[&nodes[9]].contact;
+    for (session, repeated, text) in [(7, true, "in doubt"), (8, false, "fresh")] {
+        let header = Header::Publish(wire::Publish {
+            topic: topic(),
+            publisher,
+            session,
+            sequence: 1,
+            acknowledged: 0,
+            resent: false,
+            signature: wire::Signature::None,
+        });
+        let payload = wire::encode(&header, text.as_bytes());
+        world.with(nodes[1], |forest, cx| forest.handle_deliver(cx, &publisher, &payload, repeated));
+    }
+    world.run(seconds(2));
+    assert_eq!(world.texts(nodes[3], news), [numbered("before", 3), vec!["fresh".into()]].concat());
 }

@@ -1,0 +1,65 @@
+//! S4, as far as one copy carries it: every publication of a node that lives is answered, and a receipt names the very
+//! place from which the message is delivered.
+
+use std::collections::BTreeMap;
+
+use treecast_scribe::message::MessageId;
+use treecast_scribe::{Position, TopicId};
+
+use crate::history::{History, token};
+
+/// Whether every publisher that lives has heard what became of its messages.
+pub fn answered(history: &History) -> Result<(), String> {
+    let open = |(_, offered): &(_, &crate::history::Offered)| offered.outcome.is_none() && !offered.abandoned;
+    match history.publications.iter().find(open) {
+        Some((token, offered)) => Err(format!(
+            "S4: {token:?}, published in slot {} at {}, is not answered",
+            offered.slot, offered.at
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether no receipt is at odds with what was delivered.
+pub fn true_receipts(history: &History) -> Result<(), String> {
+    let mut delivered: BTreeMap<_, (TopicId, MessageId, Position)> = BTreeMap::new();
+    for watched in history.subscriptions.values() {
+        for (_, message) in watched.messages() {
+            delivered.insert(token(&message.payload), (watched.topic, message.id, message.position));
+        }
+    }
+    for (token, offered) in &history.publications {
+        let Some((_, Ok(receipt))) = &offered.outcome else { continue };
+        let promised = (offered.topic, receipt.id, receipt.position);
+        match delivered.get(&Some(*token)) {
+            Some(found) if *found != promised => {
+                return Err(format!(
+                    "S4: {token:?} has a receipt for {promised:?}, and was delivered as {found:?}"
+                ));
+            }
+            Some(_) | None => {}
+        }
+        if receipt.copies == 0 {
+            return Err(format!("S4: {token:?} has a receipt, and nobody has a copy"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::stories::story;
+
+    #[test]
+    fn silence_and_false_receipts_are_seen() {
+        let mut history = story(2);
+        assert_eq!((answered(&history), true_receipts(&history)), (Ok(()), Ok(())));
+        let offered = history.publications.first_entry().unwrap().into_mut();
+        let Some((at, Ok(mut receipt))) = offered.outcome.take() else { unreachable!("a receipt") };
+        receipt.position.offset += 1;
+        assert!(answered(&history).unwrap_err().contains("is not answered"));
+        history.publications.first_entry().unwrap().get_mut().outcome = Some((at, Ok(receipt)));
+        assert!(true_receipts(&history).unwrap_err().contains("was delivered as"));
+    }
+}

@@ -1,0 +1,211 @@
+//! S5, definite start, and that nothing is dropped silently: whatever got a place after a subscription's start came to
+//! it, or lies in a gap that was announced to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use treecast_scribe::event::SubscriptionId;
+use treecast_scribe::message::MessageId;
+use treecast_scribe::{Gap, GapReason, Item, Position, TopicId};
+
+use crate::history::{History, Offered, Watched};
+
+/// Judges every subscription that has started; those that are still there also by the log's very end.
+pub fn announced(history: &History) -> Result<(), String> {
+    let logs = Logs::of(history);
+    for (&id, watched) in &history.subscriptions {
+        if let Some(seen) = Seen::of(watched, &logs) {
+            seen.judge(id, watched, &logs)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is known of the topics' logs: everything that anybody got, or has a receipt for.
+#[derive(Default)]
+struct Logs<'a> {
+    /// By topic and birth.
+    places: BTreeMap<TopicId, BTreeMap<u64, BTreeSet<Position>>>,
+    kept: BTreeMap<TopicId, Vec<Kept<'a>>>,
+}
+
+/// A message with a receipt, its place, and the birth of its log if anybody got it.
+type Kept<'a> = (&'a Offered, Position, Option<u64>);
+
+impl<'a> Logs<'a> {
+    fn of(history: &'a History) -> Logs<'a> {
+        let mut logs = Logs::default();
+        let mut births: BTreeMap<(TopicId, MessageId), u64> = BTreeMap::new();
+        for watched in history.subscriptions.values() {
+            let topic = logs.places.entry(watched.topic).or_default();
+            for (_, message) in watched.messages() {
+                births.insert((watched.topic, message.id), message.mark.birth);
+                topic.entry(message.mark.birth).or_default().insert(message.position);
+            }
+        }
+        for offered in history.publications.values() {
+            let Some((_, Ok(receipt))) = &offered.outcome else { continue };
+            let birth = births.get(&(offered.topic, receipt.id)).copied();
+            logs.kept.entry(offered.topic).or_default().push((offered, receipt.position, birth));
+        }
+        logs
+    }
+}
+
+/// Positions of one log that a subscriber was told it will not get: all between two, each excluded.
+#[derive(Clone, Copy, Debug)]
+struct Hole {
+    /// `None`: of whatever log.
+    birth: Option<u64>,
+    after: Option<Position>,
+    until: Option<Position>,
+}
+
+impl Hole {
+    fn covers(&self, birth: Option<u64>, at: Position) -> bool {
+        let same = self.birth.is_none() || birth.is_none() || self.birth == birth;
+        same && Some(at) > self.after && self.until.is_none_or(|until| at < until)
+    }
+}
+
+/// What one subscription has seen.
+struct Seen {
+    /// The logs that it read, and where it began in each.
+    births: BTreeMap<u64, Option<Position>>,
+    places: BTreeSet<(u64, Position)>,
+    holes: Vec<Hole>,
+    /// How far it has come in the log that it read last.
+    last: (Option<u64>, Option<Position>),
+}
+
+impl Seen {
+    fn of(watched: &Watched, logs: &Logs<'_>) -> Option<Seen> {
+        let (_, mark) = watched.mark?;
+        let mut seen = Seen {
+            births: [(mark.birth, mark.position)].into(),
+            places: BTreeSet::new(),
+            holes: Vec::new(),
+            last: (Some(mark.birth), mark.position),
+        };
+        // After the word of another log: where it goes on there.
+        let mut entering = None;
+        for (_, item) in &watched.items {
+            match item {
+                Item::ParentChanged(_) => {}
+                Item::Gap(Gap { after, until, reason: GapReason::OtherLog }) => {
+                    seen.holes.push(Hole { birth: seen.last.0, after: *after, until: None });
+                    entering = Some(*until);
+                    seen.last = (None, None);
+                }
+                Item::Gap(Gap { after, until, .. }) => {
+                    seen.holes.push(Hole { birth: seen.last.0, after: *after, until: *until });
+                    seen.last.1 = seen.last.1.max(*after);
+                }
+                Item::Message(message) => {
+                    if let Some(until) = entering.take() {
+                        seen.enter(message.mark.birth, until);
+                    }
+                    seen.places.insert((message.mark.birth, message.position));
+                    seen.last = (Some(message.mark.birth), Some(message.position));
+                }
+            }
+        }
+        if let Some(until) = entering {
+            let others = logs.places.get(&watched.topic).into_iter().flat_map(BTreeMap::keys);
+            for birth in others.copied().filter(|birth| *birth != mark.birth).collect::<Vec<_>>() {
+                seen.enter(birth, until);
+            }
+        }
+        Some(seen)
+    }
+
+    fn enter(&mut self, birth: u64, until: Option<Position>) {
+        self.births.entry(birth).or_insert(None);
+        self.holes.push(Hole { birth: Some(birth), after: None, until });
+    }
+
+    fn judge(&self, id: SubscriptionId, watched: &Watched, logs: &Logs<'_>) -> Result<(), String> {
+        let missing = |what: String| {
+            Err(format!("S5: {id:?} in slot {} neither got nor heard of {what}", watched.slot))
+        };
+        let to_the_end = watched.ended.is_none() && !watched.stalled;
+        let topic = logs.places.get(&watched.topic);
+        for (&birth, &floor) in &self.births {
+            let known = topic.and_then(|births| births.get(&birth)).into_iter().flatten().copied();
+            for at in known.filter(|&at| Some(at) > floor) {
+                let reached = to_the_end || self.last.0 != Some(birth) || Some(at) <= self.last.1;
+                if reached && !self.has(Some(birth), at) {
+                    return missing(format!("{at} of the log {birth:x}"));
+                }
+            }
+        }
+        if !to_the_end {
+            return Ok(());
+        }
+        let start = watched.mark.map(|(at, _)| at);
+        for (offered, at, birth) in logs.kept.get(&watched.topic).into_iter().flatten() {
+            // Published when the start was known already: it is after the start, or lost with the log.
+            if Some(offered.at) > start && !self.has(*birth, *at) {
+                return missing(format!("{at}, published at {} and acknowledged", offered.at));
+            }
+        }
+        Ok(())
+    }
+
+    fn has(&self, birth: Option<u64>, at: Position) -> bool {
+        birth.is_some_and(|birth| self.places.contains(&(birth, at)))
+            || self.holes.iter().any(|hole| hole.covers(birth, at))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::stories::{gap, story};
+
+    fn verdict(change: impl FnOnce(&mut History)) -> String {
+        let mut history = story(4);
+        assert_eq!(announced(&history), Ok(()));
+        change(&mut history);
+        announced(&history).err().unwrap_or_default()
+    }
+
+    fn first(history: &mut History) -> &mut Watched {
+        history.subscriptions.first_entry().unwrap().into_mut()
+    }
+
+    #[test]
+    fn silent_losses_are_seen() {
+        assert!(verdict(|history| drop(first(history).items.pop())).contains("neither got nor heard"));
+        assert!(verdict(|history| drop(first(history).items.remove(1))).contains("neither got nor heard"));
+        assert_eq!(verdict(|history| first(history).items[1] = gap(Some(0), Some(2))), "");
+        assert!(verdict(|history| first(history).items[1] = gap(Some(1), Some(2))).contains("neither got"));
+        assert_eq!(verdict(|history| first(history).items[3] = gap(Some(2), None)), "");
+    }
+
+    #[test]
+    fn what_only_the_publisher_knows_of_counts() {
+        // Nobody got the last one, but it has a receipt.
+        let fault = verdict(|history| {
+            for watched in history.subscriptions.values_mut() {
+                watched.items.pop();
+            }
+        });
+        assert!(fault.contains("acknowledged"), "{fault}");
+    }
+
+    #[test]
+    fn who_left_or_takes_nothing_owes_no_end() {
+        assert_eq!(
+            verdict(|history| {
+                first(history).items.pop();
+                first(history).stalled = true;
+            }),
+            ""
+        );
+        let fault = verdict(|history| {
+            first(history).items.remove(1);
+            first(history).stalled = true;
+        });
+        assert!(fault.contains("neither got nor heard"), "{fault}");
+    }
+}
