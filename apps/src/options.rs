@@ -117,18 +117,27 @@ pub(crate) struct TraceOptions {
 }
 
 fn parse_seed(text: &str) -> Result<Seed, String> {
-    text.parse().or_else(|error: ParseSeedError| resolve(text).ok_or_else(|| error.to_string()))
+    text.parse().or_else(|error: ParseSeedError| resolve(text).unwrap_or_else(|| Err(error.to_string())))
 }
 
-/// The same with a name in place of the IP address. Where a name has several, IPv4 comes first: nodes listen there.
-fn resolve(text: &str) -> Option<Seed> {
+/// The same with a name in place of the IP address; `None` if it does not even look like that. Where a name has several
+/// addresses, IPv4 comes first: nodes listen there.
+fn resolve(text: &str) -> Option<Result<Seed, String>> {
     let (id, host) = match text.split_once('@') {
         Some((id, host)) => (Some(id.parse().ok()?), host),
         None => (None, text),
     };
-    let addrs: Vec<SocketAddr> = host.to_socket_addrs().ok()?.collect();
-    let addr = addrs.iter().find(|addr| addr.is_ipv4()).or(addrs.first())?;
-    Some(Seed { addr: (*addr).into(), id })
+    let (name, port) = host.rsplit_once(':')?;
+    if name.is_empty() || name.contains(':') || port.parse::<u16>().is_err() {
+        return None;
+    }
+    Some(match host.to_socket_addrs().map(Iterator::collect::<Vec<SocketAddr>>) {
+        Ok(addrs) => match addrs.iter().find(|addr| addr.is_ipv4()).or(addrs.first()) {
+            Some(addr) => Ok(Seed { addr: (*addr).into(), id }),
+            None => Err(format!("the name `{name}` has no address")),
+        },
+        Err(error) => Err(format!("the name `{name}` has no address: {error}")),
+    })
 }
 
 fn parse_topic(text: &str) -> Result<Topic, String> {
@@ -198,6 +207,16 @@ mod tests {
             (format!("{id}@localhost:4848"), format!("{id}@127.0.0.1:4848")),
         ] {
             assert_eq!(parse_seed(&text).unwrap().to_string(), seed);
+        }
+    }
+
+    #[test]
+    fn a_name_that_does_not_resolve_is_told_from_a_text_that_is_no_address() {
+        let error = parse_seed("nowhere.invalid:4848").unwrap_err();
+        assert!(error.starts_with("the name `nowhere.invalid` has no address"), "{error}");
+        for text in ["nowhere", "::1", "a:b:c", ":4848", "7@localhost:1", "localhost:99999"] {
+            let error = parse_seed(text).unwrap_err();
+            assert!(error.contains("is neither an address"), "{error}");
         }
     }
 

@@ -36,9 +36,12 @@ impl Input {
         cells(&self.text[..self.cursor])
     }
 
-    /// Types a text in. Control characters become visible. `false` if there is no room for it.
+    /// Types a text in. Lines are joined by spaces, other control characters become visible. `false` if there is no
+    /// room for it.
     pub(super) fn insert(&mut self, text: &str) -> bool {
-        let text: String = text.chars().map(|c| if c == '\n' { ' ' } else { c }).map(harmless_char).collect();
+        // Most terminals paste a line's end as a carriage return.
+        let text = text.replace("\r\n", " ").replace(['\n', '\r'], " ");
+        let text: String = text.chars().map(harmless_char).collect();
         if self.text.len() + text.len() > self.limit {
             return false;
         }
@@ -191,6 +194,7 @@ mod tests {
     #[test]
     fn pasted_control_characters_become_visible_and_lines_one_line() {
         assert_eq!(typed("a\nb\x1b[2J").text(), "a b␛[2J");
+        assert_eq!(typed("a\rb\r\nc").text(), "a b c");
     }
 
     #[test]

@@ -24,12 +24,13 @@ pub(super) async fn run(mut session: Session, json: bool, interrupt: Interrupt) 
         done = talk(&mut session, &mut lines, &mut page, &mut skipped) => done,
         () = interrupt.wait() => Ok(()),
     };
-    let failures = session.conversation.failures() + skipped;
+    let failures = session.conversation.failures();
     session.quit().await;
     done?;
-    match failures {
-        0 => Ok(()),
-        n => Err(Failure::Failed(format!("{n} of your messages have no receipt"))),
+    match (failures, skipped) {
+        (0, 0) => Ok(()),
+        (0, _) => Err(Failure::Failed(format!("not all was sent: {skipped} line(s) too long"))),
+        (n, _) => Err(Failure::Failed(format!("{n} of your messages have no receipt"))),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The chat on a terminal: keys in, frames out. Whatever happens, the terminal is as it was afterwards.
 
 use std::io::{self, Stdout};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossterm::cursor::Show;
@@ -55,6 +56,7 @@ impl Raw {
             report(panic);
         }));
         enable_raw_mode()?;
+        TAKEN.store(true, Ordering::SeqCst);
         let entered = execute!(io::stdout(), EnterAlternateScreen, EnableBracketedPaste)
             .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
         match entered {
@@ -73,8 +75,15 @@ impl Drop for Raw {
     }
 }
 
-/// Harmless if it is done twice. A terminal that is gone needs nothing.
+/// Whether the terminal is ours at the moment.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Gives the terminal back, once: a second time would put the cursor back over the report of a panic. A terminal that is
+/// gone needs nothing.
 fn restore() {
+    if !TAKEN.swap(false, Ordering::SeqCst) {
+        return;
+    }
     let _ = execute!(io::stdout(), DisableBracketedPaste, LeaveAlternateScreen, Show);
     let _ = disable_raw_mode();
 }
@@ -255,8 +264,36 @@ fn on_key(input: &mut Input, key: KeyEvent) -> Edit {
 }
 
 #[cfg(test)]
+#[path = "../../tests/support/tmux.rs"]
+mod tmux;
+
+#[cfg(test)]
 mod tests {
+    use super::tmux::Tmux;
     use super::*;
+
+    /// Set for the copy of this test that runs on the terminal.
+    const ON_TERMINAL: &str = "TREECAST_TEST_ON_TERMINAL";
+
+    #[test]
+    fn a_panic_leaves_the_terminal_as_it_was_and_its_report_to_be_read() {
+        if std::env::var_os(ON_TERMINAL).is_some() {
+            let _raw = Raw::enter().unwrap();
+            panic!("as the test wants it");
+        }
+        let Some(tmux) = Tmux::start("panic") else { return };
+        let this = std::env::current_exe().unwrap();
+        let name = "chat::screen::tests::a_panic_leaves_the_terminal_as_it_was_and_its_report_to_be_read";
+        let command = format!(
+            "RUST_BACKTRACE=0 {ON_TERMINAL}=1 {} --exact {name} --nocapture; stty -a | tail -2",
+            this.display()
+        );
+        tmux.open("panic", &command);
+        let screen = tmux.wait_for("panic", "iexten");
+        assert!(screen.contains("as the test wants it"), "the report is lost:\n{screen}");
+        assert!(screen.contains("1 failed"), "it did not panic:\n{screen}");
+        tmux.expect_restored("panic");
+    }
 
     fn press(input: &mut Input, code: KeyCode, modifiers: KeyModifiers) -> Edit {
         on_key(input, KeyEvent::new(code, modifiers))

@@ -6,6 +6,8 @@
     reason = "each test file uses a part of this; a test fails by panicking"
 )]
 
+pub mod tmux;
+
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
