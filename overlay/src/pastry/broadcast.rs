@@ -2,10 +2,11 @@
 //! pieces that begin with the nodes it knows there, and never twice (design §5; the arcs are those of El-Ansary et
 //! al. 2003, "Efficient Broadcast in Structured P2P Networks", with Pastry's tables as the fingers).
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::seen::Seen;
 use super::{Node, Timer};
 use crate::id::{BASE, Key, NodeId};
 use crate::kbr::{Event, KeyBasedRouting};
@@ -15,9 +16,6 @@ use crate::wire::Header;
 
 /// Pieces that a node cuts its arc into: as many as a routing table has columns.
 const FAN_OUT: usize = BASE;
-/// Broadcasts remembered, so that a repeated one is acknowledged but not taken twice. Beyond it the oldest are
-/// forgotten.
-const MAX_SEEN: usize = 4096;
 /// Pieces that wait for an acknowledgement; beyond it, further pieces are sent without being repeated.
 const MAX_DELEGATIONS: usize = 4096;
 /// Bytes of payloads in them, each piece counted; beyond it, as above.
@@ -37,8 +35,7 @@ pub(super) struct Id {
 /// Broadcasts on their way through this node.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Broadcasts {
-    seen: BTreeSet<Id>,
-    seen_order: VecDeque<Id>,
+    seen: Seen<Id>,
     pending: BTreeMap<u64, Delegation>,
     /// Bytes of the payloads in `pending`.
     held: usize,
@@ -65,25 +62,12 @@ impl Broadcasts {
         self.held -= delegation.payload.len();
         Some(delegation)
     }
-
-    fn is_new(&mut self, broadcast: Id) -> bool {
-        if !self.seen.insert(broadcast) {
-            return false;
-        }
-        self.seen_order.push_back(broadcast);
-        if self.seen_order.len() > MAX_SEEN
-            && let Some(oldest) = self.seen_order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        true
-    }
 }
 
 impl Node {
     pub(super) fn broadcast(&mut self, now: Instant, payload: Bytes) {
         let broadcast = Id { origin: self.contact(), id: self.number() };
-        self.broadcasts.is_new(broadcast);
+        self.broadcasts.seen.is_new(broadcast);
         match self.access.primary().filter(|_| self.is_edge()) {
             // The access node is part of the ring, too: its arc begins with itself.
             Some(access) => self.delegate(now, access, broadcast, access.id.key(), payload, 1),
@@ -107,7 +91,7 @@ impl Node {
         if !self.hops.is_new(&from, hop) {
             return;
         }
-        if self.broadcasts.is_new(broadcast) && broadcast.origin.id() != self.me.id {
+        if self.broadcasts.seen.is_new(broadcast) && broadcast.origin.id() != self.me.id {
             let origin = broadcast.origin;
             self.events.push_back(Event::Broadcast { origin, payload: payload.clone() });
         }

@@ -1,7 +1,7 @@
 //! Acknowledged hops (MSPastry §3.2): each hop is kept until it is acknowledged, and goes another way if it is not.
 //! Messages that cannot go on yet are parked for a while.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,14 +9,12 @@ use bytes::Bytes;
 use super::Node;
 use super::Timer;
 use super::route::{Hop, matched};
+use super::seen::Seen;
 use crate::id::NodeId;
 use crate::peer::Peer;
 use crate::time::Instant;
 use crate::wire::{Header, RouteFailure, Routed, TraceHop};
 
-/// Hops remembered, so that a repeated one is acknowledged again but not taken twice. Beyond it the oldest are
-/// forgotten: who repeats a hop later than that is served twice, and must have an identity of its own.
-const MAX_SEEN: usize = 4096;
 /// Bytes of payloads held, pending and parked together; a message beyond it is undeliverable (`Overloaded`). One message
 /// always has room, however large.
 const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
@@ -30,8 +28,7 @@ pub(super) struct Hops {
     parked: VecDeque<Parked>,
     /// Bytes of the payloads in both.
     held: usize,
-    seen: BTreeSet<(NodeId, u64, u64)>,
-    seen_order: VecDeque<(NodeId, u64, u64)>,
+    seen: Seen<(NodeId, u64, u64)>,
 }
 
 /// A message whose next hop has not acknowledged it yet.
@@ -63,17 +60,7 @@ impl Parked {
 impl Hops {
     /// Whether this hop comes for the first time.
     pub(super) fn is_new(&mut self, from: &Peer, hop: u64) -> bool {
-        let hop = (from.id, from.incarnation, hop);
-        if !self.seen.insert(hop) {
-            return false;
-        }
-        self.seen_order.push_back(hop);
-        if self.seen_order.len() > MAX_SEEN
-            && let Some(oldest) = self.seen_order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        true
+        self.seen.is_new((from.id, from.incarnation, hop))
     }
 
     fn has_room(&self, payload: &Bytes) -> bool {

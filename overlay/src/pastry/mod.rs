@@ -6,6 +6,7 @@
 mod access;
 mod broadcast;
 mod edges;
+mod enter;
 mod former;
 mod hops;
 mod invariants;
@@ -16,6 +17,7 @@ mod liveness;
 mod lookup;
 mod repair;
 mod route;
+mod seen;
 mod slots;
 #[cfg(test)]
 mod tests;

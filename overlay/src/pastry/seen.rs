@@ -1,0 +1,36 @@
+//! What was seen before, so that what is repeated is taken once.
+
+use std::collections::{BTreeSet, VecDeque};
+
+/// Things remembered; beyond it the oldest are forgotten. Whoever repeats one later than that is served twice, and must
+/// have an identity of its own.
+const MAX_SEEN: usize = 4096;
+
+/// The last [`MAX_SEEN`] things.
+#[derive(Clone, Debug)]
+pub(super) struct Seen<T> {
+    things: BTreeSet<T>,
+    order: VecDeque<T>,
+}
+
+impl<T> Default for Seen<T> {
+    fn default() -> Seen<T> {
+        Seen { things: BTreeSet::new(), order: VecDeque::new() }
+    }
+}
+
+impl<T: Ord + Copy> Seen<T> {
+    /// Whether this thing comes for the first time.
+    pub(super) fn is_new(&mut self, thing: T) -> bool {
+        if !self.things.insert(thing) {
+            return false;
+        }
+        self.order.push_back(thing);
+        if self.order.len() > MAX_SEEN
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.things.remove(&oldest);
+        }
+        true
+    }
+}
