@@ -44,7 +44,8 @@ impl Node {
         letter: Letter,
         payload: Bytes,
     ) {
-        let sender_is_honest = from.id() == previous.id || from.via.is_some_and(|via| via.id == previous.id);
+        let hangs_there = from.via.is_some_and(|via| via.id == previous.id) && !self.knows_on_ring(from.peer);
+        let sender_is_honest = from.id() == previous.id || hangs_there;
         if to.id() == self.me.id {
             // Through this edge's access node, which is trusted with what it passes on; else from the sender itself.
             if sender_is_honest || self.access.contains(previous.id) {
@@ -60,6 +61,12 @@ impl Node {
                 self.transmit_frame(next, Header::Relayed { to, from, letter }, payload);
             }
         }
+    }
+
+    /// Whether this life of a node is on the ring, as this node knows itself: then it hangs on nobody.
+    fn knows_on_ring(&self, peer: Peer) -> bool {
+        let known = self.leaf_set.get(peer.id).or_else(|| self.table.get(peer.id));
+        known.is_some_and(|known| known.supersedes(&peer))
     }
 
     fn on_letter(&mut self, now: Instant, from: Contact, letter: Letter, payload: Bytes) {

@@ -174,3 +174,19 @@ fn large_messages_that_nobody_takes_over_fill_no_more_memory_than_they_may() {
         36
     );
 }
+
+#[test]
+fn nobody_speaks_in_the_name_of_a_node_of_the_ring() {
+    let mut net = Net::ring(3);
+    net.run(Duration::from_secs(2));
+    let (to, liar, victim) = (net.node(0).contact(), net.node(1).peer(), net.node(2).peer());
+    let letter = crate::wire::Letter::Payload;
+    for (speaker, heard) in [(victim, 0), (stranger(6), 1)] {
+        let from = Contact { peer: speaker, via: Some(liar) };
+        net.hand(0, liar, Header::Relayed { to, from, letter: letter.clone() });
+        net.drain(0);
+        let received =
+            |(_, event): &(usize, Event)| matches!(event, Event::Received { from: f, .. } if *f == from);
+        assert_eq!(net.events.iter().filter(|event| received(event)).count(), heard);
+    }
+}
