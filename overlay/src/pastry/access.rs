@@ -24,8 +24,8 @@ const SILENT_PERIODS: f64 = 3.5;
 /// The access nodes of an edge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Access {
-    /// At most two that took this edge, the one in use first, and when each was last heard.
-    nodes: Vec<(Peer, Instant)>,
+    /// At most two that took this edge, the one in use first.
+    nodes: Vec<Hold>,
     /// Asked, but not answered yet.
     asked: Option<(Peer, Instant)>,
     candidates: Vec<Peer>,
@@ -33,14 +33,30 @@ pub(super) struct Access {
     lost: Option<Instant>,
 }
 
+/// An access node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Hold {
+    peer: Peer,
+    heard: Instant,
+    /// When it was last asked to keep this edge.
+    asked: Instant,
+    /// From that question to its answer; the first one may have waited for a connection.
+    round_trip: Option<Duration>,
+}
+
 impl Access {
     /// The one in use.
     pub(super) fn primary(&self) -> Option<Peer> {
-        self.nodes.first().map(|&(peer, _)| peer)
+        self.nodes.first().map(|node| node.peer)
+    }
+
+    /// The round-trip time to an access node, if it was measured.
+    pub(super) fn rtt(&self, id: NodeId) -> Option<Duration> {
+        self.nodes.iter().find(|node| node.peer.id == id)?.round_trip
     }
 
     pub(super) fn contains(&self, id: NodeId) -> bool {
-        self.nodes.iter().any(|(peer, _)| peer.id == id)
+        self.nodes.iter().any(|node| node.peer.id == id)
     }
 
     /// Whether a word of this node is waited for. Without any access node everybody known is asked.
@@ -50,7 +66,7 @@ impl Access {
 
     /// The access nodes.
     pub(super) fn in_use(&self) -> Vec<Peer> {
-        self.nodes.iter().map(|&(peer, _)| peer).collect()
+        self.nodes.iter().map(|node| node.peer).collect()
     }
 
     /// The access nodes, and after them others worth remembering.
@@ -76,9 +92,20 @@ impl Access {
     }
 
     fn drop(&mut self, id: NodeId) {
-        self.nodes.retain(|(peer, _)| peer.id != id);
+        self.nodes.retain(|node| node.peer.id != id);
         self.candidates.retain(|peer| peer.id != id);
         self.asked.take_if(|(peer, _)| peer.id == id);
+    }
+}
+
+impl Hold {
+    /// Its answer came: the first one since it was asked gives the round-trip time.
+    fn hear(&mut self, now: Instant, peer: Peer) {
+        if self.heard < self.asked {
+            self.round_trip = Some(now - self.asked);
+        }
+        self.peer = peer;
+        self.heard = now;
     }
 }
 
@@ -106,22 +133,23 @@ impl Node {
         }
         let me = self.me.id;
         self.access.note(members.into_iter().filter(|peer| peer.id != me));
-        self.access.asked.take_if(|(peer, _)| peer.id == from.id);
+        let asked = self.access.asked.take_if(|(peer, _)| peer.id == from.id).map(|(_, asked)| asked);
         if !accepted {
             return self.lose_access(now, from.id);
         }
-        match self.access.nodes.iter_mut().find(|(peer, _)| peer.id == from.id) {
-            Some(node) => *node = (from, now),
-            None => self.gain_access(now, from),
+        match self.access.nodes.iter_mut().find(|node| node.peer.id == from.id) {
+            Some(node) => node.hear(now, from),
+            None => self.gain_access(now, from, asked),
         }
     }
 
-    fn gain_access(&mut self, now: Instant, peer: Peer) {
+    fn gain_access(&mut self, now: Instant, peer: Peer, asked: Option<Instant>) {
         if self.access.nodes.len() >= 2 {
             return self.transmit(peer, Header::Detach);
         }
         self.access.note([peer]);
-        self.access.nodes.push((peer, now));
+        let round_trip = asked.map(|asked| now - asked);
+        self.access.nodes.push(Hold { peer, heard: now, asked: now, round_trip });
         self.access.lost = None;
         if !self.is_ready() {
             // Also if its word came so late that this edge is asking again already.
@@ -186,16 +214,18 @@ impl Node {
             .access
             .nodes
             .iter()
-            .chain(&self.access.asked)
+            .map(|node| (node.peer, node.heard))
+            .chain(self.access.asked)
             .filter(|(_, heard)| silent(*heard))
             .map(|(peer, _)| peer.id)
             .collect();
         for id in lost {
             self.lose_access(now, id);
         }
-        for access in self.access.nodes.clone() {
-            self.transmit(access.0, Header::Attach);
+        for access in self.access.in_use() {
+            self.transmit(access, Header::Attach);
         }
+        self.access.nodes.iter_mut().for_each(|node| node.asked = now);
         match self.access.lost {
             Some(since) if self.access.nodes.is_empty() => self.look_for_ring_again(now, since),
             _ => self.look_for_standby(now),

@@ -141,8 +141,8 @@ impl Node {
         let hop = self.number();
         let mut sent = Routed { hop, ..routed.clone() };
         if let Some(path) = &mut sent.trace {
-            let rtt_micros =
-                self.liveness.rtt(to.id).map(|rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
+            let rtt = self.liveness.rtt(to.id).or_else(|| self.access.rtt(to.id));
+            let rtt_micros = rtt.map(|rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
             path.push(TraceHop { node: self.me.id, matched: matched(routed.key, self.me.id), rtt_micros });
         }
         self.transmit_frame(to, Header::Routed(sent), payload.clone());
