@@ -39,6 +39,18 @@ struct Pending {
     payload: Bytes,
     tried: Vec<NodeId>,
     sent: Instant,
+    fate: Fate,
+}
+
+/// What is known of a hop that is not acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// Nothing yet.
+    Unknown,
+    /// The connection that may have carried it broke.
+    MayHaveArrived,
+    /// There was no connection, and none could be made.
+    Unsent,
 }
 
 /// A message that waits for a way.
@@ -146,7 +158,7 @@ impl Node {
             path.push(TraceHop { node: self.me.id, matched: matched(routed.key, self.me.id), rtt_micros });
         }
         self.transmit_frame(to, Header::Routed(sent), payload.clone());
-        self.hops.keep(hop, Pending { to, routed, payload, tried, sent: now });
+        self.hops.keep(hop, Pending { to, routed, payload, tried, sent: now, fate: Fate::Unknown });
         let rto = self.liveness.rto(to.id, self.config.rto_min, self.config.rto_max);
         self.deadlines.set(Timer::Hop(hop), now + rto);
     }
@@ -166,8 +178,8 @@ impl Node {
         let Some(pending) = self.hops.take(hop) else {
             return self.on_delegation_timeout(now, hop);
         };
-        let Pending { to, mut routed, payload, mut tried, .. } = pending;
-        routed.repeated = true;
+        let Pending { to, mut routed, payload, mut tried, fate, .. } = pending;
+        routed.repeated |= fate != Fate::Unsent;
         if !self.is_edge() && self.is_ready() {
             self.probe(now, to, false);
         }
@@ -195,17 +207,28 @@ impl Node {
             .collect();
         for hop in hops {
             self.deadlines.cancel(Timer::Hop(hop));
-            if let Some(Pending { mut routed, payload, .. }) = self.hops.take(hop) {
-                routed.repeated = true;
+            if let Some(Pending { mut routed, payload, fate, .. }) = self.hops.take(hop) {
+                routed.repeated |= fate != Fate::Unsent;
                 self.pass_on(now, routed, payload, None);
             }
         }
     }
 
-    /// A peer cannot be dialled: its hops need not wait for their time.
+    /// A peer cannot be dialled: its hops need not wait for their time, and those that no connection carried have not
+    /// left this node.
     pub(super) fn hurry_hops(&mut self, now: Instant, id: NodeId) {
-        for (&hop, _) in self.hops.pending.iter().filter(|(_, pending)| pending.to.id == id) {
+        for (&hop, pending) in self.hops.pending.iter_mut().filter(|(_, pending)| pending.to.id == id) {
             self.deadlines.set_earlier(Timer::Hop(hop), now);
+            if pending.fate == Fate::Unknown {
+                pending.fate = Fate::Unsent;
+            }
+        }
+    }
+
+    /// A connection broke: what waits for its peer's acknowledgement may have arrived there.
+    pub(super) fn doubt_hops(&mut self, id: NodeId) {
+        for pending in self.hops.pending.values_mut().filter(|pending| pending.to.id == id) {
+            pending.fate = Fate::MayHaveArrived;
         }
     }
 

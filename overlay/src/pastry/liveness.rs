@@ -333,6 +333,7 @@ impl Node {
     }
 
     pub(super) fn on_link_down(&mut self, now: Instant, id: NodeId) {
+        self.doubt_hops(id);
         self.on_access_unreachable(now, id);
         let known = self.leaf_set.get(id).or_else(|| self.table.get(id)).copied();
         if let Some(peer) = known {
