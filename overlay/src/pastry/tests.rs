@@ -315,10 +315,25 @@ fn a_dead_node_is_found_and_its_range_is_taken_over_after_its_lease() {
 fn a_message_to_a_dead_root_reaches_its_heir() {
     let mut net = Net::ring(10);
     net.run(Duration::from_secs(10));
-    let key = net.kill(4).id.key();
+    let dead = net.kill(4);
+    let key = dead.id.key();
     net.route(1, key, "for the heir");
     net.run(Duration::from_secs(10));
     let heir = net.true_root(key);
+    // Dialling the dead was refused: it cannot have had it.
+    assert!(matches!(net.deliveries()[..], [(slot, Delivery { repeated: false, .. })] if slot == heir));
+}
+
+#[test]
+fn a_message_that_a_broken_connection_may_have_carried_is_marked() {
+    let mut net = Net::ring(10);
+    net.run(Duration::from_secs(10));
+    let dead = net.kill(4);
+    net.route(1, dead.id.key(), "for the heir");
+    let now = net.now;
+    net.node(1).handle_link(now, Link::Down { peer: dead.id, generation: 1 });
+    net.run(Duration::from_secs(10));
+    let heir = net.true_root(dead.id.key());
     // The dead one may have had it: the layer above hears of that.
     assert!(matches!(net.deliveries()[..], [(slot, Delivery { repeated: true, .. })] if slot == heir));
 }
