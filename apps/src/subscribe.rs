@@ -1,7 +1,9 @@
 //! `treecast sub`: a line per message, in the order of the topic's log.
 
+use std::io::IsTerminal;
 use std::time::Duration;
 
+use bytes::Bytes;
 use data_encoding::BASE64;
 use futures::future::FutureExt;
 use futures::stream::{BoxStream, SelectAll, StreamExt};
@@ -10,6 +12,7 @@ use treecast_scribe::Scribe;
 use treecast_scribe::message::{Gap, GapReason, Item, Message, Position};
 use treecast_scribe::topic::Topic;
 
+use crate::chat::text::harmless;
 use crate::connect::{Kind, connect};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
@@ -109,6 +112,8 @@ struct Printer {
     json: bool,
     /// More than one topic: each line names its own.
     named: bool,
+    /// A person looks at it: what others sent must not act on the terminal. Elsewhere payloads are data, byte for byte.
+    terminal: bool,
     count: Option<u64>,
     messages: u64,
     output: Output,
@@ -117,7 +122,8 @@ struct Printer {
 impl Printer {
     fn new(subscribe: &SubscribeOptions, json: bool) -> Printer {
         let named = subscribe.topics.len() > 1;
-        Printer { json, named, count: subscribe.count, messages: 0, output: Output::new() }
+        let terminal = std::io::stdout().is_terminal();
+        Printer { json, named, terminal, count: subscribe.count, messages: 0, output: Output::new() }
     }
 
     fn is_done(&self) -> bool {
@@ -138,10 +144,11 @@ impl Printer {
                 self.messages += 1;
                 if self.json {
                     self.output.json(&message_line(topic, message));
-                } else if self.named {
-                    self.output.bytes(&[topic.name().as_bytes(), b": ", &message.payload].concat());
                 } else {
-                    self.output.bytes(&message.payload);
+                    let payload =
+                        if self.terminal { shown(&message.payload) } else { message.payload.clone() };
+                    let name = if self.named { format!("{topic}: ") } else { String::new() };
+                    self.output.bytes(&[name.as_bytes(), &payload].concat());
                 }
             }
             Item::Gap(gap) if self.json => self.output.json(&gap_line(topic, gap)),
@@ -149,6 +156,12 @@ impl Printer {
             Item::ParentChanged(parent) => tracing::debug!(%topic, ?parent, "parent changed"),
         }
     }
+}
+
+/// A payload as it may stand on a terminal: its lines, with whatever would act there made visible.
+fn shown(payload: &[u8]) -> Bytes {
+    let lines: Vec<String> = String::from_utf8_lossy(payload).split('\n').map(harmless).collect();
+    lines.join("\n").into()
 }
 
 fn message_line(topic: &Topic, message: &Message) -> Value {
@@ -200,7 +213,6 @@ fn gap_text(gap: &Gap) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use treecast_scribe::message::{Mark, MessageId};
     use treecast_scribe::overlay::id::NodeId;
 
@@ -218,6 +230,11 @@ mod tests {
 
     fn object(json: &str) -> Value {
         serde_json::from_str(json).unwrap()
+    }
+
+    #[test]
+    fn on_a_terminal_payloads_are_harmless_lines() {
+        assert_eq!(shown(b"red:\x1b[31m\nnext"), "red:\u{241b}[31m\nnext");
     }
 
     #[test]

@@ -12,7 +12,7 @@ mod members;
 mod render;
 mod screen;
 mod session;
-mod text;
+pub(crate) mod text;
 
 use std::io::IsTerminal;
 

@@ -10,7 +10,7 @@ const MAX_NICK_BYTES: usize = 128;
 
 /// Makes characters that would act on the terminal visible: control characters become their pictures, what turns the
 /// writing direction or breaks lines becomes `�`.
-pub(super) fn harmless(text: &str) -> String {
+pub(crate) fn harmless(text: &str) -> String {
     text.chars().map(harmless_char).collect()
 }
 
