@@ -74,7 +74,7 @@ impl Node {
             Letter::Payload => self.events.push_back(Event::Received { from, payload }),
             Letter::Answer(answer) if self.lookups.contains(answer.id) => self.on_found(now, answer),
             Letter::Answer(answer) => self.on_sought(now, answer),
-            Letter::Undeliverable { id, key, reason } => self.on_undeliverable(now, id, key, reason),
+            Letter::Undeliverable { id, key, reason } => self.on_undeliverable(id, key, reason),
         }
     }
 }

@@ -76,7 +76,7 @@ impl Node {
     }
 
     /// The question stopped on its way; it is asked again when its time comes.
-    pub(super) fn on_lookup_failed(&mut self, _now: Instant, id: u64, reason: RouteFailure) {
+    pub(super) fn on_lookup_failed(&mut self, id: u64, reason: RouteFailure) {
         if let Some(lookup) = self.lookups.open.get_mut(&id) {
             lookup.failure = Some(reason);
         }

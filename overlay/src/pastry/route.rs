@@ -216,9 +216,9 @@ impl Node {
     }
 
     /// A message of this node's own stopped on its way.
-    pub(super) fn on_undeliverable(&mut self, now: Instant, id: u64, key: Key, reason: RouteFailure) {
+    pub(super) fn on_undeliverable(&mut self, id: u64, key: Key, reason: RouteFailure) {
         if self.lookups.contains(id) {
-            self.on_lookup_failed(now, id, reason);
+            self.on_lookup_failed(id, reason);
         } else if key != self.me.id.key() {
             // (What goes to this node's own key is a join's or a merge's question, repeated by its own timer.)
             self.events.push_back(Event::Undeliverable { key, reason });
