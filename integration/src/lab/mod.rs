@@ -3,6 +3,7 @@
 
 pub mod setting;
 pub mod progress;
+pub mod ideal;
 
 use thiserror::Error;
 

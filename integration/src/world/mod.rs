@@ -87,7 +87,10 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            topology: Topology::PLANE,
+            topology: Topology::Plane {
+                nearest: Duration::from_millis(2),
+                across: Duration::from_millis(100),
+            },
             jitter: 0.1,
             faults: Faults::default(),
             fidelity: Fidelity::Encoded,
