@@ -3,10 +3,20 @@
 
 pub mod setting;
 pub mod progress;
+pub mod memory;
+pub mod meter;
+pub mod ring;
+pub mod stats;
+pub mod run;
+pub mod lookups;
+pub mod tables;
+mod failure;
+pub mod routing;
 
 use thiserror::Error;
 
 pub use progress::Progress;
+pub use ring::Ring;
 pub use setting::{Output, Setting};
 
 /// Why an experiment has no figures.
