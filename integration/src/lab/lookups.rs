@@ -42,7 +42,7 @@ pub struct Part {
 
 /// `count` lookups, evenly, at a rate that leaves a ring of `nodes` its rest.
 pub fn evenly(count: u64, nodes: usize) -> Vec<Part> {
-    let rate = (nodes as f64 / 20.0).max(50.0);
+    let rate = (nodes as f64 / 5.0).max(200.0);
     vec![Part { time: Duration::from_secs_f64(count as f64 / rate), rate }]
 }
 

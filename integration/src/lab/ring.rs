@@ -206,8 +206,8 @@ impl Ring {
     }
 
     /// Whether two nodes hang on one router: such pairs say nothing of stretch.
-    pub fn is_one_router(&self, _a: usize, _b: usize) -> bool {
-        false
+    pub fn is_one_router(&self, a: usize, b: usize) -> bool {
+        self.world.router(a).is_some_and(|router| self.world.router(b) == Some(router))
     }
 
     /// Nodes lose power, all at once.

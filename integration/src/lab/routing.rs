@@ -119,7 +119,7 @@ pub(super) fn millis(time: Duration) -> f32 {
 pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let setting = &options.setting;
     let (nodes, topology) = (setting.nodes(), setting.topology());
-    let world = setting.world(topology)?;
+    let world = setting.world(topology.clone());
     let mut ring = Ring::grow(setting, nodes, world, treecast_scribe::Config::default(), progress)?;
     let weight = Weight::of(&ring);
     let count = options.lookups.unwrap_or_else(|| usual(nodes));
@@ -129,7 +129,7 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
         Some(percent) => Some(Failure::suffer(&mut ring, percent, options.keys, count, progress)),
         None => None,
     };
-    let run = Run::of("routing", setting, topology, &ring, weight);
+    let run = Run::of("routing", setting, &topology, &ring, weight);
     let fields =
         Fields::of(run, &ring, &sight, &levels, failure.as_ref().map(|failure| failure.fields(&sight)));
     Ok(report(&fields, &sight, failure.as_ref()))
@@ -249,7 +249,7 @@ impl Sight {
         let points = self.by_distance().into_iter().map(|(at, mean, _)| (at, mean)).collect();
         Plot {
             name: "stretch_by_distance",
-            title: "Stretch by distance: near pairs pay most".to_string(),
+            title: "Stretch by distance".to_string(),
             x: Axis::of("latency of the direct way, ms"),
             y: Axis { least: Some(1.0), ..Axis::of("mean stretch") },
             series: vec![Series::new("Treecast", Kind::Line, points)],
@@ -290,7 +290,7 @@ pub(super) fn cumulative_sheet(name: &'static str, samples: &Samples) -> Sheet {
 }
 
 fn stretch_plot(stretch: &Samples) -> Plot {
-    let highest = stretch.quantile(0.995).unwrap_or(2.0);
+    let highest = stretch.quantile(0.98).unwrap_or(2.0);
     let mean = stretch.mean().unwrap_or(1.0);
     Plot {
         name: "stretch",

@@ -6,6 +6,7 @@ use treecast_overlay::config::Config as RingConfig;
 
 use super::{Ring, Setting};
 use crate::report::{Report, Row};
+use crate::world::Topology;
 
 /// Conditions and cost, the same fields in every experiment's JSON.
 #[derive(Clone, Debug, Serialize)]

@@ -2,18 +2,15 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use treecast_overlay::config::Config as RingConfig;
 
 use super::Error;
-use crate::world::{Case, Config as WorldConfig, Fidelity, Latency};
+use crate::world::{Case, Config as WorldConfig, Connections, Fidelity, Topology};
 
 /// Nodes of a ring unless said otherwise: seconds, not minutes.
 const NODES: u32 = 2_000;
-/// The network unless said otherwise.
-const TOPOLOGY: &str = "plane";
 
 /// The options of a run, the same for every experiment on a ring.
 #[derive(Args, Clone, Debug)]
@@ -24,9 +21,9 @@ pub struct Setting {
     /// Everything random follows from it: the same seed gives the same trace hash
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// The network: plane, sphere, transit-stub, matrix:FILE or constant:MS [default: plane]
+    /// The network: plane, sphere, transit-stub, matrix:FILE or constant:MS [default: transit-stub]
     #[arg(long, value_name = "T")]
-    pub topology: Option<String>,
+    pub topology: Option<Topology>,
     /// The overlay's figures: those that ship, or those for large quiet rings
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     pub profile: Profile,
@@ -44,9 +41,9 @@ impl Setting {
         self.nodes.unwrap_or(NODES) as usize
     }
 
-    /// The network, as it was written.
-    pub fn topology(&self) -> &str {
-        self.topology.as_deref().unwrap_or(TOPOLOGY)
+    /// The network: the Scribe paper's internet unless said otherwise.
+    pub fn topology(&self) -> Topology {
+        self.topology.clone().unwrap_or_else(Topology::transit_stub)
     }
 
     /// The overlay's figures.
@@ -57,16 +54,17 @@ impl Setting {
         Ok(config)
     }
 
-    /// The world of the papers' simulators: latencies and nothing else. Neither jitter nor loss, and frames are moved
-    /// as values; the checkers' worlds are the harsh ones.
-    pub fn world(&self, topology: &str) -> Result<WorldConfig, Error> {
-        Ok(WorldConfig {
-            latency: parse(topology)?,
+    /// The world of the papers' simulators: latencies and nothing else. Neither jitter nor loss nor connections, and
+    /// frames are moved as values; the checkers' worlds are the harsh ones.
+    pub fn world(&self, topology: Topology) -> WorldConfig {
+        WorldConfig {
+            topology,
             jitter: 0.0,
             fidelity: Fidelity::Values,
+            connections: Connections::None,
             spurious_timeouts: 0.0,
             ..WorldConfig::default()
-        })
+        }
     }
 
     /// The run's name and seed; its command, as it was typed, is what reproduces it.
@@ -74,19 +72,6 @@ impl Setting {
         let words: Vec<String> = std::env::args().skip(1).collect();
         let command = format!("cargo run --release -p treecast-integration --bin lab -- {}", words.join(" "));
         Case::of_command(&command, self.seed)
-    }
-}
-
-fn parse(topology: &str) -> Result<Latency, Error> {
-    let wrong = || Error::Usage(format!("--topology {topology}: plane or constant:MS is expected"));
-    match topology.split_once(':') {
-        None if topology == "plane" => {
-            Ok(Latency::Plane { nearest: Duration::from_millis(2), across: Duration::from_millis(100) })
-        }
-        Some(("constant", millis)) => {
-            millis.parse().map(|millis| Latency::Constant(Duration::from_millis(millis))).map_err(|_| wrong())
-        }
-        _ => Err(wrong()),
     }
 }
 

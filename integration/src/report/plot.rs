@@ -134,6 +134,9 @@ impl Plot {
             .axis_style(INK)
             .light_line_style(TRANSPARENT)
             .bold_line_style(GRID);
+        if self.y.logarithmic {
+            mesh.y_labels(6);
+        }
         if bars {
             mesh.disable_x_mesh().x_labels(24);
         }
