@@ -1,5 +1,6 @@
 //! What silent failures do to a ring: nodes lose power at once, lookups go on, and the tables are repaired.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
@@ -18,8 +19,8 @@ const REST: Duration = Duration::from_secs(60);
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// How long the ring has for its repair.
 const REPAIR: Duration = Duration::from_secs(120);
-/// Frames by which nodes find each other dead and fill the gaps; those of lookups are none of them.
-const UPKEEP: [&str; 5] = ["probe", "probe_ack", "leaf_set", "row_request", "row"];
+/// Frames of lookups; all others are upkeep, by which nodes find each other dead and fill the gaps.
+const LOOKUPS: [&str; 3] = ["routed/lookup", "hop_ack", "letter/answer"];
 
 /// What silent failures did.
 #[derive(Serialize)]
@@ -35,7 +36,11 @@ pub(super) struct FailFields {
     took_p99_unrepaired_ms: Option<f64>,
     took_p99_repaired_ms: Option<f64>,
     messages_per_failed_node: f64,
+    messages_per_failed_node_by_kind: Upkeep,
 }
+
+/// Frames by kind.
+type Upkeep = BTreeMap<&'static str, f64>;
 
 /// A second after the failure, by the lookups launched in it.
 #[derive(Clone, Debug, Default)]
@@ -52,7 +57,8 @@ pub(super) struct Failure {
     at_once: Sight,
     repaired: Sight,
     seconds: Vec<Second>,
-    messages_per_failed: f64,
+    /// Per failed node.
+    messages: Upkeep,
 }
 
 impl Failure {
@@ -66,7 +72,9 @@ impl Failure {
     ) -> Failure {
         let before = upkeep(ring);
         ring.settle(REST, progress);
-        let usual = (upkeep(ring) - before) as f64 / REST.as_secs_f64() / ring.by_id().len() as f64;
+        let rest = REST.as_secs_f64() * ring.by_id().len() as f64;
+        let usual: Upkeep =
+            above(ring, &before, |_| 0.0).into_iter().map(|(kind, sent)| (kind, sent / rest)).collect();
         let failed = victims(ring, percent);
         ring.crash(&failed);
         let (begin, before) = (ring.world.now(), upkeep(ring));
@@ -91,12 +99,12 @@ impl Failure {
             },
         );
         at_once.verdict = verdict;
-        let lasted = (ring.world.now() - begin).as_secs_f64();
-        let above = (upkeep(ring) - before) as f64 - usual * lasted * ring.by_id().len() as f64;
+        let lived = (ring.world.now() - begin).as_secs_f64() * ring.by_id().len() as f64;
+        let mut messages = above(ring, &before, |kind| usual.get(kind).unwrap_or(&0.0) * lived);
+        messages.values_mut().for_each(|sent| *sent /= failed.len() as f64);
         let nodes = ring.by_id().len();
         let repaired = Sight::see(ring, &evenly(count, nodes), keys, "repaired", progress);
-        let messages_per_failed = above / failed.len() as f64;
-        Failure { percent, failed: failed.len(), at_once, repaired, seconds, messages_per_failed }
+        Failure { percent, failed: failed.len(), at_once, repaired, seconds, messages }
     }
 
     /// For the JSON.
@@ -113,7 +121,8 @@ impl Failure {
             took_p99_before_ms: p99(before),
             took_p99_unrepaired_ms: p99(&self.at_once),
             took_p99_repaired_ms: p99(&self.repaired),
-            messages_per_failed_node: self.messages_per_failed,
+            messages_per_failed_node: self.messages.values().sum(),
+            messages_per_failed_node_by_kind: self.messages.clone(),
         }
     }
 
@@ -170,9 +179,15 @@ fn victims(ring: &mut Ring, percent: u8) -> Vec<u32> {
     slots
 }
 
-fn upkeep(ring: &Ring) -> u64 {
-    let counters = ring.world.counters();
-    UPKEEP.iter().map(|kind| counters.of(kind).sent).sum()
+fn upkeep(ring: &Ring) -> Upkeep {
+    let kinds = ring.world.counters().by_kind().filter(|(kind, _)| !LOOKUPS.contains(kind));
+    kinds.map(|(kind, tally)| (kind, tally.sent as f64)).collect()
+}
+
+/// What was sent since `before`, less what would have been sent anyway.
+fn above(ring: &Ring, before: &Upkeep, anyway: impl Fn(&str) -> f64) -> Upkeep {
+    let now = upkeep(ring).into_iter();
+    now.map(|(kind, sent)| (kind, sent - before.get(kind).unwrap_or(&0.0) - anyway(kind))).collect()
 }
 
 fn hops_plot(seconds: &[[f64; 5]], before: f64) -> Plot {

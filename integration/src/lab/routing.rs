@@ -48,8 +48,8 @@ const HELP: &str = "What is measured:
   join_messages_mean    frames per join, acknowledgements included, until a second after the newcomer is ready
   suboptimal_per_level  for each row of the routing table, from the first on: entries of a node for which a node
              exists whose latency is less than 1/1.1 of the entry's; mean of 200 nodes
-  --fail     unrepaired: lookups launched in the first second; repaired: after 120 s; messages per failed node: frames of
-             probing and repair in those 120 s above what is usual, over the nodes that failed";
+  --fail     unrepaired: lookups launched in the first second; repaired: after 120 s; messages per failed node: frames in
+             those 120 s above what is usual, but for those of the lookups, over the nodes that failed";
 
 impl Options {
     /// Where the report goes.
@@ -125,10 +125,8 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let count = options.lookups.unwrap_or_else(|| usual(nodes));
     let sight = Sight::see(&mut ring, &evenly(count, nodes), options.keys, "lookups", progress);
     let levels = tables::levels(&ring);
-    let failure = match options.fail {
-        Some(percent) => Some(Failure::suffer(&mut ring, percent, options.keys, count, progress)),
-        None => None,
-    };
+    let failure =
+        options.fail.map(|percent| Failure::suffer(&mut ring, percent, options.keys, count, progress));
     let run = Run::of("routing", setting, &topology, &ring, weight);
     let fields =
         Fields::of(run, &ring, &sight, &levels, failure.as_ref().map(|failure| failure.fields(&sight)));

@@ -91,7 +91,7 @@ impl Run {
     pub fn of(
         experiment: &'static str,
         setting: &Setting,
-        topology: &str,
+        topology: &Topology,
         ring: &Ring,
         weight: Weight,
     ) -> Run {
