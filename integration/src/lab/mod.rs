@@ -10,8 +10,13 @@ pub mod stats;
 pub mod run;
 pub mod lookups;
 pub mod tables;
+mod charts;
 mod failure;
 pub mod routing;
+pub mod groups;
+pub mod trees;
+pub mod deliveries;
+pub mod multicast;
 
 use thiserror::Error;
 

@@ -11,7 +11,7 @@ use super::lookups::{Answered, Keys, Part, Verdict, evenly, look_up};
 use super::run::{Run, Weight, show};
 use super::stats::{Histogram, Samples};
 use super::tables::{self, Level};
-use super::{Error, Output, Progress, Ring, Setting};
+use super::{Error, Output, Progress, Ring, Setting, charts};
 use crate::report::{Axis, Kind, Plot, Report, Row, Series, Sheet};
 
 /// Bins of direct latency in which stretch is averaged.
@@ -171,8 +171,11 @@ fn report(fields: &Fields, sight: &Sight, failure: Option<&Failure>) -> Report {
     let mut report = fields.run.report();
     report.rows = rows(fields);
     report.faults = sight.verdict.faults("lookups");
-    report.sheets =
-        vec![hops_sheet(sight), cumulative_sheet("stretch", &sight.stretch()), sight.distance_sheet()];
+    report.sheets = vec![
+        hops_sheet(sight),
+        charts::cumulative_sheet("stretch", &sight.stretch()),
+        sight.distance_sheet(),
+    ];
     report.plots = vec![hops_plot(sight), stretch_plot(&sight.stretch()), sight.distance_plot()];
     if let Some(failure) = failure {
         failure.add_to(&mut report, sight);
@@ -281,12 +284,6 @@ fn hops_plot(sight: &Sight) -> Plot {
     }
 }
 
-/// A distribution as (value, share of the samples up to it).
-pub(super) fn cumulative_sheet(name: &'static str, samples: &Samples) -> Sheet {
-    let rows = samples.cumulative().into_iter().map(|(value, share)| vec![value, share]).collect();
-    Sheet { name, columns: vec!["value", "share"], rows }
-}
-
 fn stretch_plot(stretch: &Samples) -> Plot {
     let highest = stretch.quantile(0.98).unwrap_or(2.0);
     let mean = stretch.mean().unwrap_or(1.0);
@@ -296,7 +293,7 @@ fn stretch_plot(stretch: &Samples) -> Plot {
         x: Axis {
             range: Some((0.9, highest)), ..Axis::of("latency of the way ÷ latency of the direct way")
         },
-        y: Axis { range: Some((0.0, 1.0)), ..Axis::of("share of lookups up to it") },
+        y: charts::shares("share of lookups up to it"),
         series: vec![
             Series::new("Treecast", Kind::Line, stretch.cumulative()),
             Series::new(&format!("mean {mean:.2}"), Kind::Dashed, vec![(mean, 0.0), (mean, 1.0)]),

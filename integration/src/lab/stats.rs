@@ -22,6 +22,11 @@ impl Samples {
         self.sorted.len()
     }
 
+    /// Them, from the smallest on.
+    pub fn iter(&self) -> impl Iterator<Item = f32> + '_ {
+        self.sorted.iter().copied()
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.sorted.is_empty()
