@@ -11,6 +11,7 @@ use treecast_overlay::id::Key;
 use treecast_overlay::kbr::Found;
 use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
+use treecast_overlay::wire::RouteFailure;
 use treecast_scribe::event::{Command, Event, Token};
 
 use super::{Progress, Ring};
@@ -62,12 +63,14 @@ pub struct Answered {
 }
 
 /// What became of lookups.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Launched.
     pub asked: u64,
     /// Never answered, or answered by an error.
     pub lost: u64,
+    /// Why, by the last word that came back, and how often.
+    pub reasons: BTreeMap<&'static str, u64>,
     /// Answered by a node that is not the closest one that lives.
     pub wrong: u64,
 }
@@ -75,12 +78,17 @@ pub struct Verdict {
 impl Verdict {
     /// What is wrong with it, in words.
     pub fn faults(&self, what: &str) -> Vec<String> {
-        let Verdict { asked, lost, wrong } = *self;
+        let Verdict { asked, lost, wrong, reasons } = self;
         let mut faults = Vec::new();
-        if lost > 0 {
-            faults.push(format!("O4: {lost} of {asked} {what} were not answered within {LIMIT:?}"));
+        if *lost > 0 {
+            let why: Vec<String> =
+                reasons.iter().map(|(why, times)| format!("{why} {times} times")).collect();
+            faults.push(format!(
+                "O4: {lost} of {asked} {what} were not answered within {LIMIT:?}; last words: {}",
+                why.join(", ")
+            ));
         }
-        if wrong > 0 {
+        if *wrong > 0 {
             faults.push(format!(
                 "O1: {wrong} of {asked} {what} were answered by a node that is not the closest"
             ));
@@ -95,7 +103,7 @@ struct Open {
     key: Key,
 }
 
-type Answers = Rc<RefCell<Vec<(Instant, u64, Option<Found>)>>>;
+type Answers = Rc<RefCell<Vec<(Instant, u64, Result<Found, &'static str>)>>>;
 
 /// Launches lookups from random nodes by plan, hands each answer to `each`, and waits for the last.
 pub fn look_up(
@@ -116,8 +124,11 @@ pub fn look_up(
         for (at, token, found) in std::mem::take(&mut *answers.borrow_mut()) {
             let Some(lookup) = open.remove(&token) else { continue };
             match found {
-                None => verdict.lost += 1,
-                Some(found) => {
+                Err(why) => {
+                    verdict.lost += 1;
+                    *verdict.reasons.entry(why).or_default() += 1;
+                }
+                Ok(found) => {
                     verdict.wrong += u64::from(ring.root_of(lookup.key).0 != found.root.id);
                     each(&judge(ring, &lookup, at, &found));
                 }
@@ -153,12 +164,22 @@ fn listen(ring: &mut Ring) -> Answers {
     let writer = Rc::clone(&answers);
     ring.world.observe(move |at, _, event| {
         if let Event::Found { token, found } = event {
-            writer.borrow_mut().push((at, token.0, Some(found)));
-        } else if let Event::NotFound { token, .. } = event {
-            writer.borrow_mut().push((at, token.0, None));
+            writer.borrow_mut().push((at, token.0, Ok(found)));
+        } else if let Event::NotFound { token, reason } = event {
+            writer.borrow_mut().push((at, token.0, Err(words(reason))));
         }
     });
     answers
+}
+
+fn words(reason: Option<RouteFailure>) -> &'static str {
+    match reason {
+        None => "none",
+        Some(RouteFailure::HopLimit) => "hop limit",
+        Some(RouteFailure::NoRoute) => "no route",
+        Some(RouteFailure::Overloaded) => "overloaded",
+        Some(RouteFailure::NoRoot) => "no root whose leases run",
+    }
 }
 
 fn launch(ring: &mut Ring, dice: &mut Rng, number: u64, keys: Keys) -> Open {
