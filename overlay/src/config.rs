@@ -124,6 +124,11 @@ pub enum ConfigError {
 }
 
 impl Config {
+    /// A profile for large quiet rings.
+    pub fn mspastry() -> Config {
+        Config { lease: Duration::from_secs(30), heartbeat: Duration::from_secs(7), ..Config::default() }
+    }
+
     /// Says what contradicts itself, if anything does.
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.leaf_set < 2 || self.leaf_set % 2 == 1 || self.leaf_set > crate::wire::MAX_PEERS {

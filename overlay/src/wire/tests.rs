@@ -26,10 +26,10 @@ fn point() -> impl Strategy<Value = u128> + Clone {
 
 fn addr() -> BoxedStrategy<Addr> {
     let v4 = (any::<[u8; 4]>(), any::<u16>())
-        .prop_map(|(ip, port)| Addr::Socket(SocketAddr::new(Ipv4Addr::from(ip).into(), port)));
+        .prop_map(|(ip, port)| Addr::from(SocketAddr::new(Ipv4Addr::from(ip).into(), port)));
     // Without flow label and scope: they mean nothing to another machine and do not travel.
     let v6 = (any::<[u8; 16]>(), any::<u16>())
-        .prop_map(|(ip, port)| Addr::Socket(SocketAddr::new(Ipv6Addr::from(ip).into(), port)));
+        .prop_map(|(ip, port)| Addr::from(SocketAddr::new(Ipv6Addr::from(ip).into(), port)));
     prop_oneof![Just(Addr::Unreachable), v4, v6, any::<u32>().prop_map(Addr::Memory)].boxed()
 }
 
