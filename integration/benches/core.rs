@@ -77,7 +77,7 @@ fn probe() -> Frame {
 }
 
 fn probe_ack() -> Frame {
-    let ack = ProbeAck { number: 4711, standing: Standing::Ready, lease: true, leaf_set: None };
+    let ack = ProbeAck { number: 4711, standing: Standing::Ready, lease: true, asks: None, leaf_set: None };
     Header::ProbeAck(ack).into()
 }
 

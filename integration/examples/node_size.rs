@@ -6,6 +6,7 @@
 //! ```
 
 use std::alloc::System;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -50,11 +51,20 @@ fn main() {
     let mut ring = Ring::new(seed, config);
     let wall = std::time::Instant::now();
     ring.grow(nodes, growth / 100.0);
-    println!("{profile}: {} of {nodes} ready at {}, {:?} of wall time", ring.ready().len(), ring.world.now(), wall.elapsed());
-    println!("starts that failed: {}; growing: {:.0} frames a join, upkeep included", ring.failed, ring.world.counters().total().sent as f64 / nodes as f64);
+    println!(
+        "{profile}: {} of {nodes} ready at {}, {:?} of wall time",
+        ring.ready().len(),
+        ring.world.now(),
+        wall.elapsed()
+    );
+    println!(
+        "starts that failed: {}; growing: {:.0} frames a join, upkeep included",
+        ring.failed,
+        ring.world.counters().total().sent as f64 / nodes as f64
+    );
     ring.run(WATCHED);
     let rest = ring.watch();
-    ring.joins(nodes / 20, &rest);
+    ring.joins(nodes / 5, &rest);
     ring.run(SECOND * 60);
     ring.weigh();
 }
@@ -74,16 +84,24 @@ struct Rest {
 
 struct Ring {
     world: World<Woken>,
-    config: Config,
+    config: Arc<Config>,
+    forest: Arc<treecast_scribe::Config>,
     dice: Rng,
     failed: usize,
 }
 
 impl Ring {
     fn new(seed: u64, config: Config) -> Ring {
-        let figures = world::Config { fidelity: Fidelity::Values, spurious_timeouts: 0.0, ..Default::default() };
+        let figures =
+            world::Config { fidelity: Fidelity::Values, spurious_timeouts: 0.0, ..Default::default() };
         let world = World::new(case!("node_size", seed), figures);
-        Ring { dice: world.stream("dice"), world, config, failed: 0 }
+        Ring {
+            dice: world.stream("dice"),
+            world,
+            config: Arc::new(config),
+            forest: Arc::default(),
+            failed: 0,
+        }
     }
 
     fn ready(&self) -> Vec<usize> {
@@ -96,8 +114,9 @@ impl Ring {
         let seed = self.world.node_seed(slot);
         let id = NodeId(self.world.stream(&format!("id/{slot}")).random());
         let peer = Peer { id, incarnation: 1_760_000_000_000, addr: Addr::Memory(slot as u32) };
-        let node = Node::new(peer, self.config.clone(), seed).expect("the configuration is sound");
-        let stack = PastryStack::new(node, treecast_scribe::Config::default(), seed).expect("the configuration is sound");
+        let node = Node::new(peer, Arc::clone(&self.config), seed).expect("the configuration is sound");
+        let stack =
+            PastryStack::new(node, Arc::clone(&self.forest), seed).expect("the configuration is sound");
         self.world.add(Woken { stack, wakes: 0 });
         let join = through.into_iter().map(|slot| Seed::from(Addr::Memory(slot as u32))).collect();
         self.world.command(slot, Command::Start(Bootstrap { join, ..Bootstrap::default() }));
@@ -105,7 +124,12 @@ impl Ring {
 
     fn run(&mut self, time: Duration) {
         self.world.run_for(time);
-        self.failed += self.world.take_events().iter().filter(|(_, _, event)| matches!(event, Event::StartFailed(_))).count();
+        self.failed += self
+            .world
+            .take_events()
+            .iter()
+            .filter(|(_, _, event)| matches!(event, Event::StartFailed(_)))
+            .count();
     }
 
     /// Each tenth of a second a tenth of the growth joins, through random nodes that are there.
@@ -170,8 +194,10 @@ impl Ring {
         let upkeep = (ready.len() + count / 2) as f64 * BURST.as_secs_f64() / rest.node_seconds;
         let (mut sent, mut bytes) = (0.0, 0.0);
         for (name, _) in after.by_kind() {
-            let (rest, all) = (difference(&rest.before, &rest.after, name), difference(&before, &after, name));
-            let (frames, size) = ((all.0 - rest.0 * upkeep) / count as f64, (all.1 - rest.1 * upkeep) / count as f64);
+            let (rest, all) =
+                (difference(&rest.before, &rest.after, name), difference(&before, &after, name));
+            let (frames, size) =
+                ((all.0 - rest.0 * upkeep) / count as f64, (all.1 - rest.1 * upkeep) / count as f64);
             (sent, bytes) = (sent + frames, bytes + size);
             println!("  {name:<20}{frames:>9.2}{size:>10.0}");
         }
@@ -183,15 +209,27 @@ impl Ring {
         let mut slots = self.ready();
         slots.truncate(WEIGHED);
         let inline = size_of::<PastryStack>();
-        let mut heap = 0;
+        let (mut heap, mut counted, mut parts) = (0, 0, Vec::new());
         for &slot in &slots {
             let woken = self.world.stop(slot);
+            let memory = woken.stack.memory();
+            counted += memory.total();
+            parts.resize(memory.parts().len(), ("", 0));
+            parts.iter_mut().zip(memory.parts()).for_each(|(sum, part)| *sum = (part.0, sum.1 + part.1));
             let region = Region::new(ALLOCATOR);
             drop(woken);
             let change = region.change();
             heap += change.bytes_deallocated - change.bytes_allocated;
         }
-        println!("bytes per node by the allocator: {} on the heap + {inline} inline = {}", heap / slots.len(), heap / slots.len() + inline);
+        println!("bytes per node by its own count: {}", counted / slots.len());
+        for (part, bytes) in parts {
+            println!("  {part:<16}{:>8}", bytes / slots.len());
+        }
+        println!(
+            "bytes per node by the allocator: {} on the heap + {inline} inline = {}",
+            heap / slots.len(),
+            heap / slots.len() + inline
+        );
     }
 }
 

@@ -197,7 +197,12 @@ mod tests {
     #[test]
     fn seeds_are_addresses_or_tickets() {
         let id = NodeId(7);
-        for text in ["127.0.0.1:4848".to_string(), format!("{id}@[::1]:9"), "[fe80::1%7]:9".to_string(), "mem:3".to_string()] {
+        for text in [
+            "127.0.0.1:4848".to_string(),
+            format!("{id}@[::1]:9"),
+            "[fe80::1%7]:9".to_string(),
+            "mem:3".to_string(),
+        ] {
             assert_eq!(text.parse::<Seed>().unwrap().to_string(), text);
         }
         for text in ["", "localhost", "7@127.0.0.1:1", "127.0.0.1"] {
