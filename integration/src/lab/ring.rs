@@ -232,7 +232,8 @@ impl Ring {
 
     /// What a node says that it holds, as a mean in bytes.
     pub fn own_bytes_per_node(&self) -> Option<f64> {
-        None
+        let bytes: usize = self.stacks().map(|(_, stack)| stack.memory().total()).sum();
+        (!self.by_id.is_empty()).then(|| bytes as f64 / self.by_id.len() as f64)
     }
 }
 

@@ -108,7 +108,8 @@ impl Profile {
     /// Its figures.
     pub fn config(self) -> RingConfig {
         match self {
-            Profile::Default | Profile::Mspastry => RingConfig::default(),
+            Profile::Default => RingConfig::default(),
+            Profile::Mspastry => RingConfig::mspastry(),
         }
     }
 }
