@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::memory;
 use crate::time::Instant;
 
 /// At most one deadline per name; names are ordered, so that a run is the same twice.
@@ -53,6 +54,11 @@ impl<N: Ord + Copy> Deadlines<N> {
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|&(at, _)| at)
+    }
+
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        2 * memory::tree(self.by_name.len(), size_of::<(N, Instant)>())
     }
 
     /// Takes out a deadline that has passed.

@@ -10,6 +10,7 @@ use super::seen::Seen;
 use super::{Node, Timer};
 use crate::id::{BASE, Key, NodeId};
 use crate::kbr::{Event, KeyBasedRouting};
+use crate::memory;
 use crate::peer::{Contact, Peer};
 use crate::time::Instant;
 use crate::wire::Header;
@@ -52,6 +53,16 @@ struct Delegation {
 }
 
 impl Broadcasts {
+    /// Forgets what was seen before the last time.
+    pub(super) fn tidy(&mut self) {
+        self.seen.age();
+    }
+
+    /// Bytes on the heap, payloads included.
+    pub(super) fn bytes(&self) -> usize {
+        memory::tree(self.pending.len(), size_of::<(u64, Delegation)>()) + self.held + self.seen.bytes()
+    }
+
     fn keep(&mut self, hop: u64, delegation: Delegation) {
         self.held += delegation.payload.len();
         self.pending.insert(hop, delegation);

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Node, Timer};
 use crate::id::NodeId;
 use crate::kbr::Event;
+use crate::memory;
 use crate::peer::Peer;
 use crate::time::Instant;
 use crate::wire::Header;
@@ -26,6 +27,11 @@ impl Edges {
 
     pub(super) fn peers(&self) -> Vec<Peer> {
         self.by_id.values().map(|&(peer, _)| peer).collect()
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn bytes(&self) -> usize {
+        memory::tree(self.by_id.len(), size_of::<(NodeId, (Peer, Instant))>())
     }
 
     pub(super) fn len(&self) -> usize {

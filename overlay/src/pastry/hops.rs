@@ -11,6 +11,7 @@ use super::Timer;
 use super::route::{Hop, matched};
 use super::seen::Seen;
 use crate::id::NodeId;
+use crate::memory;
 use crate::peer::Peer;
 use crate::time::Instant;
 use crate::wire::{Header, RouteFailure, Routed, TraceHop};
@@ -106,6 +107,18 @@ impl Hops {
         let pending = self.pending.values().map(|pending| pending.payload.len());
         let held: usize = pending.chain(self.parked.iter().map(|parked| parked.payload.len())).sum();
         held == self.held && (held <= MAX_HELD_BYTES || self.pending.len() + self.parked.len() == 1)
+    }
+
+    /// Gives back what a burst has taken; forgets what was seen before the last time.
+    pub(super) fn tidy(&mut self) {
+        self.parked.shrink_to_fit();
+        self.seen.age();
+    }
+
+    /// Bytes on the heap, payloads included.
+    pub(super) fn bytes(&self) -> usize {
+        let pending = memory::tree(self.pending.len(), size_of::<(u64, Pending)>());
+        pending + memory::queue(&self.parked) + self.held + self.seen.bytes()
     }
 
     pub(super) fn pending(&self) -> usize {

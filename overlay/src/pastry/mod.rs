@@ -15,6 +15,7 @@ mod lease;
 mod letters;
 mod liveness;
 mod lookup;
+mod memory;
 mod repair;
 mod route;
 mod seen;
@@ -23,6 +24,7 @@ mod slots;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -50,6 +52,8 @@ use liveness::Liveness;
 use lookup::Lookups;
 use slots::Slots;
 
+/// Frames for which room is kept between two calls; what a burst took beyond it is given back at once.
+const KEPT_CAPACITY: usize = 32;
 /// How often a node looks whether a newer life of itself exists; rumours of more are not followed.
 const TWIN_PERIOD: Duration = Duration::from_secs(1);
 
@@ -96,7 +100,7 @@ enum Timer {
 /// One node of the overlay.
 pub struct Node {
     me: Peer,
-    config: Config,
+    config: Arc<Config>,
     role: Role,
     rng: Rng,
     phase: Phase,
@@ -118,14 +122,18 @@ pub struct Node {
     /// When this node last looked for a newer life of itself.
     twin_sought: Option<Instant>,
     last_number: u64,
+    /// When timers were last looked after.
+    last_run: Instant,
     deadlines: Deadlines<Timer>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
 
 impl Node {
-    /// A node that has not started yet. `seed` is the source of all its random choices.
-    pub fn new(me: Peer, config: Config, seed: [u8; 32]) -> Result<Node, ConfigError> {
+    /// A node that has not started yet. `seed` is the source of all its random choices; many nodes may share one
+    /// configuration.
+    pub fn new(me: Peer, config: impl Into<Arc<Config>>, seed: [u8; 32]) -> Result<Node, ConfigError> {
+        let config = config.into();
         config.check()?;
         Ok(Node {
             me,
@@ -148,6 +156,7 @@ impl Node {
             serving: false,
             twin_sought: None,
             last_number: 0,
+            last_run: Instant::ZERO,
             deadlines: Deadlines::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -321,6 +330,7 @@ impl Node {
         if self.slept(now) {
             self.on_waking(now);
         }
+        self.last_run = now;
         while let Some(timer) = self.deadlines.pop(now) {
             self.on_timer(now, timer);
         }
@@ -366,7 +376,9 @@ impl Machine for Node {
         if self.phase != Phase::Stopped && from.id != self.me.id {
             match self.hear(now, from) {
                 Ok(()) => self.on_frame(now, from, frame),
-                Err(newer) => self.transmit(from, Header::Outdated(newer)),
+                Err(Some(newer)) => self.transmit(from, Header::Outdated(newer)),
+                // Its words are void all the same; where the newer life is, others know.
+                Err(None) => {}
             }
         }
         self.settle(now);
@@ -402,7 +414,11 @@ impl Machine for Node {
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        let transmit = self.transmits.pop_front();
+        if transmit.is_none() && self.transmits.capacity() > KEPT_CAPACITY {
+            self.transmits = VecDeque::new();
+        }
+        transmit
     }
 
     fn poll_event(&mut self) -> Option<Event> {

@@ -113,7 +113,7 @@ impl Slots {
 
 impl Node {
     /// On which sides a joiner would be this node's neighbour: both, if this node is alone.
-    fn sides_of(&self, joiner: NodeId) -> Vec<Side> {
+    pub(super) fn sides_of(&self, joiner: NodeId) -> Vec<Side> {
         let me = self.me.id.key();
         let (Some(left), Some(right)) = (self.leaf_set.left(), self.leaf_set.right()) else {
             return vec![Side::Left, Side::Right];
@@ -155,7 +155,7 @@ impl Node {
         // A part that was given up is taken back only when the lease that went with it has ended.
         let leases = &self.leases;
         if self.slots.take(now, &sides, slot, |held| !leases.binds(now, held.joiner.id)) {
-            Admission::Granted
+            Admission::Granted { members: self.leaf_set.iter().copied().collect() }
         } else {
             Admission::Busy
         }

@@ -13,10 +13,12 @@ mod open;
 mod handover;
 mod upkeep;
 mod invariants;
+mod memory;
 #[cfg(test)]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use treecast_overlay::deadlines::Deadlines;
@@ -154,7 +156,7 @@ struct Outbox {
 /// All trees of a node.
 pub struct Forest {
     me: NodeId,
-    config: Config,
+    config: Arc<Config>,
     rng: Rng,
     life: Life,
     trees: BTreeMap<TopicId, Tree>,
@@ -180,8 +182,10 @@ pub struct Forest {
 }
 
 impl Forest {
-    /// A forest without trees, for the node `me`. The same seed makes the same choices.
-    pub fn new(me: NodeId, config: Config, seed: &[u8; 32]) -> Result<Forest, ConfigError> {
+    /// A forest without trees, for the node `me`. The same seed makes the same choices; many nodes may share one
+    /// configuration.
+    pub fn new(me: NodeId, config: impl Into<Arc<Config>>, seed: &[u8; 32]) -> Result<Forest, ConfigError> {
+        let config = config.into();
         config.check()?;
         Ok(Forest {
             me,
