@@ -80,7 +80,7 @@ fn headers_of_routing() -> Vec<Header> {
 fn headers_of_upkeep() -> Vec<Header> {
     let [(_, a), (_, b), _] = nodes();
     let probe = |standing, lease| Header::Probe(Probe { number: 4, standing, lease, leaf_set: !lease });
-    let ack = |standing, lease, leaf_set| {
+    let ack = |standing, lease: bool, leaf_set| {
         let asks = lease.then_some(6);
         Header::ProbeAck(ProbeAck { number: 4, standing, lease, asks, leaf_set })
     };
