@@ -175,6 +175,7 @@ impl Node {
 
     /// Asks the ring neighbours for leases, which also asks whether they live.
     pub(super) fn on_heartbeat(&mut self, now: Instant) {
+        self.sent = 0;
         for neighbour in self.neighbours() {
             // A condemned neighbour is asked too: its answer pardons it.
             if self.renewal(neighbour.id).is_none_or(|due| due <= now) {

@@ -54,8 +54,10 @@ use lookup::Lookups;
 use proximity::Proximity;
 use slots::Slots;
 
-/// Frames for which room is kept between two calls; what a burst took beyond it is given back at once.
+/// Frames for which a busy node keeps room between two calls; what a burst took beyond it is given back at once.
 const KEPT_CAPACITY: usize = 32;
+/// Frames sent since the last heartbeat that make a node a busy one: others keep no room at all.
+const BUSY: u32 = 256;
 /// How often a node looks whether a newer life of itself exists; rumours of more are not followed.
 const TWIN_PERIOD: Duration = Duration::from_secs(1);
 
@@ -127,6 +129,8 @@ pub struct Node {
     /// When this node last looked for a newer life of itself.
     twin_sought: Option<Instant>,
     last_number: u64,
+    /// Frames sent since the last heartbeat.
+    sent: u32,
     /// When timers were last looked after.
     last_run: Instant,
     deadlines: Deadlines<Timer>,
@@ -162,6 +166,7 @@ impl Node {
             serving: false,
             twin_sought: None,
             last_number: 0,
+            sent: 0,
             last_run: Instant::ZERO,
             deadlines: Deadlines::default(),
             transmits: VecDeque::new(),
@@ -422,14 +427,19 @@ impl Machine for Node {
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
         let transmit = self.transmits.pop_front();
-        if transmit.is_none() && self.transmits.capacity() > KEPT_CAPACITY {
+        self.sent = self.sent.saturating_add(u32::from(transmit.is_some()));
+        if transmit.is_none() && (self.sent < BUSY || self.transmits.capacity() > KEPT_CAPACITY) {
             self.transmits = VecDeque::new();
         }
         transmit
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() && self.sent < BUSY {
+            self.events = VecDeque::new();
+        }
+        event
     }
 
     fn poll_store(&mut self) -> Option<Store> {
