@@ -120,11 +120,6 @@ impl<K: Ord + Copy> SortedSet<K> {
         &self.members
     }
 
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.members.len()
-    }
-
     /// Whether there is none.
     pub(crate) fn is_empty(&self) -> bool {
         self.members.is_empty()

@@ -14,6 +14,7 @@ mod position;
 mod open;
 mod handover;
 mod upkeep;
+mod view;
 mod invariants;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use self::budget::Budget;
 use self::handover::{Handovers, Part};
 use self::neighbours::Neighbours;
 use self::tree::Tree;
+pub use self::view::Place;
 use crate::config::{Config, ConfigError};
 use crate::event::{Event, SubscriptionId, TreeStatus};
 use crate::publisher::Publisher;
@@ -220,16 +222,16 @@ impl Forest {
         })
     }
 
-    /// The trees that this node is on.
+    /// The trees that this node is on, as values of their own; [`places`](Forest::places) is cheaper.
     pub fn trees(&self) -> Vec<TreeStatus> {
-        let status = |tree: &Box<Tree>| TreeStatus {
-            topic: tree.topic,
-            parent: tree.parent(),
-            is_root: tree.is_root(),
-            children: tree.children.keys().copied().collect(),
-            subscriptions: tree.subscriptions.len(),
+        let status = |place: Place<'_>| TreeStatus {
+            topic: place.topic(),
+            parent: place.parent(),
+            is_root: place.is_root(),
+            children: place.children().collect(),
+            subscriptions: place.subscriptions(),
         };
-        self.trees.values().map(status).collect()
+        self.places().map(status).collect()
     }
 
     /// Whether [`leave`](Forest::leave) has done its work: the ring may be left.

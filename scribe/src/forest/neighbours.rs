@@ -138,6 +138,17 @@ impl Neighbours {
         self.by_id.iter().map(|(&id, neighbour)| (id, &**neighbour))
     }
 
+    /// Heap bytes of all of them.
+    pub(crate) fn weight(&self) -> usize {
+        let own = |neighbour: &Neighbour| {
+            let via = neighbour.via.as_ref().map_or(0, |via| size_of_val(&**via));
+            let sets = neighbour.moved.bytes() + neighbour.up.bytes() + neighbour.down.bytes();
+            size_of::<Neighbour>() + via + sets
+        };
+        let all: usize = self.by_id.values().map(|neighbour| own(neighbour)).sum();
+        all + super::view::b_tree::<(NodeId, usize)>(self.by_id.len())
+    }
+
     /// Their ids.
     pub(crate) fn ids(&self) -> Vec<NodeId> {
         self.by_id.keys().copied().collect()
