@@ -16,7 +16,6 @@ mod handover;
 mod upkeep;
 mod view;
 mod invariants;
-mod memory;
 #[cfg(test)]
 mod tests;
 

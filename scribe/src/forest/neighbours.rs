@@ -146,7 +146,7 @@ impl Neighbours {
             size_of::<Neighbour>() + via + sets
         };
         let all: usize = self.by_id.values().map(|neighbour| own(neighbour)).sum();
-        all + super::view::b_tree::<(NodeId, usize)>(self.by_id.len())
+        all + treecast_overlay::memory::tree(self.by_id.len(), size_of::<(NodeId, usize)>())
     }
 
     /// Their ids.

@@ -1,12 +1,16 @@
 //! Looking at a forest from outside: each tree's place by reference, and what all of it weighs.
 
-use std::mem::size_of;
-
 use treecast_overlay::id::NodeId;
+use treecast_overlay::memory;
 
 use super::Forest;
 use super::tree::{Child, Role, Tree};
+use crate::event::SubscriptionId;
+use crate::publisher::Publisher;
 use crate::topic::TopicId;
+
+/// What a root remembers of a session takes about that much: its place in a B-tree, and a few positions.
+const SESSION: usize = 256;
 
 /// This node's place in one topic's tree. Costs nothing to take: a laboratory walks those of a hundred thousand nodes.
 #[derive(Clone, Copy, Debug)]
@@ -63,18 +67,20 @@ impl Forest {
         self.entries
     }
 
-    /// Heap bytes of the trees and of what belongs to them: trees, children, subscriptions, neighbours, timers, and the
-    /// entries of the windows with the buffers that they pin. Spare room is counted; of B-trees, whose nodes cannot be
-    /// seen, the average of three quarters full is assumed. Not counted: sessions that roots remember, handovers and
-    /// publishers, which have limits of their own, and what an allocator adds.
+    /// Heap bytes of the trees and of what belongs to them: trees, children, subscriptions, publishers, neighbours,
+    /// timers, and the entries of the windows with the buffers that they pin. Spare room is counted; what roots remember
+    /// of sessions is estimated. Not counted: the shared configuration, handovers, which have limits of their own, and
+    /// what an allocator adds.
     pub fn bytes(&self) -> usize {
         let trees: usize = self.trees.values().map(|tree| tree.weight()).sum();
-        let index = b_tree::<(TopicId, usize)>(self.trees.len());
-        let names = b_tree::<(crate::event::SubscriptionId, TopicId)>(self.topics.len());
-        let timers = b_tree::<(super::Timer, u64)>(self.deadlines.len()) * 2;
-        let queues = self.out.requests.capacity() * size_of::<super::Request>()
-            + self.out.events.capacity() * size_of::<crate::event::Event>();
-        trees + index + names + timers + queues + self.neighbours.weight()
+        let index = memory::tree(self.trees.len(), size_of::<(TopicId, usize)>());
+        let names = memory::tree(self.topics.len(), size_of::<(SubscriptionId, TopicId)>());
+        let publishers = memory::tree(self.publishers.len(), size_of::<(TopicId, Publisher)>());
+        let moved = memory::tree(self.moved.len(), size_of::<TopicId>());
+        let queues = memory::queue(&self.out.requests) + memory::queue(&self.out.events);
+        let sessions = self.sessions * SESSION;
+        let timers = self.deadlines.bytes();
+        trees + index + names + publishers + moved + timers + queues + sessions + self.neighbours.weight()
     }
 }
 
@@ -100,13 +106,4 @@ impl Tree {
             + window
             + self.early.bytes()
     }
-}
-
-/// Heap bytes of a B-tree with so many entries: leaves of eleven, three quarters full, and a twelfth more for the nodes
-/// above them.
-pub(super) fn b_tree<T>(len: usize) -> usize {
-    const LEAF: usize = 11;
-    let leaves = if len <= LEAF { len.min(1) } else { len.div_ceil(LEAF * 3 / 4) };
-    let leaf = LEAF * size_of::<T>() + 16;
-    leaves * leaf + if leaves > 1 { leaves * leaf / 12 } else { 0 }
 }
