@@ -53,7 +53,8 @@ impl Machine for Beat {
             self.number += 1;
             self.next = now + PERIOD / self.friends.len() as u32;
             let friend = self.friends[self.number as usize % self.friends.len()];
-            let probe = Probe { number: self.number, standing: Standing::Ready, lease: true, leaf_set: false };
+            let probe =
+                Probe { number: self.number, standing: Standing::Ready, lease: true, leaf_set: false };
             self.send(friend, Header::Probe(probe));
         }
     }

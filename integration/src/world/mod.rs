@@ -13,6 +13,7 @@ mod network;
 #[cfg(test)]
 mod pinger;
 mod queue;
+mod quirks;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ use treecast_overlay::wire::Frame;
 pub use counters::{Counters, KINDS, Tally, kind};
 pub use faults::{Cut, CutId, Faults};
 pub use network::{LinkLoads, Map, Matrix, ParseTopologyError, Topology, TransitStub};
+pub use quirks::{MAX_DRIFT_PPM, Uplink};
 pub use report::{Case, SEED_VARIABLE, TimedOut};
 pub use trace::KEPT_STEPS;
 
@@ -39,6 +41,7 @@ use faults::Cuts;
 use links::Links;
 use network::Network;
 use queue::{Arrival, Happening, Notice, Queue};
+use quirks::Quirks;
 use trace::{Trace, What};
 
 /// Whether frames are turned into bytes on their way.
@@ -80,7 +83,7 @@ pub struct Config {
     pub dial_timeout: Option<Duration>,
     /// How long a record takes to disk.
     pub store_takes: Duration,
-    /// Most things that wait for a paused node (as in its kernel's and its peers' buffers); further frames are lost.
+    /// Most things that wait for a paused or a slow node (as in its kernel's and its peers' buffers); further frames are lost.
     pub backlog: usize,
 }
 
@@ -129,7 +132,9 @@ struct Slot<M: Machine> {
     tickets: u32,
     /// When the last timeout was handled, and how many there were at that instant.
     timeouts: (Instant, u32),
-    /// What waits until a paused node resumes.
+    /// What is unusual about the host.
+    quirks: Option<Box<Quirks>>,
+    /// What waits until a paused node resumes, or a slow one is free.
     backlog: VecDeque<Waiting<M>>,
 }
 
@@ -340,6 +345,7 @@ impl<M: Machine> World<M> {
             wake: None,
             tickets: 0,
             timeouts: (Instant::ZERO, 0),
+            quirks: None,
             backlog: VecDeque::new(),
         });
         self.begin(slot, machine);
@@ -400,6 +406,7 @@ impl<M: Machine> World<M> {
                 self.counters.on(&arrival.frame.header).lost += 1;
             }
         }
+        self.drop_uplink(slot);
         if state == State::Vacant {
             for connection in connections {
                 self.close(slot, connection);
@@ -425,13 +432,18 @@ impl<M: Machine> World<M> {
             self.time_out(slot, false);
         }
         for waiting in std::mem::take(&mut self.slots[slot].backlog) {
-            match waiting {
-                Waiting::Arrival(arrival) => self.on_arrival(arrival),
-                Waiting::Notice(notice) => self.on_notice(notice),
-                Waiting::Command(command) => self.command(slot, command),
-            }
+            self.take_up(slot, waiting);
         }
         self.arm(slot);
+    }
+
+    /// Something that has waited comes at last. A slow node that has its hands full again lets it wait on.
+    fn take_up(&mut self, slot: usize, waiting: Waiting<M>) {
+        match waiting {
+            Waiting::Arrival(arrival) => self.on_arrival(arrival),
+            Waiting::Notice(notice) => self.on_notice(notice),
+            Waiting::Command(command) => self.command(slot, command),
+        }
     }
 
     /// Gives a node a command, now; a paused one gets it when it resumes.
@@ -540,6 +552,8 @@ impl<M: Machine> World<M> {
             match happening {
                 Happening::Wake { slot, ticket } if !self.on_wake(slot as usize, ticket) => continue,
                 Happening::Wake { .. } => {}
+                Happening::Free { slot } => self.on_free(slot as usize),
+                Happening::Sent { slot, departure } => self.on_sent(slot as usize, departure),
                 Happening::Arrival(arrival) => self.on_arrival(arrival),
                 Happening::Notice(notice) => self.on_notice(notice),
             }
@@ -558,7 +572,7 @@ impl<M: Machine> World<M> {
         if room.state != State::Running {
             return false;
         }
-        let due = room.deadline.is_some_and(|at| at <= self.now);
+        let due = room.deadline.is_some_and(|at| at <= self.now) && self.busy_until(slot).is_none();
         if due {
             self.time_out(slot, false)
         } else {
@@ -585,8 +599,9 @@ impl<M: Machine> World<M> {
     /// Sees to it that a wake is queued no later than the deadline. A later one stays where it is and is put off
     /// when it comes: a deadline that moves with every frame would otherwise fill the heap.
     fn arm(&mut self, slot: usize) {
+        let free = self.busy_until(slot).unwrap_or(self.now);
         let room = &mut self.slots[slot];
-        let Some(at) = room.deadline.map(|at| at.max(self.now)) else { return };
+        let Some(at) = room.deadline.map(|at| at.max(free)) else { return };
         if room.wake.is_none_or(|(queued, _)| at < queued) {
             room.tickets = room.tickets.wrapping_add(1);
             room.wake = Some((at, room.tickets));

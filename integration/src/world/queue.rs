@@ -17,6 +17,10 @@ use super::trace::Note;
 pub(super) enum Happening {
     /// A node's deadline may have come. Stale unless the slot still holds this ticket.
     Wake { slot: u32, ticket: u32 },
+    /// A slow node has finished with a frame.
+    Free { slot: u32 },
+    /// A frame has left over a limited uplink.
+    Sent { slot: u32, departure: u32 },
     /// A frame reaches a slot.
     Arrival(Box<Arrival>),
     /// A node hears something that is no frame.
@@ -58,6 +62,8 @@ pub(super) enum Word {
     Closed { by: u32, generation: u64 },
     /// A dial came to nothing. `dial` names the slot and the generation, unless nothing was sent at all.
     Refused { dial: Option<(u32, u64)>, addr: Addr, id: Option<NodeId>, reason: Refusal },
+    /// The data that waits for a peer on the uplink has moved by a step.
+    Queued(NodeId),
     /// A record is on disk.
     Stored(StoreToken),
 }
