@@ -99,10 +99,11 @@ fn main() {
     world.run_for(Duration::from_secs(number(1)));
     let (wall, steps, frames) = (begin.elapsed(), world.steps() - steps, world.counters().total().delivered);
     println!(
-        "{frames} frames, {steps} steps in {wall:.2?}: {:.0} ns a frame, {:.0} ns a step; {} pending; trace {}",
+        "{frames} frames, {steps} steps in {wall:.2?}: {:.0} ns a frame, {:.0} ns a step; {} pending; the world takes {} bytes a node; trace {}",
         wall.as_nanos() as f64 / frames as f64,
         wall.as_nanos() as f64 / steps as f64,
         world.pending(),
+        world.bytes() / nodes as usize,
         &world.trace_hash()[..16]
     );
 }
