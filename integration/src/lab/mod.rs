@@ -17,6 +17,8 @@ pub mod groups;
 pub mod trees;
 pub mod deliveries;
 pub mod multicast;
+pub mod rounds;
+pub mod broadcast;
 
 use thiserror::Error;
 
