@@ -19,6 +19,7 @@ pub mod deliveries;
 pub mod multicast;
 pub mod rounds;
 pub mod broadcast;
+pub mod ideal;
 
 use thiserror::Error;
 
