@@ -28,8 +28,11 @@ const RUN: &str = "experiment nodes seed topology profile config bytes_per_node 
                    trace_hash settle_s";
 
 fn expect_fields(figures: &Value, fields: &str) {
-    let missing: Vec<&str> =
-        RUN.split(' ').chain(fields.split_whitespace()).filter(|field| figures.get(field).is_none()).collect();
+    let missing: Vec<&str> = RUN
+        .split(' ')
+        .chain(fields.split_whitespace())
+        .filter(|field| figures.get(field).is_none())
+        .collect();
     assert!(missing.is_empty(), "{missing:?} are missing in {figures}");
 }
 
@@ -57,14 +60,16 @@ fn routing_is_right_and_the_same_in_two_processes() {
     let (second, _) = figures(run);
     assert_eq!(first["trace_hash"], second["trace_hash"]);
     assert_eq!(first["stretch_mean"], second["stretch_mean"]);
-    let (other, _) = figures("routing --nodes 20 --lookups 10 --settle 0 --seed 8 --keys nodes --topology plane --json");
+    let (other, _) =
+        figures("routing --nodes 20 --lookups 10 --settle 0 --seed 8 --keys nodes --topology plane --json");
     assert_ne!(first["trace_hash"], other["trace_hash"]);
 }
 
 #[test]
 fn silent_failures_are_repaired_and_no_lookup_is_lost() {
-    let (figures, _) =
-        figures("routing --nodes 120 --lookups 500 --settle 20 --fail 10 --leaf-set 16 --topology plane --json");
+    let (figures, _) = figures(
+        "routing --nodes 120 --lookups 500 --settle 20 --fail 10 --leaf-set 16 --topology plane --json",
+    );
     let failed = &figures["fail"];
     assert_eq!(failed["failed"], 12);
     for field in ["hops_before", "hops_unrepaired", "hops_repaired", "messages_per_failed_node"] {

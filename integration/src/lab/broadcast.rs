@@ -275,13 +275,18 @@ fn delay_plot(rounds: &[(&'static str, Plan, Rounds)], preset: Option<Preset>) -
         series.push(Series::new(&format!("each node, {name}"), Kind::Line, rounds.delays.cumulative()));
         series.push(Series::new(&format!("last node, {name}"), Kind::Line, rounds.lasts.cumulative()));
     }
-    let anchors: &[(&str, f64)] = match preset {
-        Some(Preset::M9) => &[("Maelstrom's reference, median", 386.0)],
-        Some(Preset::M6) => &[("iroh-gossip, last node, one sender", 355.0)],
+    let others: &[(&str, (f64, f64))] = match preset {
+        Some(Preset::M9) => &[("last node, Maelstrom's reference, median to max", (386.0, 505.0))],
+        Some(Preset::M6) => &[
+            ("last node, iroh-gossip, one sender", (320.0, 390.0)),
+            ("last node, iroh-gossip, random senders", (570.0, 630.0)),
+        ],
         None => &[],
     };
-    let line = |&(name, at): &(&str, f64)| Series::new(name, Kind::Dashed, vec![(at, 0.0), (at, 1.0)]);
-    series.extend(anchors.iter().map(line));
+    let between = |&(name, (from, to)): &(&str, (f64, f64))| {
+        Series::new(name, Kind::Dashed, vec![(from, 0.0), (from, 0.99), (to, 0.99), (to, 0.0)])
+    };
+    series.extend(others.iter().map(between));
     Plot {
         name: "delay",
         title: "Time from publishing to delivery".to_string(),

@@ -335,12 +335,8 @@ fn stretch_plot(stretch: &Samples, ideal: f64) -> Plot {
         y: charts::shares("share of lookups up to it"),
         series: vec![
             Series::new("Treecast", Kind::Line, stretch.cumulative()),
-            Series::new(&format!("mean: {mean:.2}"), Kind::Dashed, vec![(mean, 0.0), (mean, 1.0)]),
-            Series::new(
-                &format!("mean with ideal tables: {ideal:.2}"),
-                Kind::Dashed,
-                vec![(ideal, 0.0), (ideal, 1.0)],
-            ),
+            Series::new(&format!("mean: {mean:.2}"), Kind::Dashed, charts::upright(mean)),
+            Series::new(&format!("mean with ideal tables: {ideal:.2}"), Kind::Dashed, charts::upright(ideal)),
         ],
     }
 }
