@@ -1,6 +1,7 @@
 //! An overlay's node and a forest as one [`Machine`]. `Stack::pump` is the only place where both cores meet.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::kbr::{self, KeyBasedRouting};
@@ -27,7 +28,7 @@ pub type PastryStack = Stack<treecast_overlay::pastry::Node>;
 
 impl<R: KeyBasedRouting> Stack<R> {
     /// A stack over a ring that was not started yet. The same seed makes the same choices.
-    pub fn new(ring: R, config: Config, seed: [u8; 32]) -> Result<Stack<R>, ConfigError> {
+    pub fn new(ring: R, config: impl Into<Arc<Config>>, seed: [u8; 32]) -> Result<Stack<R>, ConfigError> {
         let forest = Forest::new(ring.peer().id, config, &seed)?;
         Ok(Stack { ring, forest, events: VecDeque::new(), ring_leaves: false })
     }
