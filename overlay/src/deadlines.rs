@@ -51,6 +51,23 @@ impl<N: Ord + Copy> Deadlines<N> {
         self.by_name.get(&name).copied()
     }
 
+    /// How many are set.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether none is set.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
+    /// Gives back what an emptied B-tree keeps.
+    pub fn trim(&mut self) {
+        if self.is_empty() {
+            *self = Deadlines::default();
+        }
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|&(at, _)| at)

@@ -5,6 +5,8 @@ mod neighbours;
 mod join;
 mod adopt;
 mod flow;
+mod moving;
+mod shape;
 mod budget;
 mod subscribe;
 mod publish;
@@ -12,8 +14,8 @@ mod position;
 mod open;
 mod handover;
 mod upkeep;
+mod view;
 mod invariants;
-mod memory;
 #[cfg(test)]
 mod tests;
 
@@ -26,13 +28,14 @@ use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::random::{self, Rng};
-use treecast_overlay::time::Instant;
+use treecast_overlay::time::{Instant, earliest};
 use treecast_overlay::wire::Standing;
 
 use self::budget::Budget;
 use self::handover::{Handovers, Part};
 use self::neighbours::Neighbours;
 use self::tree::Tree;
+pub use self::view::Place;
 use crate::config::{Config, ConfigError};
 use crate::event::{Event, SubscriptionId, TreeStatus};
 use crate::publisher::Publisher;
@@ -116,8 +119,12 @@ enum Timer {
     Subscribe(SubscriptionId),
     /// Parts of a handover to be sent again.
     Transfer(TopicId),
-    /// Neighbours to be told that this node lives.
-    Beat,
+    /// A tree's shape is to be looked after.
+    Shape(TopicId),
+    /// A move to another parent takes long.
+    Move(TopicId),
+    /// There are too many children.
+    Load,
     /// Leaving has taken long enough.
     Leave,
 }
@@ -156,10 +163,12 @@ struct Outbox {
 /// All trees of a node.
 pub struct Forest {
     me: NodeId,
+    /// Shared: a laboratory has a hundred thousand of them.
     config: Arc<Config>,
     rng: Rng,
     life: Life,
-    trees: BTreeMap<TopicId, Tree>,
+    // Boxed: a B-tree's leaf has room for eleven.
+    trees: BTreeMap<TopicId, Box<Tree>>,
     topics: BTreeMap<SubscriptionId, TopicId>,
     publishers: BTreeMap<TopicId, Publisher>,
     neighbours: Neighbours,
@@ -173,11 +182,19 @@ pub struct Forest {
     /// Sessions of all root topics.
     sessions: usize,
     handovers: Handovers,
+    /// Children in all trees.
+    entries: usize,
+    /// Attempts in vain to have fewer, and how many there were at the last one.
+    load_tries: u8,
+    load_before: usize,
     /// The number of the last JOIN.
     joins: u64,
     /// When a stranger was last told that it is none of ours.
     denied: Instant,
     deadlines: Deadlines<Timer>,
+    /// When neighbours are to be told that this node lives. Not among the deadlines: a node at rest has no others, and
+    /// pays for no B-tree.
+    beat_at: Option<Instant>,
     out: Outbox,
 }
 
@@ -202,23 +219,27 @@ impl Forest {
             budget: Budget::default(),
             sessions: 0,
             handovers: Handovers::default(),
+            entries: 0,
+            load_tries: 0,
+            load_before: 0,
             joins: 0,
             denied: Instant::ZERO,
             deadlines: Deadlines::default(),
+            beat_at: None,
             out: Outbox::default(),
         })
     }
 
-    /// The trees that this node is on.
+    /// The trees that this node is on, as values of their own; [`places`](Forest::places) is cheaper.
     pub fn trees(&self) -> Vec<TreeStatus> {
-        let status = |tree: &Tree| TreeStatus {
-            topic: tree.topic,
-            parent: tree.parent().map(|parent| parent.id()),
-            is_root: tree.is_root(),
-            children: tree.children.keys().copied().collect(),
-            subscriptions: tree.subscriptions.len(),
+        let status = |place: Place<'_>| TreeStatus {
+            topic: place.topic(),
+            parent: place.parent(),
+            is_root: place.is_root(),
+            children: place.children().collect(),
+            subscriptions: place.subscriptions(),
         };
-        self.trees.values().map(status).collect()
+        self.places().map(status).collect()
     }
 
     /// Whether [`leave`](Forest::leave) has done its work: the ring may be left.
@@ -229,7 +250,7 @@ impl Forest {
     /// The ring is ready: what waited for it begins.
     pub fn handle_ready(&mut self, cx: Context<'_>) {
         for topic in self.topic_ids() {
-            if self.trees.get(&topic).is_some_and(Tree::is_joining) {
+            if self.trees.get(&topic).is_some_and(|tree| tree.is_joining()) {
                 self.seek(cx, topic);
             }
         }
@@ -290,6 +311,7 @@ impl Forest {
         self.stop_publishers();
         self.life = Life::Left;
         self.deadlines = Deadlines::default();
+        self.beat_at = None;
     }
 
     /// The deadline passed. Spurious calls are harmless.
@@ -304,26 +326,40 @@ impl Forest {
                 Timer::Publish(topic) => self.on_publish_timer(cx, topic),
                 Timer::Subscribe(subscription) => self.on_subscribe_timer(cx, subscription),
                 Timer::Transfer(topic) => self.on_transfer_timer(cx, topic),
-                Timer::Beat => self.on_beat_timer(cx),
+                Timer::Shape(topic) => self.on_shape_timer(cx, topic),
+                Timer::Move(topic) => self.on_move_timer(cx, topic),
+                Timer::Load => self.on_load_timer(cx),
                 Timer::Leave => self.finish_leaving(),
             }
+            self.settle(cx);
+        }
+        if self.beat_at.is_some_and(|at| at <= cx.now) {
+            self.on_beat_timer(cx);
             self.settle(cx);
         }
     }
 
     /// The next thing that the forest wants of the ring.
     pub fn poll_request(&mut self) -> Option<Request> {
-        self.out.requests.pop_front()
+        let request = self.out.requests.pop_front();
+        if request.is_none() {
+            give_back(&mut self.out.requests);
+        }
+        request
     }
 
     /// The next thing to tell the layer above.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.out.events.pop_front()
+        let event = self.out.events.pop_front();
+        if event.is_none() {
+            give_back(&mut self.out.events);
+        }
+        event
     }
 
     /// When [`handle_timeout`](Forest::handle_timeout) wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.next()
+        earliest(self.deadlines.next(), self.beat_at)
     }
 
     /// Handles what this node told itself, until it has nothing more to say. Each such message answers one of a
@@ -375,6 +411,11 @@ impl Forest {
             Header::HandoverTaken { topic, transfer, part } => {
                 self.on_handover_taken(cx, from.id(), topic, transfer, part);
             }
+            Header::Offer(offer) => self.on_offer(cx, from.id(), offer),
+            Header::Visit { topic, number } => self.on_visit(cx, from, topic, number),
+            Header::Visited { topic, number, room } => self.on_visited(cx, from.id(), topic, number, room),
+            Header::Part { topic, join } => self.on_part(cx, from, topic, join),
+            Header::Parted { topic, join, last } => self.on_parted(cx, from.id(), topic, join, last),
         }
     }
 
@@ -400,5 +441,13 @@ impl Forest {
         } else {
             self.out.requests.push_back(Request::Send { to, payload });
         }
+    }
+}
+
+/// A drained queue of a quiet node keeps no room; a busy one's is given back with the next beat.
+fn give_back<T>(queue: &mut VecDeque<T>) {
+    const BUSY: usize = 64;
+    if queue.capacity() < BUSY {
+        *queue = VecDeque::new();
     }
 }
