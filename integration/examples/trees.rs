@@ -96,7 +96,7 @@ fn main() {
             None => (nodes as f64 * ((rank + 1) as f64).powf(-1.25) + 0.5) as usize,
         };
         let mut group: Vec<usize> = (0..nodes).collect();
-        group.partial_shuffle(&mut dice, size.min(nodes));
+        let _ = group.partial_shuffle(&mut dice, size.min(nodes));
         group.reverse();
         group.truncate(size.min(nodes));
         for &slot in &group {

@@ -163,7 +163,9 @@ impl Plot {
         let abreast = self.series.iter().filter(|series| series.kind == Kind::Bars).count();
         for (place, series) in self.series.iter().enumerate() {
             let colour = COLOURS[place % COLOURS.len()];
-            let points = series.points.iter().copied();
+            // Points off the right edge would be drawn onto it.
+            let shown = |(x, _): &(f64, f64)| self.x.range.is_none_or(|(_, most)| *x <= most);
+            let points = series.points.iter().copied().filter(shown);
             let drawn = match series.kind {
                 Kind::Line => chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?,
                 Kind::Dashed => {
