@@ -1,4 +1,4 @@
-//! Stories of nodes at rest: what they send, what they notice, what they keep.
+//! Stories of nodes at rest: what they send, what they notice, what they keep; and of a start that has to ask again.
 
 use super::*;
 
@@ -100,4 +100,16 @@ fn a_node_at_rest_keeps_what_it_needs() {
     assert_eq!(part("hops") + part("broadcasts") + part("lookups") + part("queues"), 0, "{rest}");
     assert!(rest.total() < 16 * 1024, "{rest}");
     net.assert_one_ring();
+}
+
+#[test]
+fn a_start_outlives_lost_questions() {
+    let mut net = Net::ring(3);
+    // Four questions in turn are lost.
+    net.cut = Box::new(|from, to| from == 3 && to == 0);
+    let newcomer = net.join(Some(0), Config::default());
+    net.run(Duration::from_millis(1900));
+    net.cut = Box::new(|_, _| false);
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.ready(), [0, 1, 2, newcomer]);
 }
