@@ -154,12 +154,12 @@ impl Config {
         if self.leaf_set < 2 || self.leaf_set % 2 == 1 || self.leaf_set > crate::wire::MAX_PEERS {
             return Err(ConfigError::LeafSet(self.leaf_set));
         }
+        if self.rto_min > self.rto_max {
+            return Err(ConfigError::Rto { min: self.rto_min, max: self.rto_max });
+        }
         let (lease, heartbeat, wait) = (self.lease, self.heartbeat, self.rto_min * 2);
         if lease < heartbeat + wait {
             return Err(ConfigError::Lease { lease, heartbeat, wait });
-        }
-        if self.rto_min > self.rto_max {
-            return Err(ConfigError::Rto { min: self.rto_min, max: self.rto_max });
         }
         // A period of zero would be a timer that never lets anything else happen.
         let figures = [

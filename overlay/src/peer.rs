@@ -22,7 +22,7 @@ pub enum Addr {
 
 /// An IP address and port, as on the wire the same as [`SocketAddr`]; smaller, because nothing here uses the flow
 /// information of IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(from = "SocketAddr", into = "SocketAddr")]
 pub enum Socket {
     /// IPv4.
@@ -72,6 +72,12 @@ impl From<Socket> for SocketAddr {
                 SocketAddr::V6(SocketAddrV6::new(Ipv6Addr::from(ip), port, 0, scope))
             }
         }
+    }
+}
+
+impl fmt::Debug for Socket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&SocketAddr::from(*self), f)
     }
 }
 

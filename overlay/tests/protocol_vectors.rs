@@ -34,7 +34,7 @@ fn frames_with_payload() -> Vec<Frame> {
     let headers = [
         routed(K, a.into(), Purpose::Application, None),
         Header::Letter(Letter::Payload),
-        Header::Relayed { to: edge, from: b.into(), letter: Letter::Payload },
+        Header::Relayed { to: edge.into(), from: Contact::from(b).into(), letter: Letter::Payload },
         Header::Broadcast { hop: 8, origin: a.into(), id: 9, until: M },
     ];
     headers.into_iter().map(|header| Frame { header, payload: Bytes::from_static(b"hi") }).collect()
@@ -67,20 +67,24 @@ fn headers_of_routing() -> Vec<Header> {
         routed(M, edge, Purpose::Lookup, Some(vec![hop])),
         routed(b.id.key(), b.into(), Purpose::Seek { rows: vec![a] }, None),
         Header::HopAck { hop: 7 },
-        Header::Letter(Letter::Answer(answer)),
-        Header::Letter(Letter::Answer(traced)),
-        Header::Letter(Letter::Answer(sought)),
+        Header::Letter(Letter::Answer(answer.into())),
+        Header::Letter(Letter::Answer(traced.into())),
+        Header::Letter(Letter::Answer(sought.into())),
         Header::Letter(undeliverable(RouteFailure::HopLimit)),
         Header::Letter(undeliverable(RouteFailure::NoRoute)),
         Header::Letter(undeliverable(RouteFailure::Overloaded)),
-        Header::Relayed { to: b.into(), from: edge, letter: undeliverable(RouteFailure::NoRoot) },
+        Header::Relayed {
+            to: Contact::from(b).into(),
+            from: edge.into(),
+            letter: undeliverable(RouteFailure::NoRoot),
+        },
     ]
 }
 
 fn headers_of_upkeep() -> Vec<Header> {
     let [(_, a), (_, b), _] = nodes();
     let probe = |standing, lease| Header::Probe(Probe { number: 4, standing, lease, leaf_set: !lease });
-    let ack = |standing, lease, leaf_set| {
+    let ack = |standing, lease: bool, leaf_set| {
         let asks = lease.then_some(6);
         Header::ProbeAck(ProbeAck { number: 4, standing, lease, asks, leaf_set })
     };

@@ -228,6 +228,9 @@ impl<R: KeyBasedRouting> Machine for Stack<R> {
         self.pump(now);
         self.forest.handle_timeout(Context { now, ring: &self.ring });
         self.pump(now);
+        if self.events.is_empty() {
+            self.events = VecDeque::new();
+        }
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {

@@ -55,6 +55,9 @@ struct Delegation {
 impl Broadcasts {
     /// Forgets what was seen before the last time.
     pub(super) fn tidy(&mut self) {
+        if self.pending.is_empty() {
+            self.pending = BTreeMap::new();
+        }
         self.seen.age();
     }
 
@@ -145,7 +148,7 @@ impl Node {
         let pending = &self.broadcasts;
         if pending.pending.len() < MAX_DELEGATIONS && pending.held + payload.len() <= MAX_DELEGATED_BYTES {
             self.broadcasts.keep(hop, Delegation { to, broadcast, until, payload, attempts });
-            let rto = self.liveness.rto(to.id, self.config.rto_min, self.config.rto_max);
+            let rto = self.rto(to.id);
             self.deadlines.set(Timer::Hop(hop), now + rto);
         }
     }

@@ -29,6 +29,13 @@ impl Edges {
         self.by_id.values().map(|&(peer, _)| peer).collect()
     }
 
+    /// Gives back what edges that have gone had taken.
+    pub(super) fn tidy(&mut self) {
+        if self.by_id.is_empty() {
+            self.by_id = BTreeMap::new();
+        }
+    }
+
     /// Bytes on the heap.
     pub(super) fn bytes(&self) -> usize {
         memory::tree(self.by_id.len(), size_of::<(NodeId, (Peer, Instant))>())

@@ -111,6 +111,10 @@ impl Hops {
 
     /// Gives back what a burst has taken; forgets what was seen before the last time.
     pub(super) fn tidy(&mut self) {
+        if self.pending.is_empty() {
+            // An emptied tree keeps a node.
+            self.pending = BTreeMap::new();
+        }
         self.parked.shrink_to_fit();
         self.seen.age();
     }
@@ -166,13 +170,13 @@ impl Node {
         let hop = self.number();
         let mut sent = Routed { hop, ..routed.clone() };
         if let Some(path) = &mut sent.trace {
-            let rtt = self.liveness.rtt(to.id).or_else(|| self.access.rtt(to.id));
+            let rtt = self.rtt(to.id).or_else(|| self.access.rtt(to.id));
             let rtt_micros = rtt.map(|rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
             path.push(TraceHop { node: self.me.id, matched: matched(routed.key, self.me.id), rtt_micros });
         }
         self.transmit_frame(to, Header::Routed(sent), payload.clone());
         self.hops.keep(hop, Pending { to, routed, payload, tried, sent: now, fate: Fate::Unknown });
-        let rto = self.liveness.rto(to.id, self.config.rto_min, self.config.rto_max);
+        let rto = self.rto(to.id);
         self.deadlines.set(Timer::Hop(hop), now + rto);
     }
 

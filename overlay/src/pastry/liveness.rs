@@ -2,6 +2,7 @@
 //! (MSPastry §3.1); a broken connection is a hint.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::join::Phase;
@@ -58,8 +59,8 @@ struct Vitals {
     spoke: bool,
 }
 
-// A node of a ring of 100,000 watches some 200 peers.
-const _: () = assert!(size_of::<Vitals>() <= 48, "the memory of large simulated rings is counted on this");
+// A node of a ring of 100,000 watches some 100 peers.
+const _: () = assert!(size_of::<Vitals>() <= 40, "the memory of large simulated rings is counted on this");
 
 /// A point in time, as exact as silence needs to be measured: in steps of 2^24 ns, some 17 ms, for two years.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,8 +80,23 @@ impl Moment {
 /// Smoothed round-trip time and its variation in microseconds (RFC 6298 §2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct RoundTrip {
-    smoothed: u32,
+    smoothed: NonZeroU32,
     variation: u32,
+}
+
+impl RoundTrip {
+    /// At least a microsecond, so that nothing is as small as no measurement.
+    fn new(smoothed: u32, variation: u32) -> RoundTrip {
+        RoundTrip { smoothed: NonZeroU32::new(smoothed).unwrap_or(NonZeroU32::MIN), variation }
+    }
+
+    fn smoothed(self) -> Duration {
+        Duration::from_micros(u64::from(self.smoothed.get()))
+    }
+
+    fn wait(self) -> Duration {
+        self.smoothed() + Duration::from_micros(4 * u64::from(self.variation))
+    }
 }
 
 /// A probe that was not answered yet.
@@ -139,17 +155,7 @@ impl Liveness {
 
     /// Smoothed round-trip time, if it was ever measured.
     pub(super) fn rtt(&self, id: NodeId) -> Option<Duration> {
-        let round_trip = self.vitals(id)?.round_trip?;
-        Some(Duration::from_micros(u64::from(round_trip.smoothed)))
-    }
-
-    /// How long to wait for an answer: smoothed RTT + 4 × variation.
-    pub(super) fn rto(&self, id: NodeId, min: Duration, max: Duration) -> Duration {
-        match self.vitals(id).and_then(|vitals| vitals.round_trip) {
-            Some(trip) => Duration::from_micros(u64::from(trip.smoothed) + 4 * u64::from(trip.variation))
-                .clamp(min, max),
-            None => FIRST_RTO.clamp(min, max),
-        }
+        Some(self.vitals(id)?.round_trip?.smoothed())
     }
 
     /// Whether a probe or a hop to this peer went unanswered, and nothing was heard since.
@@ -184,6 +190,18 @@ impl Liveness {
         self.peers.len() >= MAX_WATCHED
     }
 
+    /// A known life spoke.
+    fn note_word(&mut self, now: Instant, peer: Peer) {
+        let vitals = self.watch(now, peer);
+        vitals.incarnation = peer.incarnation;
+        vitals.spoke = true;
+        vitals.heard = Moment::of(now);
+        if let Some(asked) = self.asked_mut(peer.id) {
+            asked.peer = peer;
+            asked.spoke = true;
+        }
+    }
+
     /// Begins to watch a peer that was heard just now.
     pub(super) fn begin(&mut self, now: Instant, peer: Peer) {
         self.watch(now, peer).spoke = true;
@@ -194,14 +212,15 @@ impl Liveness {
         let vitals = self.vitals_mut(id)?;
         let sample = u32::try_from(sample.as_micros()).unwrap_or(u32::MAX / 8).min(u32::MAX / 8);
         let trip = match vitals.round_trip {
-            None => RoundTrip { smoothed: sample, variation: sample / 2 },
-            Some(RoundTrip { smoothed, variation }) => RoundTrip {
-                smoothed: (7 * smoothed.min(u32::MAX / 8) + sample) / 8,
-                variation: (3 * variation.min(u32::MAX / 8) + smoothed.abs_diff(sample)) / 4,
-            },
+            None => RoundTrip::new(sample, sample / 2),
+            Some(RoundTrip { smoothed, variation }) => {
+                let smoothed = smoothed.get();
+                let variation = (3 * variation.min(u32::MAX / 8) + smoothed.abs_diff(sample)) / 4;
+                RoundTrip::new((7 * smoothed.min(u32::MAX / 8) + sample) / 8, variation)
+            }
         };
         vitals.round_trip = Some(trip);
-        Some(Duration::from_micros(u64::from(trip.smoothed)))
+        Some(trip.smoothed())
     }
 
     fn watch(&mut self, now: Instant, peer: Peer) -> &mut Vitals {
@@ -262,20 +281,15 @@ impl Node {
         if let Some(newer) = self.newer_life(from) {
             return Err(newer);
         }
-        if let Some(vitals) = self.liveness.vitals_mut(from.id) {
-            if from.incarnation > vitals.incarnation {
+        let known = self.liveness.vitals(from.id).map(|vitals| vitals.incarnation);
+        if let Some(known) = known.or_else(|| self.member(from.id).map(|peer| peer.incarnation)) {
+            if from.incarnation > known {
                 // Whatever was known of the older one is void, except a lease that it holds.
                 self.lose(now, from.id);
                 self.liveness.begin(now, from);
                 return Ok(());
             }
-            vitals.incarnation = from.incarnation;
-            vitals.spoke = true;
-            vitals.heard = Moment::of(now);
-            if let Some(asked) = self.liveness.asked_mut(from.id) {
-                asked.peer = from;
-                asked.spoke = true;
-            }
+            self.liveness.note_word(now, from);
         }
         if !self.liveness.buried.is_empty() {
             self.liveness.exhume(from);
@@ -286,15 +300,34 @@ impl Node {
         Ok(())
     }
 
-    /// A later life of this peer that was heard itself: watched, about to join here, or hanging here as an edge.
+    /// The node of this id in the tables that are kept alive.
+    fn member(&self, id: NodeId) -> Option<Peer> {
+        self.leaf_set.get(id).or_else(|| self.table.get(id)).copied()
+    }
+
+    /// Smoothed round-trip time, if it was ever measured.
+    pub(super) fn rtt(&self, id: NodeId) -> Option<Duration> {
+        self.liveness.rtt(id).or_else(|| self.table.rtt(id))
+    }
+
+    /// How long to wait for an answer: smoothed round-trip time + 4 × variation. Of those that are not watched only the
+    /// former is kept; the first guess at the latter is half of it (RFC 6298 §2.2).
+    pub(super) fn rto(&self, id: NodeId) -> Duration {
+        let watched = self.liveness.vitals(id).and_then(|vitals| vitals.round_trip).map(RoundTrip::wait);
+        let wait = watched.or_else(|| self.table.rtt(id).map(|rtt| rtt * 3)).unwrap_or(FIRST_RTO);
+        wait.clamp(self.config.rto_min, self.config.rto_max)
+    }
+
+    /// A later life of this peer that was heard itself: in the tables, watched, about to join here, or hanging here as an
+    /// edge.
     fn newer_life(&self, peer: Peer) -> Option<Option<Peer>> {
         let watched = self.liveness.vitals(peer.id).filter(|vitals| vitals.spoke).map(|v| v.incarnation);
         let others = self.slots.joiner(peer.id).into_iter().chain(self.edges.peer(peer.id));
+        let others = others.chain(self.member(peer.id));
         let newest = watched.into_iter().chain(others.clone().map(|life| life.incarnation)).max()?;
         (newest > peer.incarnation).then(|| {
             let asked = self.liveness.asked(peer.id).map(|asked| asked.peer);
-            let known = [self.leaf_set.get(peer.id).copied(), self.table.get(peer.id).copied(), asked];
-            others.chain(known.into_iter().flatten()).find(|life| life.incarnation == newest)
+            others.chain(asked).find(|life| life.incarnation == newest)
         })
     }
 
@@ -319,7 +352,7 @@ impl Node {
         let number = self.number();
         self.liveness.watch(now, peer);
         self.liveness.ask(Asked { peer, number, sent: now, attempts, lease, spoke: false });
-        let rto = self.liveness.rto(peer.id, self.config.rto_min, self.config.rto_max);
+        let rto = self.rto(peer.id);
         // A neighbour's lease may end meanwhile: it is asked without patience, but more often.
         let doubled = if lease { 0 } else { (attempts - 1).min(4) };
         let wait = rto.saturating_mul(1 << doubled).min(self.config.rto_max);
@@ -424,7 +457,8 @@ impl Node {
 
     /// Says that this node is on the ring, without asking for an answer.
     pub(super) fn announce(&mut self, to: Peer) {
-        let (number, standing) = (self.number(), self.standing());
+        // No question has this number.
+        let (number, standing) = (0, self.standing());
         let ack = ProbeAck { number, standing, lease: false, asks: None, leaf_set: None };
         self.transmit(to, Header::ProbeAck(ack));
     }
@@ -469,7 +503,7 @@ impl Node {
 
     /// A member of our tables says that it is not on the ring: it restarted, or left.
     fn on_not_on_ring(&mut self, now: Instant, id: NodeId) {
-        if self.is_ready() && (self.leaf_set.contains(id) || self.table.get(id).is_some()) {
+        if self.is_ready() && self.member(id).is_some() {
             self.lose(now, id);
         }
     }
@@ -477,12 +511,13 @@ impl Node {
     /// Verdict: this node is gone. Its place is closed, its messages go other ways.
     pub(super) fn lose(&mut self, now: Instant, id: NodeId) {
         let known = self.liveness.vitals(id).map(|vitals| vitals.incarnation);
+        let known = known.or_else(|| self.member(id).map(|peer| peer.incarnation));
         self.liveness.forget(id);
         self.leases.settle_waking(id);
         self.settle_probe(id);
         self.table.remove(id);
         self.neighbourhood.remove(id);
-        if let Some(incarnation) = known.or_else(|| self.leaf_set.get(id).map(|peer| peer.incarnation)) {
+        if let Some(incarnation) = known {
             self.liveness.bury(id, incarnation, now + self.config.bury_for);
         }
         self.drop_when_lease_ends(now, id);
@@ -494,8 +529,7 @@ impl Node {
     pub(super) fn on_link_down(&mut self, now: Instant, id: NodeId) {
         self.doubt_hops(id);
         self.on_access_unreachable(now, id);
-        let known = self.leaf_set.get(id).or_else(|| self.table.get(id)).copied();
-        if let Some(peer) = known {
+        if let Some(peer) = self.member(id) {
             self.probe(now, peer, false);
         }
     }
@@ -521,36 +555,33 @@ impl Node {
 
     /// Probes whoever was not heard for its period: the leaf set, and of each slot of the routing table the node in use,
     /// the nearest. The others wait for their turn. (Ring neighbours watch each other by their leases, and tell the rest
-    /// of a death: MSPastry §4.1.) Forgets whoever is in no table any more.
+    /// of a death: MSPastry §4.1.) Of all others nothing is kept but what the tables have.
     pub(super) fn on_sweep(&mut self, now: Instant) {
         self.plan_sweep(now);
         let in_use = (0..self.table.rows()).flat_map(|row| self.table.row(row));
-        let watched = self.leaf_set.iter().map(|peer| (peer, self.config.leaf_probe));
-        let watched = watched.chain(in_use.map(|peer| (peer, self.config.table_probe)));
-        let silent = |id: NodeId, patience: Duration| {
-            self.liveness.vitals(id).is_none_or(|vitals| vitals.heard.until(now) >= patience)
-        };
-        let silent: Vec<Peer> =
-            watched.filter(|(peer, patience)| silent(peer.id, *patience)).map(|(peer, _)| *peer).collect();
-        for peer in silent {
-            self.probe(now, peer, false);
+        let watched = self.leaf_set.iter().map(|peer| (*peer, self.config.leaf_probe));
+        let mut watched: Vec<(Peer, Duration)> =
+            watched.chain(in_use.map(|peer| (*peer, self.config.table_probe))).collect();
+        watched.sort_by_key(|(peer, _)| peer.id);
+        for &(peer, patience) in &watched {
+            let vitals = self.liveness.vitals(peer.id);
+            if vitals.is_none_or(|vitals| vitals.heard.until(now) >= patience) {
+                self.probe(now, peer, false);
+            }
         }
-        let strangers: Vec<NodeId> =
-            self.liveness.peers.iter().map(|vitals| vitals.id).filter(|&id| !self.knows(id)).collect();
-        strangers.into_iter().for_each(|id| self.forget_stranger(id));
+        let Liveness { peers, asked, .. } = &mut self.liveness;
+        peers.retain(|vitals| {
+            watched.binary_search_by_key(&vitals.id, |(peer, _)| peer.id).is_ok()
+                || asked.binary_search_by_key(&vitals.id, |asked| asked.peer.id).is_ok()
+        });
         self.liveness.tidy(now);
         self.give_back();
-    }
-
-    /// Whether a node of this id is in the tables that are kept alive.
-    fn knows(&self, id: NodeId) -> bool {
-        self.leaf_set.contains(id) || self.table.get(id).is_some()
     }
 
     /// Forgets the vitals of a node that is in no table and owes no answer.
     fn forget_stranger(&mut self, id: NodeId) {
         let entering = matches!(self.phase, Phase::Entering(_) | Phase::Seeking { .. });
-        if !entering && !self.knows(id) && self.liveness.asked(id).is_none() {
+        if !entering && self.member(id).is_none() && self.liveness.asked(id).is_none() {
             self.liveness.forget(id);
         }
     }

@@ -44,6 +44,13 @@ impl Lookups {
         self.open.len()
     }
 
+    /// Gives back what a burst has taken.
+    pub(super) fn tidy(&mut self) {
+        if self.open.is_empty() {
+            self.open = BTreeMap::new();
+        }
+    }
+
     /// Bytes on the heap.
     pub(super) fn bytes(&self) -> usize {
         memory::tree(self.open.len(), size_of::<(u64, Lookup)>())

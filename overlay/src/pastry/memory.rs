@@ -32,5 +32,7 @@ impl Node {
         self.events.shrink_to_fit();
         self.hops.tidy();
         self.broadcasts.tidy();
+        self.lookups.tidy();
+        self.edges.tidy();
     }
 }

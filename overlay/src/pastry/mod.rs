@@ -52,8 +52,10 @@ use liveness::Liveness;
 use lookup::Lookups;
 use slots::Slots;
 
-/// Frames for which room is kept between two calls; what a burst took beyond it is given back at once.
+/// Frames for which a busy node keeps room between two calls; what a burst took beyond it is given back at once.
 const KEPT_CAPACITY: usize = 32;
+/// Frames sent since the last heartbeat that make a node a busy one: others keep no room at all.
+const BUSY: u32 = 256;
 /// How often a node looks whether a newer life of itself exists; rumours of more are not followed.
 const TWIN_PERIOD: Duration = Duration::from_secs(1);
 
@@ -122,6 +124,8 @@ pub struct Node {
     /// When this node last looked for a newer life of itself.
     twin_sought: Option<Instant>,
     last_number: u64,
+    /// Frames sent since the last heartbeat.
+    sent: u32,
     /// When timers were last looked after.
     last_run: Instant,
     deadlines: Deadlines<Timer>,
@@ -156,6 +160,7 @@ impl Node {
             serving: false,
             twin_sought: None,
             last_number: 0,
+            sent: 0,
             last_run: Instant::ZERO,
             deadlines: Deadlines::default(),
             transmits: VecDeque::new(),
@@ -286,7 +291,7 @@ impl Node {
             Header::HopAck { hop } => self.on_hop_ack(now, from, hop),
             Header::Letter(letter) => self.on_direct_letter(now, from, letter, payload),
             Header::Relayed { to, from: sender, letter } => {
-                self.on_relayed(now, from, to, sender, letter, payload)
+                self.on_relayed(now, from, *to, *sender, letter, payload)
             }
             Header::Probe(probe) => self.on_probe(now, from, probe),
             Header::ProbeAck(ack) => self.on_probe_ack(now, from, ack),
@@ -415,14 +420,19 @@ impl Machine for Node {
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
         let transmit = self.transmits.pop_front();
-        if transmit.is_none() && self.transmits.capacity() > KEPT_CAPACITY {
+        self.sent = self.sent.saturating_add(u32::from(transmit.is_some()));
+        if transmit.is_none() && (self.sent < BUSY || self.transmits.capacity() > KEPT_CAPACITY) {
             self.transmits = VecDeque::new();
         }
         transmit
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() && self.sent < BUSY {
+            self.events = VecDeque::new();
+        }
+        event
     }
 
     fn poll_store(&mut self) -> Option<Store> {

@@ -187,7 +187,7 @@ impl Node {
             });
         }
         let Routed { key, origin, id, hops, repeated, purpose, trace, .. } = routed;
-        let answer = |leaf_set, rows| Answer { id, root: self.me, hops, trace, leaf_set, rows };
+        let answer = |leaf_set, rows| Box::new(Answer { id, root: self.me, hops, trace, leaf_set, rows });
         let answer = match purpose {
             Purpose::Application => {
                 return self.events.push_back(Event::Deliver(Delivery {

@@ -138,14 +138,10 @@ impl Node {
         if !self.is_ready() || self.is_edge() {
             return Admission::NotReady;
         }
-        if let Some(older) = self.leaf_set.get(joiner.id).copied() {
-            // Another life of the joiner: its place is closed first, when its lease has ended.
-            if older.incarnation < joiner.incarnation {
-                self.lose(now, joiner.id);
-            }
-            if self.leaf_set.contains(joiner.id) {
-                return Admission::Busy;
-            }
+        if self.leaf_set.contains(joiner.id) {
+            // Another life of the joiner: its place is closed first, when its lease has ended. (That a later one was
+            // heard has condemned it, and bars its words.)
+            return Admission::Busy;
         }
         let sides = self.sides_of(joiner.id);
         if sides.is_empty() {
