@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use treecast_integration::case;
-use treecast_integration::world::{self, Fidelity, Latency, World};
+use treecast_integration::world::{self, Fidelity, Topology, World};
 use treecast_overlay::config::Config as RingConfig;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::kbr::{Bootstrap, KeyBasedRouting};
@@ -36,12 +36,15 @@ fn main() {
     let nodes = argument("--nodes").unwrap_or(2000);
     let groups = argument("--groups").unwrap_or(150);
     let seed = argument("--seed").unwrap_or(1) as u64;
-    let latency = match argument("--constant") {
-        Some(ms) => Latency::Constant(Duration::from_millis(ms as u64)),
-        None => Latency::Plane { nearest: Duration::from_millis(2), across: Duration::from_millis(100) },
+    let topology = match argument("--constant") {
+        Some(ms) => Topology::Constant(Duration::from_millis(ms as u64)),
+        None => Topology::Plane {
+            nearest: Duration::from_millis(argument("--nearest").unwrap_or(2) as u64),
+            across: Duration::from_millis(argument("--across").unwrap_or(100) as u64),
+        },
     };
     let config = world::Config {
-        latency,
+        topology,
         jitter: 0.0,
         fidelity: Fidelity::Values,
         spurious_timeouts: 0.0,
@@ -57,6 +60,7 @@ fn main() {
         node_children: argument("--load").unwrap_or(Config::default().node_children),
         ..Config::default()
     };
+    let forest = std::sync::Arc::new(forest);
     for slot in 0..nodes {
         let seed = world.node_seed(slot);
         let id = NodeId(dice.random());
@@ -82,7 +86,8 @@ fn main() {
     println!("{nodes} nodes joined in {:?}, {} virtual", begin.elapsed(), world.now());
 
     // Groups.
-    let topics: Vec<Topic> = (0..groups).map(|g| Topic::new(&format!("group/{g}")).expect("a name")).collect();
+    let topics: Vec<Topic> =
+        (0..groups).map(|g| Topic::new(&format!("group/{g}")).expect("a name")).collect();
     let mut members: Vec<Vec<usize>> = Vec::new();
     let mut next = 0;
     for (rank, topic) in topics.iter().enumerate() {
@@ -91,7 +96,7 @@ fn main() {
             None => (nodes as f64 * ((rank + 1) as f64).powf(-1.25) + 0.5) as usize,
         };
         let mut group: Vec<usize> = (0..nodes).collect();
-        group.partial_shuffle(&mut dice, size.min(nodes));
+        let _ = group.partial_shuffle(&mut dice, size.min(nodes));
         group.reverse();
         group.truncate(size.min(nodes));
         for &slot in &group {
@@ -105,7 +110,7 @@ fn main() {
     }
     let memberships: usize = members.iter().map(Vec::len).sum();
     let letters = *world.counters();
-    for _ in 0..12 {
+    for _ in 0..6 {
         world.run_for(Duration::from_secs(5));
         shape(&world);
     }
@@ -192,7 +197,7 @@ fn publish(
         let token = Token(1 << 40);
         let begin = world.now();
         world.command(root, Command::Publish { token, topic: topic.clone(), payload: "x".into() });
-        world.run_for(Duration::from_secs(3));
+        world.run_for(Duration::from_millis(800));
         let mut got: BTreeMap<usize, Vec<Instant>> = BTreeMap::new();
         for (at, slot, event) in world.take_events() {
             if let Event::Item { item: Item::Message(_), .. } = event {
@@ -212,7 +217,10 @@ fn publish(
             rmds.push(max(&tree) / max(&unicast));
         }
     }
-    println!("RAD of the 10 largest: {:?}", rads.iter().take(10).map(|r| (r * 100.0).round() / 100.0).collect::<Vec<_>>());
+    println!(
+        "RAD of the 10 largest: {:?}",
+        rads.iter().take(10).map(|r| (r * 100.0).round() / 100.0).collect::<Vec<_>>()
+    );
     for values in [&mut rads, &mut rmds, &mut depths] {
         values.sort_by(f64::total_cmp);
     }

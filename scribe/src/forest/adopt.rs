@@ -101,9 +101,10 @@ impl Forest {
             rests_until: cx.now,
         };
         // To a repetition is repeated what was said before: that was lost, or is on its way.
-        let known = tree.children.get(&id).is_some_and(|child| {
-            (child.incarnation, child.join) == (contact.peer.incarnation, join.number)
-        });
+        let known = tree
+            .children
+            .get(&id)
+            .is_some_and(|child| (child.incarnation, child.join) == (contact.peer.incarnation, join.number));
         if !known && tree.children.insert(id, fresh).is_none() {
             self.entries += 1;
         }

@@ -17,6 +17,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use rand::RngExt;
+use rand::seq::SliceRandom;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
 
@@ -63,7 +64,7 @@ impl Forest {
         if self.entries <= self.config.node_children {
             self.deadlines.cancel(Timer::Load);
         } else if !self.deadlines.is_set(Timer::Load) {
-            self.load_tries = 0;
+            (self.load_tries, self.load_before) = (0, self.entries);
             let at = cx.now + self.pause(Need::HandOver(1), 0);
             self.deadlines.set(Timer::Load, at);
         }
@@ -101,23 +102,37 @@ impl Forest {
         self.deadlines.set(Timer::Shape(topic), again);
         match need {
             Need::Splice(child) => self.splice_out(cx, topic, child),
-            Need::HandOver(count) => self.hand_children_over(cx, topic, count),
+            Need::HandOver(count) => self.hand_children_over(cx, topic, count, tries > 1),
         }
     }
 
-    /// The tree in which most children could go gives some of them away.
+    /// The trees in which most children could go give some of them away: half of them at most, since the others take
+    /// them.
     pub(super) fn on_load_timer(&mut self, cx: Context<'_>) {
-        let Some(excess) = self.entries.checked_sub(self.config.node_children).filter(|&excess| excess > 0)
+        let Some(mut excess) =
+            self.entries.checked_sub(self.config.node_children).filter(|&excess| excess > 0)
         else {
             return;
         };
-        self.load_tries = self.load_tries.saturating_add(1);
+        let progress = self.entries < self.load_before;
+        self.load_before = self.entries;
+        self.load_tries = if progress { 0 } else { self.load_tries.saturating_add(1) };
         let again = cx.now + self.pause(Need::HandOver(excess), self.load_tries);
         self.deadlines.set(Timer::Load, again);
-        let movable = |tree: &Tree| tree.children.iter().filter(|(id, c)| self.may_move(cx.now, **id, c)).count();
-        let most = self.trees.values().map(|tree| (movable(tree), Reverse(tree.topic))).max();
-        let Some((count, Reverse(topic))) = most.filter(|&(count, _)| count > 1) else { return };
-        self.hand_children_over(cx, topic, excess.min(count / 2));
+        let movable =
+            |tree: &Tree| tree.children.iter().filter(|(id, c)| self.may_move(cx.now, **id, c)).count();
+        let mut trees: Vec<_> =
+            self.trees.values().map(|tree| (Reverse(movable(tree)), tree.topic)).collect();
+        trees.sort_unstable();
+        excess = excess.min(MOVERS);
+        for (Reverse(count), topic) in trees {
+            let going = excess.min(count / 2);
+            if going == 0 {
+                break;
+            }
+            self.hand_children_over(cx, topic, going, !progress && self.load_tries > 1);
+            excess -= going;
+        }
     }
 
     /// Offers the only child this node's own parent. When the child has gone there, this node leaves.
@@ -133,8 +148,8 @@ impl Forest {
     }
 
     /// Offers some children the others: those whom a detour costs least, because few nodes are below them and they are
-    /// far away anyway; so a newcomer that is nearer than an older child displaces it.
-    fn hand_children_over(&mut self, cx: Context<'_>, topic: TopicId, count: usize) {
+    /// far away anyway; so a newcomer that is nearer than an older child displaces it. If that was `in_vain`, any.
+    fn hand_children_over(&mut self, cx: Context<'_>, topic: TopicId, count: usize, in_vain: bool) {
         let Some(tree) = self.trees.get(&topic) else { return };
         if !tree.is_settled() || self.life != Life::Running {
             return;
@@ -146,6 +161,9 @@ impl Forest {
             .map(|(&id, child)| (u64::from(child.rtt) / child.subscribers.max(1), id))
             .collect();
         movable.sort_unstable_by_key(|&(cost, id)| (Reverse(cost), id));
+        if in_vain {
+            movable.shuffle(&mut self.rng);
+        }
         let stay = movable.split_off(count.min(MOVERS).min(movable.len() / 2));
         let rtt = |id: &NodeId| tree.children.get(id).map_or(u32::MAX, |child| child.rtt);
         let mut near: Vec<_> = stay.into_iter().map(|(_, id)| (rtt(&id), id)).collect();
@@ -180,13 +198,15 @@ impl Forest {
     /// always, else up to twice the number at which it hands children over itself.
     pub(super) fn has_room(&self, now: Instant, tree: &Tree, former: Option<NodeId>) -> bool {
         let going = match self.need(tree) {
-            Some(Need::Splice(child)) => tree.children.get(&child).is_some_and(|child| child.rests_until > now),
+            Some(Need::Splice(child)) => {
+                tree.children.get(&child).is_some_and(|child| child.rests_until > now)
+            }
             Some(Need::HandOver(_)) | None => false,
         };
         let spliced = former.is_some_and(|former| tree.children.contains_key(&former));
         let room =
             tree.children.len() < 2 * self.config.tree_children && self.entries < self.config.node_children;
-        tree.is_settled() && !going && (spliced || room)
+        self.life == Life::Running && tree.is_settled() && !going && (spliced || room)
     }
 }
 
