@@ -25,9 +25,9 @@ use crate::wire::{Header, Known, Near};
 /// Most steps of the approach.
 const APPROACH_STEPS: u8 = 10;
 /// Nodes named in one step of the approach, all of which are measured.
-const APPROACH_PROBES: usize = 8;
+const APPROACH_PROBES: usize = 6;
 /// Most nodes that are measured because of one message while the table is filled.
-const FILL_PROBES: usize = 20;
+const FILL_PROBES: usize = 15;
 /// Most nodes that are measured because of one message later.
 const ROUND_PROBES: usize = 4;
 /// Nodes that were measured and did not fit, remembered so as not to measure them again; beyond it the oldest are
@@ -46,7 +46,7 @@ pub(super) struct Proximity {
     stage: Stage,
     /// Mean time to the next round.
     period: Duration,
-    /// The table has changed for the better since the last round.
+    /// This node has found a nearer one since the last round. (One that came by itself says nothing about others.)
     gained: bool,
     /// Who was asked, and when: the answer measures it once more.
     asked: Option<(NodeId, Instant)>,
@@ -337,10 +337,10 @@ impl Node {
         let is_new = self.table.get(peer.id).is_none();
         let changed = self.table.insert(peer, measured.or(told));
         if is_new && changed {
-            self.proximity.gained = true;
             if let Some(rtt) = measured {
                 self.neighbourhood.insert(peer, rtt);
                 if told.is_none() {
+                    self.proximity.gained = true;
                     // Being near is mutual: it need not measure what this node knows.
                     let near = Near { rtt_micros: Some(micros(rtt)), known: Vec::new(), row: None };
                     self.transmit(peer, Header::Near(near));
