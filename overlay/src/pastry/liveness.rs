@@ -75,8 +75,12 @@ impl Liveness {
     /// How long to wait for an answer: smoothed RTT + 4 × variation.
     pub(super) fn rto(&self, id: NodeId, min: Duration, max: Duration) -> Duration {
         match self.peers.get(&id).and_then(|vitals| vitals.round_trip) {
-            Some(trip) => Duration::from_micros(u64::from(trip.smoothed) + 4 * u64::from(trip.variation))
-                .clamp(min, max),
+            Some(trip) => {
+                // RFC 6298 §2 adds at least a clock's granularity: where round trips do not vary at all, every answer
+                // would come in the moment in which it is given up, and a lease be asked for again for ever.
+                let slack = (4 * u64::from(trip.variation)).max(u64::from(trip.smoothed) / 8);
+                Duration::from_micros(u64::from(trip.smoothed) + slack).clamp(min, max)
+            }
             None => FIRST_RTO.clamp(min, max),
         }
     }
