@@ -157,8 +157,11 @@ impl Lab {
                 let all = self.oracle.ring.len();
                 println!(
                     "#{slot} is silent: standing {:?}, left {:?} (is {}), right {:?} (is {})",
-                    node.standing(), node.leaf_set().left().map(slot_of), self.oracle.ring[(at + all - 1) % all].1,
-                    node.leaf_set().right().map(slot_of), self.oracle.ring[(at + 1) % all].1
+                    node.standing(),
+                    node.leaf_set().left().map(slot_of),
+                    self.oracle.ring[(at + all - 1) % all].1,
+                    node.leaf_set().right().map(slot_of),
+                    self.oracle.ring[(at + 1) % all].1
                 );
             }
         }

@@ -37,6 +37,10 @@ const MAX_TRIED: usize = 128;
 const NEAR_PARTNERS: usize = 6;
 /// Below this round-trip time nobody is worth to be looked for further.
 const NEAR_ENOUGH: Duration = Duration::from_micros(500);
+/// A node is crowded that stands in more than so many times as many tables as it has entries (guess).
+const CROWD: usize = 2;
+/// Words of bits by which those are counted.
+const CROWD_WORDS: usize = 8;
 /// How long an answer is waited for at most, while the table is filled.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -53,6 +57,7 @@ pub(super) struct Proximity {
     /// Last bits of the ids of those measured in vain, oldest first.
     tried: VecDeque<u32>,
     outlook: Outlook,
+    crowd: Crowd,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +77,42 @@ enum Promise {
     Room(u32),
     /// It may be nearer than the last one of its slot: its distance in parts of a thousand of that one's.
     Nearer(u64),
+}
+
+/// About how many nodes have taken this one into their tables lately: those who told it how near they are, counted by bits
+/// that their ids set (Whang et al. 1990, "linear counting").
+#[derive(Clone, Debug, Default)]
+struct Crowd {
+    bits: [[u64; CROWD_WORDS]; 2],
+    /// Since when the first half is being filled; the second is the one before.
+    since: Instant,
+}
+
+impl Crowd {
+    fn note(&mut self, now: Instant, id: NodeId, period: Duration) {
+        if now - self.since >= period {
+            self.bits = [[0; CROWD_WORDS], self.bits[0]];
+            self.since = now;
+        }
+        let bit = id.0 as usize % (64 * CROWD_WORDS);
+        self.bits[0][bit / 64] |= 1 << (bit % 64);
+    }
+
+    /// An estimate; exact while it is small.
+    fn count(&self) -> usize {
+        let [first, second] = &self.bits;
+        let set: u32 = first.iter().zip(second).map(|(a, b)| (a | b).count_ones()).sum();
+        let (all, set) = (64.0 * CROWD_WORDS as f64, f64::from(set));
+        // -m ln(z/m) by its series, so that the result is the same on every machine.
+        let share = set / all;
+        let mut power = share;
+        let mut sum = 0.0;
+        for term in 1..=24 {
+            sum += power / f64::from(term);
+            power *= share;
+        }
+        (all * sum) as usize
+    }
 }
 
 /// What a message has still to expect after its next hop, by this node's own distances: nodes of one ring have about the
@@ -109,7 +150,7 @@ impl Proximity {
     /// not always the best: one that matches more digits than it must, or whose leaf set has the key's root, saves a
     /// later hop, and later hops are the long ones (a departure from Pastry §2.5, which takes the nearest).
     pub(super) fn cost(&self, entry: &Entry, key: Key) -> u64 {
-        let first = entry.rtt_micros().unwrap_or(self.outlook.leaf);
+        let first = entry.weight().unwrap_or(self.outlook.leaf);
         u64::from(first) + u64::from(self.outlook.expected(entry.peer.id, key))
     }
 
@@ -216,8 +257,18 @@ impl Node {
     fn exchange(&mut self, now: Instant, peer: Peer, rtt: Option<Duration>, row: usize) {
         self.proximity.asked = Some((peer.id, now));
         let known = self.known_in_row(row, peer.id);
-        let near = Near { rtt_micros: rtt.map(micros), known, row: Some(row as u8) };
-        self.transmit(peer, Header::Near(near));
+        self.tell(peer, rtt.map(micros), known, Some(row as u8));
+    }
+
+    fn tell(&mut self, to: Peer, rtt_micros: Option<u32>, known: Vec<Known>, row: Option<u8>) {
+        let crowded = self.is_crowded();
+        self.transmit(to, Header::Near(Near { rtt_micros, known, row, crowded }));
+    }
+
+    /// Whether this node stands in clearly more tables than an average one. All tables together have as many entries as
+    /// there are places in tables, and this node's own is as large as others are.
+    fn is_crowded(&self) -> bool {
+        self.proximity.crowd.count() > CROWD * self.table.len()
     }
 
     fn known_in_row(&self, row: usize, receiver: NodeId) -> Vec<Known> {
@@ -238,8 +289,7 @@ impl Node {
         let mut fitting: Vec<Known> = self.table.entries_from(0).iter().filter(fits).map(known).collect();
         fitting.shuffle(&mut self.rng);
         fitting.truncate(APPROACH_PROBES);
-        let near = Near { rtt_micros: Some(rtt_micros), known: fitting, row: None };
-        self.transmit(from, Header::Near(near));
+        self.tell(from, Some(rtt_micros), fitting, None);
     }
 
     pub(super) fn on_near(&mut self, now: Instant, from: Peer, near: Near) {
@@ -252,10 +302,18 @@ impl Node {
         }
         let told = near.rtt_micros.map(duration);
         self.meet_at(now, from, told);
+        self.table.set_crowded(from.id, near.crowded);
+        if asked.is_none() {
+            // It says so because it has this node in its table.
+            self.proximity.crowd.note(now, from.id, self.config.gossip_max);
+        }
         let distance = self.table.rtt(from.id).or(told);
         if let Some(row) = near.row.map(usize::from).filter(|&row| row < DIGITS) {
             let known = self.known_in_row(row, from.id);
-            self.transmit(from, Header::Near(Near { rtt_micros: distance.map(micros), known, row: None }));
+            self.tell(from, distance.map(micros), known, None);
+        } else if asked.is_none() && !near.crowded && self.is_crowded() {
+            // Too many have. (Of two crowded ones neither tells the other again and again.)
+            self.tell(from, distance.map(micros), Vec::new(), None);
         }
         let answers = asked.is_some() && near.row.is_none();
         match self.proximity.stage {
@@ -300,7 +358,7 @@ impl Node {
     /// How near a named node may be; `None` if it promises nothing.
     fn promise(&self, known: &Known, distance: Option<Duration>) -> Option<Promise> {
         let slot = self.table.next_hops(known.peer.id.key());
-        let worst = if slot.len() < self.config.candidates { None } else { slot.last()?.rtt_micros() };
+        let worst = if slot.len() < self.config.candidates { None } else { slot.last()?.weight() };
         let bounds = known.rtt_micros.zip(distance.map(micros));
         let Some(worst) = worst.map(u64::from) else {
             // There is room: the nearer the better.
@@ -342,8 +400,7 @@ impl Node {
                 if told.is_none() {
                     self.proximity.gained = true;
                     // Being near is mutual: it need not measure what this node knows.
-                    let near = Near { rtt_micros: Some(micros(rtt)), known: Vec::new(), row: None };
-                    self.transmit(peer, Header::Near(near));
+                    self.tell(peer, Some(micros(rtt)), Vec::new(), None);
                 }
             }
         }
