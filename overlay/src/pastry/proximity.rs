@@ -30,6 +30,8 @@ const APPROACH_PROBES: usize = 6;
 const FILL_PROBES: usize = 15;
 /// Most nodes that are measured because of one message later.
 const ROUND_PROBES: usize = 4;
+/// Entries without a distance that are measured in a round.
+const ROUND_UNMEASURED: usize = 3;
 /// Nodes that were measured and did not fit, remembered so as not to measure them again; beyond it the oldest are
 /// forgotten, which costs a probe.
 const MAX_TRIED: usize = 128;
@@ -179,6 +181,7 @@ impl Node {
             return;
         }
         self.look_ahead();
+        self.measure_some(now);
         // Whoever knows everybody needs to ask nobody.
         if self.leaf_set.len() < self.config.leaf_set {
             return self.watch_on(now);
@@ -212,6 +215,15 @@ impl Node {
                 self.proximity.stage = Stage::Watching;
                 self.watch_on(now);
             }
+        }
+    }
+
+    /// Measures entries that came by themselves and said nothing of their distance.
+    fn measure_some(&mut self, now: Instant) {
+        let unmeasured = self.table.entries_from(0).iter().filter(|entry| entry.rtt().is_none());
+        let some: Vec<Peer> = unmeasured.map(|entry| entry.peer).take(ROUND_UNMEASURED).collect();
+        for peer in some {
+            self.probe(now, peer, false);
         }
     }
 
@@ -394,14 +406,12 @@ impl Node {
         let measured = self.liveness.rtt(peer.id);
         let is_new = self.table.get(peer.id).is_none();
         let changed = self.table.insert(peer, measured.or(told));
-        if is_new && changed {
-            if let Some(rtt) = measured {
-                self.neighbourhood.insert(peer, rtt);
-                if told.is_none() {
-                    self.proximity.gained = true;
-                    // Being near is mutual: it need not measure what this node knows.
-                    self.tell(peer, Some(micros(rtt)), Vec::new(), None);
-                }
+        if let Some(rtt) = measured.filter(|_| is_new && changed) {
+            self.neighbourhood.insert(peer, rtt);
+            if told.is_none() {
+                self.proximity.gained = true;
+                // Being near is mutual: it need not measure what this node knows.
+                self.tell(peer, Some(micros(rtt)), Vec::new(), None);
             }
         }
         changed
@@ -452,4 +462,43 @@ fn micros(rtt: Duration) -> u32 {
 
 fn duration(micros: u32) -> Duration {
     Duration::from_micros(u64::from(micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::Addr;
+    use crate::table::RoutingTable;
+
+    #[test]
+    fn a_crowd_is_counted_once_each_and_forgotten() {
+        let (mut crowd, period) = (Crowd::default(), Duration::from_secs(600));
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        for round in 0..3 {
+            (0..300_u64).for_each(|n| crowd.note(at(round), NodeId(Key::hash(&n.to_le_bytes()).0), period));
+        }
+        assert!((270..330).contains(&crowd.count()), "{} of 300", crowd.count());
+        crowd.note(at(700), NodeId(1), period);
+        crowd.note(at(1400), NodeId(2), period);
+        assert_eq!(crowd.count(), 2);
+    }
+
+    #[test]
+    fn a_hop_that_saves_the_next_one_may_be_longer() {
+        let key = Key(0x3f7a << 112);
+        let outlook = Outlook { spacing: 1 << 96, reach: 1 << 100, leaf: 90, rest: vec![150, 140, 130, 90] };
+        let proximity = Proximity { outlook, ..Proximity::default() };
+        let mut table = RoutingTable::new(NodeId(0), 3);
+        let place = |id: u128, rtt| (NodeId(id), Duration::from_micros(rtt));
+        let [short, far, beside] =
+            [place(0x30 << 120, 10), place(0x3f << 120, 40), place((0x3f7a << 112) + 5, 80)];
+        for (id, rtt) in [short, far, beside] {
+            table.insert(Peer { id, incarnation: 1, addr: Addr::Memory(0) }, Some(rtt));
+        }
+        let slot = table.next_hops(key);
+        let cost = |id: NodeId| {
+            slot.iter().find(|entry| entry.peer.id == id).map(|entry| proximity.cost(entry, key))
+        };
+        assert_eq!([short, far, beside].map(|(id, _)| cost(id)), [Some(150), Some(170), Some(125)]);
+    }
 }

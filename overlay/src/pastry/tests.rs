@@ -13,6 +13,7 @@ use crate::machine::Refusal;
 use crate::peer::Addr;
 
 mod hostile;
+mod near;
 
 const DELAY: Duration = Duration::from_millis(1);
 
