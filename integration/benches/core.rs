@@ -77,13 +77,13 @@ fn probe() -> Frame {
 }
 
 fn probe_ack() -> Frame {
-    let ack = ProbeAck { number: 4711, standing: Standing::Ready, lease: true, leaf_set: None };
+    let ack = ProbeAck { number: 4711, standing: Standing::Ready, lease: true, asks: None, leaf_set: None };
     Header::ProbeAck(ack).into()
 }
 
 /// Ids, incarnations and addresses of real size.
 fn peer(number: u64) -> Peer {
     let id = NodeId(Key::hash(&number.to_le_bytes()).0);
-    let addr = Addr::Socket(([192, 0, 2, number as u8], 4848).into());
+    let addr = Addr::from(std::net::SocketAddr::from(([192, 0, 2, number as u8], 4848)));
     Peer { id, incarnation: 1_760_000_000_000 + number, addr }
 }

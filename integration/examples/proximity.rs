@@ -71,17 +71,9 @@ impl Lab {
         Lab { dice: world.stream("proximity"), world, oracle: Oracle::default() }
     }
 
-    /// Large quiet rings: leases of 30 s.
+    /// Large quiet rings. Many join together here: a start may take its time.
     fn config() -> Config {
-        Config {
-            lease: SECOND * 30,
-            heartbeat: SECOND * 8,
-            leaf_probe: SECOND * 60,
-            table_probe: SECOND * 600,
-            repair: SECOND * 60,
-            start_timeout: SECOND * 120,
-            ..Config::default()
-        }
+        Config { start_timeout: SECOND * 120, ..Config::mspastry() }
     }
 
     fn grow(&mut self, nodes: usize) {

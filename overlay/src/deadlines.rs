@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::memory;
 use crate::time::Instant;
 
 /// At most one deadline per name; names are ordered, so that a run is the same twice.
@@ -50,9 +51,24 @@ impl<N: Ord + Copy> Deadlines<N> {
         self.by_name.get(&name).copied()
     }
 
+    /// How many are set.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether none is set.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|&(at, _)| at)
+    }
+
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        2 * memory::tree(self.by_name.len(), size_of::<(N, Instant)>())
     }
 
     /// Takes out a deadline that has passed.

@@ -13,6 +13,7 @@ pub mod config;
 pub mod wire;
 pub mod machine;
 pub mod kbr;
+pub mod memory;
 pub mod deadlines;
 pub mod table;
 pub mod pastry;

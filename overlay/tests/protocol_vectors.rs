@@ -80,8 +80,11 @@ fn headers_of_routing() -> Vec<Header> {
 fn headers_of_upkeep() -> Vec<Header> {
     let [(_, a), (_, b), _] = nodes();
     let probe = |standing, lease| Header::Probe(Probe { number: 4, standing, lease, leaf_set: !lease });
+    let ack = |standing, lease: bool, leaf_set| {
+        let asks = lease.then_some(6);
+        Header::ProbeAck(ProbeAck { number: 4, standing, lease, asks, leaf_set })
+    };
     let known = |peer, rtt_micros| Known { peer, rtt_micros };
-    let ack = |standing, lease, leaf_set| Header::ProbeAck(ProbeAck { number: 4, standing, lease, leaf_set });
     vec![
         probe(Standing::Joining, false),
         probe(Standing::Ready, true),
@@ -90,7 +93,7 @@ fn headers_of_upkeep() -> Vec<Header> {
         ack(Standing::Edge, false, None),
         ack(Standing::Ready, false, Some(vec![a, b])),
         Header::Admit,
-        Header::Admission(Admission::Granted),
+        Header::Admission(Admission::Granted { members: vec![a] }),
         Header::Admission(Admission::Busy),
         Header::Admission(Admission::NotNeighbour { members: vec![a] }),
         Header::Admission(Admission::NotReady),

@@ -1,10 +1,12 @@
 //! An overlay's node and a forest as one [`Machine`]. `Stack::pump` is the only place where both cores meet.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::kbr::{self, KeyBasedRouting};
 use treecast_overlay::machine::{Link, Machine, Store, StoreToken, Transmit};
+use treecast_overlay::memory::{self, Memory};
 use treecast_overlay::peer::Peer;
 use treecast_overlay::time::{Instant, earliest};
 use treecast_overlay::wire::Frame;
@@ -12,6 +14,9 @@ use treecast_overlay::wire::Frame;
 use crate::config::{Config, ConfigError};
 use crate::event::{Command, Event, Status, Token};
 use crate::forest::{Context, Forest, Request};
+
+/// Events for which room is kept between two calls; what a burst took beyond it is given back at once.
+const KEPT_CAPACITY: usize = 32;
 
 /// A whole Treecast node without sockets and clock: what the driver runs, and what the simulator runs.
 pub struct Stack<R: KeyBasedRouting> {
@@ -26,8 +31,9 @@ pub struct Stack<R: KeyBasedRouting> {
 pub type PastryStack = Stack<treecast_overlay::pastry::Node>;
 
 impl<R: KeyBasedRouting> Stack<R> {
-    /// A stack over a ring that was not started yet. The same seed makes the same choices.
-    pub fn new(ring: R, config: Config, seed: [u8; 32]) -> Result<Stack<R>, ConfigError> {
+    /// A stack over a ring that was not started yet. The same seed makes the same choices; many stacks may share one
+    /// configuration.
+    pub fn new(ring: R, config: impl Into<Arc<Config>>, seed: [u8; 32]) -> Result<Stack<R>, ConfigError> {
         let forest = Forest::new(ring.peer().id, config, &seed)?;
         Ok(Stack { ring, forest, events: VecDeque::new(), ring_leaves: false })
     }
@@ -144,6 +150,16 @@ impl<R: KeyBasedRouting> Stack<R> {
     }
 }
 
+impl PastryStack {
+    /// Bytes of this node by part, inline ones included, by its own count; see [`Memory`].
+    pub fn memory(&self) -> Memory {
+        let mut parts = self.ring.memory();
+        parts.add("forest", self.forest.bytes());
+        parts.add("stack", size_of::<Self>() - size_of_val(&self.ring) + memory::queue(&self.events));
+        parts
+    }
+}
+
 impl<R: KeyBasedRouting> Machine for Stack<R> {
     type Command = Command;
     type Event = Event;
@@ -212,6 +228,9 @@ impl<R: KeyBasedRouting> Machine for Stack<R> {
         self.pump(now);
         self.forest.handle_timeout(Context { now, ring: &self.ring });
         self.pump(now);
+        if self.events.is_empty() {
+            self.events = VecDeque::new();
+        }
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
@@ -219,7 +238,11 @@ impl<R: KeyBasedRouting> Machine for Stack<R> {
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() && self.events.capacity() > KEPT_CAPACITY {
+            self.events = VecDeque::new();
+        }
+        event
     }
 
     fn poll_store(&mut self) -> Option<Store> {

@@ -87,7 +87,10 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            topology: Topology::PLANE,
+            topology: Topology::Plane {
+                nearest: Duration::from_millis(2),
+                across: Duration::from_millis(100),
+            },
             jitter: 0.1,
             faults: Faults::default(),
             fidelity: Fidelity::Encoded,
@@ -170,6 +173,8 @@ pub struct World<M: Machine> {
     /// Throws for spurious timeouts.
     mischief: Rng,
     trace: Trace,
+    /// For a header's bytes.
+    scratch: Vec<u8>,
     counters: Counters,
     events: Vec<(Instant, usize, M::Event)>,
     observer: Option<Observer<M::Event>>,
@@ -194,6 +199,7 @@ impl<M: Machine> World<M> {
             verdicts: random::stream(&seed, "world/verdicts"),
             mischief: random::stream(&seed, "world/mischief"),
             trace: Trace::new(case.seed),
+            scratch: Vec::new(),
             counters: Counters::default(),
             events: Vec::new(),
             observer: None,
@@ -277,6 +283,18 @@ impl<M: Machine> World<M> {
         self.queue.len()
     }
 
+    /// Bytes of memory that the world itself takes: slots, queue and what flies, connections, map, trace. Machines,
+    /// payloads and events that nobody has taken are not in it.
+    pub fn bytes(&self) -> usize {
+        let waiting: usize = self.slots.iter().map(|slot| slot.backlog.capacity()).sum();
+        self.slots.capacity() * size_of::<Slot<M>>()
+            + waiting * size_of::<Waiting<M>>()
+            + self.queue.bytes()
+            + self.links.bytes()
+            + self.network.map.bytes()
+            + self.trace.bytes()
+    }
+
     /// The hash of all that happened so far: the same for the same seed, in any process.
     pub fn trace_hash(&self) -> String {
         self.trace.hash_so_far()
@@ -346,7 +364,7 @@ impl<M: Machine> World<M> {
         if peer.addr == Addr::Unreachable && self.config.connections == Connections::None {
             self.undialled.insert(peer.id, slot as u32);
         }
-        self.trace.record(self.now, slot, What::Start, &peer.id.0.to_le_bytes());
+        self.trace.record(self.now, slot, What::Start { id: peer.id });
         let room = &mut self.slots[slot];
         room.life += 1;
         room.state = State::Running;
@@ -356,7 +374,7 @@ impl<M: Machine> World<M> {
 
     /// Ends a node's life in order, as a process that has said its farewells exits, and hands out what is left.
     pub fn stop(&mut self, slot: usize) -> M {
-        self.trace.record(self.now, slot, What::Stop, &[]);
+        self.trace.record(self.now, slot, What::Stop);
         self.end(slot, State::Vacant)
     }
 
@@ -366,7 +384,7 @@ impl<M: Machine> World<M> {
             Crash::Process => (false, State::Vacant),
             Crash::Power => (true, State::Dark),
         };
-        self.trace.record(self.now, slot, What::Crash { silent }, &[]);
+        self.trace.record(self.now, slot, What::Crash { silent });
         self.end(slot, state);
     }
 
@@ -393,7 +411,7 @@ impl<M: Machine> World<M> {
     /// Stops a node in its tracks. What reaches it waits; its timeout will fire late.
     pub fn pause(&mut self, slot: usize) {
         assert!(self.is_running(slot), "slot {slot} does not run: it cannot be paused");
-        self.trace.record(self.now, slot, What::Pause, &[]);
+        self.trace.record(self.now, slot, What::Pause);
         self.slots[slot].state = State::Paused;
     }
 
@@ -401,7 +419,7 @@ impl<M: Machine> World<M> {
     /// expiry is checked before any frame of a batch is handled).
     pub fn resume(&mut self, slot: usize) {
         assert!(self.slots[slot].state == State::Paused, "slot {slot} is not paused");
-        self.trace.record(self.now, slot, What::Resume, &[]);
+        self.trace.record(self.now, slot, What::Resume);
         self.slots[slot].state = State::Running;
         if self.slots[slot].deadline.is_some_and(|at| at <= self.now) {
             self.time_out(slot, false);
@@ -420,7 +438,7 @@ impl<M: Machine> World<M> {
     pub fn command(&mut self, slot: usize, command: M::Command) {
         match self.slots[slot].state {
             State::Running => {
-                self.trace.record(self.now, slot, What::Command, &[]);
+                self.trace.record(self.now, slot, What::Command);
                 self.call(slot, |machine, now| machine.handle_command(now, command));
             }
             State::Paused => self.slots[slot].backlog.push_back(Waiting::Command(command)),
@@ -550,7 +568,7 @@ impl<M: Machine> World<M> {
     }
 
     fn time_out(&mut self, slot: usize, spurious: bool) {
-        self.trace.record(self.now, slot, What::Timeout { spurious }, &[]);
+        self.trace.record(self.now, slot, What::Timeout { spurious });
         if !spurious {
             let (at, times) = self.slots[slot].timeouts;
             let times = if at == self.now { times + 1 } else { 1 };

@@ -121,8 +121,13 @@ impl Machine for Pinger {
         self.at(now);
         if let Header::Probe(probe) = frame.header {
             self.events.push_back(Heard::Ping(from, probe.number));
-            let ack =
-                ProbeAck { number: probe.number, standing: Standing::Ready, lease: false, leaf_set: None };
+            let ack = ProbeAck {
+                number: probe.number,
+                standing: Standing::Ready,
+                lease: false,
+                asks: None,
+                leaf_set: None,
+            };
             self.send(Destination::Peer(from), Header::ProbeAck(ack), Bytes::new());
         } else if let Header::ProbeAck(ack) = frame.header {
             self.events.push_back(Heard::Pong(from.id, ack.number));

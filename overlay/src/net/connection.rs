@@ -1,7 +1,7 @@
 //! One connection: the greeting, then a task that sends, receives, idles, and says goodbye.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -169,7 +169,7 @@ fn seen_at(listens: Addr, from: Option<IpAddr>) -> Addr {
     match (listens, from) {
         (Addr::Socket(addr), _) if addr.port() == 0 => Addr::Unreachable,
         (Addr::Socket(addr), Some(from)) if addr.ip().is_unspecified() => {
-            Addr::Socket((from, addr.port()).into())
+            SocketAddr::from((from, addr.port())).into()
         }
         (Addr::Socket(_), Some(_)) | (Addr::Memory(_), None) => listens,
         (Addr::Socket(_), None) | (Addr::Memory(_), Some(_)) | (Addr::Unreachable, _) => Addr::Unreachable,

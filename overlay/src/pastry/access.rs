@@ -10,6 +10,7 @@ use super::{Node, Timer};
 use crate::config::Role;
 use crate::id::NodeId;
 use crate::kbr::{Event, KeyBasedRouting};
+use crate::memory;
 use crate::peer::{Peer, Seed};
 use crate::time::Instant;
 use crate::wire::Header;
@@ -78,6 +79,11 @@ impl Access {
             }
         }
         peers
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn bytes(&self) -> usize {
+        memory::list(&self.nodes) + memory::list(&self.candidates)
     }
 
     fn note(&mut self, peers: impl IntoIterator<Item = Peer>) {

@@ -10,6 +10,7 @@ use super::seen::Seen;
 use super::{Node, Timer};
 use crate::id::{BASE, Key, NodeId};
 use crate::kbr::{Event, KeyBasedRouting};
+use crate::memory;
 use crate::peer::{Contact, Peer};
 use crate::time::Instant;
 use crate::wire::Header;
@@ -52,6 +53,19 @@ struct Delegation {
 }
 
 impl Broadcasts {
+    /// Forgets what was seen before the last time.
+    pub(super) fn tidy(&mut self) {
+        if self.pending.is_empty() {
+            self.pending = BTreeMap::new();
+        }
+        self.seen.age();
+    }
+
+    /// Bytes on the heap, payloads included.
+    pub(super) fn bytes(&self) -> usize {
+        memory::tree(self.pending.len(), size_of::<(u64, Delegation)>()) + self.held + self.seen.bytes()
+    }
+
     fn keep(&mut self, hop: u64, delegation: Delegation) {
         self.held += delegation.payload.len();
         self.pending.insert(hop, delegation);
@@ -134,7 +148,7 @@ impl Node {
         let pending = &self.broadcasts;
         if pending.pending.len() < MAX_DELEGATIONS && pending.held + payload.len() <= MAX_DELEGATED_BYTES {
             self.broadcasts.keep(hop, Delegation { to, broadcast, until, payload, attempts });
-            let rto = self.liveness.rto(to.id, self.config.rto_min, self.config.rto_max);
+            let rto = self.rto(to.id);
             self.deadlines.set(Timer::Hop(hop), now + rto);
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{Node, Timer};
 use crate::id::NodeId;
 use crate::kbr::Event;
+use crate::memory;
 use crate::peer::Peer;
 use crate::time::Instant;
 use crate::wire::Header;
@@ -26,6 +27,18 @@ impl Edges {
 
     pub(super) fn peers(&self) -> Vec<Peer> {
         self.by_id.values().map(|&(peer, _)| peer).collect()
+    }
+
+    /// Gives back what edges that have gone had taken.
+    pub(super) fn tidy(&mut self) {
+        if self.by_id.is_empty() {
+            self.by_id = BTreeMap::new();
+        }
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn bytes(&self) -> usize {
+        memory::tree(self.by_id.len(), size_of::<(NodeId, (Peer, Instant))>())
     }
 
     pub(super) fn len(&self) -> usize {

@@ -1,5 +1,8 @@
 //! Steps 3 and 4 of the join: the joiner takes the slots of both neighbours, hears each member of its leaf set, has both
 //! neighbours give up its part, and takes its place.
+//!
+//! What a neighbour says of those around it counts once its slot keeps others out: it says so with the slot. All other
+//! members are probed, once each.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -85,8 +88,16 @@ impl Entering {
         !self.commits.is_empty() || !self.committed.is_empty()
     }
 
-    fn unanswered(&self) -> Vec<Peer> {
-        self.view.iter().filter(|peer| !self.answered.contains(&peer.id)).copied().collect()
+    fn has_heard_all(&self) -> bool {
+        self.view.iter().all(|peer| self.answered.contains(&peer.id))
+    }
+
+    /// Members that have not answered. A neighbour answers with its slot.
+    fn to_probe(&self) -> Vec<Peer> {
+        let ends = [self.view.left(), self.view.right()].map(|peer| peer.map(|peer| peer.id));
+        let speaks_with_slot = |id: NodeId| ends.contains(&Some(id)) && !self.admitted.contains_key(&id);
+        let silent = |peer: &&Peer| !self.answered.contains(&peer.id) && !speaks_with_slot(peer.id);
+        self.view.iter().filter(silent).copied().collect()
     }
 }
 
@@ -131,14 +142,14 @@ impl Node {
         // Left slot first, always.
         let next = neighbours.iter().find(|peer| !has(peer)).copied();
         // Who waits for a slot finds out meanwhile who lives: who has it keeps others waiting.
-        let unanswered = entering.unanswered();
-        for &peer in &unanswered {
+        let has_heard_all = entering.has_heard_all();
+        for peer in entering.to_probe() {
             self.probe(now, peer, false);
         }
         if let Some(next) = next {
             return self.transmit(next, Header::Admit);
         }
-        if !unanswered.is_empty() {
+        if !has_heard_all {
             return;
         }
         // A part that was given up long ago comes with a lease that is over, or nearly.
@@ -164,14 +175,18 @@ impl Node {
     pub(super) fn on_admission(&mut self, now: Instant, from: Peer, admission: Admission) {
         let Phase::Entering(entering) = &mut self.phase else { return };
         match admission {
-            Admission::Granted => {
+            Admission::Granted { members } => {
                 let is_neighbour = entering.neighbours().iter().any(|peer| peer.id == from.id);
                 let first = !entering.admitted.contains_key(&from.id);
                 entering.admitted.entry(from.id).or_insert(Slot { since: now, renewed: now }).renewed = now;
                 if first {
-                    entering.answered.remove(&from.id);
                     entering.attempts = 0;
                 }
+                if entering.view.contains(from.id) {
+                    entering.view.insert(from);
+                    entering.answered.insert(from.id);
+                }
+                self.learn(now, members);
                 if first || is_neighbour {
                     self.leave_wrong_slots();
                     self.enter_step(now);
@@ -223,11 +238,11 @@ impl Node {
         self.learn(now, ack.leaf_set.clone().unwrap_or_default());
         self.leave_wrong_slots();
         let Phase::Entering(entering) = &self.phase else { return };
-        for peer in entering.unanswered() {
+        let has_heard_all = entering.has_heard_all();
+        for peer in entering.to_probe() {
             self.probe(now, peer, false);
         }
-        let Phase::Entering(entering) = &self.phase else { return };
-        if entering.unanswered().is_empty() {
+        if has_heard_all {
             self.enter_step(now);
         }
     }
@@ -295,21 +310,27 @@ impl Node {
     fn has_both_parts(&self) -> bool {
         let Phase::Entering(entering) = &self.phase else { return false };
         entering.neighbours().iter().all(|peer| entering.committed.contains_key(&peer.id))
-            && entering.unanswered().is_empty()
+            && entering.has_heard_all()
     }
 
     /// Step 4.
     fn take_place(&mut self, now: Instant) {
         let Phase::Entering(entering) = std::mem::replace(&mut self.phase, Phase::Ready) else { return };
         for (&neighbour, &asked) in &entering.committed {
-            self.hold_lease(neighbour, asked);
+            self.hold_lease(now, neighbour, asked);
         }
         self.leaf_set = entering.view;
         self.be_ready(now, false);
         let members: Vec<Peer> = self.leaf_set.iter().copied().collect();
+        let neighbours = self.neighbours();
         for peer in members {
             self.table.insert(peer, self.liveness.rtt(peer.id));
-            self.probe(now, peer, self.neighbours().contains(&peer));
+            if neighbours.contains(&peer) {
+                self.probe(now, peer, true);
+            } else {
+                // They have answered a moment ago. One who misses this word hears of this node in a round of repair.
+                self.announce(peer);
+            }
         }
     }
 }

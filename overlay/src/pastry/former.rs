@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use crate::memory;
 use crate::peer::{Peer, Seed};
 
 /// Most former peers remembered; beyond it the oldest are forgotten.
@@ -21,6 +22,11 @@ impl Former {
         self.peers.retain(|known| known.id != peer.id);
         self.peers.push_front(peer);
         self.peers.truncate(MAX_FORMER);
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn bytes(&self) -> usize {
+        memory::queue(&self.peers)
     }
 
     /// Some of them; the next ones when called again.

@@ -11,6 +11,7 @@ use super::Timer;
 use super::route::{Hop, matched};
 use super::seen::Seen;
 use crate::id::NodeId;
+use crate::memory;
 use crate::peer::Peer;
 use crate::time::Instant;
 use crate::wire::{Header, RouteFailure, Routed, TraceHop};
@@ -108,6 +109,22 @@ impl Hops {
         held == self.held && (held <= MAX_HELD_BYTES || self.pending.len() + self.parked.len() == 1)
     }
 
+    /// Gives back what a burst has taken; forgets what was seen before the last time.
+    pub(super) fn tidy(&mut self) {
+        if self.pending.is_empty() {
+            // An emptied tree keeps a node.
+            self.pending = BTreeMap::new();
+        }
+        self.parked.shrink_to_fit();
+        self.seen.age();
+    }
+
+    /// Bytes on the heap, payloads included.
+    pub(super) fn bytes(&self) -> usize {
+        let pending = memory::tree(self.pending.len(), size_of::<(u64, Pending)>());
+        pending + memory::queue(&self.parked) + self.held + self.seen.bytes()
+    }
+
     pub(super) fn pending(&self) -> usize {
         self.pending.len()
     }
@@ -153,13 +170,13 @@ impl Node {
         let hop = self.number();
         let mut sent = Routed { hop, ..routed.clone() };
         if let Some(path) = &mut sent.trace {
-            let rtt = self.liveness.rtt(to.id).or_else(|| self.access.rtt(to.id));
+            let rtt = self.rtt(to.id).or_else(|| self.access.rtt(to.id));
             let rtt_micros = rtt.map(|rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX));
             path.push(TraceHop { node: self.me.id, matched: matched(routed.key, self.me.id), rtt_micros });
         }
         self.transmit_frame(to, Header::Routed(sent), payload.clone());
         self.hops.keep(hop, Pending { to, routed, payload, tried, sent: now, fate: Fate::Unknown });
-        let rto = self.liveness.rto(to.id, self.config.rto_min, self.config.rto_max);
+        let rto = self.rto(to.id);
         self.deadlines.set(Timer::Hop(hop), now + rto);
     }
 

@@ -34,6 +34,8 @@ const STARTING_LIMIT: Duration = Duration::from_secs(5);
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
 /// How long a step of the join waits for its answer before it is repeated.
 pub(super) const STEP_PATIENCE: Duration = Duration::from_millis(700);
+/// How long after a start its memory is given back, in the mean.
+const SETTLED_AFTER: Duration = Duration::from_secs(5);
 /// Repetitions of one step before the join starts over from asking.
 const STEP_ATTEMPTS: u8 = 8;
 
@@ -266,13 +268,14 @@ impl Node {
         if self.is_edge() {
             return;
         }
-        self.deadlines.set(Timer::Heartbeat, now + self.config.heartbeat);
-        let sweep = self.jittered(self.config.leaf_probe / 4);
-        self.deadlines.set(Timer::Sweep, now + sweep);
+        self.plan_heartbeat(now);
+        // The first look is an early one: the way onto the ring has taken much memory.
+        let soon = self.jittered(SETTLED_AFTER);
+        self.deadlines.set(Timer::Sweep, now + soon);
         let repair = self.jittered(self.config.repair);
         self.deadlines.set(Timer::Repair, now + repair);
+        self.look_after_loneliness(now);
         self.look_around(now);
-        self.deadlines.set(Timer::AskAgain, now + self.config.ask_again);
         self.unpark(now);
     }
 
@@ -291,10 +294,19 @@ impl Node {
         self.stop(Event::StartFailed(error));
     }
 
+    /// A node that finds itself alone asks again soon; one that does not need not.
+    pub(super) fn look_after_loneliness(&mut self, now: Instant) {
+        if !self.leaf_set.is_empty() {
+            self.deadlines.cancel(Timer::AskAgain);
+        } else if !self.deadlines.is_set(Timer::AskAgain) {
+            let wait = self.jittered(self.config.ask_again);
+            self.deadlines.set(Timer::AskAgain, now + wait);
+        }
+    }
+
     /// Alone in its ring, a node keeps asking: its seeds, and those that once stood around it.
     pub(super) fn on_ask_again(&mut self, now: Instant) {
-        let wait = self.jittered(self.config.ask_again);
-        self.deadlines.set(Timer::AskAgain, now + wait);
+        self.look_after_loneliness(now);
         if !self.leaf_set.is_empty() {
             return;
         }

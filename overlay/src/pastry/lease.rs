@@ -3,71 +3,116 @@
 //! The holder counts from *sending* its request, the issuer from *granting*, plus 5 % for drift; the issuer neither
 //! drops nor takes over before the lease ends. So whoever was paused beyond its lease finds it ended before it
 //! answers anything, and nobody took its range before that.
+//!
+//! Two neighbours renew their leases in one exchange of three frames: one asks, the other grants and asks in return, the
+//! first grants. Who asks first: each node asks its left neighbour, and its right one only if that one is late.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Node, Timer};
+use crate::config::Config;
 use crate::id::{Key, NodeId};
+use crate::memory;
 use crate::peer::Peer;
 use crate::time::{Instant, earliest};
 use crate::wire::Standing;
 
+/// How long a node waits for its right neighbour, who is to ask it, before it asks itself.
+const COURTESY: Duration = Duration::from_millis(300);
+/// How soon a neighbour that has refused a lease, or given none, is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
 /// Leases held and granted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Leases {
-    /// Issuer → until when it keeps its hands off this node's range.
-    held: BTreeMap<NodeId, Instant>,
-    /// Holder → until when this node keeps its hands off the holder's range.
-    granted: BTreeMap<NodeId, Instant>,
+    /// Issuer, and until when it keeps its hands off this node's range.
+    held: Terms,
+    /// Holder, and until when this node keeps its hands off the holder's range.
+    granted: Terms,
     /// Holders that were found dead, or restarted, while their lease runs: out of use, but not yet dropped.
-    condemned: BTreeMap<NodeId, Instant>,
+    condemned: Terms,
     /// After a sleep: members of the leaf set that have not answered since.
     waking: BTreeSet<NodeId>,
+}
+
+/// Nodes and the ends of their leases; few.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Terms(Vec<(NodeId, Instant)>);
+
+impl Terms {
+    fn end(&self, id: NodeId) -> Option<Instant> {
+        self.0.iter().find(|&&(other, _)| other == id).map(|&(_, until)| until)
+    }
+
+    fn set(&mut self, id: NodeId, until: Instant) {
+        match self.0.iter_mut().find(|(other, _)| *other == id) {
+            Some((_, end)) => *end = until,
+            None => self.0.push((id, until)),
+        }
+    }
+
+    fn remove(&mut self, id: NodeId) {
+        self.0.retain(|&(other, _)| other != id);
+    }
+
+    fn runs(&self, now: Instant, id: NodeId) -> bool {
+        self.end(id).is_some_and(|until| until > now)
+    }
+
+    fn first_end(&self) -> Option<Instant> {
+        self.0.iter().map(|&(_, until)| until).min()
+    }
 }
 
 impl Leases {
     /// Takes a lease that was asked for at `asked`.
     pub(super) fn hold(&mut self, issuer: NodeId, asked: Instant, length: Duration) {
-        let until = self.held.entry(issuer).or_default();
-        *until = (*until).max(asked + length);
+        let until = (asked + length).max(self.held.end(issuer).unwrap_or_default());
+        self.held.set(issuer, until);
     }
 
     /// Grants a lease.
     pub(super) fn grant(&mut self, now: Instant, holder: NodeId, length: Duration) {
-        self.granted.insert(holder, now + length.mul_f64(1.05));
+        self.granted.set(holder, now + length.mul_f64(1.05));
     }
 
     /// Whether a lease of this holder still runs.
     pub(super) fn binds(&self, now: Instant, holder: NodeId) -> bool {
-        self.granted.get(&holder).is_some_and(|&until| until > now)
+        self.granted.runs(now, holder)
     }
 
     /// Whether this node holds a running lease of this issuer.
     pub(super) fn holds(&self, now: Instant, issuer: NodeId) -> bool {
-        self.held.get(&issuer).is_some_and(|&until| until > now)
+        self.held.runs(now, issuer)
+    }
+
+    /// Whether a lease of this issuer need not be renewed before half of a heartbeat is over.
+    pub(super) fn is_fresh(&self, now: Instant, issuer: NodeId, config: &Config) -> bool {
+        let rest = config.lease.saturating_sub(config.heartbeat / 2);
+        self.held.end(issuer).is_some_and(|until| until > now + rest)
     }
 
     /// Whether this holder waits to be dropped.
     pub(super) fn is_condemned(&self, holder: NodeId) -> bool {
-        self.condemned.contains_key(&holder)
+        self.condemned.end(holder).is_some()
     }
 
     /// The holder showed that it lives after all.
     pub(super) fn pardon(&mut self, holder: NodeId) {
-        self.condemned.remove(&holder);
+        self.condemned.remove(holder);
     }
 
     /// The holder gave its lease back, or is gone for good.
     pub(super) fn forget(&mut self, node: NodeId) {
-        self.held.remove(&node);
-        self.granted.remove(&node);
-        self.condemned.remove(&node);
+        self.held.remove(node);
+        self.granted.remove(node);
+        self.condemned.remove(node);
     }
 
     /// The holder gives its lease back: it answers for nothing.
     pub(super) fn renounce(&mut self, holder: NodeId) {
-        self.granted.remove(&holder);
+        self.granted.remove(holder);
     }
 
     /// A member of the leaf set has answered a probe that was sent after this node's sleep, or is dead.
@@ -81,24 +126,32 @@ impl Leases {
     }
 
     fn condemn(&mut self, holder: NodeId) {
-        if let Some(&until) = self.granted.get(&holder) {
-            self.condemned.insert(holder, until);
+        if let Some(until) = self.granted.end(holder) {
+            self.condemned.set(holder, until);
         }
     }
 
     /// Forgets what has ended, and says which condemned holders are to be dropped now.
     fn expire(&mut self, now: Instant) -> Vec<NodeId> {
-        self.held.retain(|_, until| *until > now);
-        self.granted.retain(|_, until| *until > now);
-        let ended: Vec<NodeId> =
-            self.condemned.iter().filter(|&(_, &until)| until <= now).map(|(&id, _)| id).collect();
-        self.condemned.retain(|_, until| *until > now);
+        self.held.0.retain(|&(_, until)| until > now);
+        self.granted.0.retain(|&(_, until)| until > now);
+        let mut ended: Vec<NodeId> =
+            self.condemned.0.iter().filter(|&&(_, until)| until <= now).map(|&(id, _)| id).collect();
+        ended.sort_unstable();
+        self.condemned.0.retain(|&(_, until)| until > now);
         ended
     }
 
     /// The next end of a lease that changes anything.
     fn next_end(&self) -> Option<Instant> {
-        earliest(self.held.values().min().copied(), self.condemned.values().min().copied())
+        earliest(self.held.first_end(), self.condemned.first_end())
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn bytes(&self) -> usize {
+        let terms = [&self.held, &self.granted, &self.condemned];
+        let waking = memory::tree(self.waking.len(), size_of::<NodeId>());
+        terms.map(|terms| memory::list(&terms.0)).iter().sum::<usize>() + waking
     }
 }
 
@@ -122,15 +175,42 @@ impl Node {
 
     /// Asks the ring neighbours for leases, which also asks whether they live.
     pub(super) fn on_heartbeat(&mut self, now: Instant) {
-        self.deadlines.set(Timer::Heartbeat, now + self.config.heartbeat);
+        self.sent = 0;
         for neighbour in self.neighbours() {
             // A condemned neighbour is asked too: its answer pardons it.
-            self.probe(now, neighbour, true);
+            if self.renewal(neighbour.id).is_none_or(|due| due <= now) {
+                self.probe(now, neighbour, true);
+            }
         }
         self.expire_slots(now);
+        self.leases.granted.0.retain(|&(_, until)| until > now);
         let leaf_set = &self.leaf_set;
         self.leases.waking.retain(|&id| leaf_set.contains(id));
         self.watch_leases();
+        self.plan_heartbeat(now);
+    }
+
+    /// When the lease of this neighbour is to be renewed: a heartbeat after it was asked for last. The right neighbour is
+    /// given the chance to ask first: its word renews both leases.
+    fn renewal(&self, neighbour: NodeId) -> Option<Instant> {
+        let is_left = self.leaf_set.left().is_some_and(|left| left.id == neighbour);
+        let wait = self.config.heartbeat + if is_left { Duration::ZERO } else { COURTESY };
+        let rest = self.config.lease.saturating_sub(wait).as_nanos() as u64;
+        let until = self.leases.held.end(neighbour)?;
+        Some(Instant::from_nanos(until.as_nanos().saturating_sub(rest)))
+    }
+
+    /// Sets the time for the next renewal. Who owes one is asked again after a while.
+    pub(super) fn plan_heartbeat(&mut self, now: Instant) {
+        let again = now + self.config.heartbeat.min(ASK_AGAIN);
+        let due = |peer: Peer| self.renewal(peer.id).filter(|&due| due > now).unwrap_or(again);
+        let next = self.neighbours().into_iter().map(due).min();
+        self.deadlines.set(Timer::Heartbeat, next.unwrap_or(now + self.config.heartbeat));
+    }
+
+    /// Whether this node is a ring neighbour, or would be one.
+    pub(super) fn is_next_to(&self, id: NodeId) -> bool {
+        !self.sides_of(id).is_empty()
     }
 
     /// Grants a lease to a ready node that is this node's ring neighbour, as this node sees the ring.
@@ -163,22 +243,23 @@ impl Node {
     /// answered it, or was found dead; whoever answers knows of it.
     pub(super) fn on_waking(&mut self, now: Instant) {
         let members: Vec<Peer> = self.leaf_set.iter().copied().collect();
-        self.leases.held.clear();
+        self.leases.held.0.clear();
         self.leases.waking = members.iter().map(|peer| peer.id).collect();
         self.ask_anew(now, members);
         self.watch_leases();
+        self.plan_heartbeat(now);
     }
 
-    /// Whether the node sleeps through its leases: its heartbeat is later than they run.
+    /// Whether the node, on the ring, did nothing for as long as a lease runs: its heartbeats are more frequent.
     pub(super) fn slept(&self, now: Instant) -> bool {
-        let due = self.deadlines.at(Timer::Heartbeat);
-        due.is_some_and(|due| now - due + self.config.heartbeat >= self.config.lease)
+        self.is_ready() && !self.is_edge() && now - self.last_run >= self.config.lease
     }
 
     /// The answer to a request for a lease.
-    pub(super) fn hold_lease(&mut self, issuer: NodeId, asked: Instant) {
+    pub(super) fn hold_lease(&mut self, now: Instant, issuer: NodeId, asked: Instant) {
         self.leases.hold(issuer, asked, self.config.lease);
         self.watch_leases();
+        self.plan_heartbeat(now);
     }
 
     /// Drops a leaf-set member at once, or when its lease has ended.

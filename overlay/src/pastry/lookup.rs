@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::{Node, Timer};
 use crate::id::Key;
 use crate::kbr::{Event, Found};
+use crate::memory;
 use crate::time::Instant;
 use crate::wire::{Answer, Purpose, RouteFailure};
 
@@ -41,6 +42,18 @@ impl Lookups {
 
     pub(super) fn len(&self) -> usize {
         self.open.len()
+    }
+
+    /// Gives back what a burst has taken.
+    pub(super) fn tidy(&mut self) {
+        if self.open.is_empty() {
+            self.open = BTreeMap::new();
+        }
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn bytes(&self) -> usize {
+        memory::tree(self.open.len(), size_of::<(u64, Lookup)>())
     }
 
     pub(super) const fn limit() -> usize {

@@ -15,6 +15,7 @@ mod lease;
 mod letters;
 mod liveness;
 mod lookup;
+mod memory;
 mod proximity;
 mod repair;
 mod route;
@@ -24,6 +25,7 @@ mod slots;
 mod tests;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,6 +54,10 @@ use lookup::Lookups;
 use proximity::Proximity;
 use slots::Slots;
 
+/// Frames for which a busy node keeps room between two calls; what a burst took beyond it is given back at once.
+const KEPT_CAPACITY: usize = 32;
+/// Frames sent since the last heartbeat that make a node a busy one: others keep no room at all.
+const BUSY: u32 = 256;
 /// How often a node looks whether a newer life of itself exists; rumours of more are not followed.
 const TWIN_PERIOD: Duration = Duration::from_secs(1);
 
@@ -100,7 +106,7 @@ enum Timer {
 /// One node of the overlay.
 pub struct Node {
     me: Peer,
-    config: Config,
+    config: Arc<Config>,
     role: Role,
     rng: Rng,
     phase: Phase,
@@ -123,14 +129,20 @@ pub struct Node {
     /// When this node last looked for a newer life of itself.
     twin_sought: Option<Instant>,
     last_number: u64,
+    /// Frames sent since the last heartbeat.
+    sent: u32,
+    /// When timers were last looked after.
+    last_run: Instant,
     deadlines: Deadlines<Timer>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
 
 impl Node {
-    /// A node that has not started yet. `seed` is the source of all its random choices.
-    pub fn new(me: Peer, config: Config, seed: [u8; 32]) -> Result<Node, ConfigError> {
+    /// A node that has not started yet. `seed` is the source of all its random choices; many nodes may share one
+    /// configuration.
+    pub fn new(me: Peer, config: impl Into<Arc<Config>>, seed: [u8; 32]) -> Result<Node, ConfigError> {
+        let config = config.into();
         config.check()?;
         Ok(Node {
             me,
@@ -154,6 +166,8 @@ impl Node {
             serving: false,
             twin_sought: None,
             last_number: 0,
+            sent: 0,
+            last_run: Instant::ZERO,
             deadlines: Deadlines::default(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
@@ -328,6 +342,7 @@ impl Node {
         if self.slept(now) {
             self.on_waking(now);
         }
+        self.last_run = now;
         while let Some(timer) = self.deadlines.pop(now) {
             self.on_timer(now, timer);
         }
@@ -373,7 +388,9 @@ impl Machine for Node {
         if self.phase != Phase::Stopped && from.id != self.me.id {
             match self.hear(now, from) {
                 Ok(()) => self.on_frame(now, from, frame),
-                Err(newer) => self.transmit(from, Header::Outdated(newer)),
+                Err(Some(newer)) => self.transmit(from, Header::Outdated(newer)),
+                // Its words are void all the same; where the newer life is, others know.
+                Err(None) => {}
             }
         }
         self.settle(now);
@@ -409,11 +426,20 @@ impl Machine for Node {
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
-        self.transmits.pop_front()
+        let transmit = self.transmits.pop_front();
+        self.sent = self.sent.saturating_add(u32::from(transmit.is_some()));
+        if transmit.is_none() && (self.sent < BUSY || self.transmits.capacity() > KEPT_CAPACITY) {
+            self.transmits = VecDeque::new();
+        }
+        transmit
     }
 
     fn poll_event(&mut self) -> Option<Event> {
-        self.events.pop_front()
+        let event = self.events.pop_front();
+        if event.is_none() && self.sent < BUSY {
+            self.events = VecDeque::new();
+        }
+        event
     }
 
     fn poll_store(&mut self) -> Option<Store> {

@@ -17,6 +17,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::{Node, Timer};
 use crate::id::{BASE, DIGITS, Key, NodeId};
+use crate::memory;
 use crate::peer::Peer;
 use crate::table::Entry;
 use crate::time::Instant;
@@ -154,6 +155,11 @@ impl Proximity {
     pub(super) fn cost(&self, entry: &Entry, key: Key) -> u64 {
         let first = entry.weight().unwrap_or(self.outlook.leaf);
         u64::from(first) + u64::from(self.outlook.expected(entry.peer.id, key))
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn bytes(&self) -> usize {
+        memory::queue(&self.tried) + memory::list(&self.outlook.rest)
     }
 
     fn has_tried(&self, id: NodeId) -> bool {
@@ -423,7 +429,7 @@ impl Node {
         let ends = self.leaf_set.lefts().last().zip(self.leaf_set.rights().last());
         let span = ends.map_or(0, |(left, right)| left.id.key().clockwise_to(right.id));
         let spacing = span / (2 * half as u128);
-        let leaf = mean(self.leaf_set.iter().filter_map(|peer| self.liveness.rtt(peer.id)).map(micros));
+        let leaf = mean(self.leaf_set.iter().filter_map(|peer| self.rtt(peer.id)).map(micros));
         let mut rest: Vec<u32> = Vec::new();
         for row in 0..self.table.rows() {
             rest.push(mean((0..BASE).filter_map(|col| self.table.slot(row, col).first()?.rtt_micros())));

@@ -90,6 +90,8 @@ impl Node {
             }
             self.events.push_back(Event::NeighboursChanged);
         }
+        self.plan_heartbeat(now);
+        self.look_after_loneliness(now);
         self.unpark(now);
     }
 
@@ -164,7 +166,7 @@ impl Node {
     pub(super) fn on_leave(&mut self, now: Instant, from: Peer, members: Vec<Peer>) {
         self.slots.release(from);
         self.leases.renounce(from.id);
-        self.liveness.note_left(from);
+        self.liveness.note_left(now, from);
         if self.is_edge() {
             return self.lose_access(now, from.id);
         }

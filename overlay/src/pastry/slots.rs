@@ -113,7 +113,7 @@ impl Slots {
 
 impl Node {
     /// On which sides a joiner would be this node's neighbour: both, if this node is alone.
-    fn sides_of(&self, joiner: NodeId) -> Vec<Side> {
+    pub(super) fn sides_of(&self, joiner: NodeId) -> Vec<Side> {
         let me = self.me.id.key();
         let (Some(left), Some(right)) = (self.leaf_set.left(), self.leaf_set.right()) else {
             return vec![Side::Left, Side::Right];
@@ -138,14 +138,10 @@ impl Node {
         if !self.is_ready() || self.is_edge() {
             return Admission::NotReady;
         }
-        if let Some(older) = self.leaf_set.get(joiner.id).copied() {
-            // Another life of the joiner: its place is closed first, when its lease has ended.
-            if older.incarnation < joiner.incarnation {
-                self.lose(now, joiner.id);
-            }
-            if self.leaf_set.contains(joiner.id) {
-                return Admission::Busy;
-            }
+        if self.leaf_set.contains(joiner.id) {
+            // Another life of the joiner: its place is closed first, when its lease has ended. (That a later one was
+            // heard has condemned it, and bars its words.)
+            return Admission::Busy;
         }
         let sides = self.sides_of(joiner.id);
         if sides.is_empty() {
@@ -155,7 +151,7 @@ impl Node {
         // A part that was given up is taken back only when the lease that went with it has ended.
         let leases = &self.leases;
         if self.slots.take(now, &sides, slot, |held| !leases.binds(now, held.joiner.id)) {
-            Admission::Granted
+            Admission::Granted { members: self.leaf_set.iter().copied().collect() }
         } else {
             Admission::Busy
         }

@@ -70,6 +70,11 @@ impl LeafSet {
         self.find(id).is_ok()
     }
 
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        crate::memory::list(&self.members)
+    }
+
     /// How many members there are, each counted once.
     pub fn len(&self) -> usize {
         self.members.len()

@@ -32,7 +32,7 @@ pub struct Entry {
 }
 
 // A node of a ring of 100,000 has about 180 entries with three candidates a slot.
-const _: () = assert!(size_of::<Entry>() <= 80, "the memory of large simulated rings is counted on this");
+const _: () = assert!(size_of::<Entry>() <= 56, "the memory of large simulated rings is counted on this");
 
 impl Entry {
     fn new(peer: Peer, rtt: Option<Duration>) -> Entry {

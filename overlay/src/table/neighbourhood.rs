@@ -61,6 +61,11 @@ impl NeighbourhoodSet {
         self.entries.iter()
     }
 
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        crate::memory::list(&self.entries)
+    }
+
     /// How many members there are.
     pub fn len(&self) -> usize {
         self.entries.len()

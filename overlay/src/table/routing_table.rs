@@ -132,6 +132,11 @@ impl RoutingTable {
         self.entries.iter().map(|entry| &entry.peer)
     }
 
+    /// Bytes on the heap.
+    pub fn bytes(&self) -> usize {
+        crate::memory::list(&self.entries)
+    }
+
     /// How many entries there are.
     pub fn len(&self) -> usize {
         self.entries.len()

@@ -107,7 +107,7 @@ fn check(header: &Header) -> Result<(), DecodeError> {
             Letter::Payload | Letter::Undeliverable { .. } => Ok(()),
         },
         Header::ProbeAck(ack) => at_most(ack.leaf_set.as_deref().unwrap_or_default(), MAX_PEERS),
-        Header::Admission(Admission::NotNeighbour { members })
+        Header::Admission(Admission::Granted { members } | Admission::NotNeighbour { members })
         | Header::LeafSet { members, .. }
         | Header::Leave { members }
         | Header::Attached { members, .. } => at_most(members, MAX_PEERS),

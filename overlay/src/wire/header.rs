@@ -211,7 +211,7 @@ pub struct Probe {
     pub leaf_set: bool,
 }
 
-/// The answer to a [`Probe`].
+/// The answer to a [`Probe`], or to another answer that asks in return. One that answers nothing says how far its sender is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProbeAck {
     /// The probe's number.
@@ -220,6 +220,8 @@ pub struct ProbeAck {
     pub standing: Standing,
     /// Whether the asked-for lease is granted: four seconds by default, counted from the probe's sending.
     pub lease: bool,
+    /// The answerer asks for a lease in return, under this number of its own; another `ProbeAck` answers it.
+    pub asks: Option<u64>,
     /// The answerer's leaf set, if it was asked for.
     #[serde(deserialize_with = "bounded::optional::<MAX_PEERS, _, _>")]
     pub leaf_set: Option<Vec<Peer>>,
@@ -266,7 +268,11 @@ pub enum Standing {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Admission {
     /// The slot is the joiner's, until it expires.
-    Granted,
+    Granted {
+        /// The answerer's leaf set: who stands around the slot while it keeps others out.
+        #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
+        members: Vec<Peer>,
+    },
     /// Another joiner has it: ask again later.
     Busy,
     /// The joiner is not this node's neighbour; these are.

@@ -26,10 +26,10 @@ fn point() -> impl Strategy<Value = u128> + Clone {
 
 fn addr() -> BoxedStrategy<Addr> {
     let v4 = (any::<[u8; 4]>(), any::<u16>())
-        .prop_map(|(ip, port)| Addr::Socket(SocketAddr::new(Ipv4Addr::from(ip).into(), port)));
+        .prop_map(|(ip, port)| Addr::from(SocketAddr::new(Ipv4Addr::from(ip).into(), port)));
     // Without flow label and scope: they mean nothing to another machine and do not travel.
     let v6 = (any::<[u8; 16]>(), any::<u16>())
-        .prop_map(|(ip, port)| Addr::Socket(SocketAddr::new(Ipv6Addr::from(ip).into(), port)));
+        .prop_map(|(ip, port)| Addr::from(SocketAddr::new(Ipv6Addr::from(ip).into(), port)));
     prop_oneof![Just(Addr::Unreachable), v4, v6, any::<u32>().prop_map(Addr::Memory)].boxed()
 }
 
@@ -113,13 +113,14 @@ fn probe() -> impl Strategy<Value = Probe> {
 }
 
 fn probe_ack() -> impl Strategy<Value = ProbeAck> {
-    (number(), standing(), any::<bool>(), option::of(peers()))
-        .prop_map(|(number, standing, lease, leaf_set)| ProbeAck { number, standing, lease, leaf_set })
+    (number(), standing(), any::<bool>(), option::of(number()), option::of(peers())).prop_map(
+        |(number, standing, lease, asks, leaf_set)| ProbeAck { number, standing, lease, asks, leaf_set },
+    )
 }
 
 fn admission() -> impl Strategy<Value = Admission> {
     prop_oneof![
-        Just(Admission::Granted),
+        peers().prop_map(|members| Admission::Granted { members }),
         Just(Admission::Busy),
         peers().prop_map(|members| Admission::NotNeighbour { members }),
         Just(Admission::NotReady),
@@ -334,11 +335,13 @@ fn frames_with_lists_of(len: usize) -> Vec<(Frame, usize)> {
         (Answer { trace: Some(path.clone()), ..empty.clone() }, MAX_TRACE),
         (Answer { leaf_set: peers.clone(), ..empty }, MAX_PEERS),
     ];
-    let ack = ProbeAck { number: 0, standing: Standing::Ready, lease: false, leaf_set: Some(peers.clone()) };
+    let leaf_set = Some(peers.clone());
+    let ack = ProbeAck { number: 0, standing: Standing::Ready, lease: false, asks: None, leaf_set };
     let known = peers.iter().map(|&peer| Known { peer, rtt_micros: None }).collect();
     let mut headers = vec![
         (routed(Purpose::Lookup, Some(path)), MAX_TRACE),
         (Header::ProbeAck(ack), MAX_PEERS),
+        (Header::Admission(Admission::Granted { members: peers.clone() }), MAX_PEERS),
         (Header::Admission(Admission::NotNeighbour { members: peers.clone() }), MAX_PEERS),
         (Header::LeafSet { members: peers.clone(), reply: false }, MAX_PEERS),
         (Header::Near(Near { rtt_micros: None, known, row: None, crowded: false }), MAX_PEERS),

@@ -15,7 +15,7 @@ pub const DOC: &str = include_str!("../../../docs/protocol.md");
 
 /// The nodes of the examples: two on the ring, one on its edge.
 pub fn nodes() -> [(&'static str, Peer); 3] {
-    let socket = |text: &str| Addr::Socket(text.parse().expect("an example address"));
+    let socket = |text: &str| Addr::from(text.parse::<std::net::SocketAddr>().expect("an example address"));
     let a = NodeId(0x3f00_0000_0000_0000_0000_0000_0000_0001);
     let b = NodeId(0xc5a2_90ab_0000_0000_0000_0000_0000_0080);
     [

@@ -265,17 +265,17 @@ impl Lab for TcpLab {
     async fn nobody(&self) -> Addr {
         // Bound and closed again: the system gives it to nobody else at once.
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        Addr::Socket(listener.local_addr().unwrap())
+        listener.local_addr().unwrap().into()
     }
 
     async fn slow(&self, node: &Node, bytes_per_second: u64) -> Addr {
-        Addr::Socket(proxy(socket(node.peer.addr), bytes_per_second).await)
+        proxy(socket(node.peer.addr), bytes_per_second).await.into()
     }
 }
 
 pub(crate) fn socket(addr: Addr) -> SocketAddr {
     match addr {
-        Addr::Socket(addr) => addr,
+        Addr::Socket(addr) => addr.into(),
         Addr::Memory(_) | Addr::Unreachable => panic!("{addr} is no socket address"),
     }
 }

@@ -91,7 +91,7 @@ impl IntoSeed for Seed {
 
 impl IntoSeed for SocketAddr {
     fn into_seed(self) -> Result<Seed, ParseSeedError> {
-        Ok(Addr::Socket(self).into())
+        Ok(Addr::from(self).into())
     }
 }
 

@@ -37,14 +37,13 @@ pub enum Topology {
     Matrix(Matrix),
 }
 
-const NEAREST: Duration = Duration::from_millis(2);
 const ACROSS: Duration = Duration::from_millis(100);
 
 impl Topology {
-    /// The plane with the figures that its bare name stands for: 2 ms to 102 ms.
-    pub const PLANE: Topology = Topology::Plane { nearest: NEAREST, across: ACROSS };
+    /// The Pastry paper's plane: the distance and nothing else, up to 100 ms.
+    pub const PLANE: Topology = Topology::Plane { nearest: Duration::ZERO, across: ACROSS };
     /// The sphere, likewise.
-    pub const SPHERE: Topology = Topology::Sphere { nearest: NEAREST, across: ACROSS };
+    pub const SPHERE: Topology = Topology::Sphere { nearest: Duration::ZERO, across: ACROSS };
 
     /// The Scribe paper's internet: 5,050 routers.
     pub fn transit_stub() -> Topology {

@@ -35,10 +35,10 @@ impl Default for TransitStub {
             transit_routers: 5,
             stub_domains: 10,
             stub_routers: 10,
-            between_domains: Duration::from_millis(100),
+            between_domains: Duration::from_millis(40),
             within_domain: Duration::from_millis(20),
-            uplink: Duration::from_millis(10),
-            within_stub: Duration::from_millis(3),
+            uplink: Duration::from_millis(20),
+            within_stub: Duration::from_millis(5),
             access: Duration::from_millis(1),
         }
     }

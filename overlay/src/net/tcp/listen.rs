@@ -16,7 +16,6 @@ use super::tls::{self, Tls};
 use super::{BindError, MAX_HALF_OPEN, prepare};
 use crate::id::NodeId;
 use crate::machine::Refusal;
-use crate::peer::Addr;
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +84,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener, tls: Tls)
         shared.spawn(async move {
             let _permit = permit;
             let handshake = handshake(stream, &tls, welcome.limits.max_frame);
-            welcome.welcome(Addr::Socket(remote), Some(remote.ip()), handshake, slot).await;
+            welcome.welcome(remote.into(), Some(remote.ip()), handshake, slot).await;
         });
     }
 }

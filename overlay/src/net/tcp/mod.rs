@@ -124,7 +124,7 @@ impl TcpTransport {
             }
             None => None,
         };
-        let address = |addr: Option<SocketAddr>| addr.map_or(Addr::Unreachable, Addr::Socket);
+        let address = |addr: Option<SocketAddr>| addr.map_or(Addr::Unreachable, Addr::from);
         let listens = address(bound.map(|bound| options.advertise.unwrap_or(bound)));
         let settings = Settings {
             me: identity.id(),
@@ -191,7 +191,7 @@ struct Tcp {
 impl Dialler for Tcp {
     async fn dial(&self, shared: &Shared, addr: Addr) -> Result<(Pipe, NodeId, Option<IpAddr>), Refusal> {
         let addr = match addr {
-            Addr::Socket(addr) => addr,
+            Addr::Socket(socket) => SocketAddr::from(socket),
             Addr::Memory(_) | Addr::Unreachable => {
                 return Err(Refusal::Unreachable("it is no internet address".into()));
             }

@@ -28,7 +28,7 @@ async fn node(number: u8) -> TcpTransport {
 
 fn addr(node: &TcpTransport) -> SocketAddr {
     match node.local_addr() {
-        Addr::Socket(addr) => addr,
+        Addr::Socket(socket) => socket.into(),
         Addr::Memory(_) | Addr::Unreachable => panic!("no socket"),
     }
 }
@@ -193,7 +193,7 @@ async fn refusal<F: Future<Output = ()> + Send>(
         behave(stream).await;
     });
     let mut a = node(1).await;
-    a.send(Destination::Seed(Addr::Socket(at).into()), Header::Attach.into());
+    a.send(Destination::Seed(Addr::from(at).into()), Header::Attach.into());
     let reason = until(&mut a, |event| match event {
         TransportEvent::Link(Link::Refused { reason, .. }) => Some(reason),
         TransportEvent::Link(_) | TransportEvent::Frame { .. } | TransportEvent::Queued { .. } => None,
@@ -233,7 +233,7 @@ async fn what_does_not_speak_our_protocol_is_told_apart() {
 async fn an_unspecified_address_is_the_one_that_the_peer_is_seen_at() {
     let mut b = node(2).await;
     let mut pipe = client(3, addr(&b)).await;
-    let listens = Addr::Socket((Ipv4Addr::UNSPECIFIED, 77).into());
+    let listens = Addr::from(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 77)));
     say(&mut pipe, records::hello(&Hello { listens, ..hello() }.encode())).await;
     if identity(3).id() < identity(2).id() {
         say(&mut pipe, records::accept()).await;
@@ -242,7 +242,7 @@ async fn an_unspecified_address_is_the_one_that_the_peer_is_seen_at() {
         TransportEvent::Link(Link::Up { peer, .. }) => Some(peer),
         TransportEvent::Link(_) | TransportEvent::Frame { .. } | TransportEvent::Queued { .. } => None,
     });
-    let expected = Addr::Socket((Ipv4Addr::LOCALHOST, 77).into());
+    let expected = Addr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, 77)));
     assert_eq!(peer.await, Peer { id: identity(3).id(), incarnation: 1, addr: expected });
 }
 

@@ -146,7 +146,8 @@ fn who_enters_a_table_by_a_probe_is_measured_already() {
     });
     net.now = net.now + Duration::from_millis(7);
     let standing = Standing::Ready;
-    let ack = crate::wire::ProbeAck { number: number.unwrap(), standing, lease: false, leaf_set: None };
+    let number = number.unwrap();
+    let ack = crate::wire::ProbeAck { number, standing, lease: false, asks: None, leaf_set: None };
     net.hand(0, newcomer, Header::ProbeAck(ack));
     assert_eq!(net.node(0).routing_table().rtt(newcomer.id), Some(Duration::from_millis(7)));
 }
