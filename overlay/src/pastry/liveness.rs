@@ -95,7 +95,10 @@ impl RoundTrip {
     }
 
     fn wait(self) -> Duration {
-        self.smoothed() + Duration::from_micros(4 * u64::from(self.variation))
+        // RFC 6298 §2 adds at least a clock's granularity: where round trips do not vary at all, every answer would come
+        // in the moment in which it is given up, and a lease be asked for again for ever.
+        let slack = (4 * u64::from(self.variation)).max(u64::from(self.smoothed.get()) / 8);
+        self.smoothed() + Duration::from_micros(slack)
     }
 }
 

@@ -14,6 +14,7 @@ impl Node {
         parts.add("leaf set", self.leaf_set.bytes());
         parts.add("routing table", self.table.bytes());
         parts.add("neighbourhood", self.neighbourhood.bytes());
+        parts.add("proximity", self.proximity.bytes());
         parts.add("liveness", self.liveness.bytes());
         parts.add("leases", self.leases.bytes());
         parts.add("deadlines", self.deadlines.bytes());

@@ -17,6 +17,7 @@ use rand::seq::{IndexedRandom, SliceRandom};
 
 use super::{Node, Timer};
 use crate::id::{BASE, DIGITS, Key, NodeId};
+use crate::memory;
 use crate::peer::Peer;
 use crate::table::Entry;
 use crate::time::Instant;
@@ -25,11 +26,13 @@ use crate::wire::{Header, Known, Near};
 /// Most steps of the approach.
 const APPROACH_STEPS: u8 = 10;
 /// Nodes named in one step of the approach, all of which are measured.
-const APPROACH_PROBES: usize = 8;
+const APPROACH_PROBES: usize = 6;
 /// Most nodes that are measured because of one message while the table is filled.
-const FILL_PROBES: usize = 20;
+const FILL_PROBES: usize = 15;
 /// Most nodes that are measured because of one message later.
 const ROUND_PROBES: usize = 4;
+/// Entries without a distance that are measured in a round.
+const ROUND_UNMEASURED: usize = 3;
 /// Nodes that were measured and did not fit, remembered so as not to measure them again; beyond it the oldest are
 /// forgotten, which costs a probe.
 const MAX_TRIED: usize = 128;
@@ -37,6 +40,10 @@ const MAX_TRIED: usize = 128;
 const NEAR_PARTNERS: usize = 6;
 /// Below this round-trip time nobody is worth to be looked for further.
 const NEAR_ENOUGH: Duration = Duration::from_micros(500);
+/// A node is crowded that stands in more than so many times as many tables as it has entries (guess).
+const CROWD: usize = 2;
+/// Words of bits by which those are counted.
+const CROWD_WORDS: usize = 8;
 /// How long an answer is waited for at most, while the table is filled.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -46,13 +53,14 @@ pub(super) struct Proximity {
     stage: Stage,
     /// Mean time to the next round.
     period: Duration,
-    /// The table has changed for the better since the last round.
+    /// This node has found a nearer one since the last round. (One that came by itself says nothing about others.)
     gained: bool,
     /// Who was asked, and when: the answer measures it once more.
     asked: Option<(NodeId, Instant)>,
     /// Last bits of the ids of those measured in vain, oldest first.
     tried: VecDeque<u32>,
     outlook: Outlook,
+    crowd: Crowd,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +80,42 @@ enum Promise {
     Room(u32),
     /// It may be nearer than the last one of its slot: its distance in parts of a thousand of that one's.
     Nearer(u64),
+}
+
+/// About how many nodes have taken this one into their tables lately: those who told it how near they are, counted by bits
+/// that their ids set (Whang et al. 1990, "linear counting").
+#[derive(Clone, Debug, Default)]
+struct Crowd {
+    bits: [[u64; CROWD_WORDS]; 2],
+    /// Since when the first half is being filled; the second is the one before.
+    since: Instant,
+}
+
+impl Crowd {
+    fn note(&mut self, now: Instant, id: NodeId, period: Duration) {
+        if now - self.since >= period {
+            self.bits = [[0; CROWD_WORDS], self.bits[0]];
+            self.since = now;
+        }
+        let bit = id.0 as usize % (64 * CROWD_WORDS);
+        self.bits[0][bit / 64] |= 1 << (bit % 64);
+    }
+
+    /// An estimate; exact while it is small.
+    fn count(&self) -> usize {
+        let [first, second] = &self.bits;
+        let set: u32 = first.iter().zip(second).map(|(a, b)| (a | b).count_ones()).sum();
+        let (all, set) = (64.0 * CROWD_WORDS as f64, f64::from(set));
+        // -m ln(z/m) by its series, so that the result is the same on every machine.
+        let share = set / all;
+        let mut power = share;
+        let mut sum = 0.0;
+        for term in 1..=24 {
+            sum += power / f64::from(term);
+            power *= share;
+        }
+        (all * sum) as usize
+    }
 }
 
 /// What a message has still to expect after its next hop, by this node's own distances: nodes of one ring have about the
@@ -109,8 +153,13 @@ impl Proximity {
     /// not always the best: one that matches more digits than it must, or whose leaf set has the key's root, saves a
     /// later hop, and later hops are the long ones (a departure from Pastry §2.5, which takes the nearest).
     pub(super) fn cost(&self, entry: &Entry, key: Key) -> u64 {
-        let first = entry.rtt_micros().unwrap_or(self.outlook.leaf);
+        let first = entry.weight().unwrap_or(self.outlook.leaf);
         u64::from(first) + u64::from(self.outlook.expected(entry.peer.id, key))
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn bytes(&self) -> usize {
+        memory::queue(&self.tried) + memory::list(&self.outlook.rest)
     }
 
     fn has_tried(&self, id: NodeId) -> bool {
@@ -138,6 +187,7 @@ impl Node {
             return;
         }
         self.look_ahead();
+        self.measure_some(now);
         // Whoever knows everybody needs to ask nobody.
         if self.leaf_set.len() < self.config.leaf_set {
             return self.watch_on(now);
@@ -171,6 +221,15 @@ impl Node {
                 self.proximity.stage = Stage::Watching;
                 self.watch_on(now);
             }
+        }
+    }
+
+    /// Measures entries that came by themselves and said nothing of their distance.
+    fn measure_some(&mut self, now: Instant) {
+        let unmeasured = self.table.entries_from(0).iter().filter(|entry| entry.rtt().is_none());
+        let some: Vec<Peer> = unmeasured.map(|entry| entry.peer).take(ROUND_UNMEASURED).collect();
+        for peer in some {
+            self.probe(now, peer, false);
         }
     }
 
@@ -216,8 +275,18 @@ impl Node {
     fn exchange(&mut self, now: Instant, peer: Peer, rtt: Option<Duration>, row: usize) {
         self.proximity.asked = Some((peer.id, now));
         let known = self.known_in_row(row, peer.id);
-        let near = Near { rtt_micros: rtt.map(micros), known, row: Some(row as u8) };
-        self.transmit(peer, Header::Near(near));
+        self.tell(peer, rtt.map(micros), known, Some(row as u8));
+    }
+
+    fn tell(&mut self, to: Peer, rtt_micros: Option<u32>, known: Vec<Known>, row: Option<u8>) {
+        let crowded = self.is_crowded();
+        self.transmit(to, Header::Near(Near { rtt_micros, known, row, crowded }));
+    }
+
+    /// Whether this node stands in clearly more tables than an average one. All tables together have as many entries as
+    /// there are places in tables, and this node's own is as large as others are.
+    fn is_crowded(&self) -> bool {
+        self.proximity.crowd.count() > CROWD * self.table.len()
     }
 
     fn known_in_row(&self, row: usize, receiver: NodeId) -> Vec<Known> {
@@ -238,8 +307,7 @@ impl Node {
         let mut fitting: Vec<Known> = self.table.entries_from(0).iter().filter(fits).map(known).collect();
         fitting.shuffle(&mut self.rng);
         fitting.truncate(APPROACH_PROBES);
-        let near = Near { rtt_micros: Some(rtt_micros), known: fitting, row: None };
-        self.transmit(from, Header::Near(near));
+        self.tell(from, Some(rtt_micros), fitting, None);
     }
 
     pub(super) fn on_near(&mut self, now: Instant, from: Peer, near: Near) {
@@ -252,10 +320,18 @@ impl Node {
         }
         let told = near.rtt_micros.map(duration);
         self.meet_at(now, from, told);
+        self.table.set_crowded(from.id, near.crowded);
+        if asked.is_none() {
+            // It says so because it has this node in its table.
+            self.proximity.crowd.note(now, from.id, self.config.gossip_max);
+        }
         let distance = self.table.rtt(from.id).or(told);
         if let Some(row) = near.row.map(usize::from).filter(|&row| row < DIGITS) {
             let known = self.known_in_row(row, from.id);
-            self.transmit(from, Header::Near(Near { rtt_micros: distance.map(micros), known, row: None }));
+            self.tell(from, distance.map(micros), known, None);
+        } else if asked.is_none() && !near.crowded && self.is_crowded() {
+            // Too many have. (Of two crowded ones neither tells the other again and again.)
+            self.tell(from, distance.map(micros), Vec::new(), None);
         }
         let answers = asked.is_some() && near.row.is_none();
         match self.proximity.stage {
@@ -300,7 +376,7 @@ impl Node {
     /// How near a named node may be; `None` if it promises nothing.
     fn promise(&self, known: &Known, distance: Option<Duration>) -> Option<Promise> {
         let slot = self.table.next_hops(known.peer.id.key());
-        let worst = if slot.len() < self.config.candidates { None } else { slot.last()?.rtt_micros() };
+        let worst = if slot.len() < self.config.candidates { None } else { slot.last()?.weight() };
         let bounds = known.rtt_micros.zip(distance.map(micros));
         let Some(worst) = worst.map(u64::from) else {
             // There is room: the nearer the better.
@@ -336,15 +412,12 @@ impl Node {
         let measured = self.liveness.rtt(peer.id);
         let is_new = self.table.get(peer.id).is_none();
         let changed = self.table.insert(peer, measured.or(told));
-        if is_new && changed {
-            self.proximity.gained = true;
-            if let Some(rtt) = measured {
-                self.neighbourhood.insert(peer, rtt);
-                if told.is_none() {
-                    // Being near is mutual: it need not measure what this node knows.
-                    let near = Near { rtt_micros: Some(micros(rtt)), known: Vec::new(), row: None };
-                    self.transmit(peer, Header::Near(near));
-                }
+        if let Some(rtt) = measured.filter(|_| is_new && changed) {
+            self.neighbourhood.insert(peer, rtt);
+            if told.is_none() {
+                self.proximity.gained = true;
+                // Being near is mutual: it need not measure what this node knows.
+                self.tell(peer, Some(micros(rtt)), Vec::new(), None);
             }
         }
         changed
@@ -356,7 +429,7 @@ impl Node {
         let ends = self.leaf_set.lefts().last().zip(self.leaf_set.rights().last());
         let span = ends.map_or(0, |(left, right)| left.id.key().clockwise_to(right.id));
         let spacing = span / (2 * half as u128);
-        let leaf = mean(self.leaf_set.iter().filter_map(|peer| self.liveness.rtt(peer.id)).map(micros));
+        let leaf = mean(self.leaf_set.iter().filter_map(|peer| self.rtt(peer.id)).map(micros));
         let mut rest: Vec<u32> = Vec::new();
         for row in 0..self.table.rows() {
             rest.push(mean((0..BASE).filter_map(|col| self.table.slot(row, col).first()?.rtt_micros())));
@@ -395,4 +468,43 @@ fn micros(rtt: Duration) -> u32 {
 
 fn duration(micros: u32) -> Duration {
     Duration::from_micros(u64::from(micros))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::Addr;
+    use crate::table::RoutingTable;
+
+    #[test]
+    fn a_crowd_is_counted_once_each_and_forgotten() {
+        let (mut crowd, period) = (Crowd::default(), Duration::from_secs(600));
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        for round in 0..3 {
+            (0..300_u64).for_each(|n| crowd.note(at(round), NodeId(Key::hash(&n.to_le_bytes()).0), period));
+        }
+        assert!((270..330).contains(&crowd.count()), "{} of 300", crowd.count());
+        crowd.note(at(700), NodeId(1), period);
+        crowd.note(at(1400), NodeId(2), period);
+        assert_eq!(crowd.count(), 2);
+    }
+
+    #[test]
+    fn a_hop_that_saves_the_next_one_may_be_longer() {
+        let key = Key(0x3f7a << 112);
+        let outlook = Outlook { spacing: 1 << 96, reach: 1 << 100, leaf: 90, rest: vec![150, 140, 130, 90] };
+        let proximity = Proximity { outlook, ..Proximity::default() };
+        let mut table = RoutingTable::new(NodeId(0), 3);
+        let place = |id: u128, rtt| (NodeId(id), Duration::from_micros(rtt));
+        let [short, far, beside] =
+            [place(0x30 << 120, 10), place(0x3f << 120, 40), place((0x3f7a << 112) + 5, 80)];
+        for (id, rtt) in [short, far, beside] {
+            table.insert(Peer { id, incarnation: 1, addr: Addr::Memory(0) }, Some(rtt));
+        }
+        let slot = table.next_hops(key);
+        let cost = |id: NodeId| {
+            slot.iter().find(|entry| entry.peer.id == id).map(|entry| proximity.cost(entry, key))
+        };
+        assert_eq!([short, far, beside].map(|(id, _)| cost(id)), [Some(150), Some(170), Some(125)]);
+    }
 }
