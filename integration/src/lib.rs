@@ -7,3 +7,5 @@ pub mod rings;
 pub mod history;
 pub mod tapped;
 pub mod grove;
+pub mod lab;
+pub mod report;

@@ -56,8 +56,8 @@ impl Member {
             return;
         };
         let me = self.id();
-        let onto_the_ring = routed.origin.id() == me
-            && (matches!(routed.purpose, Purpose::Seek { .. }) || routed.origin.is_edge());
+        let onto_the_ring =
+            routed.origin.id() == me && (matches!(routed.purpose, Purpose::Seek) || routed.origin.is_edge());
         if !onto_the_ring && let Err(fault) = o2::progress(routed.key, me, to.id, routed.by_leaf_set) {
             panic!("{fault}");
         }

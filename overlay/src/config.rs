@@ -49,6 +49,10 @@ pub struct Config {
     pub lease_attempts: u8,
     /// Mean time between two repair rounds, jittered by half (Rhea et al. 2004 §3: periodic, not reactive).
     pub repair: Duration,
+    /// Shortest mean time between two rounds of looking for nearer nodes, jittered by half: while they bring something.
+    pub gossip: Duration,
+    /// Longest: each round that brought nothing doubles the time to the next (guess).
+    pub gossip_max: Duration,
     /// How long a node that was found dead stays barred from returning by rumour (guess).
     pub bury_for: Duration,
     /// How long an admitted joiner may hold its slot, unless it asks for it again: it does so after half of it. A
@@ -89,6 +93,8 @@ impl Default for Config {
             probe_attempts: 3,
             lease_attempts: 4,
             repair: Duration::from_secs(30),
+            gossip: Duration::from_secs(2),
+            gossip_max: Duration::from_secs(600),
             bury_for: Duration::from_secs(60),
             join_slot: Duration::from_secs(4),
             start_timeout: Duration::from_secs(30),
@@ -173,6 +179,7 @@ impl Config {
             ("table_probe", self.table_probe.is_zero()),
             ("rto_min", self.rto_min.is_zero()),
             ("repair", self.repair.is_zero()),
+            ("gossip", self.gossip.is_zero()),
             ("ask_again", self.ask_again.is_zero()),
             ("edge_keepalive", self.edge_keepalive.is_zero()),
         ];

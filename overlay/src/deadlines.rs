@@ -51,6 +51,16 @@ impl<N: Ord + Copy> Deadlines<N> {
         self.by_name.get(&name).copied()
     }
 
+    /// How many are set.
+    pub fn len(&self) -> usize {
+        self.by_name.len()
+    }
+
+    /// Whether none is set.
+    pub fn is_empty(&self) -> bool {
+        self.by_name.is_empty()
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|&(at, _)| at)

@@ -7,9 +7,9 @@ use protocol_page::{DOC, K, M, expect_limits, expect_table, hex, nodes, table, t
 use treecast_overlay::id::Key;
 use treecast_overlay::peer::{Addr, Contact};
 use treecast_overlay::wire::{
-    Admission, Answer, DecodeError, Frame, Header, Hello, Letter, MAX_NETWORK_NAME, MAX_PATH, MAX_PEERS,
-    MAX_TRACE, PROTOCOL_VERSION, Probe, ProbeAck, Purpose, RouteFailure, Routed, Standing, TraceHop, decode,
-    encode,
+    Admission, Answer, DecodeError, Frame, Header, Hello, Known, Letter, MAX_NETWORK_NAME, MAX_PATH,
+    MAX_PEERS, MAX_TRACE, Near, PROTOCOL_VERSION, Probe, ProbeAck, Purpose, RouteFailure, Routed, Standing,
+    TraceHop, decode, encode,
 };
 
 fn hellos() -> Vec<Hello> {
@@ -58,14 +58,14 @@ fn routed(key: Key, origin: Contact, purpose: Purpose, trace: Option<Vec<TraceHo
 fn headers_of_routing() -> Vec<Header> {
     let [(_, a), (_, b), (_, e)] = nodes();
     let hop = TraceHop { node: a.id, matched: 2, rtt_micros: Some(450) };
-    let answer = Answer { id: 1, root: b, hops: 2, trace: None, leaf_set: vec![], rows: vec![] };
+    let answer = Answer { id: 1, root: b, hops: 2, trace: None, leaf_set: vec![] };
     let traced = Answer { trace: Some(vec![hop, TraceHop { rtt_micros: None, ..hop }]), ..answer.clone() };
-    let sought = Answer { leaf_set: vec![a], rows: vec![b], ..answer.clone() };
+    let sought = Answer { leaf_set: vec![a], ..answer.clone() };
     let undeliverable = |reason| Letter::Undeliverable { id: 1, key: K, reason };
     let edge = Contact { peer: e, via: Some(a) };
     vec![
         routed(M, edge, Purpose::Lookup, Some(vec![hop])),
-        routed(b.id.key(), b.into(), Purpose::Seek { rows: vec![a] }, None),
+        routed(b.id.key(), b.into(), Purpose::Seek, None),
         Header::HopAck { hop: 7 },
         Header::Letter(Letter::Answer(answer.into())),
         Header::Letter(Letter::Answer(traced.into())),
@@ -88,6 +88,7 @@ fn headers_of_upkeep() -> Vec<Header> {
         let asks = lease.then_some(6);
         Header::ProbeAck(ProbeAck { number: 4, standing, lease, asks, leaf_set })
     };
+    let known = |peer, rtt_micros| Known { peer, rtt_micros };
     vec![
         probe(Standing::Joining, false),
         probe(Standing::Ready, true),
@@ -104,8 +105,9 @@ fn headers_of_upkeep() -> Vec<Header> {
         Header::Committed { number: 5 },
         Header::Withdraw,
         Header::LeafSet { members: vec![a, b], reply: true },
-        Header::RowRequest { row: 31 },
-        Header::Row { row: 31, entries: vec![b] },
+        Header::NearerRequest { rtt_micros: 450 },
+        Header::Near(Near { rtt_micros: Some(450), known: vec![known(b, Some(300))], row: Some(31) }),
+        Header::Near(Near { rtt_micros: None, known: vec![known(a, None)], row: None }),
         Header::Leave { members: vec![a] },
         Header::Attach,
         Header::Attached { accepted: true, members: vec![a] },
@@ -165,8 +167,8 @@ fn name(header: &Header) -> &'static str {
         Header::Committed { .. } => "Committed",
         Header::Withdraw => "Withdraw",
         Header::LeafSet { .. } => "LeafSet",
-        Header::RowRequest { .. } => "RowRequest",
-        Header::Row { .. } => "Row",
+        Header::NearerRequest { .. } => "NearerRequest",
+        Header::Near(_) => "Near",
         Header::Leave { .. } => "Leave",
         Header::Broadcast { .. } => "Broadcast",
         Header::Attach => "Attach",

@@ -43,6 +43,12 @@ impl Seen {
         true
     }
 
+    /// Heap bytes, of a B-tree three quarters full.
+    pub(crate) fn weight(&self) -> usize {
+        let entry = size_of::<(SessionId, Last)>();
+        if self.sessions.is_empty() { 0 } else { (self.sessions.len() * 4 / 3).max(11) * entry }
+    }
+
     fn make_room(&mut self) {
         if self.sessions.len() < MAX_SESSIONS {
             return;

@@ -100,6 +100,11 @@ impl Window {
         self.bytes
     }
 
+    /// Heap bytes: the entries and the buffers that they pin.
+    pub(crate) fn weight(&self) -> usize {
+        self.entries.capacity() * size_of::<Held>() + self.bytes
+    }
+
     /// The entry at an offset.
     pub(crate) fn entry(&self, offset: u64) -> Option<&Entry> {
         self.held(offset).map(|held| &held.entry)

@@ -7,13 +7,13 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::machine::{Destination, Link, Machine, Refusal, Transmit};
 use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{self, EncodedFrame, Frame};
+use treecast_overlay::wire::{self, Frame};
 
 use super::faults::{Verdict, happens};
 use super::links::{Connection, Incoming};
 use super::queue::{Arrival, Happening, Notice, Word};
-use super::trace::{Loss, What};
-use super::{Fidelity, State, Waiting, World};
+use super::trace::{Loss, Note, What};
+use super::{Connections, Fidelity, State, Waiting, World};
 
 /// Most things that a machine may hand out after one call: one that hands out more never ends.
 const MAX_DRAINED: u32 = 1_000_000;
@@ -55,7 +55,7 @@ impl<M: Machine> World<M> {
             }
         }
         if frames + events + stores > 0 {
-            self.trace.record(self.now, slot, What::Drained { frames, events, stores }, &[]);
+            self.trace.record(self.now, slot, What::Drained { frames, events, stores });
         }
     }
 
@@ -63,23 +63,27 @@ impl<M: Machine> World<M> {
 
     fn send(&mut self, from: usize, peer: Peer, transmit: Transmit) {
         let Transmit { to, frame } = transmit;
-        let encoded = wire::encode(&frame);
+        self.scratch.clear();
+        self.scratch = wire::encode_header(&frame.header, std::mem::take(&mut self.scratch));
+        let head = &self.scratch;
+        let length = head.len() + frame.payload.len();
         let tally = self.counters.on(&frame.header);
         tally.sent += 1;
-        tally.bytes += encoded.len() as u64;
-        let frame = match self.config.fidelity {
-            Fidelity::Values => frame,
-            Fidelity::Encoded => through_the_wire(from, frame, &encoded),
+        tally.bytes += length as u64;
+        let (frame, kept) = match self.config.fidelity {
+            Fidelity::Values => (frame, Bytes::new()),
+            Fidelity::Encoded => through_the_wire(from, frame, head),
         };
-        if encoded.len() > self.config.max_frame {
-            return self.lose(from, from as u32, &frame, encoded.head, Loss::TooLarge);
+        let note = self.trace.sent(self.now, from, &frame, head, kept);
+        if length > self.config.max_frame {
+            return self.lose(from, from as u32, &frame, note, Loss::TooLarge);
         }
         let (addr, want) = match to {
             Destination::Peer(peer) => (peer.addr, Some(peer.id)),
             Destination::Seed(seed) => (seed.addr, seed.id),
         };
         let connected = want.and_then(|id| match addr {
-            Addr::Unreachable => self.links.connected_to(from, id),
+            Addr::Unreachable => self.connected_to(from, id),
             Addr::Memory(_) | Addr::Socket(_) => None,
         });
         let to = match (addr, connected) {
@@ -91,21 +95,32 @@ impl<M: Machine> World<M> {
         let to = match to {
             Ok(to) => to,
             Err(reason) => {
-                self.lose(from, from as u32, &frame, encoded.head, Loss::Undialled);
-                self.notify(from, Duration::ZERO, Word::Refused { dial: None, addr, id: want, reason });
+                self.lose(from, from as u32, &frame, note, Loss::Undialled);
+                if self.config.connections == Connections::Kept {
+                    self.notify(from, Duration::ZERO, Word::Refused { dial: None, addr, id: want, reason });
+                }
                 return;
             }
         };
         let Connection { up, generation, .. } = self.connection(from, to, want);
         let from_life = self.slots[from].life;
-        let head = encoded.head;
-        let arrival =
-            Arrival { from: from as u32, from_life, to, peer, want, generation, dials: !up, frame, head };
-        self.launch(arrival);
+        let (from, dials) = (from as u32, !up);
+        self.launch(Box::new(Arrival { from, from_life, to, peer, want, generation, dials, frame, note }));
+    }
+
+    /// The slot of a node that has no address.
+    fn connected_to(&self, from: usize, id: NodeId) -> Option<u32> {
+        match self.config.connections {
+            Connections::Kept => self.links.connected_to(from, id),
+            Connections::None => self.undialled.get(&id).copied(),
+        }
     }
 
     /// The connection to send over. A fresh dial that nobody answers ends in time.
     fn connection(&mut self, from: usize, to: u32, want: Option<NodeId>) -> Connection {
+        if self.config.connections == Connections::None {
+            return Connection { slot: to, up: true, generation: 0 };
+        }
         let known = self.links.between(from, to);
         let connection = known.unwrap_or_else(|| self.links.dial(from, to));
         if known.is_none()
@@ -118,13 +133,18 @@ impl<M: Machine> World<M> {
         connection
     }
 
-    fn launch(&mut self, arrival: Arrival) {
+    fn launch(&mut self, arrival: Box<Arrival>) {
         let (from, to) = (arrival.from as usize, arrival.to as usize);
         if self.cuts.sever(from, to) {
-            return self.lose(from, arrival.to, &arrival.frame, arrival.head, Loss::Cut);
+            return self.lose(from, arrival.to, &arrival.frame, arrival.note, Loss::Cut);
+        }
+        if let Some((filter, loads)) = &mut self.watch
+            && filter(&arrival.frame)
+        {
+            self.network.map.count(from, to, loads);
         }
         match self.config.faults.verdict(&mut self.verdicts) {
-            Verdict::Lost => self.lose(from, arrival.to, &arrival.frame, arrival.head, Loss::Dice),
+            Verdict::Lost => self.lose(from, arrival.to, &arrival.frame, arrival.note, Loss::Dice),
             Verdict::Once(late) => self.fly(arrival, late),
             Verdict::Twice(late, later) => {
                 self.counters.on(&arrival.frame.header).doubled += 1;
@@ -134,15 +154,14 @@ impl<M: Machine> World<M> {
         }
     }
 
-    fn fly(&mut self, arrival: Arrival, late: Duration) {
+    fn fly(&mut self, arrival: Box<Arrival>, late: Duration) {
         let delay = self.network.delay(arrival.from as usize, arrival.to as usize);
-        self.queue.push(self.now + delay + late, Happening::Arrival(Box::new(arrival)));
+        self.queue.push(self.now + delay + late, Happening::Arrival(arrival));
     }
 
-    fn lose(&mut self, from: usize, to: u32, frame: &Frame, head: Bytes, why: Loss) {
+    fn lose(&mut self, from: usize, to: u32, frame: &Frame, note: Note, why: Loss) {
         self.counters.on(&frame.header).lost += 1;
-        let payload = frame.payload.len() as u32;
-        self.trace.record(self.now, from, What::Lost { to, head, payload, why }, &frame.payload);
+        self.trace.record(self.now, from, What::Lost { to, note, why });
     }
 
     // In.
@@ -150,21 +169,19 @@ impl<M: Machine> World<M> {
     pub(super) fn on_arrival(&mut self, arrival: Box<Arrival>) {
         let to = arrival.to as usize;
         match self.slots.get(to).map_or(State::Vacant, |slot| slot.state) {
-            State::Running => self.take_in(*arrival),
+            State::Running => self.take_in(arrival),
             State::Paused if self.slots[to].backlog.len() < self.config.backlog => {
                 self.slots[to].backlog.push_back(Waiting::Arrival(arrival));
             }
-            State::Paused => self.miss(*arrival, Loss::Backlog, None),
-            State::Dark => self.miss(*arrival, Loss::NobodyThere, None),
-            State::Vacant => {
-                self.miss(*arrival, Loss::NobodyThere, Some(unreachable("nobody listens there")))
-            }
+            State::Paused => self.miss(arrival, Loss::Backlog, None),
+            State::Dark => self.miss(arrival, Loss::NobodyThere, None),
+            State::Vacant => self.miss(arrival, Loss::NobodyThere, Some(unreachable("nobody listens there"))),
         }
     }
 
     /// A frame reaches a running node: is it the right one, and is there a connection?
-    fn take_in(&mut self, arrival: Arrival) {
-        let Arrival { from, to, generation, dials, .. } = arrival;
+    fn take_in(&mut self, arrival: Box<Arrival>) {
+        let Arrival { from, to, generation, dials, .. } = *arrival;
         let slot = to as usize;
         let Some(here) = self.slots[slot].machine.as_ref().map(|machine| machine.peer()) else { return };
         if arrival.peer.id == here.id {
@@ -173,6 +190,9 @@ impl<M: Machine> World<M> {
         }
         if arrival.want.is_some_and(|id| id != here.id) {
             return self.miss(arrival, Loss::NobodyThere, Some(Refusal::WrongId(here.id)));
+        }
+        if self.config.connections == Connections::None {
+            return self.hand_over(slot, arrival);
         }
         if dials && self.links.between(slot, from).is_none() {
             if here.addr != Addr::Memory(to) {
@@ -188,7 +208,7 @@ impl<M: Machine> World<M> {
             Incoming::Known => {}
             Incoming::Opens => {
                 let peer = arrival.peer;
-                self.trace.record(self.now, slot, What::Up { with: from, generation }, &[]);
+                self.trace.record(self.now, slot, What::Up { with: from, generation });
                 self.call(slot, |machine, now| machine.handle_link(now, Link::Up { peer, generation }));
             }
         }
@@ -199,11 +219,10 @@ impl<M: Machine> World<M> {
         self.hand_over(slot, arrival);
     }
 
-    fn hand_over(&mut self, slot: usize, arrival: Arrival) {
-        let Arrival { from, peer, frame, head, .. } = arrival;
+    fn hand_over(&mut self, slot: usize, arrival: Box<Arrival>) {
+        let Arrival { from, peer, frame, note, .. } = *arrival;
         self.counters.on(&frame.header).delivered += 1;
-        let payload = frame.payload.len() as u32;
-        self.trace.record(self.now, slot, What::Frame { from, head, payload }, &frame.payload);
+        self.trace.record(self.now, slot, What::Frame { from, note });
         self.call(slot, |machine, now| machine.handle_frame(now, peer, frame));
         if happens(&mut self.mischief, self.config.spurious_timeouts) {
             self.time_out(slot, true);
@@ -211,9 +230,11 @@ impl<M: Machine> World<M> {
     }
 
     /// A frame is not taken in; its sender hears of it if `word` says why.
-    fn miss(&mut self, arrival: Arrival, why: Loss, word: Option<Refusal>) {
-        if let Some(reason) = word {
-            let Arrival { to, want, generation, dials, .. } = arrival;
+    fn miss(&mut self, arrival: Box<Arrival>, why: Loss, word: Option<Refusal>) {
+        if let Some(reason) = word
+            && self.config.connections == Connections::Kept
+        {
+            let Arrival { to, want, generation, dials, .. } = *arrival;
             let wrong = matches!(reason, Refusal::WrongId(_));
             let word = if dials || wrong {
                 let dial = Some((to, generation));
@@ -223,7 +244,7 @@ impl<M: Machine> World<M> {
             };
             self.answer(&arrival, word);
         }
-        self.lose(arrival.from as usize, arrival.to, &arrival.frame, arrival.head, why);
+        self.lose(arrival.from as usize, arrival.to, &arrival.frame, arrival.note, why);
     }
 
     // News of connections. They pass cuts no more than frames do, but no dice are thrown for them.
@@ -262,7 +283,7 @@ impl<M: Machine> World<M> {
         match notice.word {
             Word::Accepted { by, peer, generation } => {
                 if self.links.accepted(slot, by, generation) {
-                    self.trace.record(self.now, slot, What::Up { with: by, generation }, &[]);
+                    self.trace.record(self.now, slot, What::Up { with: by, generation });
                     self.call(slot, |machine, now| machine.handle_link(now, Link::Up { peer, generation }));
                 }
             }
@@ -274,7 +295,7 @@ impl<M: Machine> World<M> {
                 }
             }
             Word::Stored(token) => {
-                self.trace.record(self.now, slot, What::Stored { token: token.0 }, &[]);
+                self.trace.record(self.now, slot, What::Stored { token: token.0 });
                 self.call(slot, |machine, now| machine.handle_stored(now, token));
             }
         }
@@ -284,7 +305,7 @@ impl<M: Machine> World<M> {
         let Some(peer) = self.links.id(by as usize) else { return };
         match self.links.closed(slot, by, generation) {
             Some(Connection { up: true, .. }) => {
-                self.trace.record(self.now, slot, What::Down { with: by, generation }, &[]);
+                self.trace.record(self.now, slot, What::Down { with: by, generation });
                 self.call(slot, |machine, now| machine.handle_link(now, Link::Down { peer, generation }));
             }
             // The other side went before its answer came.
@@ -296,7 +317,7 @@ impl<M: Machine> World<M> {
     }
 
     fn on_refused(&mut self, slot: usize, addr: Addr, id: Option<NodeId>, reason: Refusal) {
-        self.trace.record(self.now, slot, What::Refused { why: words(&reason) }, &[]);
+        self.trace.record(self.now, slot, What::Refused { why: words(&reason) });
         let link = Link::Refused { addr, id, reason };
         self.call(slot, |machine, now| machine.handle_link(now, link));
     }
@@ -308,12 +329,13 @@ impl<M: Machine> World<M> {
 }
 
 /// Encode, decode, compare: what a node sends is what the other gets, or the wire is wrong.
-fn through_the_wire(slot: usize, frame: Frame, encoded: &EncodedFrame) -> Frame {
-    let mut bytes = BytesMut::with_capacity(encoded.len());
-    bytes.extend_from_slice(&encoded.head);
-    bytes.extend_from_slice(&encoded.payload);
-    match wire::decode(bytes.freeze()) {
-        Ok(decoded) if decoded == frame => decoded,
+fn through_the_wire(slot: usize, frame: Frame, head: &[u8]) -> (Frame, Bytes) {
+    let mut bytes = BytesMut::with_capacity(head.len() + frame.payload.len());
+    bytes.extend_from_slice(head);
+    bytes.extend_from_slice(&frame.payload);
+    let bytes = bytes.freeze();
+    match wire::decode(bytes.clone()) {
+        Ok(decoded) if decoded == frame => (decoded, bytes.slice(..head.len())),
         Ok(decoded) => panic!("the wire changes a frame of slot {slot}:\n{frame:?}\nbecomes\n{decoded:?}"),
         Err(error) => panic!("a frame of slot {slot} does not decode ({error}):\n{frame:?}"),
     }

@@ -127,6 +127,11 @@ impl Links {
         }
     }
 
+    pub(super) fn bytes(&self) -> usize {
+        let connections: usize = self.ends.iter().map(|end| end.connections.capacity()).sum();
+        self.ends.capacity() * size_of::<End>() + connections * size_of::<Connection>()
+    }
+
     fn find(&self, slot: usize, other: u32) -> Result<usize, usize> {
         self.ends[slot].connections.binary_search_by_key(&other, |connection| connection.slot)
     }

@@ -32,6 +32,11 @@ impl Case {
         Case { target, name: name.to_string(), seed }
     }
 
+    /// No test: a run of a command, which is given as it is typed. No environment variable overrides its seed.
+    pub fn of_command(command: &str, seed: u64) -> Case {
+        Case { target: String::new(), name: command.to_string(), seed }
+    }
+
     /// The same case with another seed, for tests that compare runs.
     pub fn with_seed(&self, seed: u64) -> Case {
         Case { seed, ..self.clone() }
@@ -42,6 +47,9 @@ impl Case {
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Case { target, name, seed } = self;
+        if target.is_empty() {
+            return f.write_str(name);
+        }
         write!(f, "{SEED_VARIABLE}={seed} cargo test -p treecast-integration {target} {name}")
     }
 }
@@ -92,6 +100,7 @@ mod tests {
             case.to_string(),
             "TREECAST_SEED=8 cargo test -p treecast-integration --test rings joins_survive_crashes"
         );
+        assert_eq!(Case::of_command("lab routing --seed 3", 3).to_string(), "lab routing --seed 3");
         let here = crate::case!("report", 1);
         assert!(here.to_string().contains("--lib report"), "{here}");
     }

@@ -4,8 +4,11 @@ use std::collections::VecDeque;
 use std::fmt;
 
 use bytes::Bytes;
+use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire;
+use treecast_overlay::wire::{self, Frame};
+
+use super::counters::{KINDS, kind};
 
 /// How many steps are kept for a failure's report.
 pub const KEPT_STEPS: usize = 1000;
@@ -21,7 +24,9 @@ struct Step {
 
 #[derive(Clone, Debug)]
 pub(super) enum What {
-    Start,
+    Start {
+        id: NodeId,
+    },
     Stop,
     Crash {
         silent: bool,
@@ -34,13 +39,11 @@ pub(super) enum What {
     },
     Frame {
         from: u32,
-        head: Bytes,
-        payload: u32,
+        note: Note,
     },
     Lost {
         to: u32,
-        head: Bytes,
-        payload: u32,
+        note: Note,
         why: Loss,
     },
     Up {
@@ -65,6 +68,18 @@ pub(super) enum What {
     },
 }
 
+/// What the trace keeps of a frame, from when it is sent until it has arrived.
+#[derive(Clone, Debug)]
+pub(super) struct Note {
+    /// Counts the frames that were sent. Their bytes are hashed then; later the number stands for them.
+    number: u64,
+    /// The encoded header, for the words; empty where frames are moved as values.
+    head: Bytes,
+    /// Place in [`KINDS`].
+    kind: u8,
+    payload: u32,
+}
+
 /// Why a frame did not arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Loss {
@@ -76,25 +91,45 @@ pub(super) enum Loss {
     TooLarge,
 }
 
+/// Bytes that are gathered before they are hashed: enough for BLAKE3 to take many blocks at once.
+const BATCH: usize = 64 * 1024;
+
 /// The hash and the ring of last steps.
 #[derive(Debug)]
 pub(super) struct Trace {
     hasher: blake3::Hasher,
+    /// What is not hashed yet.
+    batch: Vec<u8>,
+    frames: u64,
     steps: u64,
     last: VecDeque<Step>,
 }
 
 impl Trace {
     pub(super) fn new(seed: u64) -> Trace {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(&seed.to_le_bytes());
-        Trace { hasher, steps: 0, last: VecDeque::with_capacity(KEPT_STEPS) }
+        let mut batch = Vec::with_capacity(BATCH);
+        batch.extend(seed.to_le_bytes());
+        let last = VecDeque::with_capacity(KEPT_STEPS);
+        Trace { hasher: blake3::Hasher::new(), batch, frames: 0, steps: 0, last }
     }
 
-    /// Notes a step, before it is carried out: should it panic, it is the last one of the report. The payload of a
-    /// frame goes into the hash and is not kept.
-    pub(super) fn record(&mut self, at: Instant, slot: usize, what: What, payload: &[u8]) {
-        self.hash(at, slot, &what, payload);
+    /// Notes a frame that a node hands out: its bytes go into the hash. `kept` is the header's bytes once more, if they
+    /// are kept for the words.
+    pub(super) fn sent(&mut self, at: Instant, slot: usize, frame: &Frame, head: &[u8], kept: Bytes) -> Note {
+        self.frames += 1;
+        let payload = frame.payload.len() as u32;
+        self.hash(at, slot, (14, head.len() as u64, u64::from(payload)));
+        self.take_in(head);
+        self.take_in(&frame.payload);
+        Note { number: self.frames, head: kept, kind: kind(&frame.header) as u8, payload }
+    }
+
+    /// Notes a step, before it is carried out: should it panic, it is the last one of the report.
+    pub(super) fn record(&mut self, at: Instant, slot: usize, what: What) {
+        self.hash(at, slot, what.words());
+        if let What::Start { id } = &what {
+            self.take_in(&id.0.to_le_bytes());
+        }
         self.steps += 1;
         if self.last.len() == KEPT_STEPS {
             self.last.pop_front();
@@ -107,43 +142,56 @@ impl Trace {
     }
 
     pub(super) fn hash_so_far(&self) -> String {
-        self.hasher.finalize().to_hex().to_string()
+        self.hasher.clone().update(&self.batch).finalize().to_hex().to_string()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.batch.capacity() + self.last.capacity() * size_of::<Step>()
     }
 
     /// Lengths stand in front of what varies, so that no two runs hash the same bytes by chance.
-    fn hash(&mut self, at: Instant, slot: usize, what: &What, payload: &[u8]) {
-        let (tag, a, b, head) = what.words();
-        let mut fixed = [0; 45];
+    fn hash(&mut self, at: Instant, slot: usize, (tag, a, b): (u8, u64, u64)) {
+        let mut fixed = [0; 29];
         fixed[..8].copy_from_slice(&at.as_nanos().to_le_bytes());
         fixed[8..12].copy_from_slice(&(slot as u32).to_le_bytes());
         fixed[12] = tag;
         fixed[13..21].copy_from_slice(&a.to_le_bytes());
-        fixed[21..29].copy_from_slice(&b.to_le_bytes());
-        fixed[29..37].copy_from_slice(&(head.len() as u64).to_le_bytes());
-        fixed[37..].copy_from_slice(&(payload.len() as u64).to_le_bytes());
-        self.hasher.update(&fixed).update(head).update(payload);
+        fixed[21..].copy_from_slice(&b.to_le_bytes());
+        self.take_in(&fixed);
+    }
+
+    fn take_in(&mut self, bytes: &[u8]) {
+        if self.batch.len() + bytes.len() > BATCH {
+            self.hasher.update(&self.batch);
+            self.batch.clear();
+            if bytes.len() > BATCH {
+                self.hasher.update(bytes);
+                return;
+            }
+        }
+        self.batch.extend_from_slice(bytes);
     }
 }
 
 impl What {
-    /// A tag, two numbers, and bytes, which together tell any two steps apart.
-    fn words(&self) -> (u8, u64, u64, &[u8]) {
+    /// A tag and two numbers, which together tell any two steps apart.
+    fn words(&self) -> (u8, u64, u64) {
         match self {
-            What::Start => (0, 0, 0, &[]),
-            What::Stop => (1, 0, 0, &[]),
-            What::Crash { silent } => (2, u64::from(*silent), 0, &[]),
-            What::Pause => (3, 0, 0, &[]),
-            What::Resume => (4, 0, 0, &[]),
-            What::Command => (5, 0, 0, &[]),
-            What::Timeout { spurious } => (6, u64::from(*spurious), 0, &[]),
-            What::Frame { from, head, .. } => (7, u64::from(*from), 0, head),
-            What::Lost { to, head, why, .. } => (8, u64::from(*to), *why as u64, head),
-            What::Up { with, generation } => (9, u64::from(*with), *generation, &[]),
-            What::Down { with, generation } => (10, u64::from(*with), *generation, &[]),
-            What::Refused { why } => (11, 0, 0, why.as_bytes()),
-            What::Stored { token } => (12, *token, 0, &[]),
+            What::Start { .. } => (0, 0, 0),
+            What::Stop => (1, 0, 0),
+            What::Crash { silent } => (2, u64::from(*silent), 0),
+            What::Pause => (3, 0, 0),
+            What::Resume => (4, 0, 0),
+            What::Command => (5, 0, 0),
+            What::Timeout { spurious } => (6, u64::from(*spurious), 0),
+            What::Frame { from, note } => (7, u64::from(*from), note.number),
+            What::Lost { to, note, why } => (8, u64::from(*to) << 8 | *why as u64, note.number),
+            What::Up { with, generation } => (9, u64::from(*with), *generation),
+            What::Down { with, generation } => (10, u64::from(*with), *generation),
+            What::Refused { why } => (11, why.len() as u64, why.bytes().map(u64::from).sum()),
+            What::Stored { token } => (12, *token, 0),
             What::Drained { frames, events, stores } => {
-                (13, u64::from(*frames) << 32 | u64::from(*events), u64::from(*stores), &[])
+                (13, u64::from(*frames) << 32 | u64::from(*events), u64::from(*stores))
             }
         }
     }
@@ -163,7 +211,7 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>7} {:>15} #{:<5} ", self.number, self.at.to_string(), self.slot)?;
         match &self.what {
-            What::Start => f.write_str("starts"),
+            What::Start { .. } => f.write_str("starts"),
             What::Stop => f.write_str("stops"),
             What::Crash { silent: false } => f.write_str("crashes"),
             What::Crash { silent: true } => f.write_str("loses power"),
@@ -172,10 +220,8 @@ impl fmt::Display for Step {
             What::Command => f.write_str("gets a command"),
             What::Timeout { spurious: false } => f.write_str("timeout"),
             What::Timeout { spurious: true } => f.write_str("spurious timeout"),
-            What::Frame { from, head, payload } => write!(f, "<- #{from} {}", Words(head, *payload)),
-            What::Lost { to, head, payload, why } => {
-                write!(f, "-> #{to} lost ({}): {}", why.words(), Words(head, *payload))
-            }
+            What::Frame { from, note } => write!(f, "<- #{from} {note}"),
+            What::Lost { to, note, why } => write!(f, "-> #{to} lost ({}): {note}", why.words()),
             What::Up { with, generation } => write!(f, "connection {generation} with #{with} is up"),
             What::Down { with, generation } => write!(f, "connection {generation} with #{with} is down"),
             What::Refused { why } => write!(f, "dial refused: {why}"),
@@ -200,15 +246,14 @@ impl Loss {
     }
 }
 
-/// An encoded header, in words.
-struct Words<'a>(&'a Bytes, u32);
-
-impl fmt::Display for Words<'_> {
+/// The header in words, or what kind it is if its bytes were not kept.
+impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match wire::decode(self.0.clone()) {
+        match wire::decode(self.head.clone()) {
+            _ if self.head.is_empty() => f.write_str(KINDS[usize::from(self.kind)])?,
             Ok(frame) => write!(f, "{:?}", frame.header)?,
             Err(error) => write!(f, "({error})")?,
         }
-        if self.1 > 0 { write!(f, " + {} bytes", self.1) } else { Ok(()) }
+        if self.payload > 0 { write!(f, " + {} bytes", self.payload) } else { Ok(()) }
     }
 }

@@ -36,8 +36,6 @@ pub(super) struct Entering {
     commits: BTreeMap<u64, (NodeId, Instant)>,
     attempts: u8,
     through: Peer,
-    /// Rows met on the way (Pastry §2.4), for the routing table; at most as many as an answer can have.
-    rows: Vec<Peer>,
 }
 
 /// A slot that this node has at a neighbour.
@@ -50,7 +48,7 @@ struct Slot {
 
 impl Entering {
     /// Nothing is done yet.
-    pub(super) fn new(view: LeafSet, through: Peer, rows: Vec<Peer>) -> Entering {
+    pub(super) fn new(view: LeafSet, through: Peer) -> Entering {
         Entering {
             view,
             answered: BTreeSet::new(),
@@ -59,7 +57,6 @@ impl Entering {
             commits: BTreeMap::new(),
             attempts: 0,
             through,
-            rows,
         }
     }
 
@@ -335,6 +332,5 @@ impl Node {
                 self.announce(peer);
             }
         }
-        self.consider_all(now, entering.rows);
     }
 }

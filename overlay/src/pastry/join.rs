@@ -1,7 +1,7 @@
 //! The way onto the ring.
 //!
 //! 1. *Asking*: probe the seeds until a ready node answers; if nobody at all does, be the first of a ring.
-//! 2. *Seeking*: have the root of one's own id found (Pastry §2.4), and learn its leaf set and rows.
+//! 2. *Seeking*: have the root of one's own id found (Pastry §2.4), and learn its leaf set.
 //! 3. *Entering* (`enter.rs`): take the slots of both neighbours, left one first; probe each member of the leaf set until it has
 //!    answered or was found dead; have both neighbours give up the joiner's part.
 //! 4. Ready: say so to all in the tables, who add this node only now.
@@ -246,18 +246,17 @@ impl Node {
 
     /// Asks for the neighbours of this node's own id, by way of `through`.
     pub(super) fn seek_through(&mut self, now: Instant, through: Peer, id: u64) {
-        let routed = self.new_routed(id, self.me.id.key(), Purpose::Seek { rows: Vec::new() }, false);
+        let routed = self.new_routed(id, self.me.id.key(), Purpose::Seek, false);
         self.hand_over(now, through, routed);
     }
 
     /// The root of this node's id has answered.
     pub(super) fn on_sought(&mut self, now: Instant, answer: Answer) {
-        let rows = answer.rows.clone();
-        let found = [answer.root].into_iter().chain(answer.leaf_set).chain(answer.rows);
+        let found = [answer.root].into_iter().chain(answer.leaf_set);
         match self.phase {
             Phase::Seeking { through, id, .. } if id == answer.id => {
                 let view = LeafSet::new(self.me.id, self.config.leaf_set);
-                self.phase = Phase::Entering(Entering::new(view, through, rows));
+                self.phase = Phase::Entering(Entering::new(view, through));
                 self.learn(now, found.collect());
                 self.enter_on(now);
             }
@@ -283,6 +282,7 @@ impl Node {
         let repair = self.jittered(self.config.repair);
         self.deadlines.set(Timer::Repair, now + repair);
         self.look_after_loneliness(now);
+        self.look_around(now);
         self.unpark(now);
     }
 

@@ -16,6 +16,7 @@ mod letters;
 mod liveness;
 mod lookup;
 mod memory;
+mod proximity;
 mod repair;
 mod route;
 mod seen;
@@ -50,6 +51,7 @@ use join::Phase;
 use lease::Leases;
 use liveness::Liveness;
 use lookup::Lookups;
+use proximity::Proximity;
 use slots::Slots;
 
 /// Frames for which a busy node keeps room between two calls; what a burst took beyond it is given back at once.
@@ -85,6 +87,8 @@ enum Timer {
     Sweep,
     /// A round of repair.
     Repair,
+    /// A round of looking for nearer nodes.
+    Proximity,
     /// A node alone asks again; a node that lost peers tries one.
     AskAgain,
     /// An unanswered probe.
@@ -110,6 +114,7 @@ pub struct Node {
     leaf_set: LeafSet,
     table: RoutingTable,
     neighbourhood: NeighbourhoodSet,
+    proximity: Proximity,
     liveness: Liveness,
     leases: Leases,
     slots: Slots,
@@ -148,6 +153,7 @@ impl Node {
             leaf_set: LeafSet::new(me.id, config.leaf_set),
             table: RoutingTable::new(me.id, config.candidates),
             neighbourhood: NeighbourhoodSet::new(me.id, config.neighbourhood),
+            proximity: Proximity::default(),
             liveness: Liveness::default(),
             leases: Leases::default(),
             slots: Slots::default(),
@@ -301,8 +307,8 @@ impl Node {
             Header::Committed { number } => self.on_committed(now, from, number),
             Header::Withdraw => self.on_withdraw(now, from),
             Header::LeafSet { members, reply } => self.on_leaf_set(now, from, members, reply),
-            Header::RowRequest { row } => self.on_row_request(from, row),
-            Header::Row { entries, row: _ } => self.consider_all(now, entries),
+            Header::NearerRequest { rtt_micros } => self.on_nearer_request(now, from, rtt_micros),
+            Header::Near(near) => self.on_near(now, from, near),
             Header::Leave { members } => self.on_leave(now, from, members),
             Header::Broadcast { hop, origin, id, until } => {
                 self.on_broadcast(now, from, hop, broadcast::Id { origin, id }, until, payload);
@@ -322,6 +328,7 @@ impl Node {
             Timer::Lease => self.on_lease_timer(now),
             Timer::Sweep => self.on_sweep(now),
             Timer::Repair => self.on_repair_timer(now),
+            Timer::Proximity => self.on_proximity_timer(now),
             Timer::AskAgain => self.on_ask_again(now),
             Timer::Probe(id) => self.on_probe_timeout(now, id),
             Timer::Hop(hop) => self.on_hop_timeout(now, hop),

@@ -1,7 +1,8 @@
 //! Tables kept whole: periodic, jittered, budgeted exchange, with one early round on news (Rhea et al. 2004, §3:
 //! purely reactive repair collapses on congested links).
 
-use rand::RngExt;
+use std::time::Duration;
+
 use rand::seq::IndexedRandom;
 
 use super::{Node, Timer};
@@ -17,15 +18,19 @@ const MAX_PROBES_PER_MESSAGE: usize = 48;
 impl Node {
     /// A ready node showed itself: it enters the tables where it fits.
     pub(super) fn meet(&mut self, now: Instant, peer: Peer) {
+        self.meet_at(now, peer, None);
+    }
+
+    /// [`meet`](Node::meet); `told`: how near the peer says that it is.
+    pub(super) fn meet_at(&mut self, now: Instant, peer: Peer, told: Option<Duration>) {
         let barred = self.leases.is_condemned(peer.id) || self.liveness.has_left(&peer);
         if !self.is_ready() || self.is_edge() || barred {
             return;
         }
         let alone = self.leaf_set.is_empty();
         self.slots.release(peer);
-        let rtt = self.liveness.rtt(peer.id);
         let before = self.neighbours();
-        let in_table = self.table.insert(peer, rtt);
+        let in_table = self.place(peer, told);
         let in_leaf_set = self.leaf_set.insert(peer);
         if in_table || in_leaf_set {
             self.liveness.begin(now, peer);
@@ -149,28 +154,13 @@ impl Node {
         }
     }
 
-    /// One round: leaf sets are compared with a random member, and one row is asked of a random node in it.
+    /// One round: leaf sets are compared with a random member.
     pub(super) fn on_repair_timer(&mut self, now: Instant) {
         let wait = self.jittered(self.config.repair);
         self.deadlines.set(Timer::Repair, now + wait);
         let members = self.members_in_use();
         if let Some(&peer) = members.choose(&mut self.rng) {
             self.transmit(peer, Header::LeafSet { members, reply: true });
-        }
-        let rows = self.table.rows();
-        if rows > 0 {
-            let row = self.rng.random_range(0..rows);
-            let entries: Vec<Peer> = self.table.row(row).copied().collect();
-            if let Some(&peer) = entries.choose(&mut self.rng) {
-                self.transmit(peer, Header::RowRequest { row: row as u8 });
-            }
-        }
-    }
-
-    pub(super) fn on_row_request(&mut self, from: Peer, row: u8) {
-        if self.is_ready() && usize::from(row) < crate::id::DIGITS {
-            let entries = self.table.row(usize::from(row)).copied().collect();
-            self.transmit(from, Header::Row { row, entries });
         }
     }
 

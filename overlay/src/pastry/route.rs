@@ -7,8 +7,9 @@ use super::join::Phase;
 use crate::id::{Key, NodeId};
 use crate::kbr::{Delivery, Event, KeyBasedRouting, Transit};
 use crate::peer::Peer;
+use crate::table::Entry;
 use crate::time::Instant;
-use crate::wire::{Answer, Letter, MAX_PATH, MAX_PEERS, Purpose, RouteFailure, Routed, TraceHop};
+use crate::wire::{Answer, Letter, MAX_PATH, Purpose, RouteFailure, Routed, TraceHop};
 
 /// Where a message goes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl Node {
     /// needs no lease: what is told there is checked by probes and slots.
     fn may_answer(&self, now: Instant, purpose: &Purpose) -> bool {
         match purpose {
-            Purpose::Seek { .. } => self.is_ready(),
+            Purpose::Seek => self.is_ready(),
             Purpose::Application | Purpose::Lookup => self.is_serving(now),
         }
     }
@@ -101,7 +102,7 @@ impl Node {
         }
         let key = routed.key;
         // A seeker is on nobody's way to itself: its former life may still stand in the tables.
-        let seeker = matches!(routed.purpose, Purpose::Seek { .. }).then(|| routed.origin.id());
+        let seeker = matches!(routed.purpose, Purpose::Seek).then(|| routed.origin.id());
         let exists = |peer: &Peer| Some(peer.id) != seeker;
         let usable =
             |peer: &Peer| exists(peer) && !tried.contains(&peer.id) && !self.leases.is_condemned(peer.id);
@@ -120,10 +121,11 @@ impl Node {
         }
         // "Otherwise use the routing table, and forward to a node that shares a longer prefix with the key."
         let allowed = |peer: &Peer| usable(peer) && (!routed.by_leaf_set || closer(peer));
-        let slot = || self.table.next_hops(key).iter().map(|entry| entry.peer).filter(allowed);
-        let by_table = slot().find(|peer| !self.liveness.is_suspect(peer.id)).or_else(|| slot().next());
-        if let Some(peer) = by_table {
-            return Hop::To { peer, by_leaf_set: routed.by_leaf_set };
+        let slot = || self.table.next_hops(key).iter().filter(|entry| allowed(&entry.peer));
+        let cost = |entry: &&Entry| self.proximity.cost(entry, key);
+        let sound = slot().filter(|entry| !self.liveness.is_suspect(entry.peer.id)).min_by_key(cost);
+        if let Some(entry) = sound.or_else(|| slot().min_by_key(cost)) {
+            return Hop::To { peer: entry.peer, by_leaf_set: routed.by_leaf_set };
         }
         // "In certain cases (…) forward to a node that shares a prefix at least as long, and is closer."
         let matched = key.shared_prefix(self.me.id);
@@ -149,16 +151,6 @@ impl Node {
         routed.hops = routed.hops.saturating_add(1);
         if usize::from(routed.hops) > MAX_PATH {
             return self.fail(now, routed, RouteFailure::HopLimit);
-        }
-        if let Purpose::Seek { rows } = &mut routed.purpose {
-            // Pastry §2.4: the nodes on the way send the joiner rows of their tables.
-            let row = routed.key.shared_prefix(self.me.id).min(crate::id::DIGITS - 1);
-            let seeker = routed.origin.id();
-            let mine = self.table.row(row).filter(|peer| peer.id != seeker && !rows.contains(peer));
-            let mut met: Vec<Peer> = mine.copied().collect();
-            met.push(self.me);
-            met.truncate(MAX_PEERS.saturating_sub(rows.len()));
-            rows.extend(met);
         }
         self.pass_on(now, routed, payload, Some(from));
     }
@@ -187,7 +179,7 @@ impl Node {
             });
         }
         let Routed { key, origin, id, hops, repeated, purpose, trace, .. } = routed;
-        let answer = |leaf_set, rows| Box::new(Answer { id, root: self.me, hops, trace, leaf_set, rows });
+        let answer = |leaf_set| Box::new(Answer { id, root: self.me, hops, trace, leaf_set });
         let answer = match purpose {
             Purpose::Application => {
                 return self.events.push_back(Event::Deliver(Delivery {
@@ -198,11 +190,11 @@ impl Node {
                     payload,
                 }));
             }
-            Purpose::Lookup => answer(Vec::new(), Vec::new()),
-            Purpose::Seek { rows } => {
+            Purpose::Lookup => answer(Vec::new()),
+            Purpose::Seek => {
                 let seeker = origin.id();
                 let members = self.leaf_set.iter().filter(|peer| peer.id != seeker).copied().collect();
-                answer(members, rows)
+                answer(members)
             }
         };
         self.send_letter(now, &origin, Letter::Answer(answer), Bytes::new());

@@ -42,6 +42,11 @@ impl Entry {
         self.rtt_micros.map(|micros| Duration::from_micros(u64::from(micros.get())))
     }
 
+    /// The same in microseconds.
+    pub fn rtt_micros(&self) -> Option<u32> {
+        self.rtt_micros.map(NonZeroU32::get)
+    }
+
     /// Orders the nearer first: measured before unmeasured, then by round-trip time. Equal for equally near ones.
     fn nearer(&self, other: &Entry) -> Ordering {
         let key = |entry: &Entry| (entry.rtt_micros.is_none(), entry.rtt_micros);

@@ -97,10 +97,21 @@ impl RoutingTable {
 
     /// The nearest node of each slot of a row, by column: what a node tells another that asks for the row.
     pub fn row(&self, row: usize) -> impl Iterator<Item = &Peer> {
+        let same_slot = |a: &Entry, b: &Entry| self.place(a.peer.id) == self.place(b.peer.id);
+        self.row_entries(row).chunk_by(same_slot).map(|slot| &slot[0].peer)
+    }
+
+    /// The entries of a row, by column and nearness.
+    pub fn row_entries(&self, row: usize) -> &[Entry] {
         let start = self.entries.partition_point(|entry| self.place(entry.peer.id).0 < row);
         let end = self.entries.partition_point(|entry| self.place(entry.peer.id).0 <= row);
-        let same_slot = |a: &Entry, b: &Entry| self.place(a.peer.id) == self.place(b.peer.id);
-        self.entries[start..end].chunk_by(same_slot).map(|slot| &slot[0].peer)
+        &self.entries[start..end]
+    }
+
+    /// The entries of a row and all that follow it: nodes that share at least so many digits with this one.
+    pub fn entries_from(&self, row: usize) -> &[Entry] {
+        let start = self.entries.partition_point(|entry| self.place(entry.peer.id).0 < row);
+        &self.entries[start..]
     }
 
     /// How many rows there are, down to the last that is not empty.

@@ -86,8 +86,8 @@ fn carries_payload(header: &Header) -> bool {
         | Header::Committed { .. }
         | Header::Withdraw
         | Header::LeafSet { .. }
-        | Header::RowRequest { .. }
-        | Header::Row { .. }
+        | Header::NearerRequest { .. }
+        | Header::Near(_)
         | Header::Leave { .. }
         | Header::Outdated(_)
         | Header::Attach
@@ -98,18 +98,11 @@ fn carries_payload(header: &Header) -> bool {
 
 fn check(header: &Header) -> Result<(), DecodeError> {
     match header {
-        Header::Routed(routed) => {
-            at_most(routed.trace.as_deref().unwrap_or_default(), MAX_TRACE)?;
-            match &routed.purpose {
-                Purpose::Seek { rows } => at_most(rows, MAX_PEERS),
-                Purpose::Application | Purpose::Lookup => Ok(()),
-            }
-        }
+        Header::Routed(routed) => at_most(routed.trace.as_deref().unwrap_or_default(), MAX_TRACE),
         Header::Letter(letter) | Header::Relayed { letter, .. } => match letter {
             Letter::Answer(answer) => {
                 at_most(answer.trace.as_deref().unwrap_or_default(), MAX_TRACE)?;
-                at_most(&answer.leaf_set, MAX_PEERS)?;
-                at_most(&answer.rows, MAX_PEERS)
+                at_most(&answer.leaf_set, MAX_PEERS)
             }
             Letter::Payload | Letter::Undeliverable { .. } => Ok(()),
         },
@@ -117,8 +110,8 @@ fn check(header: &Header) -> Result<(), DecodeError> {
         Header::Admission(Admission::Granted { members } | Admission::NotNeighbour { members })
         | Header::LeafSet { members, .. }
         | Header::Leave { members }
-        | Header::Attached { members, .. }
-        | Header::Row { entries: members, .. } => at_most(members, MAX_PEERS),
+        | Header::Attached { members, .. } => at_most(members, MAX_PEERS),
+        Header::Near(near) => at_most(&near.known, MAX_PEERS),
         Header::HopAck { .. }
         | Header::Probe(_)
         | Header::Admit
@@ -126,7 +119,7 @@ fn check(header: &Header) -> Result<(), DecodeError> {
         | Header::Commit { .. }
         | Header::Committed { .. }
         | Header::Withdraw
-        | Header::RowRequest { .. }
+        | Header::NearerRequest { .. }
         | Header::Outdated(_)
         | Header::Broadcast { .. }
         | Header::Attach

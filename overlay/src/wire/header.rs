@@ -63,19 +63,14 @@ pub enum Header {
         /// Whether the receiver is to send its own.
         reply: bool,
     },
-    /// Periodic repair: asks for one row of the receiver's routing table.
-    RowRequest {
-        /// The row, 0..32.
-        row: u8,
+    /// Proximity: who of those that the receiver knows may be nearer to the sender than the receiver is?
+    NearerRequest {
+        /// The round-trip time between the two, as the sender measured it, in microseconds.
+        rtt_micros: u32,
     },
-    /// The answer to `RowRequest`.
-    Row {
-        /// The row.
-        row: u8,
-        /// Its entries.
-        #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
-        entries: Vec<Peer>,
-    },
+    /// Proximity: the answer to `NearerRequest`; or a row of the sender's routing table, or nothing but how near the
+    /// receiver is.
+    Near(Near),
     /// The sender leaves the ring: it answers for nothing any more. Its leaf set, for those who must close the gap.
     Leave {
         /// The leaver's leaf set.
@@ -162,11 +157,7 @@ pub enum Purpose {
     /// Who is the root of the key?
     Lookup,
     /// Who are the neighbours of the key? Asked by joiners and by rings that have found each other.
-    Seek {
-        /// Nodes met on the way: the rows of the seeker's routing table to be.
-        #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
-        rows: Vec<Peer>,
-    },
+    Seek,
 }
 
 /// One hop of a traced message.
@@ -195,9 +186,6 @@ pub struct Answer {
     /// For `Seek`: the root's leaf set.
     #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
     pub leaf_set: Vec<Peer>,
-    /// For `Seek`: nodes met on the way.
-    #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
-    pub rows: Vec<Peer>,
 }
 
 /// Why a routed message stopped.
@@ -240,6 +228,28 @@ pub struct ProbeAck {
     /// The answerer's leaf set, if it was asked for.
     #[serde(deserialize_with = "bounded::optional::<MAX_PEERS, _, _>")]
     pub leaf_set: Option<Vec<Peer>>,
+}
+
+/// Nodes that the sender knows, each with how near it is to the sender: so the receiver can tell who may be near to
+/// itself before it measures anything (constrained gossip).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Near {
+    /// The round-trip time between sender and receiver, as the sender measured it, in microseconds.
+    pub rtt_micros: Option<u32>,
+    /// The nodes.
+    #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
+    pub known: Vec<Known>,
+    /// Asks for this row, 0..32, of the receiver's routing table in return.
+    pub row: Option<u8>,
+}
+
+/// A node, and how near it is to whoever names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// The node.
+    pub peer: Peer,
+    /// The round-trip time to it in microseconds, if it was measured.
+    pub rtt_micros: Option<u32>,
 }
 
 /// How far a node is.

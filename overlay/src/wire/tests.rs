@@ -56,11 +56,7 @@ fn trace() -> BoxedStrategy<Option<Vec<TraceHop>>> {
 }
 
 fn purpose() -> impl Strategy<Value = Purpose> {
-    prop_oneof![
-        Just(Purpose::Application),
-        Just(Purpose::Lookup),
-        peers().prop_map(|rows| Purpose::Seek { rows }),
-    ]
+    prop_oneof![Just(Purpose::Application), Just(Purpose::Lookup), Just(Purpose::Seek),]
 }
 
 fn routed() -> BoxedStrategy<Routed> {
@@ -80,9 +76,14 @@ fn routed() -> BoxedStrategy<Routed> {
         .boxed()
 }
 
+fn known() -> impl Strategy<Value = Vec<Known>> {
+    let known = (peer(), option::of(any::<u32>()));
+    vec(known.prop_map(|(peer, rtt_micros)| Known { peer, rtt_micros }), 0..6)
+}
+
 fn answer() -> BoxedStrategy<Answer> {
-    (number(), peer(), any::<u8>(), trace(), peers(), peers())
-        .prop_map(|(id, root, hops, trace, leaf_set, rows)| Answer { id, root, hops, trace, leaf_set, rows })
+    (number(), peer(), any::<u8>(), trace(), peers())
+        .prop_map(|(id, root, hops, trace, leaf_set)| Answer { id, root, hops, trace, leaf_set })
         .boxed()
 }
 
@@ -144,8 +145,8 @@ fn variant(header: &Header) -> usize {
         Header::Committed { .. } => 9,
         Header::Withdraw => 10,
         Header::LeafSet { .. } => 11,
-        Header::RowRequest { .. } => 12,
-        Header::Row { .. } => 13,
+        Header::NearerRequest { .. } => 12,
+        Header::Near(_) => 13,
         Header::Leave { .. } => 14,
         Header::Broadcast { .. } => 15,
         Header::Attach => 16,
@@ -183,8 +184,9 @@ fn header() -> impl Strategy<Value = Header> {
         probe().prop_map(Header::Probe),
         probe_ack().prop_map(Header::ProbeAck),
         (peers(), any::<bool>()).prop_map(|(members, reply)| Header::LeafSet { members, reply }),
-        any::<u8>().prop_map(|row| Header::RowRequest { row }),
-        (any::<u8>(), peers()).prop_map(|(row, entries)| Header::Row { row, entries }),
+        any::<u32>().prop_map(|rtt_micros| Header::NearerRequest { rtt_micros }),
+        (option::of(any::<u32>()), known(), option::of(any::<u8>()))
+            .prop_map(|(rtt_micros, known, row)| Header::Near(Near { rtt_micros, known, row })),
     ];
     let of_edges = prop_oneof![
         Just(Header::Attach),
@@ -327,22 +329,21 @@ fn frames_with_lists_of(len: usize) -> Vec<(Frame, usize)> {
             trace,
         })
     };
-    let empty = Answer { id: 0, root: peer, hops: 0, trace: None, leaf_set: vec![], rows: vec![] };
+    let empty = Answer { id: 0, root: peer, hops: 0, trace: None, leaf_set: vec![] };
     let answers = [
         (Answer { trace: Some(path.clone()), ..empty.clone() }, MAX_TRACE),
-        (Answer { leaf_set: peers.clone(), ..empty.clone() }, MAX_PEERS),
-        (Answer { rows: peers.clone(), ..empty }, MAX_PEERS),
+        (Answer { leaf_set: peers.clone(), ..empty }, MAX_PEERS),
     ];
     let leaf_set = Some(peers.clone());
     let ack = ProbeAck { number: 0, standing: Standing::Ready, lease: false, asks: None, leaf_set };
+    let known = peers.iter().map(|&peer| Known { peer, rtt_micros: None }).collect();
     let mut headers = vec![
         (routed(Purpose::Lookup, Some(path)), MAX_TRACE),
-        (routed(Purpose::Seek { rows: peers.clone() }, None), MAX_PEERS),
         (Header::ProbeAck(ack), MAX_PEERS),
         (Header::Admission(Admission::Granted { members: peers.clone() }), MAX_PEERS),
         (Header::Admission(Admission::NotNeighbour { members: peers.clone() }), MAX_PEERS),
         (Header::LeafSet { members: peers.clone(), reply: false }, MAX_PEERS),
-        (Header::Row { row: 0, entries: peers.clone() }, MAX_PEERS),
+        (Header::Near(Near { rtt_micros: None, known, row: None }), MAX_PEERS),
         (Header::Leave { members: peers.clone() }, MAX_PEERS),
         (Header::Attached { accepted: true, members: peers }, MAX_PEERS),
     ];

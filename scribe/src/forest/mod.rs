@@ -5,6 +5,8 @@ mod neighbours;
 mod join;
 mod adopt;
 mod flow;
+mod moving;
+mod shape;
 mod budget;
 mod subscribe;
 mod publish;
@@ -12,8 +14,8 @@ mod position;
 mod open;
 mod handover;
 mod upkeep;
+mod view;
 mod invariants;
-mod memory;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +35,7 @@ use self::budget::Budget;
 use self::handover::{Handovers, Part};
 use self::neighbours::Neighbours;
 use self::tree::Tree;
+pub use self::view::Place;
 use crate::config::{Config, ConfigError};
 use crate::event::{Event, SubscriptionId, TreeStatus};
 use crate::publisher::Publisher;
@@ -116,6 +119,12 @@ enum Timer {
     Subscribe(SubscriptionId),
     /// Parts of a handover to be sent again.
     Transfer(TopicId),
+    /// A tree's shape is to be looked after.
+    Shape(TopicId),
+    /// A move to another parent takes long.
+    Move(TopicId),
+    /// There are too many children.
+    Load,
     /// Neighbours to be told that this node lives.
     Beat,
     /// Leaving has taken long enough.
@@ -159,7 +168,8 @@ pub struct Forest {
     config: Arc<Config>,
     rng: Rng,
     life: Life,
-    trees: BTreeMap<TopicId, Tree>,
+    // Boxed: a B-tree's leaf has room for eleven.
+    trees: BTreeMap<TopicId, Box<Tree>>,
     topics: BTreeMap<SubscriptionId, TopicId>,
     publishers: BTreeMap<TopicId, Publisher>,
     neighbours: Neighbours,
@@ -173,6 +183,10 @@ pub struct Forest {
     /// Sessions of all root topics.
     sessions: usize,
     handovers: Handovers,
+    /// Children in all trees.
+    entries: usize,
+    /// Attempts to have fewer.
+    load_tries: u8,
     /// The number of the last JOIN.
     joins: u64,
     /// When a stranger was last told that it is none of ours.
@@ -202,6 +216,8 @@ impl Forest {
             budget: Budget::default(),
             sessions: 0,
             handovers: Handovers::default(),
+            entries: 0,
+            load_tries: 0,
             joins: 0,
             denied: Instant::ZERO,
             deadlines: Deadlines::default(),
@@ -209,16 +225,16 @@ impl Forest {
         })
     }
 
-    /// The trees that this node is on.
+    /// The trees that this node is on, as values of their own; [`places`](Forest::places) is cheaper.
     pub fn trees(&self) -> Vec<TreeStatus> {
-        let status = |tree: &Tree| TreeStatus {
-            topic: tree.topic,
-            parent: tree.parent().map(|parent| parent.id()),
-            is_root: tree.is_root(),
-            children: tree.children.keys().copied().collect(),
-            subscriptions: tree.subscriptions.len(),
+        let status = |place: Place<'_>| TreeStatus {
+            topic: place.topic(),
+            parent: place.parent(),
+            is_root: place.is_root(),
+            children: place.children().collect(),
+            subscriptions: place.subscriptions(),
         };
-        self.trees.values().map(status).collect()
+        self.places().map(status).collect()
     }
 
     /// Whether [`leave`](Forest::leave) has done its work: the ring may be left.
@@ -229,7 +245,7 @@ impl Forest {
     /// The ring is ready: what waited for it begins.
     pub fn handle_ready(&mut self, cx: Context<'_>) {
         for topic in self.topic_ids() {
-            if self.trees.get(&topic).is_some_and(Tree::is_joining) {
+            if self.trees.get(&topic).is_some_and(|tree| tree.is_joining()) {
                 self.seek(cx, topic);
             }
         }
@@ -304,6 +320,9 @@ impl Forest {
                 Timer::Publish(topic) => self.on_publish_timer(cx, topic),
                 Timer::Subscribe(subscription) => self.on_subscribe_timer(cx, subscription),
                 Timer::Transfer(topic) => self.on_transfer_timer(cx, topic),
+                Timer::Shape(topic) => self.on_shape_timer(cx, topic),
+                Timer::Move(topic) => self.on_move_timer(cx, topic),
+                Timer::Load => self.on_load_timer(cx),
                 Timer::Beat => self.on_beat_timer(cx),
                 Timer::Leave => self.finish_leaving(),
             }
@@ -375,6 +394,11 @@ impl Forest {
             Header::HandoverTaken { topic, transfer, part } => {
                 self.on_handover_taken(cx, from.id(), topic, transfer, part);
             }
+            Header::Offer(offer) => self.on_offer(cx, from.id(), offer),
+            Header::Visit { topic, number } => self.on_visit(cx, from, topic, number),
+            Header::Visited { topic, number, room } => self.on_visited(cx, from.id(), topic, number, room),
+            Header::Part { topic, join } => self.on_part(cx, from, topic, join),
+            Header::Parted { topic, join, last } => self.on_parted(cx, from.id(), topic, join, last),
         }
     }
 

@@ -1,0 +1,73 @@
+//! The laboratory's command: `cargo run --release -p treecast-integration --bin lab -- EXPERIMENT …`.
+//!
+//! A table on stdout, figures beside those of others; with `--json` one object as the last line; with `--out` files to
+//! look at. Exit code 1 if a promise failed or something was lost, wrong or missed, 2 if the command makes no sense.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use treecast_integration::lab::{Error, Output, Progress, multicast, routing};
+use treecast_integration::report::{self, Report};
+
+/// The very nodes that ship, many of them, in virtual time: figures beside the papers', faults by seed.
+#[derive(Parser)]
+#[command(name = "lab", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    experiment: Experiment,
+}
+
+#[derive(Subcommand)]
+enum Experiment {
+    Routing(routing::Options),
+    Multicast(multicast::Options),
+}
+
+impl Experiment {
+    fn output(&self) -> &Output {
+        match self {
+            Experiment::Routing(options) => options.output(),
+            Experiment::Multicast(options) => options.output(),
+        }
+    }
+
+    fn run(&self, progress: &Progress) -> Result<Report, Error> {
+        match self {
+            Experiment::Routing(options) => routing::run(options, progress),
+            Experiment::Multicast(options) => multicast::run(options, progress),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().experiment) {
+        Ok(report) if report.faults.is_empty() => ExitCode::SUCCESS,
+        Ok(_) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("lab: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+/// Runs the experiment and hands its report to whoever asked for it.
+fn run(experiment: &Experiment) -> Result<Report, Error> {
+    let output = experiment.output();
+    let refused = |error: report::OutError| Error::Usage(error.to_string());
+    if let Some(dir) = &output.out {
+        report::prepare(dir).map_err(refused)?;
+    }
+    let progress = Progress::on_terminal();
+    let outcome = experiment.run(&progress);
+    progress.finish();
+    let report = outcome?;
+    println!("{}", report.to_text());
+    if let Some(dir) = &output.out {
+        report.write(dir).map_err(refused)?;
+        println!("\nwritten to {}", dir.display());
+    }
+    if output.json {
+        println!("{}", report.json);
+    }
+    Ok(report)
+}

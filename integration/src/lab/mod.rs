@@ -1,0 +1,47 @@
+//! The laboratory's experiments, one file each, and what they share. Every experiment runs
+//! [`PastryStack`](treecast_scribe::PastryStack), the code that ships, in a [`World`](crate::world::World).
+
+pub mod setting;
+pub mod progress;
+pub mod ideal;
+pub mod memory;
+pub mod meter;
+pub mod ring;
+pub mod stats;
+pub mod run;
+pub mod lookups;
+pub mod tables;
+mod charts;
+mod failure;
+pub mod routing;
+pub mod groups;
+pub mod trees;
+pub mod deliveries;
+pub mod multicast;
+
+use thiserror::Error;
+
+pub use progress::Progress;
+pub use ring::Ring;
+pub use setting::{Output, Setting};
+
+/// Why an experiment has no figures.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Error {
+    /// The caller asked for something that cannot be: exit code 2.
+    #[error("{0}")]
+    Usage(String),
+    /// The nodes under test did not do what they must: exit code 1.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// What the process says to its caller.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Failed(_) => 1,
+            Error::Usage(_) => 2,
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! Nearness: whom of the many that fit a slot of the routing table this node keeps there, and whom of those it routes by.
+//!
+//! A node that has come onto the ring *approaches* its place in the network: it asks the nearest node that it knows for
+//! nodes at about the same distance, measures a few, and goes on from the nearest (Castro et al. 2002, §4.2, and
+//! Meridian, Wong et al. 2005). Then it *fills* its table row by row, each from the nearest node that shares so many
+//! digits: what is near to that one is near to this one. From then on it *watches*: rounds of constrained gossip (Castro
+//! et al. 2003; MSPastry §4.2), more and more seldom while they bring nothing.
+//!
+//! Whoever names nodes says how far they are from it. With `d` to the one who names and `r` from there, a node is no
+//! nearer than |r − d| and no farther than r + d: only those are measured that promise to be nearer than what is there.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use rand::RngExt;
+use rand::seq::{IndexedRandom, SliceRandom};
+
+use super::{Node, Timer};
+use crate::id::{BASE, DIGITS, Key, NodeId};
+use crate::peer::Peer;
+use crate::table::Entry;
+use crate::time::Instant;
+use crate::wire::{Header, Known, Near};
+
+/// Most steps of the approach.
+const APPROACH_STEPS: u8 = 10;
+/// Nodes named in one step of the approach, all of which are measured.
+const APPROACH_PROBES: usize = 8;
+/// Most nodes that are measured because of one message while the table is filled.
+const FILL_PROBES: usize = 20;
+/// Most nodes that are measured because of one message later.
+const ROUND_PROBES: usize = 4;
+/// Nodes that were measured and did not fit, remembered so as not to measure them again; beyond it the oldest are
+/// forgotten, which costs a probe.
+const MAX_TRIED: usize = 128;
+/// Of the nodes that share enough digits, the nearest so many are asked most of the time.
+const NEAR_PARTNERS: usize = 6;
+/// Below this round-trip time nobody is worth to be looked for further.
+const NEAR_ENOUGH: Duration = Duration::from_micros(500);
+/// How long an answer is waited for at most, while the table is filled.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How this node looks for nearer nodes.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Proximity {
+    stage: Stage,
+    /// Mean time to the next round.
+    period: Duration,
+    /// The table has changed for the better since the last round.
+    gained: bool,
+    /// Who was asked, and when: the answer measures it once more.
+    asked: Option<(NodeId, Instant)>,
+    /// Last bits of the ids of those measured in vain, oldest first.
+    tried: VecDeque<u32>,
+    outlook: Outlook,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    /// Asks nearer and nearer nodes; `reached`: how near the last one is.
+    Approaching { steps: u8, reached: Duration },
+    /// Fills this row.
+    Filling { row: usize },
+    #[default]
+    Watching,
+}
+
+/// What a node that was named promises, the most promising first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Promise {
+    /// There is room in its slot; how near it may be in microseconds.
+    Room(u32),
+    /// It may be nearer than the last one of its slot: its distance in parts of a thousand of that one's.
+    Nearer(u64),
+}
+
+/// What a message has still to expect after its next hop, by this node's own distances: nodes of one ring have about the
+/// same.
+#[derive(Clone, Debug, Default)]
+struct Outlook {
+    /// Mean distance of two nodes on the ring.
+    spacing: u128,
+    /// How far a leaf set reaches to each side, less a little.
+    reach: u128,
+    /// Mean round-trip time to a member of the leaf set, and so to any node, in microseconds.
+    leaf: u32,
+    /// By matched digits: expected round-trip time of all that is to come, in microseconds.
+    rest: Vec<u32>,
+}
+
+impl Outlook {
+    /// Expected round-trip time from a node to the key's root, in microseconds.
+    fn expected(&self, from: NodeId, key: Key) -> u32 {
+        let away = key.distance(from);
+        if away < self.spacing {
+            // Perhaps it is the root itself.
+            self.leaf / 2
+        } else if away < self.reach {
+            self.leaf
+        } else {
+            let matched = key.shared_prefix(from);
+            self.rest.get(matched).or(self.rest.last()).copied().unwrap_or_default()
+        }
+    }
+}
+
+impl Proximity {
+    /// What a route by way of this entry is expected to take, in microseconds of round-trip time. The nearest of a slot is
+    /// not always the best: one that matches more digits than it must, or whose leaf set has the key's root, saves a
+    /// later hop, and later hops are the long ones (a departure from Pastry §2.5, which takes the nearest).
+    pub(super) fn cost(&self, entry: &Entry, key: Key) -> u64 {
+        let first = entry.rtt_micros().unwrap_or(self.outlook.leaf);
+        u64::from(first) + u64::from(self.outlook.expected(entry.peer.id, key))
+    }
+
+    fn has_tried(&self, id: NodeId) -> bool {
+        self.tried.contains(&(id.0 as u32))
+    }
+
+    fn note_tried(&mut self, id: NodeId) {
+        if self.tried.len() == MAX_TRIED {
+            self.tried.pop_front();
+        }
+        self.tried.push_back(id.0 as u32);
+    }
+}
+
+impl Node {
+    /// Begins to look for near nodes: this node has just come onto the ring.
+    pub(super) fn look_around(&mut self, now: Instant) {
+        self.proximity.stage = Stage::Approaching { steps: 0, reached: Duration::MAX };
+        self.proximity.period = self.config.gossip;
+        self.deadlines.set(Timer::Proximity, now);
+    }
+
+    pub(super) fn on_proximity_timer(&mut self, now: Instant) {
+        if !self.is_ready() || self.is_edge() {
+            return;
+        }
+        self.look_ahead();
+        // Whoever knows everybody needs to ask nobody.
+        if self.leaf_set.len() < self.config.leaf_set {
+            return self.watch_on(now);
+        }
+        match self.proximity.stage {
+            Stage::Approaching { steps, reached } => self.approach(now, steps, reached),
+            Stage::Filling { row } => self.fill(now, row),
+            Stage::Watching => self.watch(now),
+        }
+    }
+
+    fn approach(&mut self, now: Instant, steps: u8, reached: Duration) {
+        let nearest = self.partners(0).into_iter().next();
+        let step = nearest
+            .filter(|&(_, rtt)| steps < APPROACH_STEPS && rtt < reached.mul_f64(0.8) && rtt > NEAR_ENOUGH);
+        let Some((peer, rtt)) = step else { return self.fill(now, 0) };
+        self.proximity.stage = Stage::Approaching { steps: steps + 1, reached: rtt };
+        self.proximity.asked = Some((peer.id, now));
+        self.transmit(peer, Header::NearerRequest { rtt_micros: micros(rtt) });
+        self.deadlines.set(Timer::Proximity, now + PATIENCE);
+    }
+
+    fn fill(&mut self, now: Instant, row: usize) {
+        match self.partners(row).into_iter().next() {
+            Some((peer, rtt)) if row < self.table.rows() => {
+                self.proximity.stage = Stage::Filling { row: row + 1 };
+                self.exchange(now, peer, Some(rtt), row);
+                self.deadlines.set(Timer::Proximity, now + PATIENCE);
+            }
+            Some(_) | None => {
+                self.proximity.stage = Stage::Watching;
+                self.watch_on(now);
+            }
+        }
+    }
+
+    /// A round: one row is exchanged with a node that shares enough digits, mostly with one of the nearest.
+    fn watch(&mut self, now: Instant) {
+        let rows = self.table.rows();
+        if rows > 0 {
+            let row = self.rng.random_range(0..rows);
+            let partners = self.partners(row);
+            let near = &partners[..partners.len().min(NEAR_PARTNERS)];
+            let nearest = self.rng.random_range(0..4) > 0;
+            let chosen = if nearest { near } else { &partners }.choose(&mut self.rng).copied();
+            let unmeasured = || self.table.entries_from(row).first().map(|entry| entry.peer);
+            if let Some((peer, rtt)) =
+                chosen.map(|(peer, rtt)| (peer, Some(rtt))).or(unmeasured().map(|p| (p, None)))
+            {
+                self.exchange(now, peer, rtt, row);
+            }
+        }
+        self.watch_on(now);
+    }
+
+    /// Rounds that bring something hurry the next one, others let it wait.
+    fn watch_on(&mut self, now: Instant) {
+        let Proximity { period, gained, .. } = &mut self.proximity;
+        *period = if std::mem::take(gained) { *period / 2 } else { *period * 2 };
+        *period = (*period).min(self.config.gossip_max).max(self.config.gossip);
+        let wait = self.proximity.period;
+        let wait = self.jittered(wait);
+        self.deadlines.set(Timer::Proximity, now + wait);
+    }
+
+    /// The measured nodes that share at least so many digits with this one, nearest first.
+    fn partners(&self, digits: usize) -> Vec<(Peer, Duration)> {
+        let measured = |entry: &Entry| Some((entry.peer, entry.rtt()?));
+        let mut partners: Vec<(Peer, Duration)> =
+            self.table.entries_from(digits).iter().filter_map(measured).collect();
+        partners.retain(|(peer, _)| !self.liveness.is_suspect(peer.id));
+        partners.sort_by_key(|&(peer, rtt)| (rtt, peer.id));
+        partners
+    }
+
+    fn exchange(&mut self, now: Instant, peer: Peer, rtt: Option<Duration>, row: usize) {
+        self.proximity.asked = Some((peer.id, now));
+        let known = self.known_in_row(row, peer.id);
+        let near = Near { rtt_micros: rtt.map(micros), known, row: Some(row as u8) };
+        self.transmit(peer, Header::Near(near));
+    }
+
+    fn known_in_row(&self, row: usize, receiver: NodeId) -> Vec<Known> {
+        let others = self.table.row_entries(row).iter().filter(|entry| entry.peer.id != receiver);
+        others.take(crate::wire::MAX_PEERS).map(known).collect()
+    }
+
+    /// Somebody looks for nodes that are nearer to it: those about as far from here as it is are the most likely ones.
+    pub(super) fn on_nearer_request(&mut self, now: Instant, from: Peer, rtt_micros: u32) {
+        if !self.is_ready() || self.is_edge() {
+            return;
+        }
+        self.meet_at(now, from, Some(duration(rtt_micros)));
+        let (least, most) = (rtt_micros / 2, rtt_micros.saturating_add(rtt_micros / 2));
+        let fits = |entry: &&Entry| {
+            entry.peer.id != from.id && entry.rtt_micros().is_some_and(|rtt| (least..=most).contains(&rtt))
+        };
+        let mut fitting: Vec<Known> = self.table.entries_from(0).iter().filter(fits).map(known).collect();
+        fitting.shuffle(&mut self.rng);
+        fitting.truncate(APPROACH_PROBES);
+        let near = Near { rtt_micros: Some(rtt_micros), known: fitting, row: None };
+        self.transmit(from, Header::Near(near));
+    }
+
+    pub(super) fn on_near(&mut self, now: Instant, from: Peer, near: Near) {
+        if !self.is_ready() || self.is_edge() {
+            return;
+        }
+        let asked = self.proximity.asked.take_if(|(id, _)| *id == from.id);
+        if let Some((_, sent)) = asked {
+            self.note_round_trip(from, now - sent);
+        }
+        let told = near.rtt_micros.map(duration);
+        self.meet_at(now, from, told);
+        let distance = self.table.rtt(from.id).or(told);
+        if let Some(row) = near.row.map(usize::from).filter(|&row| row < DIGITS) {
+            let known = self.known_in_row(row, from.id);
+            self.transmit(from, Header::Near(Near { rtt_micros: distance.map(micros), known, row: None }));
+        }
+        let answers = asked.is_some() && near.row.is_none();
+        match self.proximity.stage {
+            Stage::Approaching { .. } if answers => {
+                let named: Vec<Peer> = near.known.iter().map(|known| known.peer).collect();
+                self.try_some(now, named, APPROACH_PROBES);
+                self.await_probes(now, distance);
+            }
+            Stage::Filling { .. } if answers => {
+                self.consider_known(now, near.known, distance, FILL_PROBES);
+                self.await_probes(now, distance);
+            }
+            Stage::Approaching { .. } | Stage::Filling { .. } | Stage::Watching => {
+                self.consider_known(now, near.known, distance, ROUND_PROBES);
+            }
+        }
+    }
+
+    /// Goes on when most of those just probed must have answered.
+    fn await_probes(&mut self, now: Instant, distance: Option<Duration>) {
+        let wait = distance.map_or(PATIENCE, |rtt| (rtt * 2 + Duration::from_millis(5)).min(PATIENCE));
+        self.deadlines.set(Timer::Proximity, now + wait);
+    }
+
+    /// Measures those of the named nodes that promise to be nearer than what is in their slots, the most promising first.
+    /// `distance`: how far the one is who named them.
+    fn consider_known(&mut self, now: Instant, known: Vec<Known>, distance: Option<Duration>, most: usize) {
+        let promise = |known: Known| Some((self.promise(&known, distance)?, known.peer));
+        let mut promising: Vec<(Promise, Peer)> = known.into_iter().filter_map(promise).collect();
+        promising.sort_unstable();
+        // Each slot has its turn.
+        let mut turns: BTreeMap<(usize, usize), usize> = BTreeMap::new();
+        promising.sort_by_cached_key(|(_, peer)| {
+            let row = self.me.id.key().shared_prefix(peer.id).min(DIGITS - 1);
+            let turn = turns.entry((row, peer.id.key().digit(row))).or_default();
+            *turn += 1;
+            *turn
+        });
+        self.try_some(now, promising.into_iter().map(|(_, peer)| peer).collect(), most);
+    }
+
+    /// How near a named node may be; `None` if it promises nothing.
+    fn promise(&self, known: &Known, distance: Option<Duration>) -> Option<Promise> {
+        let slot = self.table.next_hops(known.peer.id.key());
+        let worst = if slot.len() < self.config.candidates { None } else { slot.last()?.rtt_micros() };
+        let bounds = known.rtt_micros.zip(distance.map(micros));
+        let Some(worst) = worst.map(u64::from) else {
+            // There is room: the nearer the better.
+            return Some(Promise::Room(bounds.map_or(u32::MAX, |(r, d)| r.max(d))));
+        };
+        let (r, d) = bounds?;
+        let likely = (u64::from(r.abs_diff(d)) + u64::from(r.max(d))) / 2;
+        (likely < worst).then(|| Promise::Nearer(likely * 1000 / worst))
+    }
+
+    fn try_some(&mut self, now: Instant, peers: Vec<Peer>, most: usize) {
+        let mut probes = 0;
+        for peer in peers {
+            if peer.id == self.me.id {
+                self.look_for_twin(now, peer);
+                continue;
+            }
+            let barred = self.liveness.is_buried(now, &peer)
+                || self.leases.is_condemned(peer.id)
+                || self.proximity.has_tried(peer.id)
+                || self.table.get(peer.id).is_some();
+            if probes < most && !barred && !self.liveness.is_full() {
+                probes += 1;
+                self.proximity.note_tried(peer.id);
+                self.probe(now, peer, false);
+            }
+        }
+    }
+
+    /// Gives a node that showed itself its place in the routing table, if it deserves one. `told`: how near it says that
+    /// it is, which counts until this node has measured it. Returns whether anything changed.
+    pub(super) fn place(&mut self, peer: Peer, told: Option<Duration>) -> bool {
+        let measured = self.liveness.rtt(peer.id);
+        let is_new = self.table.get(peer.id).is_none();
+        let changed = self.table.insert(peer, measured.or(told));
+        if is_new && changed {
+            self.proximity.gained = true;
+            if let Some(rtt) = measured {
+                self.neighbourhood.insert(peer, rtt);
+                if told.is_none() {
+                    // Being near is mutual: it need not measure what this node knows.
+                    let near = Near { rtt_micros: Some(micros(rtt)), known: Vec::new(), row: None };
+                    self.transmit(peer, Header::Near(near));
+                }
+            }
+        }
+        changed
+    }
+
+    /// Works out what messages have to expect.
+    fn look_ahead(&mut self) {
+        let half = self.config.leaf_set / 2;
+        let ends = self.leaf_set.lefts().last().zip(self.leaf_set.rights().last());
+        let span = ends.map_or(0, |(left, right)| left.id.key().clockwise_to(right.id));
+        let spacing = span / (2 * half as u128);
+        let leaf = mean(self.leaf_set.iter().filter_map(|peer| self.liveness.rtt(peer.id)).map(micros));
+        let mut rest: Vec<u32> = Vec::new();
+        for row in 0..self.table.rows() {
+            rest.push(mean((0..BASE).filter_map(|col| self.table.slot(row, col).first()?.rtt_micros())));
+            // Where a slot is no wider than a leaf set, it leads to a node whose leaf set has the root.
+            if u128::MAX >> (4 * (row + 1)).min(127) < span {
+                break;
+            }
+        }
+        let mut ahead = leaf;
+        for row in rest.iter_mut().rev() {
+            ahead = ahead.saturating_add(*row);
+            *row = ahead;
+        }
+        rest.push(leaf);
+        self.proximity.outlook = Outlook {
+            spacing,
+            reach: spacing.saturating_mul(half as u128).saturating_mul(9) / 10,
+            leaf,
+            rest,
+        };
+    }
+}
+
+fn mean(micros: impl Iterator<Item = u32>) -> u32 {
+    let (sum, count) = micros.fold((0_u64, 0), |(sum, count), each| (sum + u64::from(each), count + 1));
+    sum.checked_div(count).unwrap_or_default() as u32
+}
+
+fn known(entry: &Entry) -> Known {
+    Known { peer: entry.peer, rtt_micros: entry.rtt_micros() }
+}
+
+fn micros(rtt: Duration) -> u32 {
+    u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX)
+}
+
+fn duration(micros: u32) -> Duration {
+    Duration::from_micros(u64::from(micros))
+}
