@@ -95,10 +95,8 @@ fn main() {
             Some(members) => members,
             None => (nodes as f64 * ((rank + 1) as f64).powf(-1.25) + 0.5) as usize,
         };
-        let mut group: Vec<usize> = (0..nodes).collect();
-        group.partial_shuffle(&mut dice, size.min(nodes));
-        group.reverse();
-        group.truncate(size.min(nodes));
+        let mut all: Vec<usize> = (0..nodes).collect();
+        let group = all.partial_shuffle(&mut dice, size.min(nodes)).0.to_vec();
         for &slot in &group {
             next += 1;
             let subscription = SubscriptionId(next);

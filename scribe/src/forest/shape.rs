@@ -1,11 +1,10 @@
 //! Parents keep their trees in shape (design §6, "Trees' shape"): a full one hands children over to others of its
 //! children, and a forwarder with one child and no subscriber splices itself out.
 //!
-//! Castro et al. 2002, §4.3 ("bottleneck remover"): a node that is overloaded drops its farthest child, telling it of
-//! its other children, and the child joins the nearest of them. §4.5 ("collapsing trees"): "a simple algorithm to
-//! produce more efficient trees for small groups": nodes "not members of a group and [with] only one entry in the
-//! group's children table" are taken out. Here the child moves with its place in the log (`moving.rs`), so neither is
-//! noticed by subscribers.
+//! Castro et al. 2002 ("Scribe") have both: the "bottleneck remover", by which an overloaded node makes its farthest
+//! child join that one of its other children by which the way from the parent is shortest; and, for many small groups,
+//! the collapsing of paths through nodes that are no members and have one child. Here the child moves with its place in
+//! the log (`moving.rs`), so that subscribers notice neither.
 //!
 //! Why nothing goes to and fro. *Down*: a child is handed over only to a sibling, one level further from the root; it
 //! comes up again only when a forwarder is spliced out, which leaves its parent with as many children as before.
