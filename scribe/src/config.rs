@@ -23,7 +23,8 @@ pub struct Config {
     pub tree_children: usize,
     /// The same for the children in all trees together. 48: eight times the mean that the Scribe paper's workload
     /// leads to, and a quarter below the 64 that no node should exceed, since a crowd comes faster than it is led on.
-    /// It yields where every tree has one child only.
+    /// Who subscribes to many topics, or is root of many, has two for each if that is more; and it yields where every
+    /// tree has one child only.
     pub node_children: usize,
     /// Most siblings that a child which is handed over is offered, and measures (guess).
     pub offered: usize,

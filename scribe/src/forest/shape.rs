@@ -60,7 +60,7 @@ impl Forest {
 
     /// Looks whether this node has too many children in all trees together.
     fn review_load(&mut self, cx: Context<'_>) {
-        if self.entries <= self.config.node_children {
+        if self.entries <= self.most_entries() {
             self.deadlines.cancel(Timer::Load);
         } else if !self.deadlines.is_set(Timer::Load) {
             (self.load_tries, self.load_before) = (0, self.entries);
@@ -82,6 +82,17 @@ impl Forest {
                 (excess > 0).then_some(Need::HandOver(excess))
             }
         }
+    }
+
+    /// How many children this node has at most in all trees. Who takes much gives much: two for each topic that it
+    /// subscribes to or is the root of, if that is more than the limit.
+    fn most_entries(&self) -> usize {
+        let limit = self.config.node_children;
+        if self.entries < limit {
+            return limit;
+        }
+        let own = self.trees.values().filter(|tree| tree.is_root() || !tree.subscriptions.is_empty());
+        limit.max(2 * own.count())
     }
 
     fn pause(&mut self, need: Need, tries: u8) -> Duration {
@@ -108,11 +119,10 @@ impl Forest {
     /// The trees in which most children could go give some of them away: half of them at most, since the others take
     /// them.
     pub(super) fn on_load_timer(&mut self, cx: Context<'_>) {
-        let Some(mut excess) =
-            self.entries.checked_sub(self.config.node_children).filter(|&excess| excess > 0)
-        else {
+        let mut excess = self.entries.saturating_sub(self.most_entries());
+        if excess == 0 {
             return;
-        };
+        }
         let progress = self.entries < self.load_before;
         self.load_before = self.entries;
         self.load_tries = if progress { 0 } else { self.load_tries.saturating_add(1) };
@@ -203,8 +213,7 @@ impl Forest {
             Some(Need::HandOver(_)) | None => false,
         };
         let spliced = former.is_some_and(|former| tree.children.contains_key(&former));
-        let room =
-            tree.children.len() < 2 * self.config.tree_children && self.entries < self.config.node_children;
+        let room = tree.children.len() < 2 * self.config.tree_children && self.entries < self.most_entries();
         self.life == Life::Running && tree.is_settled() && !going && (spliced || room)
     }
 }
