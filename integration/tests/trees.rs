@@ -27,14 +27,7 @@ fn topic(name: &str) -> Topic {
 }
 
 fn grove(case: Case, nodes: usize) -> Grove {
-    let narrow = Config {
-        tree_children: 2,
-        node_children: 4,
-        splice_after: Duration::from_millis(500),
-        hand_over_after: Duration::from_millis(300),
-        ..Config::default()
-    };
-    let mut grove = Grove::with(case, world::Config::default(), narrow);
+    let mut grove = Grove::new(case, world::Config::default());
     grove.grow(nodes, Duration::from_millis(nodes as u64 * 50));
     grove
 }

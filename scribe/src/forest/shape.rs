@@ -1,11 +1,10 @@
 //! Parents keep their trees in shape (design §6, "Trees' shape"): a full one hands children over to others of its
 //! children, and a forwarder with one child and no subscriber splices itself out.
 //!
-//! Castro et al. 2002, §4.3 ("bottleneck remover"): a node that is overloaded drops its farthest child, telling it of
-//! its other children, and the child joins the nearest of them. §4.5 ("collapsing trees"): "a simple algorithm to
-//! produce more efficient trees for small groups": nodes "not members of a group and [with] only one entry in the
-//! group's children table" are taken out. Here the child moves with its place in the log (`moving.rs`), so neither is
-//! noticed by subscribers.
+//! Castro et al. 2002 ("Scribe") have both: the "bottleneck remover", by which an overloaded node makes its farthest
+//! child join that one of its other children by which the way from the parent is shortest; and, for many small groups,
+//! the collapsing of paths through nodes that are no members and have one child. Here the child moves with its place in
+//! the log (`moving.rs`), so that subscribers notice neither.
 //!
 //! Why nothing goes to and fro. *Down*: a child is handed over only to a sibling, one level further from the root; it
 //! comes up again only when a forwarder is spliced out, which leaves its parent with as many children as before.
@@ -61,7 +60,7 @@ impl Forest {
 
     /// Looks whether this node has too many children in all trees together.
     fn review_load(&mut self, cx: Context<'_>) {
-        if self.entries <= self.config.node_children {
+        if self.entries <= self.most_entries() {
             self.deadlines.cancel(Timer::Load);
         } else if !self.deadlines.is_set(Timer::Load) {
             (self.load_tries, self.load_before) = (0, self.entries);
@@ -83,6 +82,17 @@ impl Forest {
                 (excess > 0).then_some(Need::HandOver(excess))
             }
         }
+    }
+
+    /// How many children this node has at most in all trees. Who takes much gives much: two for each topic that it
+    /// subscribes to or is the root of, if that is more than the limit.
+    fn most_entries(&self) -> usize {
+        let limit = self.config.node_children;
+        if self.entries < limit {
+            return limit;
+        }
+        let own = self.trees.values().filter(|tree| tree.is_root() || !tree.subscriptions.is_empty());
+        limit.max(2 * own.count())
     }
 
     fn pause(&mut self, need: Need, tries: u8) -> Duration {
@@ -109,11 +119,10 @@ impl Forest {
     /// The trees in which most children could go give some of them away: half of them at most, since the others take
     /// them.
     pub(super) fn on_load_timer(&mut self, cx: Context<'_>) {
-        let Some(mut excess) =
-            self.entries.checked_sub(self.config.node_children).filter(|&excess| excess > 0)
-        else {
+        let mut excess = self.entries.saturating_sub(self.most_entries());
+        if excess == 0 {
             return;
-        };
+        }
         let progress = self.entries < self.load_before;
         self.load_before = self.entries;
         self.load_tries = if progress { 0 } else { self.load_tries.saturating_add(1) };
@@ -204,8 +213,7 @@ impl Forest {
             Some(Need::HandOver(_)) | None => false,
         };
         let spliced = former.is_some_and(|former| tree.children.contains_key(&former));
-        let room =
-            tree.children.len() < 2 * self.config.tree_children && self.entries < self.config.node_children;
+        let room = tree.children.len() < 2 * self.config.tree_children && self.entries < self.most_entries();
         self.life == Life::Running && tree.is_settled() && !going && (spliced || room)
     }
 }
