@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use treecast_integration::case;
-use treecast_integration::world::{self, Fidelity, Latency, World};
+use treecast_integration::world::{self, Fidelity, Topology, World};
 use treecast_overlay::config::Config as RingConfig;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::kbr::{Bootstrap, KeyBasedRouting};
@@ -36,12 +36,12 @@ fn main() {
     let nodes = argument("--nodes").unwrap_or(2000);
     let groups = argument("--groups").unwrap_or(150);
     let seed = argument("--seed").unwrap_or(1) as u64;
-    let latency = match argument("--constant") {
-        Some(ms) => Latency::Constant(Duration::from_millis(ms as u64)),
-        None => Latency::Plane { nearest: Duration::from_millis(2), across: Duration::from_millis(100) },
+    let topology = match argument("--constant") {
+        Some(ms) => Topology::Constant(Duration::from_millis(ms as u64)),
+        None => Topology::Plane { nearest: Duration::from_millis(2), across: Duration::from_millis(100) },
     };
     let config = world::Config {
-        latency,
+        topology,
         jitter: 0.0,
         fidelity: Fidelity::Values,
         spurious_timeouts: 0.0,
