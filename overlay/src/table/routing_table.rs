@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::Entry;
-use crate::id::{DIGITS, Key, NodeId};
+use crate::id::{BASE, DIGITS, Key, NodeId};
 use crate::peer::Peer;
 
 /// Rows by the length of the prefix shared with this node, columns by the digit that follows it. Pastry keeps one node
@@ -16,12 +16,24 @@ pub struct RoutingTable {
     candidates: usize,
     /// By row, column, nearness. Only slots that are not empty take room.
     entries: Vec<Entry>,
+    /// Where each slot begins in `entries`, by row and column down to the last row that is not empty, and the end of
+    /// the last: a table is asked several times for each frame, and searching it would touch half of it.
+    starts: Vec<u16>,
 }
 
+/// Most candidates of one slot: so many that all slots together can be counted in 16 bits.
+const MAX_CANDIDATES: usize = 128;
+const _: () = assert!(MAX_CANDIDATES * DIGITS * (BASE - 1) <= u16::MAX as usize, "starts count entries");
+
 impl RoutingTable {
-    /// An empty table of the node `me` with up to `candidates` entries per slot; at least 1.
+    /// An empty table of the node `me` with up to `candidates` entries per slot, 1 to 128.
     pub fn new(me: NodeId, candidates: usize) -> RoutingTable {
-        RoutingTable { me, candidates: candidates.max(1), entries: Vec::new() }
+        RoutingTable {
+            me,
+            candidates: candidates.clamp(1, MAX_CANDIDATES),
+            entries: Vec::new(),
+            starts: Vec::new(),
+        }
     }
 
     /// Takes a peer in, or what is newly known of it. In a full slot a measured peer displaces the last one, if that
@@ -52,6 +64,7 @@ impl RoutingTable {
         } else {
             super::reserve_one(&mut self.entries);
             self.entries.insert(end, new);
+            self.note_inserted(self.place(new.peer.id));
         }
         self.settle(new.peer.id);
         true
@@ -59,7 +72,9 @@ impl RoutingTable {
 
     /// Takes a peer out.
     pub fn remove(&mut self, id: NodeId) -> Option<Peer> {
-        self.find(id).map(|at| self.entries.remove(at).peer)
+        let at = self.find(id)?;
+        self.note_removed(self.place(id));
+        Some(self.entries.remove(at).peer)
     }
 
     /// The peer of this id.
@@ -90,6 +105,9 @@ impl RoutingTable {
 
     /// The entries at a row and column, nearest first; none outside the table.
     pub fn slot(&self, row: usize, col: usize) -> &[Entry] {
+        if col >= BASE {
+            return &[];
+        }
         let (start, end) = self.bounds((row, col));
         &self.entries[start..end]
     }
@@ -111,20 +129,17 @@ impl RoutingTable {
 
     /// The entries of a row, by column and nearness.
     pub fn row_entries(&self, row: usize) -> &[Entry] {
-        let start = self.entries.partition_point(|entry| self.place(entry.peer.id).0 < row);
-        let end = self.entries.partition_point(|entry| self.place(entry.peer.id).0 <= row);
-        &self.entries[start..end]
+        &self.entries[self.start((row, 0))..self.start((row + 1, 0))]
     }
 
     /// The entries of a row and all that follow it: nodes that share at least so many digits with this one.
     pub fn entries_from(&self, row: usize) -> &[Entry] {
-        let start = self.entries.partition_point(|entry| self.place(entry.peer.id).0 < row);
-        &self.entries[start..]
+        &self.entries[self.start((row, 0))..]
     }
 
     /// How many rows there are, down to the last that is not empty.
     pub fn rows(&self) -> usize {
-        self.entries.last().map_or(0, |entry| self.place(entry.peer.id).0 + 1)
+        self.starts.len() / BASE
     }
 
     /// All peers by row, column and nearness.
@@ -134,7 +149,7 @@ impl RoutingTable {
 
     /// Bytes on the heap.
     pub fn bytes(&self) -> usize {
-        crate::memory::list(&self.entries)
+        crate::memory::list(&self.entries) + crate::memory::list(&self.starts)
     }
 
     /// How many entries there are.
@@ -154,10 +169,37 @@ impl RoutingTable {
     }
 
     /// Where the entries of a slot begin and end.
-    fn bounds(&self, place: (usize, usize)) -> (usize, usize) {
-        let start = self.entries.partition_point(|entry| self.place(entry.peer.id) < place);
-        let in_slot = self.entries[start..].iter().take_while(|entry| self.place(entry.peer.id) == place);
-        (start, start + in_slot.count())
+    fn bounds(&self, (row, col): (usize, usize)) -> (usize, usize) {
+        (self.start((row, col)), self.start((row, col + 1)))
+    }
+
+    /// Where the entries of a slot begin, or would.
+    fn start(&self, (row, col): (usize, usize)) -> usize {
+        self.starts.get(row * BASE + col).map_or(self.entries.len(), |&start| usize::from(start))
+    }
+
+    /// An entry has been put into a slot.
+    fn note_inserted(&mut self, (row, col): (usize, usize)) {
+        if row >= self.rows() {
+            // Rows without entries begin where they end.
+            let rows = (row + 1) * BASE;
+            self.starts.reserve_exact(rows - self.starts.len());
+            self.starts.resize(rows, (self.entries.len() - 1) as u16);
+        }
+        for start in &mut self.starts[row * BASE + col + 1..] {
+            *start += 1;
+        }
+    }
+
+    /// An entry is about to be taken out of a slot.
+    fn note_removed(&mut self, (row, col): (usize, usize)) {
+        for start in &mut self.starts[row * BASE + col + 1..] {
+            *start -= 1;
+        }
+        let left = self.entries.len() - 1;
+        while self.starts.len() >= BASE && usize::from(self.starts[self.starts.len() - BASE]) == left {
+            self.starts.truncate(self.starts.len() - BASE);
+        }
     }
 
     fn find(&self, id: NodeId) -> Option<usize> {
