@@ -2,7 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use super::{Promise, Scene, Verdict};
 use crate::history::{History, token};
+
+/// Judges all that the applications got.
+pub fn judge(scene: &Scene<'_>) -> Verdict {
+    once(scene.history).map_err(|what| Promise::S2.broken(what))
+}
 
 /// Judges every subscription.
 pub fn once(history: &History) -> Result<(), String> {
@@ -19,12 +25,12 @@ pub fn once(history: &History) -> Result<(), String> {
             });
             if !genuine {
                 return Err(format!(
-                    "S2: {id:?} in slot {slot} yields {message:?} at {at}: published by nobody"
+                    "{id:?} in slot {slot} yields {message:?} at {at}: published by nobody"
                 ));
             }
             // The identity, and what it stands for: a message that was published again under another one is the same.
             if !messages.insert(message.id) || !tokens.insert(token) {
-                return Err(format!("S2: {id:?} in slot {slot} yields {:?} twice, now at {at}", message.id));
+                return Err(format!("{id:?} in slot {slot} yields {:?} twice, now at {at}", message.id));
             }
         }
     }

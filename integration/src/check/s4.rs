@@ -6,14 +6,25 @@ use std::collections::BTreeMap;
 use treecast_scribe::message::MessageId;
 use treecast_scribe::{Position, TopicId};
 
+use super::{Promise, Scene, Verdict};
 use crate::history::{History, token};
+
+/// Judges all receipts.
+pub fn judge(scene: &Scene<'_>) -> Verdict {
+    true_receipts(scene.history).map_err(|what| Promise::S4.broken(what))
+}
+
+/// Whether every publication is answered.
+pub fn judge_open(scene: &Scene<'_>) -> Verdict {
+    answered(scene.history).map_err(|what| Promise::S4.broken(what))
+}
 
 /// Whether every publisher that lives has heard what became of its messages.
 pub fn answered(history: &History) -> Result<(), String> {
     let open = |(_, offered): &(_, &crate::history::Offered)| offered.outcome.is_none() && !offered.abandoned;
     match history.publications.iter().find(open) {
         Some((token, offered)) => Err(format!(
-            "S4: {token:?}, published in slot {} at {}, is not answered",
+            "{token:?}, published in slot {} at {}, is not answered",
             offered.slot, offered.at
         )),
         None => Ok(()),
@@ -34,13 +45,13 @@ pub fn true_receipts(history: &History) -> Result<(), String> {
         match delivered.get(&Some(*token)) {
             Some(found) if *found != promised => {
                 return Err(format!(
-                    "S4: {token:?} has a receipt for {promised:?}, and was delivered as {found:?}"
+                    "{token:?} has a receipt for {promised:?}, and was delivered as {found:?}"
                 ));
             }
             Some(_) | None => {}
         }
         if receipt.copies == 0 {
-            return Err(format!("S4: {token:?} has a receipt, and nobody has a copy"));
+            return Err(format!("{token:?} has a receipt, and nobody has a copy"));
         }
     }
     Ok(())

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::invariants::Size;
 use super::seen::Seen;
 use super::{Node, Timer};
 use crate::id::{BASE, Key, NodeId};
@@ -52,6 +53,11 @@ struct Delegation {
 }
 
 impl Broadcasts {
+    /// Pieces that wait for their acknowledgement (promise O5).
+    pub(super) fn size(&self) -> Size {
+        ("broadcasts' pieces", self.pending.len(), MAX_DELEGATIONS)
+    }
+
     fn keep(&mut self, hop: u64, delegation: Delegation) {
         self.held += delegation.payload.len();
         self.pending.insert(hop, delegation);

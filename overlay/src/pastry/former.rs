@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::invariants::Size;
 use crate::peer::{Peer, Seed};
 
 /// Most former peers remembered; beyond it the oldest are forgotten.
@@ -21,6 +22,11 @@ impl Former {
         self.peers.retain(|known| known.id != peer.id);
         self.peers.push_front(peer);
         self.peers.truncate(MAX_FORMER);
+    }
+
+    /// How many are remembered (promise O5).
+    pub(super) fn size(&self) -> Size {
+        ("former peers", self.peers.len(), MAX_FORMER)
     }
 
     /// Some of them; the next ones when called again.

@@ -8,8 +8,10 @@ use bytes::Bytes;
 
 use super::Node;
 use super::Timer;
+use super::invariants::Size;
 use super::route::{Hop, matched};
 use super::seen::Seen;
+use crate::config::Config;
 use crate::id::NodeId;
 use crate::peer::Peer;
 use crate::time::Instant;
@@ -106,6 +108,18 @@ impl Hops {
         let pending = self.pending.values().map(|pending| pending.payload.len());
         let held: usize = pending.chain(self.parked.iter().map(|parked| parked.payload.len())).sum();
         held == self.held && (held <= MAX_HELD_BYTES || self.pending.len() + self.parked.len() == 1)
+    }
+
+    /// What waits, and what is remembered (promise O5).
+    pub(super) fn sizes(&self, config: &Config) -> [Size; 4] {
+        // One message may exceed the limit of bytes: it counts as none.
+        let alone = self.pending.len() + self.parked.len() == 1;
+        [
+            ("pending hops", self.pending.len(), config.max_pending_hops),
+            ("parked messages", self.parked.len(), config.max_parked),
+            ("bytes of pending and parked messages", if alone { 0 } else { self.held }, MAX_HELD_BYTES),
+            self.seen.size("hops seen"),
+        ]
     }
 
     pub(super) fn pending(&self) -> usize {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use super::invariants::Size;
 use super::join::Phase;
 use super::{Node, Timer};
 use crate::config::Role;
@@ -108,6 +109,12 @@ impl Liveness {
             self.left.pop_front();
         }
         self.left.push_back((peer.id, peer.incarnation));
+    }
+
+    /// What is remembered of lives that have ended (promise O5). Of those that go on: the tables' members, and whoever
+    /// others named, up to a limit that is kept where they are asked.
+    pub(super) fn sizes(&self) -> [Size; 2] {
+        [("peers found dead", self.buried.len(), MAX_BURIED), ("peers that left", self.left.len(), MAX_LEFT)]
     }
 
     /// Whether so many peers are watched, or owe an answer, that none is probed because others named it.

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
+use super::invariants::Size;
+
 /// Things remembered; beyond it the oldest are forgotten. Whoever repeats one later than that is served twice, and must
 /// have an identity of its own.
 const MAX_SEEN: usize = 4096;
@@ -20,6 +22,11 @@ impl<T> Default for Seen<T> {
 }
 
 impl<T: Ord + Copy> Seen<T> {
+    /// How many are remembered (promise O5).
+    pub(super) fn size(&self, name: &'static str) -> Size {
+        (name, self.things.len().max(self.order.len()), MAX_SEEN)
+    }
+
     /// Whether this thing comes for the first time.
     pub(super) fn is_new(&mut self, thing: T) -> bool {
         if !self.things.insert(thing) {

@@ -29,6 +29,7 @@ use treecast_overlay::wire::Standing;
 
 use self::budget::Budget;
 use self::handover::{Handovers, Part};
+pub use self::invariants::Size;
 use self::neighbours::Neighbours;
 use self::tree::Tree;
 use crate::config::{Config, ConfigError};
