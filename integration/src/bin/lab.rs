@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use treecast_integration::lab::{Error, Output, Progress};
+use treecast_integration::lab::{Error, Output, Progress, multicast, routing};
 use treecast_integration::report::{self, Report};
 
 /// The very nodes that ship, many of them, in virtual time: figures beside the papers', faults by seed.
@@ -18,15 +18,24 @@ struct Cli {
 }
 
 #[derive(Subcommand)]
-enum Experiment {}
+enum Experiment {
+    Routing(routing::Options),
+    Multicast(multicast::Options),
+}
 
 impl Experiment {
     fn output(&self) -> &Output {
-        match *self {}
+        match self {
+            Experiment::Routing(options) => options.output(),
+            Experiment::Multicast(options) => options.output(),
+        }
     }
 
-    fn run(&self, _progress: &Progress) -> Result<Report, Error> {
-        match *self {}
+    fn run(&self, progress: &Progress) -> Result<Report, Error> {
+        match self {
+            Experiment::Routing(options) => routing::run(options, progress),
+            Experiment::Multicast(options) => multicast::run(options, progress),
+        }
     }
 }
 

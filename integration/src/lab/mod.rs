@@ -3,10 +3,25 @@
 
 pub mod setting;
 pub mod progress;
+pub mod memory;
+pub mod meter;
+pub mod ring;
+pub mod stats;
+pub mod run;
+pub mod lookups;
+pub mod tables;
+mod charts;
+mod failure;
+pub mod routing;
+pub mod groups;
+pub mod trees;
+pub mod deliveries;
+pub mod multicast;
 
 use thiserror::Error;
 
 pub use progress::Progress;
+pub use ring::Ring;
 pub use setting::{Output, Setting};
 
 /// Why an experiment has no figures.

@@ -1,22 +1,29 @@
 //! What all experiments can be told: how many nodes, which seed, over what network, with which figures.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 use treecast_overlay::config::Config as RingConfig;
 
+use super::Error;
+use crate::world::{Case, Config as WorldConfig, Connections, Fidelity, Topology};
+
+/// Nodes of a ring unless said otherwise: seconds, not minutes.
+const NODES: u32 = 2_000;
+
 /// The options of a run, the same for every experiment on a ring.
 #[derive(Args, Clone, Debug)]
 pub struct Setting {
-    /// Nodes on the ring, joined by the real protocol
+    /// Nodes on the ring, joined by the real protocol [default: 2000]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
     pub nodes: Option<u32>,
     /// Everything random follows from it: the same seed gives the same trace hash
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// The network: plane, sphere, transit-stub, matrix:FILE or constant:MS
+    /// The network: plane, sphere, transit-stub, matrix:FILE or constant:MS [default: transit-stub]
     #[arg(long, value_name = "T")]
-    pub topology: Option<String>,
+    pub topology: Option<Topology>,
     /// The overlay's figures: those that ship, or those for large quiet rings
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     pub profile: Profile,
@@ -26,6 +33,46 @@ pub struct Setting {
     /// Seconds of virtual time that the grown ring is left alone before anything is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub settle: u64,
+}
+
+impl Setting {
+    /// How many nodes.
+    pub fn nodes(&self) -> usize {
+        self.nodes.unwrap_or(NODES) as usize
+    }
+
+    /// The network: the Scribe paper's internet unless said otherwise.
+    pub fn topology(&self) -> Topology {
+        self.topology.clone().unwrap_or_else(Topology::transit_stub)
+    }
+
+    /// The overlay's figures.
+    pub fn ring(&self) -> Result<RingConfig, Error> {
+        let mut config = self.profile.config();
+        config.leaf_set = self.leaf_set.unwrap_or(config.leaf_set);
+        config.check().map_err(|error| Error::Usage(format!("the overlay's figures: {error}")))?;
+        Ok(config)
+    }
+
+    /// The world of the papers' simulators: latencies and nothing else. Neither jitter nor loss nor connections, and
+    /// frames are moved as values; the checkers' worlds are the harsh ones.
+    pub fn world(&self, topology: Topology) -> WorldConfig {
+        WorldConfig {
+            topology,
+            jitter: 0.0,
+            fidelity: Fidelity::Values,
+            connections: Connections::None,
+            spurious_timeouts: 0.0,
+            ..WorldConfig::default()
+        }
+    }
+
+    /// The run's name and seed; its command, as it was typed, is what reproduces it.
+    pub fn case(&self) -> Case {
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        let command = format!("cargo run --release -p treecast-integration --bin lab -- {}", words.join(" "));
+        Case::of_command(&command, self.seed)
+    }
 }
 
 /// Where the figures go.
@@ -46,6 +93,15 @@ pub enum Profile {
     Default,
     /// For large quiet rings: leases of 30 s, as MSPastry's heartbeats
     Mspastry,
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Profile::Default => "default",
+            Profile::Mspastry => "mspastry",
+        })
+    }
 }
 
 impl Profile {

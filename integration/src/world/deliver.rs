@@ -13,7 +13,7 @@ use super::faults::{Verdict, happens};
 use super::links::{Connection, Incoming};
 use super::queue::{Arrival, Happening, Notice, Word};
 use super::trace::{Loss, What};
-use super::{Fidelity, State, Waiting, World};
+use super::{Connections, Fidelity, State, Waiting, World};
 
 /// Most things that a machine may hand out after one call: one that hands out more never ends.
 const MAX_DRAINED: u32 = 1_000_000;
@@ -79,7 +79,7 @@ impl<M: Machine> World<M> {
             Destination::Seed(seed) => (seed.addr, seed.id),
         };
         let connected = want.and_then(|id| match addr {
-            Addr::Unreachable => self.links.connected_to(from, id),
+            Addr::Unreachable => self.connected_to(from, id),
             Addr::Memory(_) | Addr::Socket(_) => None,
         });
         let to = match (addr, connected) {
@@ -92,7 +92,9 @@ impl<M: Machine> World<M> {
             Ok(to) => to,
             Err(reason) => {
                 self.lose(from, from as u32, &frame, encoded.head, Loss::Undialled);
-                self.notify(from, Duration::ZERO, Word::Refused { dial: None, addr, id: want, reason });
+                if self.config.connections == Connections::Kept {
+                    self.notify(from, Duration::ZERO, Word::Refused { dial: None, addr, id: want, reason });
+                }
                 return;
             }
         };
@@ -104,8 +106,19 @@ impl<M: Machine> World<M> {
         self.launch(arrival);
     }
 
+    /// The slot of a node that has no address.
+    fn connected_to(&self, from: usize, id: NodeId) -> Option<u32> {
+        match self.config.connections {
+            Connections::Kept => self.links.connected_to(from, id),
+            Connections::None => self.undialled.get(&id).copied(),
+        }
+    }
+
     /// The connection to send over. A fresh dial that nobody answers ends in time.
     fn connection(&mut self, from: usize, to: u32, want: Option<NodeId>) -> Connection {
+        if self.config.connections == Connections::None {
+            return Connection { slot: to, up: true, generation: 0 };
+        }
         let known = self.links.between(from, to);
         let connection = known.unwrap_or_else(|| self.links.dial(from, to));
         if known.is_none()
@@ -122,6 +135,11 @@ impl<M: Machine> World<M> {
         let (from, to) = (arrival.from as usize, arrival.to as usize);
         if self.cuts.sever(from, to) {
             return self.lose(from, arrival.to, &arrival.frame, arrival.head, Loss::Cut);
+        }
+        if let Some((filter, loads)) = &mut self.watch
+            && filter(&arrival.frame)
+        {
+            self.network.map.count(from, to, loads);
         }
         match self.config.faults.verdict(&mut self.verdicts) {
             Verdict::Lost => self.lose(from, arrival.to, &arrival.frame, arrival.head, Loss::Dice),
@@ -174,6 +192,9 @@ impl<M: Machine> World<M> {
         if arrival.want.is_some_and(|id| id != here.id) {
             return self.miss(arrival, Loss::NobodyThere, Some(Refusal::WrongId(here.id)));
         }
+        if self.config.connections == Connections::None {
+            return self.hand_over(slot, arrival);
+        }
         if dials && self.links.between(slot, from).is_none() {
             if here.addr != Addr::Memory(to) {
                 return self.miss(arrival, Loss::NobodyThere, Some(unreachable("nobody listens there")));
@@ -212,7 +233,9 @@ impl<M: Machine> World<M> {
 
     /// A frame is not taken in; its sender hears of it if `word` says why.
     fn miss(&mut self, arrival: Arrival, why: Loss, word: Option<Refusal>) {
-        if let Some(reason) = word {
+        if let Some(reason) = word
+            && self.config.connections == Connections::Kept
+        {
             let Arrival { to, want, generation, dials, .. } = arrival;
             let wrong = matches!(reason, Refusal::WrongId(_));
             let word = if dials || wrong {

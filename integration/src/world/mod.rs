@@ -18,18 +18,20 @@ mod report;
 mod tests;
 mod trace;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use rand::RngExt;
+use treecast_overlay::id::NodeId;
 use treecast_overlay::machine::Machine;
 use treecast_overlay::peer::Addr;
 use treecast_overlay::random::{self, Rng};
 use treecast_overlay::time::Instant;
+use treecast_overlay::wire::Frame;
 
 pub use counters::{Counters, KINDS, Tally, kind};
 pub use faults::{Cut, CutId, Faults};
-pub use network::Latency;
+pub use network::{LinkLoads, Map, Matrix, ParseTopologyError, Topology, TransitStub};
 pub use report::{Case, SEED_VARIABLE, TimedOut};
 pub use trace::KEPT_STEPS;
 
@@ -48,17 +50,28 @@ pub enum Fidelity {
     Values,
 }
 
+/// What is known of connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connections {
+    /// As over TCP: they come up and break, machines hear of it, and a dead process's host refuses.
+    Kept,
+    /// As over datagrams: no `Up`, `Down` or `Refused`, and nothing is kept per pair. For scale.
+    None,
+}
+
 /// A world's figures.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Config {
     /// How long frames take.
-    pub latency: Latency,
+    pub topology: Topology,
     /// Most that jitter adds, as a share of the latency: each frame throws its own.
     pub jitter: f64,
     /// What else happens to frames. [`World::set_faults`] changes it on the way.
     pub faults: Faults,
     /// Values or bytes.
     pub fidelity: Fidelity,
+    /// Whether there are connections.
+    pub connections: Connections,
     /// Share of handled frames after which the machine gets a timeout that it did not ask for.
     pub spurious_timeouts: f64,
     /// Largest frame in bytes; a larger one is lost, as the transports drop it.
@@ -74,10 +87,11 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Config {
         Config {
-            latency: Latency::Plane { nearest: Duration::from_millis(2), across: Duration::from_millis(100) },
+            topology: Topology::PLANE,
             jitter: 0.1,
             faults: Faults::default(),
             fidelity: Fidelity::Encoded,
+            connections: Connections::Kept,
             spurious_timeouts: 0.01,
             max_frame: 1024 * 1024,
             dial_timeout: Some(Duration::from_secs(5)),
@@ -132,6 +146,9 @@ enum Waiting<M: Machine> {
     Command(M::Command),
 }
 
+/// Which frames are counted on physical links, and what the count is.
+type Watch = (fn(&Frame) -> bool, LinkLoads);
+
 type Observer<E> = Box<dyn FnMut(Instant, usize, E)>;
 
 /// Many machines in virtual time. See the [module](self).
@@ -144,6 +161,9 @@ pub struct World<M: Machine> {
     slots: Vec<Slot<M>>,
     network: Network,
     links: Links,
+    /// With [`Connections::None`]: where the nodes are that say no address.
+    undialled: BTreeMap<NodeId, u32>,
+    watch: Option<Watch>,
     cuts: Cuts,
     /// Throws for frames' verdicts.
     verdicts: Rng,
@@ -159,7 +179,7 @@ impl<M: Machine> World<M> {
     /// An empty world. Its seed is the case's.
     pub fn new(case: Case, config: Config) -> World<M> {
         let seed = *blake3::hash(&case.seed.to_le_bytes()).as_bytes();
-        let network = Network::new(config.latency, config.jitter, random::stream(&seed, "world/network"));
+        let network = Network::new(&config.topology, config.jitter, &seed);
         World {
             config,
             seed,
@@ -168,6 +188,8 @@ impl<M: Machine> World<M> {
             slots: Vec::new(),
             network,
             links: Links::default(),
+            undialled: BTreeMap::new(),
+            watch: None,
             cuts: Cuts::default(),
             verdicts: random::stream(&seed, "world/verdicts"),
             mischief: random::stream(&seed, "world/mischief"),
@@ -208,7 +230,36 @@ impl<M: Machine> World<M> {
 
     /// How long a frame takes between two slots without jitter: what stretch is measured against.
     pub fn latency(&self, a: usize, b: usize) -> Duration {
-        self.network.latency(a, b)
+        self.network.map.latency(a, b)
+    }
+
+    /// What a slot is attached to: a router, or a point of a matrix. `None` where there is no such thing. Stretch
+    /// leaves out pairs that share one.
+    pub fn router(&self, slot: usize) -> Option<u32> {
+        self.network.map.router(slot)
+    }
+
+    /// Where every slot stands.
+    pub fn map(&self) -> &Map {
+        &self.network.map
+    }
+
+    /// Counts, from now on and from zero, how often the frames that satisfy the filter cross each physical link. A
+    /// frame that is lost by the dice counts, too; one that a cut or a full queue keeps from being sent does not.
+    pub fn watch_links(&mut self, filter: fn(&Frame) -> bool) {
+        self.watch = self.network.map.has_links().then(|| (filter, LinkLoads::default()));
+    }
+
+    /// What [`watch_links`](World::watch_links) has counted; `None` if nothing is counted, or if the topology has no
+    /// physical links.
+    pub fn link_loads(&self) -> Option<&LinkLoads> {
+        self.watch.as_ref().map(|(_, loads)| loads)
+    }
+
+    /// The physical links of the IP multicast tree from a source to members, each once: to be
+    /// [added up](LinkLoads::add). `None` if the topology has no physical links.
+    pub fn multicast_links(&self, source: usize, members: &[usize]) -> Option<Vec<u32>> {
+        self.network.map.multicast_links(source, members)
     }
 
     /// What became of frames so far.
@@ -262,7 +313,7 @@ impl<M: Machine> World<M> {
     /// Starts a node in a new slot. Its address must be `Addr::Memory` of that slot, or `Unreachable`.
     pub fn add(&mut self, machine: M) -> usize {
         let slot = self.slots.len();
-        self.network.add();
+        self.network.map.add();
         self.slots.push(Slot {
             machine: None,
             state: State::Vacant,
@@ -292,6 +343,9 @@ impl<M: Machine> World<M> {
             peer.addr
         );
         self.links.begin(slot, peer.id);
+        if peer.addr == Addr::Unreachable && self.config.connections == Connections::None {
+            self.undialled.insert(peer.id, slot as u32);
+        }
         self.trace.record(self.now, slot, What::Start, &peer.id.0.to_le_bytes());
         let room = &mut self.slots[slot];
         room.life += 1;

@@ -9,6 +9,7 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::machine::{Destination, Link, Refusal};
 use treecast_overlay::peer::{Addr, Peer, Seed};
 use treecast_overlay::time::Instant;
+use treecast_overlay::wire::Header;
 
 use super::pinger::{Heard, Pinger, Wish, id, to};
 use super::*;
@@ -23,7 +24,7 @@ fn at(millis: u64) -> Instant {
 
 /// 10 ms everywhere, nothing goes wrong.
 fn calm() -> Config {
-    Config { latency: Latency::Constant(ms(10)), jitter: 0.0, spurious_timeouts: 0.0, ..Config::default() }
+    Config { topology: Topology::Constant(ms(10)), jitter: 0.0, spurious_timeouts: 0.0, ..Config::default() }
 }
 
 fn world(name: &str, nodes: usize, config: Config) -> World<Pinger> {
@@ -198,8 +199,8 @@ fn frames_overtake_only_if_reordered() {
 
 #[test]
 fn latency_is_the_distance_on_the_plane() {
-    let latency = Latency::Plane { nearest: ms(2), across: ms(100) };
-    let mut world = world("latency_is_the_distance", 30, Config { latency, ..calm() });
+    let topology = Topology::Plane { nearest: ms(2), across: ms(100) };
+    let mut world = world("latency_is_the_distance", 30, Config { topology, ..calm() });
     for slot in 1..30 {
         let way = world.latency(0, slot);
         assert!(way > ms(2) && way <= ms(102), "{way:?}");
@@ -210,6 +211,48 @@ fn latency_is_the_distance_on_the_plane() {
         let events = heard(&mut world, 0);
         assert_eq!(events, [(begin + way + way, Heard::Pong(id(slot), 0))]);
     }
+}
+
+#[test]
+fn without_connections_nothing_is_heard_of_them() {
+    let mut world = world("without_connections", 3, Config { connections: Connections::None, ..calm() });
+    let edge = world.add(Pinger::edge(3));
+    let there = Destination::Peer(Pinger::edge(3).peer);
+    world.crash(2, Crash::Process);
+    for (number, other) in [to(1), to(2), to(0), to(9), there].into_iter().enumerate() {
+        world.command(0, Wish::Ping(other, number as u64));
+    }
+    world.command(1, Wish::Ping(Destination::Seed(Seed::from(Addr::Memory(0))), 7));
+    world.run_for(ms(100));
+    assert_eq!(world.pending(), 0, "no dial is waited for");
+    let events = world.take_events();
+    assert!(!events.iter().any(|(_, _, event)| matches!(event, Heard::Link(_))), "{events:?}");
+    let pong = |slot, other, number| (at(20), slot, Heard::Pong(id(other), number));
+    for expected in [pong(0, 1, 0), pong(0, edge, 4), pong(1, 0, 7)] {
+        assert!(events.contains(&expected), "{expected:?} is not in {events:?}");
+    }
+    assert_eq!(world.counters().of("probe").lost, 3);
+}
+
+#[test]
+fn watched_frames_are_counted_on_their_links() {
+    let mut world = world("watched_frames", 40, Config { topology: Topology::transit_stub(), ..calm() });
+    world.watch_links(|frame| matches!(frame.header, Header::Letter(_)));
+    let mut expected = LinkLoads::default();
+    for slot in 1..40 {
+        world.command(0, Wish::Say(to(slot), Bytes::from_static(b"hello")));
+        world.command(0, Wish::Ping(to(slot), 0));
+        world.map().count(0, slot, &mut expected);
+    }
+    world.run_for(ms(2000));
+    assert_eq!(world.link_loads(), Some(&expected));
+    assert_eq!(expected.max, 39, "all copies leave over one access link");
+    let everybody: Vec<usize> = (1..40).collect();
+    let mut multicast = LinkLoads::default();
+    multicast.add(&world.multicast_links(0, &everybody).unwrap());
+    assert_eq!((multicast.max, multicast.used), (1, expected.used));
+    world.watch_links(|_| true);
+    assert_eq!(world.link_loads(), Some(&LinkLoads::default()), "from zero");
 }
 
 #[test]

@@ -1,0 +1,342 @@
+//! `lab multicast`: many trees at once, as in the Scribe paper (§4): what they cost each node, how late their members
+//! get a message, and what they load onto physical links, beside IP multicast on the same links.
+
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use rand::RngExt;
+use serde::Serialize;
+
+use super::deliveries::{self, Outcome};
+use super::groups::{Groups, papers_sizes};
+use super::meter::{Gauge, is_copy};
+use super::run::{Run, Weight, show};
+use super::stats::Samples;
+use super::trees::Trees;
+use super::{Error, Output, Progress, Ring, Setting, charts};
+use crate::report::{Report, Row};
+use crate::world::LinkLoads;
+
+/// Many trees: entries per node, delays against unicast, load of physical links against IP multicast
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = HELP)]
+pub struct Options {
+    #[command(flatten)]
+    setting: Setting,
+    /// How many groups; 1,500 for 100,000 nodes, and on smaller rings as many as keep the smallest at 11 members
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    groups: Option<u32>,
+    /// All groups have so many members, instead of the Scribe paper's sizes
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    members: Option<u32>,
+    /// Who sends each group's message
+    #[arg(long, value_enum, default_value_t = Sender::Root)]
+    sender: Sender,
+    /// Seconds of virtual time that the trees are left alone before anything is measured
+    #[arg(long, value_name = "SECONDS", default_value_t = 30)]
+    rest: u64,
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Who sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Sender {
+    /// The group's root, as in the paper
+    Root,
+    /// Any node of the ring
+    Random,
+}
+
+const HELP: &str = "The workload is the Scribe paper's: group r of the nodes N has floor(N r^-1.25 + 0.5) members.
+What is measured, after all have subscribed and each group has got one message:
+  entries    children of a node, over all of its trees;  tables: its trees with children
+  rad, rmd   per group: mean (largest) delay of its members by the tree / mean (largest) latency of unicast from the sender
+  link_messages     crossings of physical links by the messages on their way from parents to children, acknowledgements
+             left out; _ip: by IP multicast from the root to the same members; null without physical links
+  link_stress_max   crossings of the most used link, both directions and nodes' own links counted
+  copies_per_delivery  messages from parents to children / members that are not the root; forwarders make it exceed 1
+  depth      hops from the root down to a member;  missed, duplicates: members that got no message, or one twice
+  join_messages_mean  hops of JOINs in the tree, per membership";
+
+impl Options {
+    /// Where the report goes.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    fn sizes(&self, nodes: usize) -> Result<Vec<usize>, Error> {
+        let groups = self.groups.map(|groups| groups as usize);
+        match self.members.map(|members| members as usize) {
+            Some(members) if members > nodes => Err(Error::Usage(format!(
+                "--members {members}: the ring has only {nodes} nodes; see --nodes"
+            ))),
+            Some(members) => {
+                let groups = groups.ok_or_else(|| Error::Usage("--members needs --groups".to_string()))?;
+                Ok(vec![members; groups])
+            }
+            None => Ok(papers_sizes(nodes, groups)),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Fields {
+    #[serde(flatten)]
+    run: Run,
+    groups: usize,
+    memberships: usize,
+    entries_mean: Option<f64>,
+    entries_median: Option<f64>,
+    entries_p99: Option<f64>,
+    entries_max: Option<f64>,
+    tables_mean: Option<f64>,
+    tables_max: Option<f64>,
+    rad_median: Option<f64>,
+    rad_max: Option<f64>,
+    rmd_median: Option<f64>,
+    rmd_max: Option<f64>,
+    link_messages: Option<u64>,
+    link_messages_ip: Option<u64>,
+    link_messages_vs_ip: Option<f64>,
+    link_stress_max: Option<u64>,
+    link_stress_max_ip: Option<u64>,
+    link_stress_max_vs_ip: Option<f64>,
+    copies_per_delivery: f64,
+    depth_mean: Option<f64>,
+    depth_max: Option<f64>,
+    missed: u64,
+    duplicates: u64,
+    join_messages_mean: f64,
+    sender: &'static str,
+}
+
+/// What was measured, before it is put into figures.
+struct Measured {
+    entries: Samples,
+    tables: Samples,
+    depths: Samples,
+    /// Memberships whose way up does not end at a root.
+    unattached: usize,
+    rad: Samples,
+    rmd: Samples,
+    links: Option<LinkLoads>,
+    links_ip: Option<LinkLoads>,
+    /// Deliveries that needed a message on the network.
+    remote: u64,
+    outcome: Outcome,
+    gauge: Gauge,
+}
+
+/// Grows a ring, plants trees, sends, and says how that went.
+pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+    let setting = &options.setting;
+    let (nodes, topology) = (setting.nodes(), setting.topology());
+    let sizes = options.sizes(nodes)?;
+    let world = setting.world(topology.clone());
+    let mut ring = Ring::grow(setting, nodes, world, treecast_scribe::Config::default(), progress)?;
+    let weight = Weight::of(&ring);
+    let mut dice = ring.world.stream("lab/groups");
+    let slots: Vec<u32> = ring.by_id().iter().map(|&(_, slot)| slot).collect();
+    let groups = Groups::new(&sizes, &slots, &mut dice);
+    ring.meter.borrow_mut().looking = true;
+    deliveries::subscribe(&mut ring, &groups, progress)?;
+    ring.meter.borrow_mut().looking = false;
+    ring.settle(Duration::from_secs(options.rest), progress);
+    let roots: Vec<usize> = groups.topics.iter().map(|topic| ring.root_of(topic.id().key()).1).collect();
+    let senders = match options.sender {
+        Sender::Root => roots.clone(),
+        Sender::Random => roots.iter().map(|_| slots[dice.random_range(0..slots.len())] as usize).collect(),
+    };
+    let measured = measure(&mut ring, &groups, &roots, &senders, progress);
+    let run = Run::of("multicast", setting, &topology, &ring, weight);
+    Ok(report(&Fields::of(run, &groups, options, &measured), &measured, options))
+}
+
+fn measure(
+    ring: &mut Ring,
+    groups: &Groups,
+    roots: &[usize],
+    senders: &[usize],
+    progress: &Progress,
+) -> Measured {
+    let trees = Trees::of(ring, &groups.topics);
+    let depths = trees.depths(groups);
+    ring.meter.borrow_mut().looking = true;
+    ring.world.watch_links(is_copy);
+    let outcome = deliveries::publish(ring, groups, senders, progress);
+    ring.meter.borrow_mut().looking = false;
+    let links = ring.world.link_loads().cloned();
+    let members = groups.members();
+    let (rad, rmd) = delay_ratios(ring, &members, senders, &outcome);
+    let own = roots.iter().zip(&members).filter(|(root, members)| members.contains(root)).count();
+    Measured {
+        unattached: depths.iter().filter(|depth| depth.is_none()).count(),
+        depths: Samples::new(depths.into_iter().flatten().map(|depth| depth as f32).collect()),
+        entries: Samples::new(trees.entries.iter().map(|&entries| entries as f32).collect()),
+        tables: Samples::new(trees.tables.iter().map(|&tables| tables as f32).collect()),
+        rad,
+        rmd,
+        links_ip: links.as_ref().map(|_| ip_multicast(ring, &members, roots)),
+        links,
+        remote: outcome.delivered.saturating_sub(own as u64),
+        outcome,
+        gauge: ring.meter.borrow().clone(),
+    }
+}
+
+/// Per group: delay by the tree over latency of unicast from the sender; means, and maxima. Groups without a member
+/// beside the sender, or not all of whose members got the message, have none.
+fn delay_ratios(
+    ring: &Ring,
+    members: &[Vec<usize>],
+    senders: &[usize],
+    outcome: &Outcome,
+) -> (Samples, Samples) {
+    let (mut rad, mut rmd) = (Vec::new(), Vec::new());
+    for ((members, &sender), delays) in members.iter().zip(senders).zip(&outcome.delays) {
+        let unicast = || {
+            let others = members.iter().filter(|&&member| member != sender);
+            others.map(|&member| ring.world.latency(sender, member))
+        };
+        let (sum, max) = (unicast().sum::<Duration>(), unicast().max().unwrap_or_default());
+        if !max.is_zero() {
+            rad.push((delays.sum.as_secs_f64() / sum.as_secs_f64()) as f32);
+            rmd.push((delays.max.as_secs_f64() / max.as_secs_f64()) as f32);
+        }
+    }
+    (Samples::new(rad), Samples::new(rmd))
+}
+
+/// What IP multicast from the roots to the same members would load onto the same links.
+fn ip_multicast(ring: &Ring, members: &[Vec<usize>], roots: &[usize]) -> LinkLoads {
+    let mut loads = LinkLoads::default();
+    for (members, &root) in members.iter().zip(roots) {
+        let others: Vec<usize> = members.iter().copied().filter(|&member| member != root).collect();
+        if let Some(links) = ring.world.multicast_links(root, &others) {
+            loads.add(&links);
+        }
+    }
+    loads
+}
+
+impl Fields {
+    fn of(run: Run, groups: &Groups, options: &Options, measured: &Measured) -> Fields {
+        let Measured { entries, tables, depths, rad, rmd, links, links_ip, outcome, gauge, .. } = measured;
+        let total = |loads: &Option<LinkLoads>| loads.as_ref().map(|loads| loads.total);
+        let worst = |loads: &Option<LinkLoads>| loads.as_ref().map(|loads| loads.max);
+        let ratio = |ours: Option<u64>, theirs: Option<u64>| {
+            ours.zip(theirs.filter(|&theirs| theirs > 0)).map(|(a, b)| a as f64 / b as f64)
+        };
+        Fields {
+            run,
+            groups: groups.topics.len(),
+            memberships: groups.memberships.len(),
+            entries_mean: entries.mean(),
+            entries_median: entries.median(),
+            entries_p99: entries.quantile(0.99),
+            entries_max: entries.max(),
+            tables_mean: tables.mean(),
+            tables_max: tables.max(),
+            rad_median: rad.median(),
+            rad_max: rad.max(),
+            rmd_median: rmd.median(),
+            rmd_max: rmd.max(),
+            link_messages: total(links),
+            link_messages_ip: total(links_ip),
+            link_messages_vs_ip: ratio(total(links), total(links_ip)),
+            link_stress_max: worst(links),
+            link_stress_max_ip: worst(links_ip),
+            link_stress_max_vs_ip: ratio(worst(links), worst(links_ip)),
+            copies_per_delivery: gauge.copies as f64 / measured.remote.max(1) as f64,
+            depth_mean: depths.mean(),
+            depth_max: depths.max(),
+            missed: outcome.missed,
+            duplicates: outcome.duplicates,
+            join_messages_mean: gauge.joins as f64 / groups.memberships.len().max(1) as f64,
+            sender: match options.sender {
+                Sender::Root => "root",
+                Sender::Random => "random",
+            },
+        }
+    }
+}
+
+fn report(fields: &Fields, measured: &Measured, options: &Options) -> Report {
+    let mut report = fields.run.report();
+    report.conditions.push(("groups", fields.groups.to_string()));
+    report.conditions.push(("memberships", fields.memberships.to_string()));
+    report.conditions.push(("sender", fields.sender.to_string()));
+    report.rows = rows(fields, options);
+    report.faults = faults(measured);
+    report.sheets = vec![
+        charts::cumulative_sheet("rad", &measured.rad),
+        charts::cumulative_sheet("rmd", &measured.rmd),
+        charts::cumulative_sheet("entries", &measured.entries),
+    ];
+    report.plots = vec![
+        charts::delay_ratios(&measured.rad, &measured.rmd),
+        charts::entries(&measured.entries),
+        charts::depths(&measured.depths),
+    ];
+    if let (Some(ours), Some(ip)) = (&measured.links, &measured.links_ip) {
+        report.sheets.push(charts::stress_sheet("link_stress", ours));
+        report.sheets.push(charts::stress_sheet("link_stress_ip", ip));
+        report.plots.push(charts::stress(ours, ip));
+    }
+    report.json = serde_json::to_string(fields).expect("figures are numbers and texts");
+    report
+}
+
+fn faults(measured: &Measured) -> Vec<String> {
+    let Measured { unattached, outcome, .. } = measured;
+    let counts = [
+        (*unattached as u64, "S1: members whose way up does not end at a root"),
+        (outcome.missed, "S5: members that never got their group's message"),
+        (outcome.duplicates, "S2: deliveries beyond the first"),
+        (outcome.gaps, "S5: gaps, though nothing failed"),
+    ];
+    let found = counts.into_iter().filter(|(count, _)| *count > 0);
+    found.map(|(count, what)| format!("{what}: {count}")).collect()
+}
+
+fn rows(fields: &Fields, options: &Options) -> Vec<Row> {
+    let many = "M1: 100k nodes, 1,500 groups";
+    let count = |count: Option<u64>| count.map_or("-".to_string(), |count| count.to_string());
+    let entries = Row::ours("entries, mean", show(fields.entries_mean));
+    let entries = match options.members {
+        None => entries.beside("6.2 (unverified); ideal 6.5", format!("M2 mem/comp, {many}")),
+        Some(_) => entries.beside(
+            "21.2, 8.5 with single-child forwarders collapsed (unverified)",
+            "M5 mem, 50k nodes, 30,000 groups of 11",
+        ),
+    };
+    let own = |name: &str, value: Option<f64>| Row::ours(name, show(value));
+    vec![
+        entries,
+        own("entries, median", fields.entries_median).beside("2 (unverified); ideal 4", "M2 mem/comp"),
+        own("entries, 99 %", fields.entries_p99),
+        own("entries, max", fields.entries_max).beside("1059 (unverified); ideal 116", "M2 mem/comp"),
+        own("tables, mean", fields.tables_mean),
+        own("tables, max", fields.tables_max),
+        own("RAD, median", fields.rad_median)
+            .beside("1.68 (unverified); ideal 1.62", "M3 mem/comp, transit-stub"),
+        own("RAD, max", fields.rad_max).beside("2 (unverified)", "M3 mem, transit-stub"),
+        own("RMD, median", fields.rmd_median)
+            .beside("1.69 (unverified); ideal 1.77", "M3 mem/comp, transit-stub"),
+        own("RMD, max", fields.rmd_max).beside("4.26 (unverified)", "M3 mem, transit-stub"),
+        Row::ours("messages over links", count(fields.link_messages))
+            .beside("2489824 (unverified)", "M4 mem"),
+        Row::ours("… by IP multicast", count(fields.link_messages_ip))
+            .beside("758853 (unverified)", "M4 mem"),
+        own("… ours ÷ IP's", fields.link_messages_vs_ip).beside("3.3 (unverified)", "M4 mem"),
+        Row::ours("worst link", count(fields.link_stress_max)).beside("4031 (unverified)", "M4 mem"),
+        Row::ours("… by IP multicast", count(fields.link_stress_max_ip)).beside("950 (unverified)", "M4 mem"),
+        own("… ours ÷ IP's", fields.link_stress_max_vs_ip).beside("4.2 (unverified)", "M4 mem"),
+        own("copies per delivery", fields.copies_per_delivery.into()),
+        own("depth, mean", fields.depth_mean),
+        own("depth, max", fields.depth_max),
+        Row::ours("missed, duplicates", format!("{}, {}", fields.missed, fields.duplicates)),
+        own("hops of JOINs per membership", fields.join_messages_mean.into()),
+    ]
+}

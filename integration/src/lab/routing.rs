@@ -1,0 +1,302 @@
+//! `lab routing`: hops, stretch and correctness of lookups, the quality of the tables, the cost of joins; and, with
+//! `--fail`, what silent failures do to all that (Pastry §3).
+
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::failure::{FailFields, Failure};
+use super::lookups::{Answered, Keys, Part, Verdict, evenly, look_up};
+use super::run::{Run, Weight, show};
+use super::stats::{Histogram, Samples};
+use super::tables::{self, Level};
+use super::{Error, Output, Progress, Ring, Setting, charts};
+use crate::report::{Axis, Kind, Plot, Report, Row, Series, Sheet};
+
+/// Bins of direct latency in which stretch is averaged.
+const BINS: usize = 40;
+/// Shares of 1 to 5 hops at N = 100,000, b = 4, L = 16 (Pastry, Figure 5; anchor P1).
+const PASTRY_SHARES: [f64; 5] = [0.0006, 0.0156, 0.1643, 0.6449, 0.1745];
+
+/// Traced lookups: hops, stretch, correctness, the tables' quality, the cost of joins
+#[derive(Args, Clone, Debug)]
+#[command(after_long_help = HELP)]
+pub struct Options {
+    #[command(flatten)]
+    setting: Setting,
+    /// How many lookups; 200,000 for 100,000 nodes, and fewer in proportion, but 10,000 at least
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    lookups: Option<u64>,
+    /// This share of the nodes loses power at once, without a word; hops are measured before, at once, and after repair
+    #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=90))]
+    fail: Option<u8>,
+    /// What is looked up
+    #[arg(long, value_enum, default_value_t = Keys::Random)]
+    keys: Keys,
+    #[command(flatten)]
+    output: Output,
+}
+
+const HELP: &str = "What is measured:
+  hops       of the lookup's message in the overlay, from the asking node to the root; 0 if it is the root itself
+  hops_share share of the lookups by hops, from 0 on
+  stretch    latencies of a lookup's hops, together, over the latency of the direct way; the mean is that of the
+             pairs' ratios; pairs on one router, and nodes that ask for what is their own, are left out
+  wrong      answered by another node than the closest one that lives, by the knowledge of all
+  lost       not answered within 65 s
+  join_messages_mean    frames per join, acknowledgements included, until a second after the newcomer is ready
+  suboptimal_per_level  for each row of the routing table, from the first on: entries of a node for which a node
+             exists whose latency is less than 1/1.1 of the entry's; mean of 200 nodes
+  --fail     unrepaired: lookups launched in the first second; repaired: after 120 s; messages per failed node: frames in
+             those 120 s above what is usual, but for those of the lookups, over the nodes that failed";
+
+impl Options {
+    /// Where the report goes.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+}
+
+#[derive(Serialize)]
+struct Fields {
+    #[serde(flatten)]
+    run: Run,
+    hops_mean: Option<f64>,
+    hops_max: usize,
+    hops_share: Vec<f64>,
+    stretch_mean: Option<f64>,
+    stretch_p50: Option<f64>,
+    stretch_p99: Option<f64>,
+    lookups: u64,
+    lost: u64,
+    wrong: u64,
+    join_messages_mean: f64,
+    suboptimal_per_level: Vec<f64>,
+    missing_per_level: Vec<f64>,
+    fail: Option<FailFields>,
+}
+
+/// All that lookups showed.
+#[derive(Default)]
+pub(super) struct Sight {
+    pub(super) verdict: Verdict,
+    pub(super) hops: Histogram,
+    /// Direct latency in ms, and the stretch.
+    pairs: Vec<(f32, f32)>,
+    took_ms: Vec<f32>,
+}
+
+impl Sight {
+    /// Looks things up, and takes note of all.
+    pub(super) fn see(ring: &mut Ring, plan: &[Part], keys: Keys, name: &str, progress: &Progress) -> Sight {
+        let mut sight = Sight::default();
+        let verdict = look_up(ring, plan, keys, name, progress, |answered| sight.note(answered));
+        Sight { verdict, ..sight }
+    }
+
+    pub(super) fn note(&mut self, answered: &Answered) {
+        self.hops.add(answered.hops);
+        self.took_ms.push(millis(answered.took));
+        if let (Some(way), Some(direct)) = (answered.way, answered.direct.filter(|direct| !direct.is_zero()))
+        {
+            let ratio = (way.as_secs_f64() / direct.as_secs_f64()) as f32;
+            self.pairs.push((millis(direct), ratio));
+        }
+    }
+
+    /// Until the answer, in milliseconds.
+    pub(super) fn took(&self) -> Samples {
+        Samples::new(self.took_ms.clone())
+    }
+}
+
+pub(super) fn millis(time: Duration) -> f32 {
+    (time.as_secs_f64() * 1000.0) as f32
+}
+
+/// Grows a ring, looks things up, and says how that went.
+pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+    let setting = &options.setting;
+    let (nodes, topology) = (setting.nodes(), setting.topology());
+    let world = setting.world(topology.clone());
+    let mut ring = Ring::grow(setting, nodes, world, treecast_scribe::Config::default(), progress)?;
+    let weight = Weight::of(&ring);
+    let count = options.lookups.unwrap_or_else(|| usual(nodes));
+    let sight = Sight::see(&mut ring, &evenly(count, nodes), options.keys, "lookups", progress);
+    let levels = tables::levels(&ring);
+    let failure =
+        options.fail.map(|percent| Failure::suffer(&mut ring, percent, options.keys, count, progress));
+    let run = Run::of("routing", setting, &topology, &ring, weight);
+    let fields =
+        Fields::of(run, &ring, &sight, &levels, failure.as_ref().map(|failure| failure.fields(&sight)));
+    Ok(report(&fields, &sight, failure.as_ref()))
+}
+
+/// 200,000 lookups for 100,000 nodes, in proportion, but 10,000 at least.
+fn usual(nodes: usize) -> u64 {
+    (nodes as u64 * 2).max(10_000)
+}
+
+impl Fields {
+    fn of(run: Run, ring: &Ring, sight: &Sight, levels: &[Level], fail: Option<FailFields>) -> Fields {
+        let stretch = sight.stretch();
+        Fields {
+            run,
+            hops_mean: sight.hops.mean(),
+            hops_max: sight.hops.max(),
+            hops_share: sight.hops.shares(),
+            stretch_mean: stretch.mean(),
+            stretch_p50: stretch.median(),
+            stretch_p99: stretch.quantile(0.99),
+            lookups: sight.verdict.asked,
+            lost: sight.verdict.lost,
+            wrong: sight.verdict.wrong,
+            join_messages_mean: ring.growth.join_messages_mean,
+            suboptimal_per_level: levels.iter().map(|level| level.suboptimal).collect(),
+            missing_per_level: levels.iter().map(|level| level.missing).collect(),
+            fail,
+        }
+    }
+}
+
+impl Fields {
+    /// What the Pastry paper says that a join costs in a ring of this size (§2.4).
+    fn papers_join(&self) -> f64 {
+        3.0 * 16.0 * (self.run.nodes as f64).ln() / 16f64.ln()
+    }
+}
+
+fn report(fields: &Fields, sight: &Sight, failure: Option<&Failure>) -> Report {
+    let mut report = fields.run.report();
+    report.rows = rows(fields);
+    report.faults = sight.verdict.faults("lookups");
+    report.sheets = vec![
+        hops_sheet(sight),
+        charts::cumulative_sheet("stretch", &sight.stretch()),
+        sight.distance_sheet(),
+    ];
+    report.plots = vec![hops_plot(sight), stretch_plot(&sight.stretch()), sight.distance_plot()];
+    if let Some(failure) = failure {
+        failure.add_to(&mut report, sight);
+    }
+    report.json = serde_json::to_string(fields).expect("figures are numbers, texts and lists");
+    report
+}
+
+fn rows(fields: &Fields) -> Vec<Row> {
+    let list = |numbers: &[f64]| {
+        let shown: Vec<String> = numbers.iter().map(|number| format!("{number:.2}")).collect();
+        shown.join(" ")
+    };
+    let shares: Vec<String> = fields.hops_share.iter().skip(1).map(|share| format!("{share:.4}")).collect();
+    vec![
+        Row::ours("hops, mean", show(fields.hops_mean)).beside(
+            "3.98; to random keys 3.80 (10k: 3.03, 1k: 2.30)",
+            "P1 pub, 100k nodes, L=16, between nodes; P2 comp, L=32",
+        ),
+        Row::ours("hops, max", fields.hops_max.to_string()).beside("5", "P1 pub, 100k nodes, L=16"),
+        Row::ours("share at 1, 2, … hops", shares.join(" "))
+            .beside(".0006 .0156 .1643 .6449 .1745", "P1 pub, 100k nodes, L=16"),
+        Row::ours("stretch, mean", show(fields.stretch_mean)).beside(
+            "1.3–1.4 plane; 1.59–2.2 internet models, 1.61 ideal",
+            "P3 pub, 1k–100k; P4 pub/comp, 100k, transit-stub",
+        ),
+        Row::ours("stretch, median", show(fields.stretch_p50)),
+        Row::ours("stretch, 99 %", show(fields.stretch_p99)),
+        Row::ours("lookups", fields.lookups.to_string()),
+        Row::ours("lost, wrong", format!("{}, {}", fields.lost, fields.wrong))
+            .beside("1.6e-5, 0 (unverified)", "P8 mem, under churn"),
+        Row::ours("frames per join", show(fields.join_messages_mean))
+            .beside("3·2^b·log16 N", format!("P6 pub; {:.0} for this ring", fields.papers_join())),
+        Row::ours("suboptimal entries by level", list(&fields.suboptimal_per_level))
+            .beside("under 1 each", "P6 pub, 5,000 joins"),
+        Row::ours("missing entries by level", list(&fields.missing_per_level)),
+    ]
+}
+
+impl Sight {
+    fn stretch(&self) -> Samples {
+        Samples::new(self.pairs.iter().map(|&(_, ratio)| ratio).collect())
+    }
+
+    /// Mean stretch of pairs by their direct latency: its middle in ms, the mean, how many pairs.
+    fn by_distance(&self) -> Vec<(f64, f64, u64)> {
+        let farthest = self.pairs.iter().map(|&(direct, _)| direct).fold(0.0, f32::max);
+        let width = f64::from(farthest) / BINS as f64;
+        let mut bins = vec![(0.0, 0); BINS];
+        for &(direct, ratio) in &self.pairs {
+            let bin = &mut bins[((f64::from(direct) / width) as usize).min(BINS - 1)];
+            *bin = (bin.0 + f64::from(ratio), bin.1 + 1);
+        }
+        let middles = (0..BINS).map(|bin| (bin as f64 + 0.5) * width);
+        let means = middles.zip(bins).filter(|(_, (_, count))| *count > 0);
+        means.map(|(middle, (sum, count))| (middle, sum / count as f64, count)).collect()
+    }
+
+    fn distance_sheet(&self) -> Sheet {
+        Sheet {
+            name: "stretch_by_distance",
+            columns: vec!["direct_ms", "stretch_mean", "pairs"],
+            rows: self
+                .by_distance()
+                .into_iter()
+                .map(|(at, mean, count)| vec![at, mean, count as f64])
+                .collect(),
+        }
+    }
+
+    fn distance_plot(&self) -> Plot {
+        let points = self.by_distance().into_iter().map(|(at, mean, _)| (at, mean)).collect();
+        Plot {
+            name: "stretch_by_distance",
+            title: "Stretch by distance".to_string(),
+            x: Axis::of("latency of the direct way, ms"),
+            y: Axis { least: Some(1.0), ..Axis::of("mean stretch") },
+            series: vec![Series::new("Treecast", Kind::Line, points)],
+        }
+    }
+}
+
+fn hops_sheet(sight: &Sight) -> Sheet {
+    let shares = sight.hops.shares();
+    let row = |(hops, share): (usize, f64)| vec![hops as f64, share, sight.hops.0[hops] as f64];
+    Sheet {
+        name: "hops",
+        columns: vec!["hops", "share", "lookups"],
+        rows: shares.into_iter().enumerate().map(row).collect(),
+    }
+}
+
+fn hops_plot(sight: &Sight) -> Plot {
+    let numbered = |first: usize, shares: &[f64]| -> Vec<(f64, f64)> {
+        shares.iter().enumerate().map(|(i, &share)| ((i + first) as f64, share)).collect()
+    };
+    Plot {
+        name: "hops",
+        title: "Hops of a lookup".to_string(),
+        x: Axis::of("overlay hops"),
+        y: Axis::of("share of lookups"),
+        series: vec![
+            Series::new("Treecast", Kind::Bars, numbered(0, &sight.hops.shares())),
+            Series::new("Pastry paper, N = 100,000, L = 16", Kind::Bars, numbered(1, &PASTRY_SHARES)),
+        ],
+    }
+}
+
+fn stretch_plot(stretch: &Samples) -> Plot {
+    let highest = stretch.quantile(0.98).unwrap_or(2.0);
+    let mean = stretch.mean().unwrap_or(1.0);
+    Plot {
+        name: "stretch",
+        title: "Stretch of lookups".to_string(),
+        x: Axis {
+            range: Some((0.9, highest)), ..Axis::of("latency of the way ÷ latency of the direct way")
+        },
+        y: charts::shares("share of lookups up to it"),
+        series: vec![
+            Series::new("Treecast", Kind::Line, stretch.cumulative()),
+            Series::new(&format!("mean {mean:.2}"), Kind::Dashed, vec![(mean, 0.0), (mean, 1.0)]),
+        ],
+    }
+}

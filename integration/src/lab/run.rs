@@ -1,0 +1,164 @@
+//! What every run says of itself, whatever it measured: the conditions, what it cost, and the hash by which two runs
+//! are known to be the same.
+
+use serde::Serialize;
+use treecast_overlay::config::Config as RingConfig;
+
+use super::{Ring, Setting};
+use crate::report::{Report, Row};
+use crate::world::Topology;
+
+/// Conditions and cost, the same fields in every experiment's JSON.
+#[derive(Clone, Debug, Serialize)]
+pub struct Run {
+    /// The experiment.
+    pub experiment: &'static str,
+    /// Nodes that were started.
+    pub nodes: usize,
+    /// What all random choices follow from.
+    pub seed: u64,
+    /// The network.
+    pub topology: String,
+    /// The overlay's figures by name, and those that matter most.
+    pub profile: String,
+    /// Them.
+    pub config: Figures,
+    /// Virtual seconds that the grown ring was left alone before anything was measured.
+    pub settle_s: u64,
+    /// Virtual seconds until all nodes were on the ring.
+    pub grown_s: f64,
+    /// Starts that failed and were tried again.
+    pub starts_retried: u64,
+    /// Resident memory of the process per node after settling, all of the world counted, in bytes.
+    pub bytes_per_node: Option<f64>,
+    /// What the nodes say of their own memory, as a mean in bytes.
+    pub bytes_per_node_own: Option<f64>,
+    /// Virtual seconds, all in all.
+    pub virtual_s: f64,
+    /// Real seconds, all in all.
+    pub wall_s: f64,
+    /// Steps of the world.
+    pub events: u64,
+    /// Steps per real second.
+    pub events_per_s: f64,
+    /// The hash of all that happened.
+    pub trace_hash: String,
+}
+
+/// The figures of the overlay's configuration that the results hang on.
+#[derive(Clone, Debug, Serialize)]
+pub struct Figures {
+    /// Pastry's L.
+    pub leaf_set: usize,
+    /// Entries per slot of the routing table.
+    pub candidates: usize,
+    /// Pastry's M.
+    pub neighbourhood: usize,
+    /// How long leases run, in seconds.
+    pub lease_s: f64,
+    /// Between two rounds of repair, in seconds.
+    pub repair_s: f64,
+}
+
+impl Figures {
+    fn of(config: &RingConfig) -> Figures {
+        Figures {
+            leaf_set: config.leaf_set,
+            candidates: config.candidates,
+            neighbourhood: config.neighbourhood,
+            lease_s: config.lease.as_secs_f64(),
+            repair_s: config.repair.as_secs_f64(),
+        }
+    }
+}
+
+/// What a node weighs at rest: to be asked before the load comes.
+#[derive(Clone, Copy, Debug)]
+pub struct Weight {
+    resident: Option<f64>,
+    own: Option<f64>,
+}
+
+impl Weight {
+    /// Weighs the nodes of a ring.
+    pub fn of(ring: &Ring) -> Weight {
+        Weight { resident: ring.resident_per_node(), own: ring.own_bytes_per_node() }
+    }
+}
+
+impl Run {
+    /// What there is to say when all is measured.
+    pub fn of(
+        experiment: &'static str,
+        setting: &Setting,
+        topology: &Topology,
+        ring: &Ring,
+        weight: Weight,
+    ) -> Run {
+        let wall = ring.wall().as_secs_f64();
+        let events = ring.world.steps();
+        Run {
+            experiment,
+            nodes: ring.world.slots(),
+            seed: setting.seed,
+            topology: topology.to_string(),
+            profile: setting.profile.to_string(),
+            config: Figures::of(&ring.config),
+            settle_s: setting.settle,
+            grown_s: ring.growth.took.as_secs_f64(),
+            starts_retried: ring.growth.retried,
+            bytes_per_node: weight.resident,
+            bytes_per_node_own: weight.own,
+            virtual_s: ring.world.now().as_nanos() as f64 / 1e9,
+            wall_s: wall,
+            events,
+            events_per_s: events as f64 / wall.max(1e-9),
+            trace_hash: ring.world.trace_hash(),
+        }
+    }
+
+    /// A report with these conditions on top and the cost in its notes.
+    pub fn report(&self) -> Report {
+        let figures = &self.config;
+        let conditions = vec![
+            ("nodes", self.nodes.to_string()),
+            ("topology", self.topology.clone()),
+            ("profile", self.profile.clone()),
+            ("L", figures.leaf_set.to_string()),
+            ("candidates", figures.candidates.to_string()),
+            ("settled", format!("{} s", self.settle_s)),
+            ("seed", self.seed.to_string()),
+        ];
+        let kilobytes =
+            |bytes: Option<f64>| bytes.map_or("unknown".to_string(), |b| format!("{:.1} kB", b / 1000.0));
+        let notes = vec![
+            format!(
+                "{:.0} s of virtual time in {:.1} s: {} steps, {:.0}/s",
+                self.virtual_s, self.wall_s, self.events, self.events_per_s
+            ),
+            format!(
+                "a node takes {} of the process, {} by its own account; {} starts were tried again",
+                kilobytes(self.bytes_per_node),
+                kilobytes(self.bytes_per_node_own),
+                self.starts_retried
+            ),
+            format!("trace hash {}", self.trace_hash),
+        ];
+        Report { experiment: self.experiment, conditions, notes, ..Report::default() }
+    }
+}
+
+/// A figure for the table: three significant places, `-` if there is none.
+pub fn show(value: impl Into<Option<f64>>) -> String {
+    match value.into() {
+        None => "-".to_string(),
+        Some(value) if value.abs() >= 1000.0 => format!("{value:.0}"),
+        Some(value) if value.abs() >= 100.0 => format!("{value:.1}"),
+        Some(value) => format!("{value:.3}"),
+    }
+}
+
+/// Rows of our own, name and value.
+pub fn rows<'a>(rows: impl IntoIterator<Item = (&'a str, Option<f64>)>) -> Vec<Row> {
+    rows.into_iter().map(|(name, value)| Row::ours(name, show(value))).collect()
+}
