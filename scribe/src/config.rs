@@ -14,8 +14,27 @@ pub struct Config {
     /// Most trees that this node may be on, as subscriber, forwarder or root (guess). Beyond it subscriptions fail,
     /// JOINs of others pass by, and publishers are refused (`RootFull`).
     pub max_trees: usize,
-    /// Most children in one tree (guess). Beyond it a forwarder lets a JOIN pass; a root leaves it unanswered.
+    /// Most children in one tree, even for a moment (guess). Beyond it a forwarder lets a JOIN pass; a root leaves it
+    /// unanswered.
     pub max_children: usize,
+
+    /// Children in one tree beyond which a node hands some over to others of them. 16: so many rows a hop of Pastry
+    /// chooses from, so a tree of N nodes is about log₁₆ N deep with or without the limit (Scribe §4.3).
+    pub tree_children: usize,
+    /// The same for the children in all trees together. 48: eight times the mean that the Scribe paper's workload
+    /// leads to, and a quarter below the 64 that no node should exceed, since a crowd comes faster than it is led on.
+    /// It yields where every tree has one child only.
+    pub node_children: usize,
+    /// Most siblings that a child which is handed over is offered, and measures (guess).
+    pub offered: usize,
+    /// How long a child waits for the answers of those that it was offered.
+    pub visit_wait: Duration,
+    /// How long a node with too many children waits before it hands some over, jittered by a quarter: a crowd comes
+    /// together first. Doubles without success.
+    pub hand_over_after: Duration,
+    /// How long a forwarder with one child and no subscriber waits before it splices itself out, jittered and doubled
+    /// alike (Scribe §4.5).
+    pub splice_after: Duration,
 
     /// Most messages in one tree's window. Older ones fall out: who still needs them gets a gap.
     pub window_messages: usize,
@@ -126,6 +145,12 @@ impl Default for Config {
             max_payload: 512 * KIB,
             max_trees: 65_536,
             max_children: 4096,
+            tree_children: 16,
+            node_children: 48,
+            offered: 16,
+            visit_wait: Duration::from_secs(1),
+            hand_over_after: Duration::from_secs(1),
+            splice_after: Duration::from_secs(2),
             window_messages: 1024,
             window_bytes: 4 * MIB,
             windows_bytes: 64 * MIB,
@@ -200,6 +225,8 @@ impl Config {
             ("max_payload", self.max_payload),
             ("max_trees", self.max_trees),
             ("max_children", self.max_children),
+            ("tree_children", self.tree_children),
+            ("node_children", self.node_children),
             ("window_messages", self.window_messages),
             ("push_messages", self.push_messages),
             ("push_bytes", self.push_bytes),

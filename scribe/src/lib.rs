@@ -9,6 +9,7 @@ pub mod config;
 pub mod event;
 pub mod wire;
 mod window;
+mod sorted;
 mod early;
 mod sessions;
 mod seen;

@@ -10,7 +10,7 @@ use treecast_scribe::message::{Mark, Position, Term};
 use treecast_scribe::topic::TopicId;
 use treecast_scribe::wire::{
     Ack, Attached, Beat, Body, Data, DecodeError, Digest, Header, Join, Known, MAX_DATA_HEADER, MAX_MARKS,
-    MAX_NUMBER, MAX_PARTS, MAX_PATH, MAX_SHARED, Moved, Publish, Receipt, RefusedReason, Shared, Signature,
+    MAX_NUMBER, MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Publish, Receipt, RefusedReason, Shared, Signature,
     Started, decode, encode,
 };
 
@@ -50,7 +50,7 @@ fn messages_with_payload() -> Vec<(Header, &'static [u8])> {
 
 fn messages_of_the_tree() -> Vec<Header> {
     let [(_, a), (_, b), _] = nodes();
-    let join = Join { topic: T, number: 9, after: None, heard: None, subscribers: 1 };
+    let join = Join { topic: T, number: 9, after: None, heard: None, subscribers: 1, former: None };
     let mark = |position| Mark { birth: 300, position };
     let again = Join { after: Some(mark(Some(at(2, 4)))), heard: Some(known()), ..join };
     let started = Started { term: known().term, after: mark(None), latest: Some(at(2, 5)) };
@@ -59,11 +59,13 @@ fn messages_of_the_tree() -> Vec<Header> {
     let data = |position, body| Header::Data(Data { topic: T, position, body });
     let ack = Ack { topic: T, join: 9, version: 1, position: None, subscribers: 1, again: false };
     let up = Digest { count: 1, sum: 300 };
+    let offered = Offered { contact: b.into(), micros: 300 };
     let moved = Moved { topic: T, tail: Some(at(2, 5)), subscribers: 3 };
     vec![
         Header::Join(join),
         Header::Join(Join { after: Some(mark(None)), ..join }),
         Header::Join(again),
+        Header::Join(Join { former: Some(a.id), ..again }),
         Header::Attached(attached.clone()),
         Header::Attached(Attached { version: 2, start: Some(started), ..attached }),
         Header::Leave { topic: T, join: 9 },
@@ -75,6 +77,12 @@ fn messages_of_the_tree() -> Vec<Header> {
         Header::Beat(Beat { up: Digest::default(), moved: vec![], reply: true }),
         Header::Beat(Beat { up, moved: vec![moved], reply: false }),
         Header::Shared(Shared { from: T, to: TopicId(M), topics: vec![T] }),
+        Header::Offer(Offer { topic: T, join: 9, parents: vec![offered] }),
+        Header::Visit { topic: T, number: 10 },
+        Header::Visited { topic: T, number: 10, room: true },
+        Header::Part { topic: T, join: 11 },
+        Header::Parted { topic: T, join: 11, last: None },
+        Header::Parted { topic: T, join: 11, last: Some(at(2, 5)) },
     ]
 }
 
@@ -130,12 +138,17 @@ fn name(header: &Header) -> &'static str {
         Header::Known { .. } => "Known",
         Header::Handover { .. } => "Handover",
         Header::HandoverTaken { .. } => "HandoverTaken",
+        Header::Offer(_) => "Offer",
+        Header::Visit { .. } => "Visit",
+        Header::Visited { .. } => "Visited",
+        Header::Part { .. } => "Part",
+        Header::Parted { .. } => "Parted",
     }
 }
 
 #[test]
 fn every_message_has_a_section_under_its_number_and_an_example() {
-    let mut has_example = [false; 15];
+    let mut has_example = [false; 20];
     for (header, payload) in messages() {
         let number = encode(&header, payload)[0];
         has_example[usize::from(number)] = true;
@@ -155,6 +168,7 @@ fn the_limits_of_the_page_are_those_of_the_code() {
         ("MAX_SHARED", MAX_SHARED as u64),
         ("MAX_MARKS", MAX_MARKS as u64),
         ("MAX_PARTS", u64::from(MAX_PARTS)),
+        ("MAX_OFFERED", MAX_OFFERED as u64),
         ("MAX_NUMBER", MAX_NUMBER),
         ("MAX_DATA_HEADER", MAX_DATA_HEADER as u64),
     ];

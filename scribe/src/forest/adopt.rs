@@ -1,5 +1,7 @@
 //! The way down: taking children, telling them how things are, letting them go.
 
+use std::time::Duration;
+
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Contact;
 
@@ -52,7 +54,11 @@ impl Forest {
                 }
             }
             Way::Sent => {
-                let welcome = self.trees.get(&topic).is_some_and(|tree| self.may_adopt(tree, child.id()));
+                let welcome = self.trees.get(&topic).is_some_and(|tree| {
+                    let known = tree.children.contains_key(&child.id());
+                    let moves = join.former.is_some() && !known;
+                    self.may_adopt(tree, child.id()) && (!moves || self.has_room(cx.now, tree, join.former))
+                });
                 if !welcome {
                     return self.tell(child, &Header::Orphan { topic });
                 }
@@ -62,7 +68,7 @@ impl Forest {
     }
 
     /// A child that is this node's own ancestor would close a loop.
-    fn may_adopt(&self, tree: &Tree, child: NodeId) -> bool {
+    pub(super) fn may_adopt(&self, tree: &Tree, child: NodeId) -> bool {
         let room = tree.children.contains_key(&child) || tree.children.len() < self.config.max_children;
         room && child != self.me && !tree.path().contains(&child) && tree.path().len() + 1 < MAX_PATH
     }
@@ -73,28 +79,33 @@ impl Forest {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         let before = tree.wish();
         let stale = tree.children.get(&id).is_some_and(|child| {
-            let old = child.contact.peer.incarnation;
+            let old = child.incarnation;
             (contact.peer.incarnation, join.number) < (old, child.join)
         });
         if stale {
             return;
         }
         let fresh = Child {
-            contact,
+            incarnation: contact.peer.incarnation,
             join: join.number,
-            after: join.after,
+            after: join.after.map(Box::new),
             subscribers: join.subscribers,
             version: 0,
             version_seen: 0,
             cursor: None,
-            rto: self.config.push_rto_min,
+            rto: millis(self.config.push_rto_min),
+            rtt: u32::MAX,
+            said: cx.now,
+            said_again: false,
+            held: join.former.is_some(),
+            rests_until: cx.now,
         };
-        let child = tree.children.entry(id).or_insert_with(|| fresh.clone());
-        if child.join == join.number && child.contact.peer.incarnation == contact.peer.incarnation {
-            // A repetition: what was said before was lost, or is on its way.
-            child.contact = contact;
-        } else {
-            *child = fresh;
+        // To a repetition is repeated what was said before: that was lost, or is on its way.
+        let known = tree.children.get(&id).is_some_and(|child| {
+            (child.incarnation, child.join) == (contact.peer.incarnation, join.number)
+        });
+        if !known && tree.children.insert(id, fresh).is_none() {
+            self.entries += 1;
         }
         self.neighbours.add(cx.now, Side::Down, contact, topic);
         self.deadlines.cancel(Timer::Linger(topic));
@@ -105,6 +116,7 @@ impl Forest {
         self.review_wish(cx, topic, before);
         self.note_subscribers(cx, topic);
         self.push(cx, topic, id);
+        self.review_shape(cx, topic);
     }
 
     /// Asks again, further up, if this node's wish has changed while it waits to be started.
@@ -124,20 +136,32 @@ impl Forest {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         let Some(child) = tree.children.get_mut(&id) else { return };
         child.version += 1;
+        (child.said, child.said_again) = (cx.now, false);
         if let (None, Some(log)) = (child.cursor, &tree.log) {
             let version = child.version;
-            child.cursor = place(log, child.after).map(|next| Cursor {
+            child.cursor = place(log, child.after.as_deref().copied()).map(|next| Cursor {
                 next,
                 acknowledged: next,
                 version,
                 repeated: None,
             });
+            if child.cursor.is_some() {
+                child.after = None;
+            }
         }
-        self.repeat_attached(cx, topic, id);
+        self.say_attached(cx, topic, id);
     }
 
     /// Says it again. The child acknowledges it.
     pub(super) fn repeat_attached(&mut self, cx: Context<'_>, topic: TopicId, id: NodeId) {
+        let tree = self.trees.get_mut(&topic);
+        if let Some(child) = tree.and_then(|tree| tree.children.get_mut(&id)) {
+            child.said_again = true;
+        }
+        self.say_attached(cx, topic, id);
+    }
+
+    fn say_attached(&mut self, cx: Context<'_>, topic: TopicId, id: NodeId) {
         let me = self.me;
         let Some(tree) = self.trees.get(&topic) else { return };
         let Some(child) = tree.children.get(&id) else { return };
@@ -148,7 +172,8 @@ impl Forest {
             (None, _) | (_, None) => None,
         };
         let attached = Attached { topic, join: child.join, version: child.version, path, start };
-        let (to, rto) = (child.contact, child.rto);
+        let rto = Duration::from_millis(child.rto.into());
+        let Some(to) = self.neighbours.contact(id) else { return };
         self.deadlines.set_earlier(Timer::Push(topic, id), cx.now + rto);
         self.tell(to, &Header::Attached(attached));
     }
@@ -157,17 +182,17 @@ impl Forest {
     pub(super) fn announce_path(&mut self, cx: Context<'_>, topic: TopicId) {
         let Some(tree) = self.trees.get(&topic) else { return };
         // A child that turns out to be an ancestor closes a loop: it is let go before it hears of it.
-        let (loops, children): (Vec<_>, Vec<_>) = tree
-            .children
-            .values()
-            .map(|child| child.contact)
-            .partition(|child| tree.path().contains(&child.id()));
+        let (loops, children): (Vec<_>, Vec<_>) =
+            tree.children.keys().copied().partition(|child| tree.path().contains(child));
         for child in loops {
-            self.remove_child(cx, topic, child.id());
-            self.tell(child, &Header::Orphan { topic });
+            let contact = self.neighbours.contact(child);
+            self.remove_child(cx, topic, child);
+            if let Some(contact) = contact {
+                self.tell(contact, &Header::Orphan { topic });
+            }
         }
         for child in children {
-            self.attach(cx, topic, child.id());
+            self.attach(cx, topic, child);
         }
     }
 
@@ -190,10 +215,16 @@ impl Forest {
     /// Lets a child go, if it is one.
     pub(super) fn remove_child(&mut self, cx: Context<'_>, topic: TopicId, id: NodeId) {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
-        let Some(child) = tree.children.remove(&id) else { return };
-        self.forget_child(topic, child.contact);
+        if tree.children.remove(&id).is_none() {
+            return;
+        }
+        self.entries -= 1;
+        if let Some(contact) = self.neighbours.contact(id) {
+            self.forget_child(topic, contact);
+        }
         self.note_subscribers(cx, topic);
         self.review_need(cx, topic);
+        self.review_shape(cx, topic);
     }
 
     pub(super) fn forget_child(&mut self, topic: TopicId, child: Contact) {
@@ -221,6 +252,11 @@ impl Forest {
 /// The connection over which a node is reached: its own, or its access node's.
 pub(super) fn link(contact: Contact) -> NodeId {
     contact.via.map_or(contact.id(), |via| via.id)
+}
+
+/// As a child's patience is kept.
+pub(super) fn millis(wait: Duration) -> u32 {
+    u32::try_from(wait.as_millis()).unwrap_or(u32::MAX)
 }
 
 /// Where in the window a child begins; `None`: it comes from a term of which this node is yet to hear.

@@ -1,11 +1,14 @@
 //! Entries flow down the tree: each child is a cursor into its parent's window (design §6, tree).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Contact;
+use treecast_overlay::time::Instant;
 
-use super::adopt::link;
-use super::tree::{Cursor, Log, Role, Tree};
+use super::adopt::{link, millis};
+use super::tree::{Child, Cursor, Log, Role, Tree};
 use super::{Context, Forest, Request, Timer};
 use crate::message::{GapReason, Term};
 use crate::topic::TopicId;
@@ -25,7 +28,7 @@ impl Forest {
         let topic = data.topic;
         let Some(tree) = self.trees.get_mut(&topic) else { return self.deny_data(cx, from, topic) };
         match &tree.role {
-            Role::Child(upward) if upward.parent.id() == from.id() => {}
+            Role::Child(upward) if upward.parent == from.id() => {}
             // Its JOIN will say what it needs; until then nothing is taken, and nobody is sent away.
             Role::Joining { .. } => return,
             Role::Child(_) | Role::Opening(_) | Role::Root(_) => return self.deny_data(cx, from, topic),
@@ -48,6 +51,7 @@ impl Forest {
                 self.append_early(cx, topic);
                 self.note_progress(cx, topic);
                 self.flow(cx, topic);
+                self.review_drained(cx, topic);
             }
         }
     }
@@ -129,7 +133,7 @@ impl Forest {
         let Role::Child(upward) = &tree.role else { return };
         let (join, version) = upward.version;
         let position = tree.log.as_ref().and_then(|log| log.window.tail());
-        let to = upward.parent;
+        let Some(to) = self.neighbours.contact(upward.parent) else { return };
         let again = again || !tree.early.is_empty();
         tree.unacknowledged = 0;
         tree.told_subscribers = tree.subscribers();
@@ -150,11 +154,12 @@ impl Forest {
     pub(super) fn push(&mut self, cx: Context<'_>, topic: TopicId, id: NodeId) {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         let (Some(log), Some(child)) = (&tree.log, tree.children.get_mut(&id)) else { return };
-        let Some(cursor) = &mut child.cursor else { return };
+        let Some(cursor) = child.cursor.as_mut().filter(|_| !child.held) else { return };
         if cursor.next < log.window.start() {
             return self.restart(cx, topic, id);
         }
-        let link = link(child.contact);
+        let Some(to) = self.neighbours.contact(id) else { return };
+        let link = link(to);
         while let Some(entry) = log.window.entry(cursor.next) {
             if self.congested.contains(&link) {
                 self.stalled.entry(link).or_default().insert((topic, id));
@@ -167,12 +172,12 @@ impl Forest {
                 break;
             }
             let payload = entry.encoded.clone();
-            self.out.requests.push_back(Request::Send { to: child.contact, payload });
+            self.out.requests.push_back(Request::Send { to, payload });
             cursor.next += 1;
         }
         let timer = Timer::Push(topic, id);
         if cursor.next > cursor.acknowledged && !self.deadlines.is_set(timer) {
-            self.deadlines.set(timer, cx.now + child.rto);
+            self.deadlines.set(timer, cx.now + Duration::from_millis(child.rto.into()));
         }
     }
 
@@ -201,7 +206,7 @@ impl Forest {
             return;
         }
         child.subscribers = ack.subscribers;
-        child.version_seen = child.version_seen.max(ack.version.min(child.version));
+        child.note_seen(cx.now, ack.version);
         let before = child.cursor;
         if let (Some(log), Some(cursor)) = (&tree.log, &mut child.cursor)
             && ack.version >= cursor.version
@@ -209,20 +214,20 @@ impl Forest {
             advance(&log.window, cursor, &ack);
             if let Some(entry) = missing(&log.window, cursor, &ack) {
                 let payload = entry.encoded.clone();
-                self.out.requests.push_back(Request::Send { to: child.contact, payload });
+                self.out.requests.push_back(Request::Send { to: from, payload });
             }
         }
         let progress = child.cursor != before;
         let settled = child.version_seen == child.version
             && child.cursor.is_none_or(|cursor| cursor.next <= cursor.acknowledged);
         if progress {
-            child.rto = self.config.push_rto_min;
+            child.rto = millis(self.config.push_rto_min);
         }
         if progress || settled {
             self.deadlines.cancel(Timer::Push(topic, id));
         }
         if !settled {
-            self.deadlines.set_earlier(Timer::Push(topic, id), cx.now + child.rto);
+            self.deadlines.set_earlier(Timer::Push(topic, id), cx.now + Duration::from_millis(child.rto.into()));
         }
         self.note_subscribers(cx, topic);
         self.push(cx, topic, id);
@@ -232,7 +237,7 @@ impl Forest {
     pub(super) fn on_push_timer(&mut self, cx: Context<'_>, topic: TopicId, id: NodeId) {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         let Some(child) = tree.children.get_mut(&id) else { return };
-        child.rto = (child.rto * 2).min(self.config.push_rto_max);
+        child.rto = child.rto.saturating_mul(2).min(millis(self.config.push_rto_max));
         if let (Some(log), Some(cursor)) = (&tree.log, &mut child.cursor) {
             if cursor.acknowledged < log.window.start() {
                 return self.restart(cx, topic, id);
@@ -292,6 +297,19 @@ impl Forest {
             self.denied = cx.now;
             self.deny(from, topic);
         }
+    }
+}
+
+impl Child {
+    /// It has seen a word: the last one, if that was said but once, tells how far it is.
+    fn note_seen(&mut self, now: Instant, version: u64) {
+        let first = version == self.version && self.version_seen < version;
+        if first && !self.said_again {
+            let took = u32::try_from(now.since(self.said).as_micros()).unwrap_or(u32::MAX);
+            self.rtt = self.rtt.min(took);
+        }
+        self.version_seen = self.version_seen.max(version.min(self.version));
+        self.held = false;
     }
 }
 

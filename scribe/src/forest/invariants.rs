@@ -50,7 +50,7 @@ impl Forest {
         assert!(!tree.path().contains(&self.me), "{topic}: own id in the path to the root");
         assert!(!tree.children.contains_key(&self.me), "{topic}: own child");
         if let Role::Child(upward) = &tree.role {
-            let parent = upward.parent.id();
+            let parent = upward.parent;
             assert!(!tree.children.contains_key(&parent), "{topic}: {parent} is parent and child");
             let neighbour = self.neighbours.find(parent);
             assert!(
@@ -66,6 +66,9 @@ impl Forest {
                 "{topic}: unknown child"
             );
         }
+        if tree.moving.is_some() {
+            assert!(matches!(tree.role, Role::Child(_)), "{topic}: moves without a parent");
+        }
         if let (Role::Root(_), None) = (&tree.role, &tree.log) {
             panic!("{topic}: a root without a log");
         }
@@ -80,7 +83,7 @@ impl Forest {
                     let tree =
                         self.trees.get(topic).unwrap_or_else(|| panic!("{topic}: shared without a tree"));
                     let holds = match side {
-                        Side::Up => tree.parent().is_some_and(|parent| parent.id() == id),
+                        Side::Up => tree.parent() == Some(id),
                         Side::Down => tree.children.contains_key(&id),
                     };
                     assert!(holds, "{topic}: {id} is no neighbour on side {side:?}");
@@ -91,11 +94,13 @@ impl Forest {
     }
 
     fn check_sums(&self) {
-        let bytes: usize = self.trees.values().map(Tree::bytes).sum();
+        let bytes: usize = self.trees.values().map(|tree| tree.bytes()).sum();
         assert_eq!(bytes, self.budget.bytes(), "bytes of all windows");
         assert!(bytes <= self.config.windows_bytes, "windows exceed their limit");
-        let sessions: usize = self.trees.values().map(sessions).sum();
+        let sessions: usize = self.trees.values().map(|tree| sessions(tree)).sum();
         assert_eq!(sessions, self.sessions, "sessions of all topics");
+        let entries: usize = self.trees.values().map(|tree| tree.children.len()).sum();
+        assert_eq!(entries, self.entries, "children in all trees");
         let subscriptions: BTreeSet<_> =
             self.trees.values().flat_map(|tree| tree.subscriptions.keys().copied()).collect();
         assert!(self.topics.keys().copied().eq(subscriptions), "subscriptions of all topics");
@@ -126,7 +131,7 @@ fn sessions(tree: &Tree) -> usize {
 }
 
 fn check_cursors(topic: TopicId, tree: &Tree) {
-    for (id, child) in &tree.children {
+    for (id, child) in tree.children.iter() {
         let Some(cursor) = &child.cursor else { continue };
         assert!(tree.log.is_some(), "{topic}: {id} is started by a node that is not");
         assert!(cursor.acknowledged <= cursor.next, "{topic}: {id} has acknowledged what was not pushed");

@@ -7,9 +7,8 @@ use treecast_overlay::peer::Contact;
 use super::neighbours::Side;
 use super::tree::{Role, Tree, Upward};
 use super::{Context, Forest, Life, Request, Timer};
-use crate::message::Term;
 use crate::topic::TopicId;
-use crate::wire::{self, Attached, Header, Join, Known, MAX_PATH};
+use crate::wire::{self, Attached, Header, MAX_PATH};
 
 /// Repetitions of a JOIN to a silent parent before another one is looked for.
 const PATIENCE: u32 = 3;
@@ -23,7 +22,7 @@ impl Forest {
         if self.trees.len() >= self.config.max_trees {
             return false;
         }
-        self.trees.insert(topic, Tree::new(cx.now, topic));
+        self.trees.insert(topic, Box::new(Tree::new(cx.now, topic)));
         self.deadlines.set_earlier(Timer::Beat, cx.now + self.config.beat);
         true
     }
@@ -36,25 +35,29 @@ impl Forest {
         if self.is_online(cx) && cx.ring.is_root_of(cx.now, topic.key()) {
             return self.begin_opening(cx, topic);
         }
+        if self.hurry_move(cx, topic) {
+            return;
+        }
         self.joins += 1;
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         let former = match std::mem::replace(&mut tree.role, Role::Joining { former: None }) {
             Role::Joining { former } => former,
-            Role::Child(upward) => Some(upward.parent),
+            Role::Child(upward) => {
+                let former = self.neighbours.contact(upward.parent).map(Box::new);
+                self.neighbours.remove(Side::Up, upward.parent, topic);
+                former
+            }
             Role::Opening(_) | Role::Root(_) => None,
         };
         tree.role = Role::Joining { former };
         tree.join = self.joins;
-        if let Some(former) = former {
-            self.neighbours.remove(Side::Up, former.id(), topic);
-        }
         self.send_join(cx, topic);
     }
 
     /// The parent is gone.
     pub(super) fn lose_parent(&mut self, cx: Context<'_>, topic: TopicId) {
         self.seek(cx, topic);
-        if let Some(Tree { role: Role::Joining { former }, .. }) = self.trees.get_mut(&topic) {
+        if let Some(Role::Joining { former }) = self.trees.get_mut(&topic).map(|tree| &mut tree.role) {
             *former = None;
         }
     }
@@ -79,14 +82,8 @@ impl Forest {
         }
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         tree.told_subscribers = tree.subscribers();
-        let join = Header::Join(Join {
-            topic,
-            number: tree.join,
-            after: tree.wish(),
-            heard: heard(tree),
-            subscribers: tree.told_subscribers,
-        });
-        match tree.parent() {
+        let join = Header::Join(tree.join_message(tree.join, None));
+        match tree.parent().and_then(|parent| self.neighbours.contact(parent)) {
             Some(parent) => self.tell(parent, &join),
             None => {
                 let payload = wire::encode(&join, &[]);
@@ -120,8 +117,11 @@ impl Forest {
     /// A parent's word.
     pub(super) fn on_attached(&mut self, cx: Context<'_>, from: Contact, attached: Attached) {
         let topic = attached.topic;
+        if self.is_chosen(topic, from.id(), attached.join) {
+            return self.on_attached_ahead(cx, from, attached);
+        }
         let Some(tree) = self.trees.get_mut(&topic) else { return self.deny(from, topic) };
-        let parent = tree.parent().map(|parent| parent.id());
+        let parent = tree.parent();
         if tree.is_root() || attached.join != tree.join || parent.is_some_and(|parent| parent != from.id()) {
             if parent != Some(from.id()) {
                 self.deny(from, topic);
@@ -158,10 +158,10 @@ impl Forest {
             Role::Child(upward) if version <= upward.version => return false,
             Role::Child(upward) => {
                 since = upward.since;
-                path_changed = upward.path != attached.path;
+                path_changed = upward.path[..] != attached.path;
             }
             Role::Joining { former } => {
-                if let Some(former) = former.filter(|former| former.id() != from.id()) {
+                if let Some(former) = former.as_deref().copied().filter(|former| former.id() != from.id()) {
                     let join = tree.join;
                     self.tell(former, &Header::Leave { topic, join });
                 }
@@ -169,17 +169,29 @@ impl Forest {
             Role::Opening(_) | Role::Root(_) => return false,
         }
         let Some(tree) = self.trees.get_mut(&topic) else { return false };
-        let path = attached.path.clone();
-        tree.role = Role::Child(Upward { parent: from, path, since, version, unanswered: 0 });
+        let path = attached.path.clone().into_boxed_slice();
+        tree.role = Role::Child(Upward { parent: from.id(), path, since, version, unanswered: 0 });
         self.deadlines.cancel(Timer::Join(topic));
-        self.neighbours.add(cx.now, Side::Up, from, topic);
-        self.note_parent(topic, Some(from.id()));
+        self.settle_under(cx, topic, from, path_changed);
+        true
+    }
+
+    /// What follows from having a parent, or a new one, or a new path.
+    pub(super) fn settle_under(
+        &mut self,
+        cx: Context<'_>,
+        topic: TopicId,
+        parent: Contact,
+        path_changed: bool,
+    ) {
+        self.neighbours.add(cx.now, Side::Up, parent, topic);
+        self.note_parent(topic, Some(parent.id()));
         // Its path does not lead through this node, so it is no child of it any more, whatever got lost.
-        self.remove_child(cx, topic, from.id());
+        self.remove_child(cx, topic, parent.id());
         if path_changed {
             self.announce_path(cx, topic);
+            self.review_shape(cx, topic);
         }
-        true
     }
 
     /// Tells subscribers of a new parent, if it is not the first.
@@ -197,8 +209,10 @@ impl Forest {
     /// A parent disowns this node.
     pub(super) fn on_orphan(&mut self, cx: Context<'_>, from: NodeId, topic: TopicId) {
         let Some(tree) = self.trees.get(&topic) else { return };
-        if tree.parent().is_some_and(|parent| parent.id() == from) {
+        if tree.parent() == Some(from) {
             self.lose_parent(cx, topic);
+        } else if tree.moving.as_ref().and_then(|moving| moving.chosen()).is_some_and(|to| to.id() == from) {
+            self.on_chosen_refuses(cx, topic);
         }
     }
 
@@ -223,10 +237,11 @@ impl Forest {
 
     /// Forgets a tree; the parent is told.
     pub(super) fn remove_tree(&mut self, topic: TopicId) {
+        self.end_move(topic);
         let Some(tree) = self.trees.remove(&topic) else { return };
         let parent = match tree.role {
-            Role::Child(upward) => Some(upward.parent),
-            Role::Joining { former } => former,
+            Role::Child(upward) => self.neighbours.contact(upward.parent),
+            Role::Joining { former } => former.map(|former| *former),
             Role::Opening(_) => None,
             Role::Root(root) => {
                 self.sessions -= root.sessions.len();
@@ -237,11 +252,13 @@ impl Forest {
             self.neighbours.remove(Side::Up, parent.id(), topic);
             self.tell(parent, &Header::Leave { topic, join: self.joins });
         }
-        for child in tree.children.values() {
-            self.forget_child(topic, child.contact);
-            self.tell(child.contact, &Header::Orphan { topic });
+        self.entries -= tree.children.len();
+        for &child in tree.children.keys() {
+            let Some(contact) = self.neighbours.contact(child) else { continue };
+            self.forget_child(topic, contact);
+            self.tell(contact, &Header::Orphan { topic });
         }
-        for timer in [Timer::Join(topic), Timer::Linger(topic), Timer::Open(topic), Timer::Ack(topic)] {
+        for timer in [Timer::Join, Timer::Linger, Timer::Open, Timer::Ack, Timer::Shape].map(|timer| timer(topic)) {
             self.deadlines.cancel(timer);
         }
         self.moved.remove(&topic);
@@ -252,14 +269,4 @@ impl Forest {
     pub(super) fn deny(&mut self, to: Contact, topic: TopicId) {
         self.tell(to, &Header::Leave { topic, join: self.joins });
     }
-}
-
-/// What a JOIN tells of the log: what is known; else what the wished mark implies.
-fn heard(tree: &Tree) -> Option<Known> {
-    let implied = || {
-        let mark = tree.wish()?;
-        let term = Term { number: mark.position?.term, root: NodeId(0) };
-        Some(Known { birth: mark.birth, term, tail: mark.position })
-    };
-    tree.known().or_else(implied)
 }

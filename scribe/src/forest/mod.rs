@@ -5,6 +5,8 @@ mod neighbours;
 mod join;
 mod adopt;
 mod flow;
+mod moving;
+mod shape;
 mod budget;
 mod subscribe;
 mod publish;
@@ -115,6 +117,12 @@ enum Timer {
     Subscribe(SubscriptionId),
     /// Parts of a handover to be sent again.
     Transfer(TopicId),
+    /// A tree's shape is to be looked after.
+    Shape(TopicId),
+    /// A move to another parent takes long.
+    Move(TopicId),
+    /// There are too many children.
+    Load,
     /// Neighbours to be told that this node lives.
     Beat,
     /// Leaving has taken long enough.
@@ -158,7 +166,8 @@ pub struct Forest {
     config: Config,
     rng: Rng,
     life: Life,
-    trees: BTreeMap<TopicId, Tree>,
+    // Boxed: a B-tree's leaf has room for eleven.
+    trees: BTreeMap<TopicId, Box<Tree>>,
     topics: BTreeMap<SubscriptionId, TopicId>,
     publishers: BTreeMap<TopicId, Publisher>,
     neighbours: Neighbours,
@@ -172,6 +181,10 @@ pub struct Forest {
     /// Sessions of all root topics.
     sessions: usize,
     handovers: Handovers,
+    /// Children in all trees.
+    entries: usize,
+    /// Attempts to have fewer.
+    load_tries: u8,
     /// The number of the last JOIN.
     joins: u64,
     /// When a stranger was last told that it is none of ours.
@@ -199,6 +212,8 @@ impl Forest {
             budget: Budget::default(),
             sessions: 0,
             handovers: Handovers::default(),
+            entries: 0,
+            load_tries: 0,
             joins: 0,
             denied: Instant::ZERO,
             deadlines: Deadlines::default(),
@@ -208,9 +223,9 @@ impl Forest {
 
     /// The trees that this node is on.
     pub fn trees(&self) -> Vec<TreeStatus> {
-        let status = |tree: &Tree| TreeStatus {
+        let status = |tree: &Box<Tree>| TreeStatus {
             topic: tree.topic,
-            parent: tree.parent().map(|parent| parent.id()),
+            parent: tree.parent(),
             is_root: tree.is_root(),
             children: tree.children.keys().copied().collect(),
             subscriptions: tree.subscriptions.len(),
@@ -226,7 +241,7 @@ impl Forest {
     /// The ring is ready: what waited for it begins.
     pub fn handle_ready(&mut self, cx: Context<'_>) {
         for topic in self.topic_ids() {
-            if self.trees.get(&topic).is_some_and(Tree::is_joining) {
+            if self.trees.get(&topic).is_some_and(|tree| tree.is_joining()) {
                 self.seek(cx, topic);
             }
         }
@@ -301,6 +316,9 @@ impl Forest {
                 Timer::Publish(topic) => self.on_publish_timer(cx, topic),
                 Timer::Subscribe(subscription) => self.on_subscribe_timer(cx, subscription),
                 Timer::Transfer(topic) => self.on_transfer_timer(cx, topic),
+                Timer::Shape(topic) => self.on_shape_timer(cx, topic),
+                Timer::Move(topic) => self.on_move_timer(cx, topic),
+                Timer::Load => self.on_load_timer(cx),
                 Timer::Beat => self.on_beat_timer(cx),
                 Timer::Leave => self.finish_leaving(),
             }
@@ -372,6 +390,11 @@ impl Forest {
             Header::HandoverTaken { topic, transfer, part } => {
                 self.on_handover_taken(cx, from.id(), topic, transfer, part);
             }
+            Header::Offer(offer) => self.on_offer(cx, from.id(), offer),
+            Header::Visit { topic, number } => self.on_visit(cx, from, topic, number),
+            Header::Visited { topic, number, room } => self.on_visited(cx, from.id(), topic, number, room),
+            Header::Part { topic, join } => self.on_part(cx, from, topic, join),
+            Header::Parted { topic, join, last } => self.on_parted(cx, from.id(), topic, join, last),
         }
     }
 

@@ -1,37 +1,39 @@
 //! The nodes next to this one in any tree, and the topics shared with each. What they tell each other once a second
 //! has the same size for one topic as for ten thousand (promise S7).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use treecast_overlay::id::NodeId;
-use treecast_overlay::peer::Contact;
+use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
+use crate::sorted::SortedSet;
 use crate::topic::TopicId;
 use crate::wire::Digest;
 
 /// All tree neighbours. Bounded by the trees, their children and their one parent each.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Neighbours {
-    by_id: BTreeMap<NodeId, Neighbour>,
+    // Boxed: a B-tree's leaf has room for eleven, and most nodes have few.
+    by_id: BTreeMap<NodeId, Box<Neighbour>>,
 }
 
 /// A node that is parent or child of this one in some tree.
 #[derive(Clone, Debug)]
 pub(crate) struct Neighbour {
-    /// How to reach it.
-    pub contact: Contact,
+    peer: Peer,
+    via: Option<Box<Peer>>,
     /// When it was last heard.
     pub heard: Instant,
     /// Beats in a row whose digest did not fit.
     pub mismatches: u32,
     /// Topics about whose progress it is to hear with the next beat.
-    pub moved: BTreeSet<TopicId>,
+    pub moved: SortedSet<TopicId>,
     /// Topics in which it is the parent.
-    up: BTreeSet<TopicId>,
+    up: SortedSet<TopicId>,
     up_digest: Digest,
     /// Topics in which it is a child.
-    down: BTreeSet<TopicId>,
+    down: SortedSet<TopicId>,
     down_digest: Digest,
 }
 
@@ -45,11 +47,21 @@ pub(crate) enum Side {
 }
 
 impl Neighbour {
-    /// The shared topics on one side.
-    pub(crate) fn topics(&self, side: Side) -> &BTreeSet<TopicId> {
+    /// How to reach it.
+    pub(crate) fn contact(&self) -> Contact {
+        Contact { peer: self.peer, via: self.via.as_deref().copied() }
+    }
+
+    fn set_contact(&mut self, contact: Contact) {
+        self.peer = contact.peer;
+        self.via = contact.via.map(Box::new);
+    }
+
+    /// The shared topics on one side, in order.
+    pub(crate) fn topics(&self, side: Side) -> &[TopicId] {
         match side {
-            Side::Up => &self.up,
-            Side::Down => &self.down,
+            Side::Up => self.up.as_slice(),
+            Side::Down => self.down.as_slice(),
         }
     }
 
@@ -76,17 +88,20 @@ impl Neighbour {
 impl Neighbours {
     /// Notes that a topic is shared.
     pub(crate) fn add(&mut self, now: Instant, side: Side, contact: Contact, topic: TopicId) {
-        let neighbour = self.by_id.entry(contact.id()).or_insert_with(|| Neighbour {
-            contact,
-            heard: now,
-            mismatches: 0,
-            moved: BTreeSet::new(),
-            up: BTreeSet::new(),
-            up_digest: Digest::default(),
-            down: BTreeSet::new(),
-            down_digest: Digest::default(),
+        let neighbour = self.by_id.entry(contact.id()).or_insert_with(|| {
+            Box::new(Neighbour {
+                peer: contact.peer,
+                via: None,
+                heard: now,
+                mismatches: 0,
+                moved: SortedSet::default(),
+                up: SortedSet::default(),
+                up_digest: Digest::default(),
+                down: SortedSet::default(),
+                down_digest: Digest::default(),
+            })
         });
-        neighbour.contact = contact;
+        neighbour.set_contact(contact);
         neighbour.heard = now;
         neighbour.change(side, topic, true);
     }
@@ -105,17 +120,22 @@ impl Neighbours {
 
     /// A neighbour, if it is one.
     pub(crate) fn find(&self, id: NodeId) -> Option<&Neighbour> {
-        self.by_id.get(&id)
+        self.by_id.get(&id).map(|neighbour| &**neighbour)
+    }
+
+    /// How to reach a neighbour.
+    pub(crate) fn contact(&self, id: NodeId) -> Option<Contact> {
+        self.find(id).map(Neighbour::contact)
     }
 
     /// The same, to be changed.
     pub(crate) fn find_mut(&mut self, id: NodeId) -> Option<&mut Neighbour> {
-        self.by_id.get_mut(&id)
+        self.by_id.get_mut(&id).map(|neighbour| &mut **neighbour)
     }
 
     /// All of them, in order of their ids.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &Neighbour)> {
-        self.by_id.iter().map(|(&id, neighbour)| (id, neighbour))
+        self.by_id.iter().map(|(&id, neighbour)| (id, &**neighbour))
     }
 
     /// Their ids.

@@ -39,7 +39,7 @@ impl Forest {
     /// A root whose leases run again may have heard of a later term meanwhile.
     fn review_term(&mut self, cx: Context<'_>, topic: TopicId) {
         let Some(tree) = self.trees.get(&topic) else { return };
-        let (Role::Root(_), Some(log), Some(heard)) = (&tree.role, &tree.log, tree.heard) else { return };
+        let (Role::Root(_), Some(log), Some(heard)) = (&tree.role, &tree.log, tree.heard.as_deref().copied()) else { return };
         if heard.birth == log.birth && heard.term > log.term {
             let known = better(log.known(), heard);
             self.begin_term(cx, topic, known, true);
@@ -57,6 +57,7 @@ impl Forest {
 
     /// Becomes the root: asks the nodes around the key what they know of the log (design §6).
     pub(super) fn begin_opening(&mut self, cx: Context<'_>, topic: TopicId) {
+        self.end_move(topic);
         self.joins += 1;
         let mut around = cx.ring.replica_set(topic.key(), self.config.queried);
         around.retain(|peer| peer.id != self.me);
@@ -73,8 +74,8 @@ impl Forest {
             parked_bytes: 0,
         };
         let parent = match std::mem::replace(&mut tree.role, Role::Opening(Box::new(opening))) {
-            Role::Child(upward) => Some(upward.parent),
-            Role::Joining { former } => former,
+            Role::Child(upward) => self.neighbours.contact(upward.parent),
+            Role::Joining { former } => former.map(|former| *former),
             Role::Opening(_) | Role::Root(_) => None,
         };
         // An answer to a JOIN that is still on its way is void.
@@ -90,6 +91,7 @@ impl Forest {
         self.count_window(cx.now, topic);
         self.note_parent(topic, None);
         self.announce_path(cx, topic);
+        self.review_shape(cx, topic);
         self.proceed(cx, topic);
     }
 
@@ -120,14 +122,14 @@ impl Forest {
     /// A new root asks.
     pub(super) fn on_query(&mut self, cx: Context<'_>, from: Contact, topic: TopicId) {
         let successor = topic.key().is_closer(from.id(), self.me);
-        let roots = self.trees.get(&topic).is_some_and(Tree::is_root);
+        let roots = self.trees.get(&topic).is_some_and(|tree| tree.is_root());
         if roots && successor && !cx.ring.is_root_of(cx.now, topic.key()) {
             self.abdicate(cx, topic, from);
         } else if successor {
             self.bequeath(cx, topic, from);
         }
         let handover = self.handovers.is_under_way(topic, from.id());
-        let known = self.trees.get(&topic).and_then(Tree::known);
+        let known = self.trees.get(&topic).and_then(|tree| tree.known());
         self.tell(from, &Header::Known { topic, known, handover });
     }
 
@@ -169,7 +171,7 @@ impl Forest {
         if before == Some(after) {
             return;
         }
-        tree.heard = Some(after);
+        tree.heard = Some(Box::new(after));
         match &mut tree.role {
             Role::Opening(opening) => {
                 opening.learned.get_or_insert(cx.now);
@@ -197,7 +199,7 @@ impl Forest {
             Some(estate) => !self.inherit(cx, topic, estate),
             None => true,
         };
-        match self.trees.get(&topic).and_then(Tree::known) {
+        match self.trees.get(&topic).and_then(|tree| tree.known()) {
             Some(known) => self.begin_term(cx, topic, known, forced),
             None => self.begin_log(cx, topic),
         }

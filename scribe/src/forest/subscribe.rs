@@ -44,6 +44,7 @@ impl Forest {
         }
         self.begin_subscriptions(cx, topic, None);
         self.note_subscribers(cx, topic);
+        self.review_shape(cx, topic);
         self.settle(cx);
     }
 
@@ -68,6 +69,7 @@ impl Forest {
         }
         self.note_subscribers(cx, topic);
         self.review_need(cx, topic);
+        self.review_shape(cx, topic);
         self.settle(cx);
     }
 
@@ -107,7 +109,7 @@ impl Forest {
     pub(super) fn deliver_local(&mut self, topic: TopicId) {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         let Some(log) = &tree.log else { return };
-        for (&id, subscription) in &mut tree.subscriptions {
+        for (&id, subscription) in tree.subscriptions.iter_mut() {
             while let Some(item) = subscription.poll_item(log) {
                 self.out.events.push_back(Event::Item { subscription: id, item });
             }

@@ -1,7 +1,6 @@
 //! What one node knows of one topic's tree: its place, its children, its own subscribers, and its part of the log.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use bytes::Bytes;
 use treecast_overlay::id::NodeId;
@@ -9,14 +8,16 @@ use treecast_overlay::peer::Contact;
 use treecast_overlay::time::Instant;
 
 use super::handover::Inheritance;
+use super::moving::Moving;
 use crate::early::Early;
 use crate::event::SubscriptionId;
 use crate::message::{GapReason, Mark, Position, Start, Term};
 use crate::seen::Seen;
 use crate::sessions::Sessions;
+use crate::sorted::SortedMap;
 use crate::topic::TopicId;
 use crate::window::Window;
-use crate::wire::{Known, Publish};
+use crate::wire::{Join, Known, Publish};
 
 /// One topic at one node.
 #[derive(Debug)]
@@ -28,9 +29,9 @@ pub(crate) struct Tree {
     /// This node's part of the log; `None` until a parent has started it.
     pub log: Option<Log>,
     /// The most that anybody told of the log, if that is more than this node's own part shows.
-    pub heard: Option<Known>,
-    pub children: BTreeMap<NodeId, Child>,
-    pub subscriptions: BTreeMap<SubscriptionId, Subscription>,
+    pub heard: Option<Box<Known>>,
+    pub children: SortedMap<NodeId, Child>,
+    pub subscriptions: SortedMap<SubscriptionId, Subscription>,
     /// The parent before this one, to tell a change from a first attachment.
     pub last_parent: Option<Option<NodeId>>,
     /// It stays until then, even if nobody needs it.
@@ -43,6 +44,10 @@ pub(crate) struct Tree {
     pub asked_again: bool,
     /// Subscribers as last told to the parent.
     pub told_subscribers: u64,
+    /// This node is on its way to another parent.
+    pub moving: Option<Box<Moving>>,
+    /// Attempts to bring the tree into shape since its children last changed.
+    pub tries: u8,
     /// Bytes that the forest counts for this tree's window and early entries, and when they last grew.
     pub counted: (usize, Instant),
 }
@@ -53,7 +58,7 @@ pub(crate) enum Role {
     /// It looks for a parent.
     Joining {
         /// The parent that it had, which may not know that it has lost this child.
-        former: Option<Contact>,
+        former: Option<Box<Contact>>,
     },
     /// It has a parent.
     Child(Upward),
@@ -66,9 +71,9 @@ pub(crate) enum Role {
 /// A child's way up.
 #[derive(Clone, Debug)]
 pub(crate) struct Upward {
-    pub parent: Contact,
+    pub parent: NodeId,
     /// From the parent to the root.
-    pub path: Vec<NodeId>,
+    pub path: Box<[NodeId]>,
     pub since: Instant,
     /// The JOIN to which the parent's last word belongs, and that word's number.
     pub version: (u64, u64),
@@ -127,11 +132,12 @@ impl Log {
 /// A child of this node.
 #[derive(Clone, Debug)]
 pub(crate) struct Child {
-    pub contact: Contact,
+    /// The life of it that joined.
+    pub incarnation: u64,
     /// Its JOIN.
     pub join: u64,
-    /// What that asked for.
-    pub after: Option<Mark>,
+    /// What that asked for; not kept once it is started.
+    pub after: Option<Box<Mark>>,
     /// Subscribers at and below it.
     pub subscribers: u64,
     /// The number of this node's last word to it.
@@ -140,8 +146,18 @@ pub(crate) struct Child {
     pub version_seen: u64,
     /// `None` until it is started.
     pub cursor: Option<Cursor>,
-    /// How long this node waits for a sign of progress.
-    pub rto: Duration,
+    /// How long this node waits for a sign of progress, in milliseconds.
+    pub rto: u32,
+    /// Shortest time from a word to its acknowledgement, in µs; `u32::MAX`: not measured yet.
+    pub rtt: u32,
+    /// When the last word was first said.
+    pub said: Instant,
+    /// That word was said again: its acknowledgement measures nothing.
+    pub said_again: bool,
+    /// It has another parent still: nothing is pushed before its first acknowledgement.
+    pub held: bool,
+    /// Until then it is offered no parents, and to nobody as one.
+    pub rests_until: Instant,
 }
 
 /// A child's place in this node's window.
@@ -190,14 +206,16 @@ impl Tree {
             join: 0,
             log: None,
             heard: None,
-            children: BTreeMap::new(),
-            subscriptions: BTreeMap::new(),
+            children: SortedMap::default(),
+            subscriptions: SortedMap::default(),
             last_parent: None,
             keep_until: now,
             early: Early::default(),
             unacknowledged: 0,
             asked_again: false,
             told_subscribers: 0,
+            moving: None,
+            tries: 0,
             counted: (0, now),
         }
     }
@@ -208,7 +226,7 @@ impl Tree {
     }
 
     /// The parent, if there is one.
-    pub(crate) fn parent(&self) -> Option<Contact> {
+    pub(crate) fn parent(&self) -> Option<NodeId> {
         match &self.role {
             Role::Child(upward) => Some(upward.parent),
             Role::Joining { .. } | Role::Opening(_) | Role::Root(_) => None,
@@ -252,10 +270,26 @@ impl Tree {
         self.subscribers().max(u64::from(self.is_needed()))
     }
 
+    /// This node's wish for a parent, under a certain number.
+    pub(crate) fn join_message(&self, number: u64, former: Option<NodeId>) -> Join {
+        let subscribers = self.subscribers();
+        Join { topic: self.topic, number, after: self.wish(), heard: self.implied(), subscribers, former }
+    }
+
+    /// What a JOIN tells of the log: what is known; else what the wished mark implies.
+    fn implied(&self) -> Option<Known> {
+        let implied = || {
+            let mark = self.wish()?;
+            let term = Term { number: mark.position?.term, root: NodeId(0) };
+            Some(Known { birth: mark.birth, term, tail: mark.position })
+        };
+        self.known().or_else(implied)
+    }
+
     /// The most that is known of the log, from the own part and from others.
     pub(crate) fn known(&self) -> Option<Known> {
         let own = self.log.as_ref().map(Log::known);
-        match (own, self.heard) {
+        match (own, self.heard.as_deref().copied()) {
             (Some(own), Some(heard)) => Some(better(own, heard)),
             (one, None) | (None, one) => one,
         }
@@ -266,7 +300,7 @@ impl Tree {
         if let Some(log) = &self.log {
             return Some(log.mark());
         }
-        let children = self.children.values().filter_map(|child| child.after);
+        let children = self.children.values().filter_map(|child| child.after.as_deref().copied());
         let own = self.subscriptions.values().filter_map(|subscription| match subscription.start {
             Start::Latest => None,
             Start::After(mark) => Some(mark),

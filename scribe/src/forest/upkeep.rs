@@ -30,7 +30,7 @@ impl Forest {
             let Some(neighbour) = self.neighbours.find(id) else { continue };
             let silent = cx.now.since(neighbour.heard);
             if silent >= parent_silent {
-                for topic in topics(neighbour.topics(Side::Up)) {
+                for topic in neighbour.topics(Side::Up).to_vec() {
                     tracing::debug!(%topic, parent = %id, "parent silent: looking for another");
                     self.seek(cx, topic);
                 }
@@ -43,7 +43,7 @@ impl Forest {
 
     fn drop_children(&mut self, cx: Context<'_>, id: NodeId) {
         let Some(neighbour) = self.neighbours.find(id) else { return };
-        for topic in topics(neighbour.topics(Side::Down)) {
+        for topic in neighbour.topics(Side::Down).to_vec() {
             self.remove_child(cx, topic, id);
         }
     }
@@ -51,8 +51,7 @@ impl Forest {
     fn send_beats(&mut self, cx: Context<'_>) {
         for topic in std::mem::take(&mut self.moved) {
             let Some(tree) = self.trees.get(&topic) else { continue };
-            let parent = tree.parent().map(|parent| parent.id());
-            for id in tree.children.keys().copied().chain(parent).collect::<Vec<_>>() {
+            for id in tree.children.keys().copied().chain(tree.parent()).collect::<Vec<_>>() {
                 self.neighbours.mark_moved(id, topic);
             }
         }
@@ -63,11 +62,8 @@ impl Forest {
 
     fn send_beat(&mut self, _cx: Context<'_>, id: NodeId) {
         let Some(neighbour) = self.neighbours.find_mut(id) else { return };
-        let first: Vec<_> = neighbour.moved.iter().copied().take(self.config.beat_marks).collect();
-        for topic in &first {
-            neighbour.moved.remove(topic);
-        }
-        let (to, up) = (neighbour.contact, neighbour.digest(Side::Up));
+        let first = neighbour.moved.pop_first(self.config.beat_marks);
+        let (to, up) = (neighbour.contact(), neighbour.digest(Side::Up));
         let moved = first.into_iter().filter_map(|topic| {
             let tree = self.trees.get(&topic)?;
             let tail = tree.log.as_ref().and_then(|log| log.window.tail());
@@ -88,7 +84,7 @@ impl Forest {
             neighbour.mismatches += 1;
             if neighbour.mismatches >= MISMATCHES {
                 neighbour.mismatches = 0;
-                let children = topics(neighbour.topics(Side::Down));
+                let children = neighbour.topics(Side::Down).to_vec();
                 self.send_shared(from, &children);
             }
         }
@@ -111,7 +107,7 @@ impl Forest {
     fn on_moved(&mut self, cx: Context<'_>, from: NodeId, moved: Moved) {
         let topic = moved.topic;
         let Some(tree) = self.trees.get_mut(&topic) else { return };
-        if tree.parent().is_some_and(|parent| parent.id() == from) {
+        if tree.parent() == Some(from) {
             let behind = tree.log.as_ref().is_some_and(|log| log.window.tail() < moved.tail);
             if behind {
                 self.acknowledge(topic, true);
@@ -140,23 +136,22 @@ impl Forest {
     pub(super) fn on_shared(&mut self, cx: Context<'_>, from: Contact, shared: Shared) {
         let id = from.id();
         for &topic in &shared.topics {
-            let parent = self.trees.get(&topic).map(|tree| (tree.parent(), tree.is_root()));
-            match parent {
+            let tree = self.trees.get(&topic);
+            let chosen = tree.and_then(|tree| tree.moving.as_ref()?.chosen());
+            match tree.map(|tree| (tree.parent(), tree.is_root())) {
+                // It waits for this node's word.
+                Some(_) if chosen.is_some_and(|to| to.id() == id) => {}
                 // It may be this very sender's answer to a JOIN that is on its way.
                 Some((None, false)) => {}
-                Some((Some(parent), _)) if parent.id() == id => {}
+                Some((Some(parent), _)) if parent == id => {}
                 Some(_) | None => self.deny(from, topic),
             }
         }
         let Some(neighbour) = self.neighbours.find(id) else { return };
         let range = shared.from..=shared.to;
-        if range.is_empty() {
-            return;
-        }
-        let lost = neighbour
-            .topics(Side::Up)
-            .range(range)
-            .filter(|topic| shared.topics.binary_search(topic).is_err());
+        let up = neighbour.topics(Side::Up).iter();
+        let lost =
+            up.filter(|topic| range.contains(*topic) && shared.topics.binary_search(topic).is_err());
         for topic in lost.copied().collect::<Vec<_>>() {
             self.on_lost_entry(cx, topic);
         }
@@ -167,7 +162,8 @@ impl Forest {
         let Some(tree) = self.trees.get(&topic) else { return };
         let Role::Child(upward) = &tree.role else { return };
         let young = cx.now.since(upward.since) < self.config.beat;
-        if !young && upward.version.0 == tree.join {
+        let parting = tree.moving.as_ref().is_some_and(|moving| moving.is_parting());
+        if !young && !parting && upward.version.0 == tree.join {
             self.refresh(cx, topic);
         }
     }
@@ -196,7 +192,7 @@ impl Forest {
     /// A node was found dead, or has left the ring.
     pub fn handle_peer_down(&mut self, cx: Context<'_>, peer: NodeId) {
         if let Some(neighbour) = self.neighbours.find(peer) {
-            for topic in topics(neighbour.topics(Side::Up)) {
+            for topic in neighbour.topics(Side::Up).to_vec() {
                 self.lose_parent(cx, topic);
             }
         }
@@ -222,7 +218,7 @@ impl Forest {
             self.push(cx, topic, child);
         }
         if let Some(neighbour) = self.neighbours.find(peer) {
-            for topic in topics(neighbour.topics(Side::Up)) {
+            for topic in neighbour.topics(Side::Up).to_vec() {
                 self.seek(cx, topic);
             }
         }
@@ -264,10 +260,6 @@ impl Forest {
         self.life = Life::Left;
         self.deadlines = Default::default();
     }
-}
-
-fn topics(set: &std::collections::BTreeSet<TopicId>) -> Vec<TopicId> {
-    set.iter().copied().collect()
 }
 
 /// The time so long ago; the very beginning, if that is not long enough ago.

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::{Body, Header, Known, MAX_MARKS, MAX_NUMBER, MAX_PARTS, MAX_PATH, MAX_SHARED};
+use super::{Body, Header, Known, MAX_MARKS, MAX_NUMBER, MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED};
 use crate::message::{Mark, Position};
 
 /// Bytes that are no message.
@@ -67,7 +67,12 @@ fn carries_payload(header: &Header) -> bool {
         | Header::Shared(_)
         | Header::Query { .. }
         | Header::Known { .. }
-        | Header::HandoverTaken { .. } => false,
+        | Header::HandoverTaken { .. }
+        | Header::Offer(_)
+        | Header::Visit { .. }
+        | Header::Visited { .. }
+        | Header::Part { .. }
+        | Header::Parted { .. } => false,
     }
 }
 
@@ -109,8 +114,13 @@ fn check(header: &Header) -> Result<(), DecodeError> {
             at_most(*parts as usize, MAX_PARTS as usize)?;
             if part < parts { Ok(()) } else { Err(DecodeError::OutOfRange(u64::from(*part))) }
         }
+        Header::Offer(offer) => at_most(offer.parents.len(), MAX_OFFERED),
+        Header::Parted { last, .. } => position(*last),
         Header::Leave { .. }
         | Header::Orphan { .. }
+        | Header::Visit { .. }
+        | Header::Visited { .. }
+        | Header::Part { .. }
         | Header::Refused { .. }
         | Header::Query { .. }
         | Header::HandoverTaken { .. } => Ok(()),

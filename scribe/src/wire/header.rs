@@ -20,6 +20,9 @@ pub const MAX_NUMBER: u64 = 1 << 56;
 /// Most bytes that the header of a [`Data`] message takes.
 pub const MAX_DATA_HEADER: usize = 96;
 
+/// Most parents in one [`Offer`].
+pub const MAX_OFFERED: usize = 32;
+
 /// The head of a Scribe message. `Data`, `Publish` and `Handover` carry a payload, the message's tail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Header {
@@ -96,6 +99,60 @@ pub enum Header {
         /// Which part.
         part: u32,
     },
+    /// A parent wants its child to hang on another node.
+    Offer(Offer),
+    /// A child that was offered several parents looks how far they are.
+    Visit {
+        /// The topic.
+        topic: TopicId,
+        /// The sender's number for the offer.
+        number: u64,
+    },
+    /// The answer to `Visit`.
+    Visited {
+        /// The topic.
+        topic: TopicId,
+        /// The visitor's number for the offer.
+        number: u64,
+        /// There is room for the visitor.
+        room: bool,
+    },
+    /// A child has another parent that waits for its word: nothing more is to be pushed to it.
+    Part {
+        /// The topic.
+        topic: TopicId,
+        /// The sender's last number for a JOIN: a later JOIN is not undone by this.
+        join: u64,
+    },
+    /// The answer to `Part`: the receiver is the sender's child no more.
+    Parted {
+        /// The topic.
+        topic: TopicId,
+        /// The number in `Part`.
+        join: u64,
+        /// The last entry that was pushed to the receiver.
+        last: Option<Position>,
+    },
+}
+
+/// A parent's wish that its child hang on another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offer {
+    /// The topic.
+    pub topic: TopicId,
+    /// The number of the JOIN that made the receiver a child.
+    pub join: u64,
+    /// The nodes to choose from.
+    pub parents: Vec<Offered>,
+}
+
+/// A parent that a child may choose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Offered {
+    /// The node.
+    pub contact: Contact,
+    /// Round-trip time between it and the node that offers it, in µs.
+    pub micros: u32,
 }
 
 /// A child's wish to hang on a parent.
@@ -111,6 +168,9 @@ pub struct Join {
     pub heard: Option<Known>,
     /// Subscribers at and below the child.
     pub subscribers: u64,
+    /// The parent that the child has as long as this one does not push: nothing is pushed before the child's first
+    /// `Ack`. `None`: it has none, or the receiver is it.
+    pub former: Option<NodeId>,
 }
 
 /// A parent's word to its child.

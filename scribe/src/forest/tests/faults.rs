@@ -118,7 +118,7 @@ fn garbage_harms_nobody() {
         let mut bytes: Vec<u8> = (0..len).map(|_| world.rng.random()).collect();
         if len > 17 {
             // Half-plausible: a known kind of message about the very topic.
-            bytes[0] %= 15;
+            bytes[0] %= 20;
             bytes[1..17].copy_from_slice(&topic().key().0.to_be_bytes());
         }
         let payload = Bytes::from(bytes);

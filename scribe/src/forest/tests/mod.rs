@@ -4,6 +4,7 @@ mod faults;
 mod flow;
 mod publish;
 mod root;
+mod shape;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -45,6 +46,8 @@ struct World {
     sent: BTreeMap<&'static str, u64>,
     /// Messages from one node to another that are swallowed.
     cut: Option<fn(&Header) -> bool>,
+    /// Two nodes that are near each other, while all others are far apart.
+    distance: Option<(NodeId, NodeId)>,
     next_id: u64,
 }
 
@@ -113,6 +116,11 @@ fn kind(header: &Header) -> &'static str {
         Header::Known { .. } => "known",
         Header::Handover { .. } => "handover",
         Header::HandoverTaken { .. } => "handover taken",
+        Header::Offer(_) => "offer",
+        Header::Visit { .. } => "visit",
+        Header::Visited { .. } => "visited",
+        Header::Part { .. } => "part",
+        Header::Parted { .. } => "parted",
     }
 }
 
@@ -135,6 +143,11 @@ impl World {
         World::with_config(count, seed, Config::default())
     }
 
+    /// The same, and forwarders stay as they are.
+    fn unspliced(count: usize, seed: u8) -> World {
+        World::with_config(count, seed, Config { splice_after: seconds(3600), ..Config::default() })
+    }
+
     fn with_config(count: usize, seed: u8, config: Config) -> World {
         let mut world = World {
             nodes: BTreeMap::new(),
@@ -149,6 +162,7 @@ impl World {
             jitter: Duration::ZERO,
             sent: BTreeMap::new(),
             cut: None,
+            distance: None,
             next_id: 0,
         };
         for _ in 0..count {
@@ -257,10 +271,28 @@ impl World {
                 for _ in 0..copies {
                     let late = self.jitter.mul_f64(self.rng.random_range(0.0..1.0));
                     let payload = payload.clone();
-                    self.schedule(LATENCY + late, Happening::Sent { from, to: to.id(), payload });
+                    let latency = self.latency(from.id(), to.id());
+                    self.schedule(latency + late, Happening::Sent { from, to: to.id(), payload });
                 }
             }
         }
+    }
+
+    fn latency(&self, a: NodeId, b: NodeId) -> Duration {
+        match self.distance {
+            Some(near) if near == (a, b) || near == (b, a) => LATENCY / 5,
+            Some(_) => LATENCY * 4,
+            None => LATENCY,
+        }
+    }
+
+    /// How many hops a message from here to the topic's root makes.
+    fn hops(&self, from: NodeId) -> usize {
+        let (mut at, mut hops) = (from, 0);
+        while at != self.root() {
+            (at, hops) = (self.next_hop(at, topic().key()), hops + 1);
+        }
+        hops
     }
 
     /// One hop: to a node that shares a longer prefix, though the longest is left for later; else to the closest.
@@ -270,13 +302,18 @@ impl World {
         if root == at {
             return self.schedule(Duration::ZERO, Happening::Routed { origin, at, key, payload });
         }
-        let shared = key.shared_prefix(at);
-        let better = self.members.iter().map(|peer| peer.id).filter(|&id| key.shared_prefix(id) > shared);
-        let next = better.min_by_key(|&id| (key.shared_prefix(id), at.key().distance(id))).unwrap_or(root);
+        let next = self.next_hop(at, key);
         let next = here.via.map_or(next, |access| access.id);
         if self.rng.random_range(0..100) >= self.loss {
             self.schedule(LATENCY, Happening::Routed { origin, at: next, key, payload });
         }
+    }
+
+    fn next_hop(&self, at: NodeId, key: Key) -> NodeId {
+        let root = closest(&self.members, key, 1)[0].id;
+        let shared = key.shared_prefix(at);
+        let better = self.members.iter().map(|peer| peer.id).filter(|&id| key.shared_prefix(id) > shared);
+        better.min_by_key(|&id| (key.shared_prefix(id), at.key().distance(id))).unwrap_or(root)
     }
 
     fn happen(&mut self, what: Happening) {

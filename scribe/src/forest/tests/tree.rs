@@ -1,7 +1,7 @@
 use super::*;
 
 /// A subscriber whose JOIN passes a node that is neither root nor itself.
-fn deep(world: &World) -> (NodeId, NodeId) {
+pub(super) fn deep(world: &World) -> (NodeId, NodeId) {
     let key = topic().key();
     let root = world.root();
     for id in world.by_distance() {
@@ -17,7 +17,7 @@ fn deep(world: &World) -> (NodeId, NodeId) {
 
 #[test]
 fn the_first_node_on_the_way_adopts_and_becomes_a_forwarder() {
-    let mut world = World::new(60, 11);
+    let mut world = World::unspliced(60, 11);
     let (subscriber, hop) = deep(&world);
     let news = world.subscribe(subscriber, Start::Latest);
     world.run(seconds(2));
@@ -32,7 +32,7 @@ fn the_first_node_on_the_way_adopts_and_becomes_a_forwarder() {
 
 #[test]
 fn a_tree_that_nobody_needs_is_left_by_all_but_its_root() {
-    let mut world = World::new(60, 11);
+    let mut world = World::unspliced(60, 11);
     let (subscriber, hop) = deep(&world);
     let news = world.subscribe(subscriber, Start::Latest);
     world.run(seconds(2));
@@ -48,7 +48,7 @@ fn a_tree_that_nobody_needs_is_left_by_all_but_its_root() {
 
 #[test]
 fn a_lost_parent_costs_no_message() {
-    let mut world = World::new(60, 11);
+    let mut world = World::unspliced(60, 11);
     let (subscriber, hop) = deep(&world);
     let news = world.subscribe(subscriber, Start::Latest);
     world.run(seconds(2));
@@ -65,7 +65,7 @@ fn a_lost_parent_costs_no_message() {
 
 #[test]
 fn a_forwarder_that_leaves_sends_its_children_on() {
-    let mut world = World::new(60, 11);
+    let mut world = World::unspliced(60, 11);
     let (subscriber, hop) = deep(&world);
     let news = world.subscribe(subscriber, Start::Latest);
     world.run(seconds(2));
@@ -124,12 +124,12 @@ fn several_subscribers_of_one_node_share_its_place() {
 
 #[test]
 fn a_loop_of_stale_paths_is_broken() {
-    let mut world = World::new(60, 11);
+    let mut world = World::unspliced(60, 11);
     let (subscriber, hop) = deep(&world);
     let news = world.subscribe(subscriber, Start::Latest);
     world.run(seconds(2));
     // The forwarder loses its parent, and its JOIN reaches its own child: as with a wrong table on the way.
-    let join = wire::Join { topic: topic(), number: 1 << 40, after: None, heard: None, subscribers: 1 };
+    let join = wire::Join { topic: topic(), number: 1 << 40, after: None, heard: None, subscribers: 1, former: None };
     let payload = wire::encode(&Header::Join(join), &[]);
     let contact = world.nodes[&hop].contact;
     let taken = world.with(subscriber, |forest, cx| forest.handle_forward(cx, &contact, &payload));
@@ -150,7 +150,7 @@ fn a_loop_of_stale_paths_is_broken() {
 
 #[test]
 fn a_parent_whose_path_comes_to_lead_through_its_child_is_left() {
-    let mut world = World::new(60, 11);
+    let mut world = World::unspliced(60, 11);
     let (subscriber, hop) = deep(&world);
     let news = world.subscribe(subscriber, Start::Latest);
     world.run(seconds(2));
@@ -206,7 +206,7 @@ fn an_edge_node_moves_with_its_mark() {
 
 #[test]
 fn what_a_young_window_does_not_hold_is_asked_for_further_up() {
-    let mut world = World::new(60, 11);
+    let mut world = World::unspliced(60, 11);
     let (subscriber, hop) = deep(&world);
     world.publish_many(world.root(), "early", 10);
     world.run(seconds(2));

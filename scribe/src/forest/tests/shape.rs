@@ -1,0 +1,344 @@
+//! Stories of trees that are brought into shape: children that are handed over, forwarders that splice themselves out.
+
+use super::*;
+
+/// A subscriber whose JOIN passes a node that is neither root nor itself, and that node.
+fn deep(world: &World) -> (NodeId, NodeId) {
+    tree::deep(world)
+}
+
+fn narrow(most: usize) -> Config {
+    Config { tree_children: most, ..Config::default() }
+}
+
+impl World {
+    fn sent_of(&self, kind: &str) -> u64 {
+        self.sent.get(kind).copied().unwrap_or(0)
+    }
+
+    /// Lets time pass until this holds; panics after so long.
+    #[track_caller]
+    fn run_until(&mut self, limit: Duration, holds: impl Fn(&World) -> bool) {
+        let end = self.now + limit;
+        while !holds(self) {
+            assert!(self.now < end, "not within {limit:?}");
+            self.run(millis(1));
+        }
+    }
+
+    /// Everybody hangs on the root, by ways on which parent and child agree.
+    #[track_caller]
+    fn expect_whole(&self) {
+        let root = self.root();
+        for id in self.on_tree().into_iter().filter(|&id| id != root) {
+            let mut at = id;
+            for _ in 0..=self.nodes.len() {
+                if at == root {
+                    break;
+                }
+                let parent = self.parent(at).unwrap_or_else(|| panic!("{at} has no parent"));
+                assert!(self.children(parent).contains(&at), "{parent} does not know its child {at}");
+                at = parent;
+            }
+            assert_eq!(at, root, "a loop above {id}");
+        }
+    }
+
+    fn widest(&self) -> usize {
+        self.alive().into_iter().map(|id| self.children(id).len()).max().unwrap_or(0)
+    }
+}
+
+/// All but the root subscribe, close to each other in time.
+fn crowd(world: &mut World) -> Vec<(NodeId, SubscriptionId)> {
+    let nodes = world.by_distance();
+    nodes[1..].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect()
+}
+
+#[test]
+fn a_full_parent_hands_children_over_and_nobody_misses_or_doubles_anything() {
+    let mut world = World::with_config(60, 81, narrow(3));
+    let subscriptions = crowd(&mut world);
+    world.run(millis(700));
+    assert!(world.widest() > 6, "the crowd hangs where it came in");
+    world.sent.clear();
+    // Messages flow all the while.
+    for number in 0..1000 {
+        world.publish(subscriptions[0].0, &format!("m {number}"));
+        world.run(millis(20));
+    }
+    world.run(seconds(20));
+    assert!(world.widest() <= 3, "{} children", world.widest());
+    world.expect_whole();
+    let deliveries = 1000 * subscriptions.len() as u64;
+    for (id, subscription) in subscriptions {
+        world.expect_all(id, subscription, &numbered("m", 1000));
+    }
+    assert!(world.sent_of("parted") > 20, "many moved");
+    // Everybody but the root subscribes: each entry goes once to each, whoever moves meanwhile.
+    assert_eq!(world.sent_of("data"), deliveries, "payloads for {deliveries} deliveries");
+}
+
+#[test]
+fn a_crowd_at_a_root_that_everybody_knows_is_led_down() {
+    let config = Config { tree_children: 4, node_children: 8, ..Config::default() };
+    let mut world = World::with_config(2, 82, config);
+    // Ids far from the key: the first hop of each is the root.
+    let key = topic().key().0;
+    for number in 0..150u128 {
+        world.enter(NodeId(key ^ (1 << 127) ^ (number << 64)));
+    }
+    let subscriptions = crowd(&mut world);
+    world.run(seconds(60));
+    assert!(world.widest() <= 4, "{} children", world.widest());
+    world.expect_whole();
+    world.publish(subscriptions[7].0, "to all");
+    world.run(seconds(2));
+    for (id, subscription) in subscriptions {
+        world.expect_all(id, subscription, &["to all".to_string()]);
+    }
+}
+
+#[test]
+fn the_nearest_of_those_offered_is_taken() {
+    let mut world = World::with_config(20, 83, narrow(2));
+    let root = world.root();
+    let nodes = world.by_distance();
+    let far = nodes[1..].iter().copied().filter(|&id| world.hops(id) == 1);
+    let members: Vec<_> = far.take(5).collect();
+    for &id in &members {
+        world.subscribe(id, Start::Latest);
+        world.run(millis(50));
+    }
+    // The first member and the last are neighbours; everybody else is far from everybody.
+    world.distance = Some((members[0], members[4]));
+    world.run(millis(200));
+    world.with(root, |forest, cx| {
+        let tree = forest.trees.get_mut(&topic()).unwrap();
+        for child in tree.children.values_mut() {
+            child.rtt = 10_000;
+        }
+        // The last one is far from the root, and so the first to be handed over.
+        tree.children.get_mut(&members[4]).unwrap().rtt = 90_000;
+        forest.review_shape(cx, topic());
+    });
+    world.run_until(seconds(5), |world| world.parent(members[4]) != Some(root));
+    assert_eq!(world.parent(members[4]), Some(members[0]));
+    world.run(seconds(10));
+    world.expect_whole();
+}
+
+#[test]
+fn a_forwarder_with_one_child_splices_itself_out_without_a_gap_or_a_double() {
+    let mut world = World::new(60, 11);
+    let (subscriber, hop) = deep(&world);
+    let news = world.subscribe(subscriber, Start::Latest);
+    world.run(millis(300));
+    assert_eq!(world.parent(subscriber), Some(hop));
+    let above = world.parent(hop).unwrap();
+    let publisher = world.by_distance()[1];
+    world.sent.clear();
+    let mut hops = 0;
+    for number in 0..1500 {
+        world.publish(publisher, &format!("m {number}"));
+        world.run(millis(3));
+        hops += u64::from(world.on_tree().contains(&hop));
+    }
+    world.run(seconds(2));
+    assert!(!world.on_tree().contains(&hop), "it has left");
+    assert_eq!(world.parent(subscriber), Some(above));
+    world.expect_all(subscriber, news, &numbered("m", 1500));
+    world.expect_whole();
+    // One payload per message, and one more while the forwarder stood between (the last of them were on their way when it
+    // left).
+    let sent = world.sent_of("data");
+    assert!((1500..=1500 + hops + 2).contains(&sent), "{sent} payloads, {hops} messages by the forwarder");
+}
+
+#[test]
+fn a_splice_overlaps_the_old_parent_stays_until_the_new_one_has_answered() {
+    let mut world = World::new(60, 11);
+    let (subscriber, hop) = deep(&world);
+    let news = world.subscribe(subscriber, Start::Latest);
+    world.run(millis(300));
+    let above = world.parent(hop).unwrap();
+    world.run_until(seconds(4), |world| world.children(above).contains(&subscriber));
+    // The new parent has taken the child and holds still; the old one goes on.
+    assert_eq!(world.parent(subscriber), Some(hop));
+    assert!(world.children(hop).contains(&subscriber));
+    assert!(world.nodes[&above].forest.trees[&topic()].children.get(&subscriber).unwrap().held);
+    world.publish(above, "by the old parent");
+    world.run(seconds(2));
+    assert_eq!(world.parent(subscriber), Some(above));
+    world.expect_all(subscriber, news, &["by the old parent".to_string()]);
+}
+
+#[test]
+fn roots_and_subscribers_and_access_nodes_stay() {
+    let mut world = World::new(60, 11);
+    let (subscriber, hop) = deep(&world);
+    let edge = NodeId(topic().key().0 ^ 1);
+    let access = world.by_distance()[30];
+    world.enter_edge(edge, access);
+    world.subscribe(edge, Start::Latest);
+    world.subscribe(hop, Start::Latest);
+    world.subscribe(subscriber, Start::Latest);
+    world.run(seconds(30));
+    assert_eq!(world.parent(edge), Some(access), "whatever the edge gets passes its access node");
+    assert_eq!(world.parent(subscriber), Some(hop), "it subscribes itself");
+    assert!(world.on_tree().contains(&world.root()));
+    let before = world.sent_of("offer");
+    world.run(seconds(300));
+    assert_eq!(world.sent_of("offer"), before, "nothing is left to be done");
+}
+
+#[test]
+fn a_join_through_a_node_that_was_spliced_out_costs_one_more_splice_and_no_more() {
+    let mut world = World::new(60, 11);
+    let (subscriber, hop) = deep(&world);
+    world.subscribe(subscriber, Start::Latest);
+    world.run(seconds(10));
+    assert!(!world.on_tree().contains(&hop));
+    let offers = world.sent_of("offer");
+    // Somebody else comes the same way.
+    let other = NodeId(subscriber.0 ^ 1);
+    world.enter(other);
+    world.subscribe(other, Start::Latest);
+    world.run(seconds(60));
+    let more = world.sent_of("offer") - offers;
+    assert!(more <= 3, "{more} offers for one newcomer");
+    world.expect_whole();
+    let settled = world.sent_of("offer");
+    world.run(seconds(300));
+    assert_eq!(world.sent_of("offer"), settled);
+}
+
+#[test]
+fn two_that_are_handed_to_each_other_make_no_loop() {
+    let mut world = World::unspliced(20, 84);
+    let subscriptions = crowd(&mut world);
+    world.run(seconds(3));
+    let root = world.root();
+    let (a, b) = (world.children(root)[0], world.children(root)[1]);
+    for (child, other) in [(a, b), (b, a)] {
+        let contact = world.nodes[&other].contact;
+        let join = world.nodes[&child].forest.trees[&topic()].join;
+        let parents = vec![wire::Offered { contact, micros: 1 }];
+        let offer = wire::Offer { topic: topic(), join, parents };
+        let payload = wire::encode(&Header::Offer(offer), &[]);
+        let from = world.nodes[&root].contact;
+        world.with(child, |forest, cx| forest.handle_received(cx, &from, &payload));
+    }
+    for number in 0..100 {
+        world.publish(root, &format!("m {number}"));
+        world.run(millis(50));
+        world.expect_whole();
+    }
+    assert_eq!((world.parent(a), world.parent(b)), (Some(root), Some(root)), "neither takes who is moving");
+    for (id, subscription) in subscriptions {
+        world.expect_all(id, subscription, &numbered("m", 100));
+    }
+}
+
+/// A splice that is struck by a crash at a certain moment; everything must come, whoever died.
+fn crash_during_a_splice(after: Duration, victim: impl Fn(NodeId, NodeId, NodeId) -> NodeId) {
+    let mut world = World::new(60, 11);
+    let (subscriber, hop) = deep(&world);
+    let news = world.subscribe(subscriber, Start::Latest);
+    world.run(millis(300));
+    let above = world.parent(hop).unwrap();
+    let publisher = world.by_distance()[1];
+    let victim = victim(hop, above, subscriber);
+    assert!(victim != publisher);
+    world.run_until(seconds(4), |world| world.sent_of("offer") > 0);
+    for number in 0..20 {
+        world.publish(publisher, &format!("m {number}"));
+        world.run(millis(1));
+        if world.alive().contains(&victim) && millis(number) >= after {
+            world.crash(victim);
+        }
+    }
+    // If the root died, what was in flight has an unknown outcome in the end, and a new session begins.
+    world.run(seconds(40));
+    world.publish_many(publisher, "after", 5);
+    world.run(seconds(5));
+    let texts = world.texts(subscriber, news);
+    let gaps = world.gaps(subscriber, news).len();
+    assert!(texts.ends_with(&numbered("after", 5)), "{after:?} {victim}: {texts:?}");
+    let all = texts.len() + world.failures(publisher).len() == 25;
+    assert!(all || gaps > 0, "{after:?} {victim}: {} messages, {gaps} gaps", texts.len());
+    world.expect_order(subscriber, news);
+    world.expect_whole();
+}
+
+#[test]
+fn a_forwarder_that_dies_at_any_step_of_its_splice_costs_no_message() {
+    for step in 0..20 {
+        crash_during_a_splice(millis(step), |hop, _, _| hop);
+    }
+}
+
+#[test]
+fn a_new_parent_that_dies_at_any_step_of_a_splice_is_replaced() {
+    for step in 0..20 {
+        crash_during_a_splice(millis(step), |_, above, _| above);
+    }
+}
+
+#[test]
+fn words_of_a_move_that_are_lost_cost_time_only() {
+    let lost: [fn(&Header) -> bool; 5] = [
+        |header| matches!(header, Header::Offer(_)),
+        |header| matches!(header, Header::Join(join) if join.former.is_some()),
+        |header| matches!(header, Header::Part { .. }),
+        |header| matches!(header, Header::Parted { .. }),
+        |header| matches!(header, Header::Visited { .. }),
+    ];
+    for (index, cut) in lost.into_iter().enumerate() {
+        let mut world = World::with_config(40, 85, narrow(3));
+        let subscriptions = crowd(&mut world);
+        world.cut = Some(cut);
+        for number in 0..200 {
+            world.publish(subscriptions[3].0, &format!("m {number}"));
+            world.run(millis(50));
+        }
+        world.cut = None;
+        world.run(seconds(60));
+        assert!(world.widest() <= 3, "case {index}: {} children", world.widest());
+        world.expect_whole();
+        for &(id, subscription) in &subscriptions {
+            world.expect_all(id, subscription, &numbered("m", 200));
+        }
+    }
+}
+
+#[test]
+fn trees_keep_their_shape_while_members_come_and_go() {
+    for seed in 0..4 {
+        let config = Config { tree_children: 2, node_children: 3, ..Config::default() };
+        let mut world = World::with_config(40, 90 + seed, config);
+        (world.loss, world.twice, world.jitter) = (5, 5, millis(30));
+        let nodes = world.by_distance();
+        let mut live: Vec<_> = nodes[1..].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
+        for round in 0..6 {
+            world.publish_many(nodes[0], &format!("round {round}"), 60);
+            let (victim, _) = live.remove(world.rng.random_range(0..live.len()));
+            world.crash(victim);
+            let (leaver, subscription) = live.remove(world.rng.random_range(0..live.len()));
+            world.with(leaver, |forest, cx| forest.unsubscribe(cx, subscription));
+            world.run(seconds(3));
+        }
+        (world.loss, world.twice) = (0, 0);
+        world.run(seconds(120));
+        world.expect_whole();
+        assert!(world.widest() <= 2, "seed {seed}: {} children", world.widest());
+        world.publish_many(nodes[0], "end", 5);
+        world.run(seconds(5));
+        for (id, subscription) in live {
+            let texts = world.texts(id, subscription);
+            assert!(texts.ends_with(&numbered("end", 5)), "seed {seed}: {id:?} {texts:?}");
+            assert_eq!(world.gaps(id, subscription), [], "seed {seed}: {id:?}");
+            world.expect_order(id, subscription);
+        }
+    }
+}
