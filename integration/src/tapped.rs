@@ -11,10 +11,10 @@ use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, Transmit};
 use treecast_overlay::peer::Peer;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{Frame, Header, Letter, Purpose, Standing};
-use treecast_scribe::event::{Command, Event};
+use treecast_overlay::wire::{Answer, Frame, Header, Letter, Purpose, Standing};
+use treecast_scribe::event::{Command, Event, TreeStatus};
 use treecast_scribe::message::MessageId;
-use treecast_scribe::wire::{self, Body, Header as Word};
+use treecast_scribe::wire::{self, Body, Data, Header as Word};
 use treecast_scribe::{Config, Item, PastryStack};
 
 use crate::witness::{Decision, Envelope, Hop, Shared};
@@ -215,32 +215,29 @@ impl Tapped {
             Destination::Peer(peer) => Some(peer),
             Destination::Seed(_) => None,
         };
-        match &transmit.frame.header {
-            Header::Routed(routed) => {
-                // The first hop of a joiner and those of edges lead onto the ring.
-                let onto_the_ring = routed.origin.id() == me
-                    && (matches!(routed.purpose, Purpose::Seek { .. }) || routed.origin.is_edge());
-                if let Some(to) = to.filter(|_| !onto_the_ring) {
-                    let hop = Hop { key: routed.key, from: me, to: to.id, by_leaf_set: routed.by_leaf_set };
-                    self.witness.borrow_mut().hops.push(hop);
-                }
+        let header = &transmit.frame.header;
+        if let Header::Routed(routed) = header {
+            // The first hop of a joiner and those of edges lead onto the ring.
+            let onto_the_ring = routed.origin.id() == me
+                && (matches!(routed.purpose, Purpose::Seek { .. }) || routed.origin.is_edge());
+            if let Some(to) = to.filter(|_| !onto_the_ring) {
+                let hop = Hop { key: routed.key, from: me, to: to.id, by_leaf_set: routed.by_leaf_set };
+                self.witness.borrow_mut().hops.push(hop);
             }
-            Header::Letter(Letter::Answer(answer)) if answer.root.id == me => {
-                self.on_answer(to.map(|to| to.id), answer.id);
-            }
-            Header::Relayed { to, letter: Letter::Answer(answer), .. } if answer.root.id == me => {
-                self.on_answer(Some(to.id()), answer.id);
-            }
-            _ => {}
+        } else if let Header::Letter(Letter::Answer(answer)) = header {
+            self.on_answer(to.map(|to| to.id), answer);
+        } else if let Header::Relayed { to, letter: Letter::Answer(answer), .. } = header {
+            self.on_answer(Some(to.id()), answer);
         }
         if let Some((word, payload)) = word(&transmit.frame) {
             self.on_word(transmit, word, payload);
         }
     }
 
-    fn on_answer(&mut self, origin: Option<NodeId>, id: u64) {
-        let key = origin.and_then(|origin| self.asked.remove(&(origin, id)));
-        if let Some(key) = key {
+    /// An answer passes. Its root's decision is this instant's only if it is this node's.
+    fn on_answer(&mut self, origin: Option<NodeId>, answer: &Answer) {
+        let key = origin.and_then(|origin| self.asked.remove(&(origin, answer.id)));
+        if let Some(key) = key.filter(|_| answer.root.id == self.id()) {
             self.witness.borrow_mut().decisions.push(Decision { by: self.id(), key });
         }
     }
@@ -248,39 +245,42 @@ impl Tapped {
     /// Takes note of what one forest tells another. A routed word counts once, where it sets out.
     fn on_word(&self, transmit: &Transmit, word: Word, payload: Bytes) {
         let me = self.id();
-        let mut witness = self.witness.borrow_mut();
-        if let Header::Routed(routed) = &transmit.frame.header
-            && routed.origin.id() != me
-        {
+        if matches!(&transmit.frame.header, Header::Routed(routed) if routed.origin.id() != me) {
             return;
         }
-        witness.tell(|| format!("        {} tells {}: {word:?} + {} bytes", self.stack.peer().addr, goal(transmit), payload.len()));
+        let mut witness = self.witness.borrow_mut();
+        witness.tell(|| {
+            let (from, to) = (self.stack.peer().addr, goal(transmit));
+            format!("    {from} tells {to}: {word:?} + {} bytes", payload.len())
+        });
         *witness.words.entry(name(&word)).or_default() += 1;
-        match word {
-            Word::Data(data) => {
-                witness.payloads += 1;
-                match data.body {
-                    Body::Message { publisher, session, sequence, signature } => {
-                        let id = MessageId { publisher, session, sequence };
-                        witness.envelopes.push(Envelope { by: me, topic: data.topic, id, signature, payload });
-                    }
-                    Body::TermStart { forced, .. } => {
-                        witness.terms.insert((data.topic, data.position), forced);
-                    }
+        if let Word::Data(Data { topic, position, body }) = word {
+            witness.payloads += 1;
+            match body {
+                Body::Message { publisher, session, sequence, signature } => {
+                    let id = MessageId { publisher, session, sequence };
+                    witness.envelopes.push(Envelope { by: me, topic, id, signature, payload });
+                }
+                Body::TermStart { forced, .. } => {
+                    witness.terms.insert((topic, position), forced);
                 }
             }
-            Word::Publish(publish) => {
-                let (session, sequence) = (publish.session, publish.sequence);
-                let id = MessageId { publisher: publish.publisher.id(), session, sequence };
-                let (topic, signature) = (publish.topic, publish.signature);
-                witness.envelopes.push(Envelope { by: me, topic, id, signature, payload });
-            }
-            Word::Beat(_) if witness.rest.since.is_some() => {
-                if let Destination::Peer(to) = transmit.to {
-                    *witness.rest.beats.entry((me, to.id)).or_default() += 1;
-                }
-            }
-            _ => {}
+        } else if let Word::Publish(publish) = word {
+            let (session, sequence) = (publish.session, publish.sequence);
+            let id = MessageId { publisher: publish.publisher.id(), session, sequence };
+            let (topic, signature) = (publish.topic, publish.signature);
+            witness.envelopes.push(Envelope { by: me, topic, id, signature, payload });
+        } else if let (Word::Beat(_), Some(_), Destination::Peer(to)) = (&word, witness.rest.since, transmit.to) {
+            *witness.rest.beats.entry((me, to.id)).or_default() += 1;
+        } else if let (Word::Offer(offer), Destination::Peer(to)) = (&word, transmit.to) {
+            let splices = |tree: &TreeStatus| tree.topic == offer.topic && tree.subscriptions == 0;
+            let tree = self.stack.forest().trees().into_iter().find(splices);
+            let splice = tree.is_some_and(|tree| tree.children.len() == 1 && !tree.is_root);
+            witness.offers.insert((offer.topic, to.id), if splice { "splice" } else { "push-down" });
+        } else if let Word::Part { topic, .. } = word
+            && let Some(why) = witness.offers.remove(&(topic, me))
+        {
+            *witness.moves.entry(why).or_default() += 1;
         }
     }
 
@@ -330,10 +330,10 @@ impl Tapped {
 
 /// What a forest says in a frame, and with which payload.
 fn word(frame: &Frame) -> Option<(Word, Bytes)> {
-    let carries = match &frame.header {
-        Header::Routed(routed) => routed.purpose == Purpose::Application,
-        Header::Letter(letter) | Header::Relayed { letter, .. } => *letter == Letter::Payload,
-        _ => false,
+    let carries = if let Header::Routed(routed) = &frame.header {
+        routed.purpose == Purpose::Application
+    } else {
+        matches!(&frame.header, Header::Letter(Letter::Payload) | Header::Relayed { letter: Letter::Payload, .. })
     };
     carries.then(|| wire::decode(&frame.payload).ok()).flatten()
 }
@@ -364,6 +364,11 @@ fn name(word: &Word) -> &'static str {
         Word::Known { .. } => "known",
         Word::Handover { .. } => "handover",
         Word::HandoverTaken { .. } => "handover taken",
+        Word::Offer(_) => "offer",
+        Word::Visit { .. } => "visit",
+        Word::Visited { .. } => "visited",
+        Word::Part { .. } => "part",
+        Word::Parted { .. } => "parted",
     }
 }
 

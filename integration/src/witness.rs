@@ -74,6 +74,10 @@ pub struct Witness {
     pub terms: BTreeMap<(TopicId, Position), bool>,
     /// Kinds of Scribe's words so far.
     pub words: BTreeMap<&'static str, u64>,
+    /// Why children were last offered other parents: `push-down` or `splice`, by topic and child.
+    pub offers: BTreeMap<(TopicId, NodeId), &'static str>,
+    /// Children that went to a parent that they were offered, by reason.
+    pub moves: BTreeMap<&'static str, u64>,
     /// What is said, line by line, if somebody listens.
     pub narration: Option<Vec<String>>,
 }

@@ -17,6 +17,7 @@ pub mod groups;
 pub mod trees;
 pub mod deliveries;
 pub mod multicast;
+pub mod swarm;
 
 use thiserror::Error;
 
