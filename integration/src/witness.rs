@@ -58,7 +58,7 @@ pub struct Rest {
 }
 
 /// What was seen.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Witness {
     /// Hops since the last judgement.
     pub hops: Vec<Hop>,
@@ -78,8 +78,8 @@ pub struct Witness {
     pub offers: BTreeMap<(TopicId, NodeId), &'static str>,
     /// Children that went to a parent that they were offered, by reason.
     pub moves: BTreeMap<&'static str, u64>,
-    /// What is said, line by line, if somebody listens.
-    pub narration: Option<Vec<String>>,
+    /// Who listens to what is said, line by line.
+    pub listener: Option<Box<dyn Fn(&str)>>,
 }
 
 /// One witness for all taps of a world. A world is one thread.
@@ -98,9 +98,9 @@ impl Witness {
     }
 
     /// Says something, if somebody listens.
-    pub fn tell(&mut self, line: impl FnOnce() -> String) {
-        if let Some(lines) = &mut self.narration {
-            lines.push(line());
+    pub fn tell(&self, line: impl FnOnce() -> String) {
+        if let Some(listener) = &self.listener {
+            listener(&line());
         }
     }
 }

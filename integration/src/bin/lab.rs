@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use treecast_integration::lab::{Error, Output, Progress, multicast, routing, swarm};
+use treecast_integration::lab::{Error, Output, Progress, multicast, replay, routing, scenario, swarm};
 use treecast_integration::report::{self, Report};
 
 /// The very nodes that ship, many of them, in virtual time: figures beside the papers', faults by seed.
@@ -23,6 +23,10 @@ enum Experiment {
     Multicast(multicast::Options),
     /// Many small worlds drawn from seeds, under all judges
     Swarm(swarm::Options),
+    /// One seed of the swarm again, every step in words
+    Replay(replay::Options),
+    /// A described run: nodes, topics, a timeline of faults, expectations
+    Scenario(scenario::Options),
 }
 
 impl Experiment {
@@ -31,6 +35,8 @@ impl Experiment {
             Experiment::Routing(options) => options.output(),
             Experiment::Multicast(options) => options.output(),
             Experiment::Swarm(options) => options.output(),
+            Experiment::Replay(options) => options.output(),
+            Experiment::Scenario(options) => options.output(),
         }
     }
 
@@ -39,6 +45,8 @@ impl Experiment {
             Experiment::Routing(options) => routing::run(options, progress),
             Experiment::Multicast(options) => multicast::run(options, progress),
             Experiment::Swarm(options) => swarm::run(options, progress),
+            Experiment::Replay(options) => replay::run(options),
+            Experiment::Scenario(options) => scenario::run(options),
         }
     }
 }

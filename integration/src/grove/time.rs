@@ -187,7 +187,7 @@ impl Grove {
         event: Event,
         consumed: &mut BTreeMap<SubscriptionId, u32>,
     ) -> Verdict {
-        self.witness.borrow_mut().tell(|| format!("{at} #{slot}: the application hears {event:?}"));
+        self.witness.borrow().tell(|| format!("{at} #{slot}: the application hears {event:?}"));
         match event {
             Event::Subscribed { subscription, mark } => {
                 if self.watched(subscription).mark.replace((at, mark)).is_some() {

@@ -18,6 +18,8 @@ pub mod trees;
 pub mod deliveries;
 pub mod multicast;
 pub mod swarm;
+pub mod replay;
+pub mod scenario;
 
 use thiserror::Error;
 

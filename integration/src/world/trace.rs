@@ -76,19 +76,22 @@ pub(super) enum Loss {
     TooLarge,
 }
 
+/// Hears each step: its number, and what happened, in words.
+pub(super) type Listener = Box<dyn FnMut(u64, &dyn fmt::Display)>;
+
 /// The hash and the ring of last steps.
-#[derive(Debug)]
 pub(super) struct Trace {
     hasher: blake3::Hasher,
     steps: u64,
     last: VecDeque<Step>,
+    pub(super) listener: Option<Listener>,
 }
 
 impl Trace {
     pub(super) fn new(seed: u64) -> Trace {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&seed.to_le_bytes());
-        Trace { hasher, steps: 0, last: VecDeque::with_capacity(KEPT_STEPS) }
+        Trace { hasher, steps: 0, last: VecDeque::with_capacity(KEPT_STEPS), listener: None }
     }
 
     /// Notes a step, before it is carried out: should it panic, it is the last one of the report. The payload of a
@@ -99,7 +102,11 @@ impl Trace {
         if self.last.len() == KEPT_STEPS {
             self.last.pop_front();
         }
-        self.last.push_back(Step { number: self.steps, at, slot: slot as u32, what });
+        let step = Step { number: self.steps, at, slot: slot as u32, what };
+        if let Some(listener) = &mut self.listener {
+            listener(step.number, &step);
+        }
+        self.last.push_back(step);
     }
 
     pub(super) fn steps(&self) -> u64 {

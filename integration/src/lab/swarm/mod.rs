@@ -15,6 +15,7 @@ pub use turmoil::Turmoil;
 use clap::Args;
 use serde_json::json;
 
+use crate::grove::Grove;
 use crate::lab::{Error, Output, Progress};
 use crate::report::{Report, Row};
 use crate::world::Case;
@@ -176,13 +177,18 @@ pub fn command(seed: u64) -> String {
 /// Runs one seed to its end. A panic is a fault, too.
 pub fn run_seed(seed: u64) -> Outcome {
     let mut turmoil = Turmoil::new(Case::of_command(&command(seed), seed), Plan::of(seed));
+    let fault = run_to_the_end(&mut turmoil);
+    outcome(&turmoil, fault)
+}
+
+/// What is wrong, if anything.
+pub(super) fn run_to_the_end(turmoil: &mut Turmoil) -> Option<String> {
     let verdict = catch_unwind(AssertUnwindSafe(|| turmoil.run()));
-    let fault = match verdict {
+    match verdict {
         Ok(Ok(())) => None,
         Ok(Err(breach)) => Some(breach.to_string()),
         Err(panic) => Some(format!("panic: {}", words(panic.as_ref()))),
-    };
-    outcome(&turmoil, fault)
+    }
 }
 
 fn words(panic: &(dyn std::any::Any + Send)) -> String {
@@ -190,29 +196,36 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
 }
 
-/// What a run leaves behind.
-pub fn outcome(turmoil: &Turmoil, fault: Option<String>) -> Outcome {
-    let grove = &turmoil.grove;
+/// How often what happened in a world.
+pub fn events(grove: &Grove) -> BTreeMap<&'static str, u64> {
     let witness = grove.witness.borrow();
     let mut events = grove.events.clone();
     events.extend(witness.moves.iter().map(|(&why, &times)| (why, times)));
     let forced = witness.terms.values().filter(|forced| **forced).count() as u64;
     let total = grove.world.counters().total();
-    let faults = turmoil.plan().weather;
     events.extend([
         ("forced term", forced),
         ("handed-over term", witness.terms.len() as u64 - forced),
         ("lost frame", total.lost),
         ("doubled frame", total.doubled),
-        ("reordered frames", u64::from(faults.reordering > 0.0)),
-        ("jitter", u64::from(turmoil.plan().network.jitter > 0.0)),
-        ("spurious timeout", u64::from(turmoil.plan().network.spurious_timeouts > 0.0)),
         ("excused fault of O1", grove.watch.excused.get()),
         ("lookup", grove.watch.lookups.found),
         ("delivery", grove.history.deliveries()),
         ("publication", grove.history.publications.len() as u64),
     ]);
-    Outcome { fault, events, steps: grove.world.steps(), trace_hash: grove.world.trace_hash() }
+    events
+}
+
+/// What a run leaves behind.
+pub fn outcome(turmoil: &Turmoil, fault: Option<String>) -> Outcome {
+    let (world, plan) = (&turmoil.grove.world, turmoil.plan());
+    let mut events = events(&turmoil.grove);
+    events.extend([
+        ("reordered frames", u64::from(plan.weather.reordering > 0.0)),
+        ("jitter", u64::from(plan.network.jitter > 0.0)),
+        ("spurious timeout", u64::from(plan.network.spurious_timeouts > 0.0)),
+    ]);
+    Outcome { fault, events, steps: world.steps(), trace_hash: world.trace_hash() }
 }
 
 /// Runs a range of seeds, on as many threads as there are processors; goes on after a fault.

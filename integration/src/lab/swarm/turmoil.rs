@@ -98,7 +98,7 @@ impl Turmoil {
 
     fn tell(&mut self, what: impl FnOnce() -> String) {
         let now = self.grove.world.now();
-        self.grove.witness.borrow_mut().tell(|| format!("{now} == {}", what()));
+        self.grove.witness.borrow().tell(|| format!("{now} == {}", what()));
     }
 
     fn note(&mut self, event: &'static str, what: impl FnOnce() -> String) {
