@@ -26,6 +26,8 @@ const MAX_LEFT: usize = 512;
 /// A refused dial counts as an unanswered probe, but no sooner than this after it was sent: three of them make a
 /// verdict, and a restarting process deserves a moment.
 const REFUSAL_SPACING: Duration = Duration::from_millis(150);
+/// The share of the round trip, as a divisor, that is waited beyond it at least (guess).
+const EVEN: u32 = 4;
 /// Wait for the first answer of a peer that was never measured.
 const FIRST_RTO: Duration = Duration::from_secs(1);
 
@@ -73,11 +75,15 @@ impl Liveness {
         Some(Duration::from_micros(u64::from(round_trip.smoothed)))
     }
 
-    /// How long to wait for an answer: smoothed RTT + 4 × variation.
+    /// How long to wait for an answer: smoothed RTT + 4 × variation, and never just the round trip itself, to which an
+    /// even link's smoothed RTT comes: its answers would all be too late by nothing (RFC 6298 §2 has a least
+    /// variation, too).
     pub(super) fn rto(&self, id: NodeId, min: Duration, max: Duration) -> Duration {
         match self.peers.get(&id).and_then(|vitals| vitals.round_trip) {
-            Some(trip) => Duration::from_micros(u64::from(trip.smoothed) + 4 * u64::from(trip.variation))
-                .clamp(min, max),
+            Some(RoundTrip { smoothed, variation }) => {
+                let spare = (4 * u64::from(variation)).max(u64::from(smoothed / EVEN));
+                Duration::from_micros(u64::from(smoothed) + spare).clamp(min, max)
+            }
             None => FIRST_RTO.clamp(min, max),
         }
     }
@@ -299,6 +305,9 @@ impl Node {
                 self.hold_lease(from.id, asked.sent);
             }
             self.settle_probe(from.id);
+            if asked.lease && !ack.lease {
+                self.look_between(now, from.id, ack.leaf_set.as_deref().unwrap_or_default());
+            }
         }
         self.on_asked_standing(now, from, &ack);
         match ack.standing {
