@@ -16,7 +16,7 @@ use treecast_overlay::wire::Standing;
 use treecast_scribe::event::{Command, SubscriptionId, Token, TreeStatus};
 use treecast_scribe::{Config, PastryStack, Start, Topic};
 
-use crate::check::{Promise, o5};
+use crate::check::{Promise, Verdict, o5};
 use crate::history::{History, Offered, Watched, payload};
 use crate::tapped::{Fault, Tapped};
 use crate::watch::{Asked, Watch};
@@ -52,6 +52,8 @@ pub struct Grove {
     /// Since when all is well.
     calm: Option<Instant>,
     known: time::Known,
+    /// What a judge said between two steps: told when time passes.
+    unheard: Verdict,
     /// Starts that failed, and why.
     pub failed_starts: Vec<String>,
 }
@@ -85,6 +87,7 @@ impl Grove {
             inspected: (Instant::ZERO, Instant::ZERO),
             calm: None,
             known: time::Known::default(),
+            unheard: Ok(()),
             failed_starts: Vec::new(),
             world,
         }
@@ -282,6 +285,10 @@ impl Grove {
         let asked = Asked { slot, life: self.incarnations[slot], at: self.world.now(), origin_runs: true };
         self.watch.lookups.open.insert(token, asked);
         self.world.command(slot, Command::Lookup { token: Token(token), key, trace: false });
+        // It may have answered itself: that is judged before anything else happens.
+        if self.unheard.is_ok() {
+            self.unheard = self.judge_decisions();
+        }
     }
 
     // Applications.

@@ -69,19 +69,23 @@ impl Grove {
 
     /// Answers are judged at their own instant, in the state that the answering node was left in.
     fn pass(&mut self, time: Duration) -> Verdict {
+        std::mem::replace(&mut self.unheard, Ok(()))?;
         let end = self.world.now() + time;
         loop {
             let witness = self.witness.clone();
             let rest = end - self.world.now();
             let stopped = self.world.run_until(rest, |_| !witness.borrow().decisions.is_empty());
-            let decisions: Vec<Decision> = std::mem::take(&mut self.witness.borrow_mut().decisions);
-            for decision in decisions {
-                self.judge(&[], |scene| o1::judge_decision(scene, decision))?;
-            }
+            self.judge_decisions()?;
             if stopped.is_err() {
                 return Ok(());
             }
         }
+    }
+
+    pub(super) fn judge_decisions(&self) -> Verdict {
+        let decisions: Vec<Decision> = std::mem::take(&mut self.witness.borrow_mut().decisions);
+        let mut decisions = decisions.into_iter();
+        decisions.try_for_each(|decision| self.judge(&[], |scene| o1::judge_decision(scene, decision)))
     }
 
     fn judge_always(&mut self) -> Verdict {

@@ -8,10 +8,9 @@ use std::rc::Rc;
 use clap::Args;
 use serde_json::json;
 
-use crate::lab::swarm::{self, Plan, Turmoil};
+use crate::lab::swarm::{self, Deed, Turmoil};
 use crate::lab::{Error, Output};
 use crate::report::{Report, Row};
-use crate::world::Case;
 
 /// What `lab replay` can be told.
 #[derive(Args, Clone, Debug)]
@@ -22,6 +21,9 @@ pub struct Options {
     /// The last step to be told; the run goes on to its verdict in silence
     #[arg(long, value_name = "STEP")]
     pub until: Option<u64>,
+    /// Deeds that are left out, as the swarm named them
+    #[arg(long, value_name = "DEED,..", value_enum, value_delimiter = ',')]
+    pub without: Vec<Deed>,
     #[command(flatten)]
     output: Output,
 }
@@ -35,13 +37,13 @@ impl Options {
 
 /// Runs the seed and tells it on stdout.
 pub fn run(options: &Options) -> Result<Report, Error> {
-    let plan = Plan::of(options.seed);
-    println!("{plan}");
+    let turmoil = swarm::turmoil(options.seed, &options.without);
+    println!("{}", turmoil.plan());
     let say = |line: &str| {
         // Whoever has read enough closes the pipe: the verdict is all that is left to do.
         let _ = writeln!(std::io::stdout().lock(), "{line}");
     };
-    let outcome = tell(options.seed, plan, options.until.unwrap_or(u64::MAX), say);
+    let outcome = tell(turmoil, options.until.unwrap_or(u64::MAX), say);
     let verdict = outcome.fault.clone().unwrap_or_else(|| "all promises are kept".to_string());
     let figures = json!({
         "experiment": "replay",
@@ -65,9 +67,8 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     })
 }
 
-/// Runs a seed; `say` gets each line up to a step.
-pub fn tell(seed: u64, plan: Plan, until: u64, say: impl Fn(&str) + Clone + 'static) -> swarm::Outcome {
-    let mut turmoil = Turmoil::new(Case::of_command(&swarm::command(seed), seed), plan);
+/// Runs it to its end; `say` gets each line up to a step.
+pub fn tell(mut turmoil: Turmoil, until: u64, say: impl Fn(&str) + Clone + 'static) -> swarm::Outcome {
     let step = Rc::new(Cell::new(0));
     let (now, aloud) = (Rc::clone(&step), say.clone());
     turmoil.grove.world.listen(move |number, what| {

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use plan::{Deed, Plan};
 pub use turmoil::Turmoil;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::grove::Grove;
@@ -66,6 +66,9 @@ pub struct Options {
     /// Seeds to run: A..B, B excluded. From 100 on, every kind of fault and event must have occurred
     #[arg(long, value_name = "A..B", default_value = "0..200", value_parser = parse_seeds)]
     pub seeds: (u64, u64),
+    /// Deeds that are left out of every plan: to find out which of them a fault needs
+    #[arg(long, value_name = "DEED,..", value_enum, value_delimiter = ',')]
+    pub without: Vec<Deed>,
     #[command(flatten)]
     output: Output,
 }
@@ -90,8 +93,8 @@ fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
 pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let (from, to) = options.seeds;
     let begin = std::time::Instant::now();
-    let findings = run_seeds(from, to, progress);
-    Ok(findings.report(from, to, begin.elapsed()))
+    let findings = run_seeds(from, to, &options.without, progress);
+    Ok(findings.report(options, begin.elapsed()))
 }
 
 /// What became of one seed.
@@ -133,8 +136,10 @@ impl Findings {
     }
 
     /// What a swarm tells: each fault with the command that shows it again, and how often what happened.
-    fn report(&self, from: u64, to: u64, took: std::time::Duration) -> Report {
-        let told = |(seed, fault): (&u64, &String)| format!("seed {seed}: {fault}\n    {}", command(*seed));
+    fn report(&self, options: &Options, took: std::time::Duration) -> Report {
+        let (from, to) = options.seeds;
+        let again = |seed: u64| command(seed, &options.without);
+        let told = |(seed, fault): (&u64, &String)| format!("seed {seed}: {fault}\n    {}", again(*seed));
         let mut faults: Vec<String> = self.faults.iter().map(told).collect();
         faults.extend(self.missing().into_iter().map(|event| format!("in {} seeds not one: {event}", self.seeds)));
         let rows = self.events.iter().map(|(event, times)| Row::ours(*event, times.to_string()));
@@ -170,13 +175,26 @@ impl Findings {
 }
 
 /// The command that shows a seed again.
-pub fn command(seed: u64) -> String {
-    format!("cargo run --release -p treecast-integration --bin lab -- replay --seed {seed}")
+pub fn command(seed: u64, without: &[Deed]) -> String {
+    let mut command = format!("cargo run --release -p treecast-integration --bin lab -- replay --seed {seed}");
+    let names: Vec<String> = without
+        .iter()
+        .filter_map(|deed| deed.to_possible_value().map(|value| value.get_name().to_string()))
+        .collect();
+    if !names.is_empty() {
+        command.push_str(&format!(" --without {}", names.join(",")));
+    }
+    command
+}
+
+/// One seed's run, about to begin.
+pub fn turmoil(seed: u64, without: &[Deed]) -> Turmoil {
+    Turmoil::new(Case::of_command(&command(seed, without), seed), Plan::without(seed, without))
 }
 
 /// Runs one seed to its end. A panic is a fault, too.
-pub fn run_seed(seed: u64) -> Outcome {
-    let mut turmoil = Turmoil::new(Case::of_command(&command(seed), seed), Plan::of(seed));
+pub fn run_seed(seed: u64, without: &[Deed]) -> Outcome {
+    let mut turmoil = turmoil(seed, without);
     let fault = run_to_the_end(&mut turmoil);
     outcome(&turmoil, fault)
 }
@@ -229,7 +247,7 @@ pub fn outcome(turmoil: &Turmoil, fault: Option<String>) -> Outcome {
 }
 
 /// Runs a range of seeds, on as many threads as there are processors; goes on after a fault.
-pub fn run_seeds(from: u64, to: u64, progress: &Progress) -> Findings {
+pub fn run_seeds(from: u64, to: u64, without: &[Deed], progress: &Progress) -> Findings {
     let next = AtomicU64::new(from);
     let findings = Mutex::new(Findings::default());
     progress.phase("swarm", to.saturating_sub(from));
@@ -242,7 +260,7 @@ pub fn run_seeds(from: u64, to: u64, progress: &Progress) -> Findings {
                     if seed >= to {
                         break;
                     }
-                    let outcome = run_seed(seed);
+                    let outcome = run_seed(seed, without);
                     let mut findings = findings.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                     findings.add(seed, outcome);
                     progress.at(findings.seeds, format!("{} faults", findings.faults.len()));

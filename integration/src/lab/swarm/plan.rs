@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use treecast_overlay::config::Config as RingConfig;
@@ -12,7 +13,7 @@ use treecast_scribe::Config;
 use crate::world::{self, Faults, Topology};
 
 /// What may happen to a world, one by one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Deed {
     /// A process dies.
     CrashProcess,
@@ -112,6 +113,13 @@ fn one_of<T: Clone>(choices: &[T], dice: &mut Rng) -> T {
 }
 
 impl Plan {
+    /// What the seed says, without certain deeds: to find out which of them a fault needs.
+    pub fn without(seed: u64, without: &[Deed]) -> Plan {
+        let mut plan = Plan::of(seed);
+        plan.deeds.retain(|deed| !without.contains(deed));
+        plan
+    }
+
     /// Everything follows from the seed.
     pub fn of(seed: u64) -> Plan {
         let dice = &mut random::stream(blake3::hash(&seed.to_le_bytes()).as_bytes(), "swarm/plan");
