@@ -101,9 +101,10 @@ impl Forest {
             rests_until: cx.now,
         };
         // To a repetition is repeated what was said before: that was lost, or is on its way.
-        let known = tree.children.get(&id).is_some_and(|child| {
-            (child.incarnation, child.join) == (contact.peer.incarnation, join.number)
-        });
+        let known = tree
+            .children
+            .get(&id)
+            .is_some_and(|child| (child.incarnation, child.join) == (contact.peer.incarnation, join.number));
         if !known && tree.children.insert(id, fresh).is_none() {
             self.entries += 1;
         }
@@ -205,10 +206,12 @@ impl Forest {
         }
     }
 
-    pub(super) fn on_leave(&mut self, cx: Context<'_>, from: NodeId, topic: TopicId, join: u64) {
-        let child = self.trees.get(&topic).and_then(|tree| tree.children.get(&from));
-        if child.is_some_and(|child| child.join <= join) {
-            self.remove_child(cx, topic, from);
+    /// A later life of the child numbers its JOINs anew, and is none of the earlier one's.
+    pub(super) fn on_leave(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, join: u64) {
+        let child = self.trees.get(&topic).and_then(|tree| tree.children.get(&from.id()));
+        let told = (from.peer.incarnation, join);
+        if child.is_some_and(|child| (child.incarnation, child.join) <= told) {
+            self.remove_child(cx, topic, from.id());
         }
     }
 

@@ -371,7 +371,7 @@ impl Forest {
         match header {
             Header::Join(join) => self.on_join(cx, from, join, way),
             Header::Attached(attached) => self.on_attached(cx, from, attached),
-            Header::Leave { topic, join } => self.on_leave(cx, from.id(), topic, join),
+            Header::Leave { topic, join } => self.on_leave(cx, from, topic, join),
             Header::Orphan { topic } => self.on_orphan(cx, from.id(), topic),
             Header::Data(data) => self.on_data(cx, from, data, bytes, payload),
             Header::Ack(ack) => self.on_ack(cx, from, ack),
