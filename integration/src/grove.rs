@@ -371,7 +371,6 @@ impl Grove {
         self.numbers += 1;
         self.numbers
     }
-
 }
 
 /// The limits of a node that was told these figures.

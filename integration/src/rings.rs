@@ -189,8 +189,7 @@ impl Rings {
     pub fn look_up(&mut self, slot: usize) {
         let key = self.any_key();
         self.tokens += 1;
-        let asked =
-            Asked { slot, life: self.incarnations[slot], at: self.world.now(), origin_runs: true };
+        let asked = Asked { slot, life: self.incarnations[slot], at: self.world.now(), origin_runs: true };
         self.watch.lookups.open.insert(self.tokens, asked);
         let lookup = Command::Lookup { token: self.tokens, key, trace: false };
         self.world.command(slot, Wish::Overlay(lookup));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use treecast_overlay::config::Config as RingConfig;
+use treecast_overlay::config::{Config as RingConfig, Role};
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, Transmit};
@@ -218,8 +218,9 @@ impl Tapped {
         let header = &transmit.frame.header;
         if let Header::Routed(routed) = header {
             // The first hop of a joiner and those of edges lead onto the ring.
-            let onto_the_ring = routed.origin.id() == me
-                && (matches!(routed.purpose, Purpose::Seek { .. }) || routed.origin.is_edge());
+            let edge = matches!(self.stack.ring().role(), Role::Edge { .. });
+            let seeks = matches!(routed.purpose, Purpose::Seek { .. });
+            let onto_the_ring = edge || routed.origin.id() == me && (seeks || routed.origin.is_edge());
             if let Some(to) = to.filter(|_| !onto_the_ring) {
                 let hop = Hop { key: routed.key, from: me, to: to.id, by_leaf_set: routed.by_leaf_set };
                 self.witness.borrow_mut().hops.push(hop);
@@ -270,7 +271,9 @@ impl Tapped {
             let id = MessageId { publisher: publish.publisher.id(), session, sequence };
             let (topic, signature) = (publish.topic, publish.signature);
             witness.envelopes.push(Envelope { by: me, topic, id, signature, payload });
-        } else if let (Word::Beat(_), Some(_), Destination::Peer(to)) = (&word, witness.rest.since, transmit.to) {
+        } else if let (Word::Beat(_), Some(_), Destination::Peer(to)) =
+            (&word, witness.rest.since, transmit.to)
+        {
             *witness.rest.beats.entry((me, to.id)).or_default() += 1;
         } else if let (Word::Offer(offer), Destination::Peer(to)) = (&word, transmit.to) {
             let splices = |tree: &TreeStatus| tree.topic == offer.topic && tree.subscriptions == 0;
@@ -302,9 +305,7 @@ impl Tapped {
             Some(Fault::Swallowed(n)) if n == self.messages => None,
             Some(Fault::Swapped(n)) if n == self.messages => {
                 let next = self.stack.poll_event();
-                let same = |other: &Event| {
-                    matches!(other, Event::Item { subscription: own, item: Item::Message(_) } if own == subscription)
-                };
+                let same = |other: &Event| matches!(other, Event::Item { subscription: own, item: Item::Message(_) } if own == subscription);
                 if next.as_ref().is_some_and(same) {
                     self.held.push(event);
                     return next;
@@ -333,7 +334,10 @@ fn word(frame: &Frame) -> Option<(Word, Bytes)> {
     let carries = if let Header::Routed(routed) = &frame.header {
         routed.purpose == Purpose::Application
     } else {
-        matches!(&frame.header, Header::Letter(Letter::Payload) | Header::Relayed { letter: Letter::Payload, .. })
+        matches!(
+            &frame.header,
+            Header::Letter(Letter::Payload) | Header::Relayed { letter: Letter::Payload, .. }
+        )
     };
     carries.then(|| wire::decode(&frame.payload).ok()).flatten()
 }

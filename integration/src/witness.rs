@@ -57,6 +57,9 @@ pub struct Rest {
     pub beats: BTreeMap<(NodeId, NodeId), u64>,
 }
 
+/// Hears what is said.
+pub type Listener = Box<dyn Fn(&str)>;
+
 /// What was seen.
 #[derive(Default)]
 pub struct Witness {
@@ -79,7 +82,7 @@ pub struct Witness {
     /// Children that went to a parent that they were offered, by reason.
     pub moves: BTreeMap<&'static str, u64>,
     /// Who listens to what is said, line by line.
-    pub listener: Option<Box<dyn Fn(&str)>>,
+    pub listener: Option<Listener>,
 }
 
 /// One witness for all taps of a world. A world is one thread.

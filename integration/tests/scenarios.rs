@@ -1,4 +1,5 @@
 //! The scenarios that ship come out as they say, and files that make no sense are refused by file, line and key.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::path::{Path, PathBuf};
 
@@ -25,8 +26,10 @@ fn the_shipped_scenarios_come_out_as_they_say() {
 
 #[test]
 fn an_expectation_that_fails_is_a_fault() {
-    let text = std::fs::read_to_string(shipped().iter().find(|file| file.ends_with("late-joiner.toml")).unwrap());
-    let text = text.unwrap().replace("gaps = [0, 0]", "gaps = [7, 9]").replace("slowest = 5", "slowest = 0.001");
+    let text =
+        std::fs::read_to_string(shipped().iter().find(|file| file.ends_with("late-joiner.toml")).unwrap());
+    let text =
+        text.unwrap().replace("gaps = [0, 0]", "gaps = [7, 9]").replace("slowest = 5", "slowest = 0.001");
     let faults = play(Path::new("spoiled.toml"), &text).unwrap().faults;
     assert!(faults[0].starts_with("expect.gaps: 0, expected were 7 to 9"), "{faults:?}");
     assert!(faults[1].starts_with("expect.slowest"), "{faults:?}");
@@ -51,7 +54,10 @@ fn what_makes_no_sense_is_refused_by_file_line_and_key() {
         (event("at = 1\ndo = \"crash\"\nnode = 8"), "wrong.toml:7: events.node: there is no node 8"),
         (event("at = 1\ndo = \"crash\"\nnode = \"king\""), "wrong.toml:7: events.node: `king` is no place"),
         (event("at = 1\ndo = \"part\"\nnode = 1"), "wrong.toml:6: events.do: it needs a `with`"),
-        (refusal("nodes = 3\nlasts = 9\n[expect]\nevents = [\"rain\"]"), "wrong.toml:5: expect.events: no event"),
+        (
+            refusal("nodes = 3\nlasts = 9\n[expect]\nevents = [\"rain\"]"),
+            "wrong.toml:5: expect.events: no event",
+        ),
     ];
     for (said, expected) in cases {
         assert!(said.starts_with(expected), "{said}\nin place of\n{expected}");

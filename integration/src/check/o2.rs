@@ -28,13 +28,14 @@ pub fn progress(hop: &Hop) -> Verdict {
 mod tests {
     use treecast_overlay::id::{Key, NodeId};
 
+    use super::progress as judge_hop;
     use super::*;
 
     #[test]
     fn steps_back_are_seen() {
         let at = |byte: u128| NodeId(byte << 120);
         let key = Key(0x50 << 120);
-        let progress = |from, to, by_leaf_set| super::progress(&Hop { key, from, to, by_leaf_set });
+        let progress = |from, to, by_leaf_set| judge_hop(&Hop { key, from, to, by_leaf_set });
         assert!(progress(at(0x70), at(0x5f), false).is_ok(), "a longer prefix may be farther");
         assert!(progress(at(0x4f), at(0x5f), true).is_err(), "not after the leaf set had its word");
         assert!(progress(at(0x5f), at(0x4f), false).is_err(), "closer with a shorter prefix");

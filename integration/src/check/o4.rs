@@ -18,8 +18,9 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
     }
     let late = |asked: &&Asked| asked.origin_runs && scene.now - asked.at > LIMIT + GRACE;
     match lookups.open.values().find(late) {
-        Some(Asked { slot, at, .. }) => Err(Promise::O4
-            .broken(format!("slot {slot} asked at {at} and has no answer at {}", scene.now))),
+        Some(Asked { slot, at, .. }) => {
+            Err(Promise::O4.broken(format!("slot {slot} asked at {at} and has no answer at {}", scene.now)))
+        }
         None => Ok(()),
     }
 }

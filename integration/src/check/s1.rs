@@ -39,9 +39,7 @@ fn whole(topic: TopicId, places: &Places) -> Result<(), String> {
         if let Some(parent) = tree.parent {
             let agreed = places.get(&parent).is_some_and(|other| other.children.contains(id));
             if !agreed {
-                return Err(format!(
-                    "{topic:?}: {id:?} takes {parent:?} for its parent, which disagrees"
-                ));
+                return Err(format!("{topic:?}: {id:?} takes {parent:?} for its parent, which disagrees"));
             }
         }
         for child in &tree.children {

@@ -24,9 +24,7 @@ pub fn once(history: &History) -> Result<(), String> {
                     && offered.payload == message.payload
             });
             if !genuine {
-                return Err(format!(
-                    "{id:?} in slot {slot} yields {message:?} at {at}: published by nobody"
-                ));
+                return Err(format!("{id:?} in slot {slot} yields {message:?} at {at}: published by nobody"));
             }
             // The identity, and what it stands for: a message that was published again under another one is the same.
             if !messages.insert(message.id) || !tokens.insert(token) {

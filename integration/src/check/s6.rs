@@ -20,7 +20,8 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
         for (name, size, own) in stack.forest().sizes() {
             let limit = scene.limits.get(name).copied().unwrap_or(own);
             if HELD.contains(&name) && size > limit {
-                let what = format!("slot {slot} holds {size} {name}, for whoever is slow; allowed are {limit}");
+                let what =
+                    format!("slot {slot} holds {size} {name}, for whoever is slow; allowed are {limit}");
                 return Err(Promise::S6.broken(what));
             }
         }
@@ -55,10 +56,7 @@ fn undisturbed_since(history: &History, since: Instant, limit: Duration) -> Resu
             }
             let took = at - offered.at;
             if took > limit {
-                return Err(format!(
-                    "{id:?} in slot {} waited {took:?} for {:?}",
-                    watched.slot, message.id
-                ));
+                return Err(format!("{id:?} in slot {} waited {took:?} for {:?}", watched.slot, message.id));
             }
             slowest = slowest.max(took);
         }

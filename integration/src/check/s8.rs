@@ -38,7 +38,8 @@ mod tests {
     fn alterations_are_seen() {
         let history = story(1);
         let offered = history.publications.values().next().unwrap();
-        let id = treecast_scribe::message::MessageId { publisher: offered.publisher, session: 5, sequence: 1 };
+        let id =
+            treecast_scribe::message::MessageId { publisher: offered.publisher, session: 5, sequence: 1 };
         let (by, payload) = (treecast_overlay::id::NodeId(9), offered.payload.clone());
         let right = Envelope { by, topic: offered.topic, id, signature: Signature::None, payload };
         assert_eq!(genuine(&history, &right), Ok(()));

@@ -118,7 +118,8 @@ impl Node {
         let between = |peer: &&Peer| {
             peer.id != self.me.id
                 && !self.liveness.has_left(peer)
-                && (right && to_right(peer.id) < to_right(refuser) || left && to_left(peer.id) < to_left(refuser))
+                && (right && to_right(peer.id) < to_right(refuser)
+                    || left && to_left(peer.id) < to_left(refuser))
         };
         let mut between: Vec<Peer> = members.iter().filter(between).copied().collect();
         between.sort_by_key(|peer| to_right(peer.id).min(to_left(peer.id)));

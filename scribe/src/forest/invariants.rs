@@ -22,7 +22,8 @@ impl Forest {
             ("bytes of all windows", self.budget.bytes(), config.windows_bytes),
             self.handovers.size(config),
         ];
-        let largest = |of: fn(&Tree) -> usize| self.trees.values().map(|tree| of(tree)).max().unwrap_or_default();
+        let largest =
+            |of: fn(&Tree) -> usize| self.trees.values().map(|tree| of(tree)).max().unwrap_or_default();
         sizes.extend([
             ("children in one tree", largest(|tree| tree.children.len()), config.max_children),
             ("messages in one window", largest(|tree| tree.window().0), config.window_messages),

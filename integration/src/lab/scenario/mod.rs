@@ -41,7 +41,8 @@ impl Options {
 /// Reads the file and runs it.
 pub fn run(options: &Options) -> Result<Report, Error> {
     let path = &options.file;
-    let text = std::fs::read_to_string(path).map_err(|why| Error::Usage(format!("{}: {why}", path.display())))?;
+    let text =
+        std::fs::read_to_string(path).map_err(|why| Error::Usage(format!("{}: {why}", path.display())))?;
     play(path, &text)
 }
 
@@ -85,7 +86,8 @@ impl Stage {
     fn new(path: &Path, script: Script) -> Stage {
         let command =
             format!("cargo run --release -p treecast-integration --bin lab -- scenario {}", path.display());
-        let topology: Option<Topology> = script.topology.as_ref().and_then(|name| name.get_ref().parse().ok());
+        let topology: Option<Topology> =
+            script.topology.as_ref().and_then(|name| name.get_ref().parse().ok());
         let shipped = world::Config::default();
         let network = world::Config {
             topology: topology.unwrap_or_else(|| shipped.topology.clone()),
@@ -224,7 +226,9 @@ impl Stage {
                 self.grove.world.set_faults(weather.unwrap_or_default());
             }
             (Act::Crash, Some(slot)) if lives => self.fail(slot, |grove| grove.crash(slot, Crash::Process)),
-            (Act::PowerFailure, Some(slot)) if lives => self.fail(slot, |grove| grove.crash(slot, Crash::Power)),
+            (Act::PowerFailure, Some(slot)) if lives => {
+                self.fail(slot, |grove| grove.crash(slot, Crash::Power))
+            }
             (Act::Leave, Some(slot)) if runs => self.fail(slot, |grove| grove.leave(slot)),
             (Act::Pause, Some(slot)) if runs => self.fail(slot, |grove| grove.pause(slot)),
             (Act::Resume, Some(slot)) if lives && !runs => self.grove.resume(slot),

@@ -288,7 +288,13 @@ impl Script {
         self.nodes.get_ref() + self.events.iter().filter(|event| *event.act.get_ref() == Act::Join).count()
     }
 
-    fn check_node<T>(&self, source: &Source<'_>, key: &str, at: &Spanned<T>, node: usize) -> Result<(), Error> {
+    fn check_node<T>(
+        &self,
+        source: &Source<'_>,
+        key: &str,
+        at: &Spanned<T>,
+        node: usize,
+    ) -> Result<(), Error> {
         if node < self.all_nodes() {
             return Ok(());
         }

@@ -141,7 +141,9 @@ impl Findings {
         let again = |seed: u64| command(seed, &options.without);
         let told = |(seed, fault): (&u64, &String)| format!("seed {seed}: {fault}\n    {}", again(*seed));
         let mut faults: Vec<String> = self.faults.iter().map(told).collect();
-        faults.extend(self.missing().into_iter().map(|event| format!("in {} seeds not one: {event}", self.seeds)));
+        faults.extend(
+            self.missing().into_iter().map(|event| format!("in {} seeds not one: {event}", self.seeds)),
+        );
         let rows = self.events.iter().map(|(event, times)| Row::ours(*event, times.to_string()));
         let figures = json!({
             "experiment": "swarm",
@@ -157,7 +159,12 @@ impl Findings {
             experiment: "swarm",
             conditions: vec![("seeds", format!("{from}..{to}"))],
             rows: rows.collect(),
-            notes: vec![format!("{} seeds, {} steps in {took:.1?}; {} with faults", self.seeds, self.steps, self.faults.len())],
+            notes: vec![format!(
+                "{} seeds, {} steps in {took:.1?}; {} with faults",
+                self.seeds,
+                self.steps,
+                self.faults.len()
+            )],
             json: figures.to_string(),
             faults,
             ..Report::default()
@@ -176,7 +183,8 @@ impl Findings {
 
 /// The command that shows a seed again.
 pub fn command(seed: u64, without: &[Deed]) -> String {
-    let mut command = format!("cargo run --release -p treecast-integration --bin lab -- replay --seed {seed}");
+    let mut command =
+        format!("cargo run --release -p treecast-integration --bin lab -- replay --seed {seed}");
     let names: Vec<String> = without
         .iter()
         .filter_map(|deed| deed.to_possible_value().map(|value| value.get_name().to_string()))

@@ -208,7 +208,11 @@ fn forest(dice: &mut Rng) -> Config {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Plan { seed, nodes, join_within, network, weather, early, ring, forest, .. } = self;
-        writeln!(f, "seed {seed}: {nodes} nodes join within {join_within:?}, topology {}, jitter {}", network.topology, network.jitter)?;
+        writeln!(
+            f,
+            "seed {seed}: {nodes} nodes join within {join_within:?}, topology {}, jitter {}",
+            network.topology, network.jitter
+        )?;
         writeln!(f, "  {weather:?}{}", if *early { ", from the beginning" } else { ", after the joins" })?;
         writeln!(
             f,
