@@ -10,8 +10,8 @@ use treecast_scribe::message::{Mark, Position, Term};
 use treecast_scribe::topic::TopicId;
 use treecast_scribe::wire::{
     Ack, Attached, Beat, Body, Data, DecodeError, Digest, Header, Join, Known, MAX_DATA_HEADER, MAX_MARKS,
-    MAX_NUMBER, MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Publish, Receipt,
-    RefusedReason, Shared, Signature, Started, decode, encode,
+    MAX_NUMBER, MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Publish, Receipt, RefusedReason, Shared, Signature,
+    Started, decode, encode,
 };
 
 /// The topic of the examples.

@@ -227,8 +227,7 @@ impl Forest {
             self.deadlines.cancel(Timer::Push(topic, id));
         }
         if !settled {
-            self.deadlines
-                .set_earlier(Timer::Push(topic, id), cx.now + Duration::from_millis(child.rto.into()));
+            self.deadlines.set_earlier(Timer::Push(topic, id), cx.now + Duration::from_millis(child.rto.into()));
         }
         self.note_subscribers(cx, topic);
         self.push(cx, topic, id);

@@ -258,9 +258,7 @@ impl Forest {
             self.forget_child(topic, contact);
             self.tell(contact, &Header::Orphan { topic });
         }
-        for timer in
-            [Timer::Join, Timer::Linger, Timer::Open, Timer::Ack, Timer::Shape].map(|timer| timer(topic))
-        {
+        for timer in [Timer::Join, Timer::Linger, Timer::Open, Timer::Ack, Timer::Shape].map(|timer| timer(topic)) {
             self.deadlines.cancel(timer);
         }
         self.moved.remove(&topic);

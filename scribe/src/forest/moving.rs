@@ -134,10 +134,9 @@ impl Forest {
 
     /// A child of another node looks how far this one is.
     pub(super) fn on_visit(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, number: u64) {
-        let room = self
-            .trees
-            .get(&topic)
-            .is_some_and(|tree| self.may_adopt(tree, from.id()) && self.has_room(cx.now, tree, None));
+        let room = self.trees.get(&topic).is_some_and(|tree| {
+            self.may_adopt(tree, from.id()) && self.has_room(cx.now, tree, None)
+        });
         self.tell(from, &Header::Visited { topic, number, room });
     }
 
@@ -171,8 +170,7 @@ impl Forest {
             Visit::Room(micros) => Some((micros, choice.offered.contact.id())),
             Visit::Asked | Visit::Full => None,
         };
-        let best =
-            moving.choices.iter().enumerate().filter_map(|(at, choice)| Some((cost(choice)?, at))).min();
+        let best = moving.choices.iter().enumerate().filter_map(|(at, choice)| Some((cost(choice)?, at))).min();
         let in_time = cx.now.since(moving.since) < MOVE_LIMIT;
         let Some((_, at)) = best.filter(|_| in_time) else { return self.end_move(topic) };
         let to = moving.choices.swap_remove(at).offered.contact;

@@ -39,10 +39,7 @@ impl Forest {
     /// A root whose leases run again may have heard of a later term meanwhile.
     fn review_term(&mut self, cx: Context<'_>, topic: TopicId) {
         let Some(tree) = self.trees.get(&topic) else { return };
-        let (Role::Root(_), Some(log), Some(heard)) = (&tree.role, &tree.log, tree.heard.as_deref().copied())
-        else {
-            return;
-        };
+        let (Role::Root(_), Some(log), Some(heard)) = (&tree.role, &tree.log, tree.heard.as_deref().copied()) else { return };
         if heard.birth == log.birth && heard.term > log.term {
             let known = better(log.known(), heard);
             self.begin_term(cx, topic, known, true);

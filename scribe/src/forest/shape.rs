@@ -114,8 +114,7 @@ impl Forest {
         self.load_tries = self.load_tries.saturating_add(1);
         let again = cx.now + self.pause(Need::HandOver(excess), self.load_tries);
         self.deadlines.set(Timer::Load, again);
-        let movable =
-            |tree: &Tree| tree.children.iter().filter(|(id, c)| self.may_move(cx.now, **id, c)).count();
+        let movable = |tree: &Tree| tree.children.iter().filter(|(id, c)| self.may_move(cx.now, **id, c)).count();
         let most = self.trees.values().map(|tree| (movable(tree), Reverse(tree.topic))).max();
         let Some((count, Reverse(topic))) = most.filter(|&(count, _)| count > 1) else { return };
         self.hand_children_over(cx, topic, excess.min(count / 2));
@@ -181,9 +180,7 @@ impl Forest {
     /// always, else up to twice the number at which it hands children over itself.
     pub(super) fn has_room(&self, now: Instant, tree: &Tree, former: Option<NodeId>) -> bool {
         let going = match self.need(tree) {
-            Some(Need::Splice(child)) => {
-                tree.children.get(&child).is_some_and(|child| child.rests_until > now)
-            }
+            Some(Need::Splice(child)) => tree.children.get(&child).is_some_and(|child| child.rests_until > now),
             Some(Need::HandOver(_)) | None => false,
         };
         let spliced = former.is_some_and(|former| tree.children.contains_key(&former));

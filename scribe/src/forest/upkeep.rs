@@ -150,7 +150,8 @@ impl Forest {
         let Some(neighbour) = self.neighbours.find(id) else { return };
         let range = shared.from..=shared.to;
         let up = neighbour.topics(Side::Up).iter();
-        let lost = up.filter(|topic| range.contains(*topic) && shared.topics.binary_search(topic).is_err());
+        let lost =
+            up.filter(|topic| range.contains(*topic) && shared.topics.binary_search(topic).is_err());
         for topic in lost.copied().collect::<Vec<_>>() {
             self.on_lost_entry(cx, topic);
         }

@@ -211,14 +211,7 @@ fn two_terms_of_one_number_are_followed_by_one_above_both() {
     let mark = world.messages(nodes[2], news)[2].mark;
     let term = crate::message::Term { number: 1, root: NodeId(5) };
     let heard = Some(wire::Known { birth: mark.birth, term, tail: mark.position });
-    let join = wire::Join {
-        topic: topic(),
-        number: 1 << 40,
-        after: Some(mark),
-        heard,
-        subscribers: 1,
-        former: None,
-    };
+    let join = wire::Join { topic: topic(), number: 1 << 40, after: Some(mark), heard, subscribers: 1, former: None };
     let payload = wire::encode(&Header::Join(join), &[]);
     let stranger = world.nodes[&nodes[6]].contact;
     world.with(nodes[0], |forest, cx| forest.handle_deliver(cx, &stranger, &payload, false));

@@ -319,8 +319,7 @@ fn trees_keep_their_shape_while_members_come_and_go() {
         let mut world = World::with_config(40, 90 + seed, config);
         (world.loss, world.twice, world.jitter) = (5, 5, millis(30));
         let nodes = world.by_distance();
-        let mut live: Vec<_> =
-            nodes[1..].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
+        let mut live: Vec<_> = nodes[1..].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
         for round in 0..6 {
             world.publish_many(nodes[0], &format!("round {round}"), 60);
             let (victim, _) = live.remove(world.rng.random_range(0..live.len()));

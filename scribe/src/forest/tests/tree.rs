@@ -129,14 +129,7 @@ fn a_loop_of_stale_paths_is_broken() {
     let news = world.subscribe(subscriber, Start::Latest);
     world.run(seconds(2));
     // The forwarder loses its parent, and its JOIN reaches its own child: as with a wrong table on the way.
-    let join = wire::Join {
-        topic: topic(),
-        number: 1 << 40,
-        after: None,
-        heard: None,
-        subscribers: 1,
-        former: None,
-    };
+    let join = wire::Join { topic: topic(), number: 1 << 40, after: None, heard: None, subscribers: 1, former: None };
     let payload = wire::encode(&Header::Join(join), &[]);
     let contact = world.nodes[&hop].contact;
     let taken = world.with(subscriber, |forest, cx| forest.handle_forward(cx, &contact, &payload));
