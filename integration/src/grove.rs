@@ -5,27 +5,28 @@ use std::time::Duration;
 
 use rand::RngExt;
 use treecast_overlay::config::{Config as RingConfig, Role};
-use treecast_overlay::id::NodeId;
+use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::kbr::{Bootstrap, KeyBasedRouting};
 use treecast_overlay::machine::Machine;
 use treecast_overlay::pastry::Node;
 use treecast_overlay::peer::{Addr, Peer, Seed};
+use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::Standing;
-use treecast_scribe::event::{Command, Event, SubscriptionId, Token, TreeStatus};
+use treecast_scribe::event::{Command, SubscriptionId, Token, TreeStatus};
 use treecast_scribe::{Config, PastryStack, Start, Topic};
 
-use crate::check::{s1, s2, s3, s4, s5};
+use crate::check::{Promise, Verdict, o5};
 use crate::history::{History, Offered, Watched, payload};
 use crate::tapped::{Fault, Tapped};
-use crate::world::{Case, Crash, World};
+use crate::watch::{Asked, Watch};
+use crate::witness;
+use crate::world::{Case, Crash, Cut, CutId, World};
+
+mod time;
 
 /// Items that an ordinary application takes ahead.
 const CREDIT: u32 = 1024;
-/// How long applications take to fetch what has come.
-const SLICE: Duration = Duration::from_millis(50);
-/// How often every forest's invariants are asked for.
-const INSPECTION: Duration = Duration::from_secs(1);
 
 /// A world of whole nodes.
 pub struct Grove {
@@ -33,16 +34,28 @@ pub struct Grove {
     pub world: World<Tapped>,
     /// What the applications saw.
     pub history: History,
+    /// Failures, sides and lookups.
+    pub watch: Watch,
+    /// What the taps saw.
+    pub witness: witness::Shared,
+    /// How often what happened that seldom does.
+    pub events: BTreeMap<&'static str, u64>,
     ring: RingConfig,
     forest: Config,
+    limits: BTreeMap<&'static str, usize>,
     plant: BTreeMap<usize, Fault>,
     incarnations: Vec<u64>,
     numbers: u64,
-    inspected: Instant,
+    dice: Rng,
+    /// When each second's, and each round's, judges were asked last.
+    inspected: (Instant, Instant),
+    /// Since when all is well.
+    calm: Option<Instant>,
+    known: time::Known,
+    /// What a judge said between two steps: told when time passes.
+    unheard: Verdict,
     /// Starts that failed, and why.
     pub failed_starts: Vec<String>,
-    /// Log entries sent by nodes that are no more.
-    payloads: u64,
 }
 
 impl Grove {
@@ -53,17 +66,30 @@ impl Grove {
 
     /// No node yet; Scribe's figures as given.
     pub fn with(case: Case, world: crate::world::Config, forest: Config) -> Grove {
+        Grove::told(case, world, RingConfig::default(), forest)
+    }
+
+    /// No node yet; all figures as given.
+    pub fn told(case: Case, world: crate::world::Config, ring: RingConfig, forest: Config) -> Grove {
+        let world = World::new(case, world);
         Grove {
-            world: World::new(case, world),
             history: History::default(),
-            ring: RingConfig::default(),
+            watch: Watch::new(ring.leaf_set),
+            witness: witness::Shared::default(),
+            events: BTreeMap::new(),
+            limits: limits(&ring, &forest),
+            ring,
             forest,
             plant: BTreeMap::new(),
             incarnations: Vec::new(),
             numbers: 0,
-            inspected: Instant::ZERO,
+            dice: world.stream("grove"),
+            inspected: (Instant::ZERO, Instant::ZERO),
+            calm: None,
+            known: time::Known::default(),
+            unheard: Ok(()),
             failed_starts: Vec::new(),
-            payloads: 0,
+            world,
         }
     }
 
@@ -103,11 +129,15 @@ impl Grove {
         self.incarnations[slot] += 1;
         let seed = self.world.node_seed(slot);
         let peer = Peer { id: self.id(slot), incarnation: self.incarnations[slot], addr };
+        let (mut ring, mut forest, fault) = (ring, self.forest.clone(), self.plant.get(&slot).copied());
+        if let Some(fault) = fault {
+            fault.spoil(&mut ring, &mut forest);
+        }
         let node = Node::new(peer, ring, seed).expect("the configuration is sound");
-        let stack = PastryStack::new(node, self.forest.clone(), seed).expect("the configuration is sound");
-        let tapped = match self.plant.get(&slot) {
-            Some(&fault) => Tapped::plant(stack, fault),
-            None => Tapped::new(stack),
+        let stack = PastryStack::new(node, forest, seed).expect("the configuration is sound");
+        let tapped = match fault {
+            Some(fault) => Tapped::plant(stack, &self.witness, fault),
+            None => Tapped::new(stack, &self.witness),
         };
         if slot == self.world.slots() {
             self.world.add(tapped);
@@ -137,7 +167,9 @@ impl Grove {
                 .stacks()
                 .find(|(_, s)| !matches!(s.ring().standing(), Standing::Ready | Standing::Edge))
             {
-                Some((slot, stack)) => Err(format!("slot {slot} is {:?}", stack.ring().standing())),
+                Some((slot, stack)) => {
+                    Err(Promise::O3.broken(format!("slot {slot} is {:?}", stack.ring().standing())))
+                }
                 None => Ok(()),
             }
         });
@@ -146,6 +178,7 @@ impl Grove {
 
     /// Crashes a node.
     pub fn crash(&mut self, slot: usize, how: Crash) {
+        self.note_failure(slot);
         self.bury(slot);
         self.world.crash(slot, how);
     }
@@ -155,8 +188,39 @@ impl Grove {
         self.world.command(slot, Command::Leave);
     }
 
+    /// Pauses a node.
+    pub fn pause(&mut self, slot: usize) {
+        self.note_failure(slot);
+        self.world.pause(slot);
+    }
+
+    /// Lets a paused node go on.
+    pub fn resume(&mut self, slot: usize) {
+        self.note_failure(slot);
+        self.world.resume(slot);
+    }
+
+    /// Cuts one node off from all others: it stands on a side of its own.
+    pub fn isolate(&mut self, slot: usize) -> CutId {
+        self.note_failure(slot);
+        self.watch.sides.resize(self.world.slots().max(self.watch.sides.len()), 0);
+        self.watch.sides[slot] = 1 + (slot % 255) as u8;
+        self.world.cut(Cut::isolate(slot))
+    }
+
+    /// Takes the cut of [`isolate`](Grove::isolate) back. Until the ring is whole again, promise O1 rests.
+    pub fn rejoin(&mut self, slot: usize, cut: CutId) {
+        self.note_failure(slot);
+        self.world.heal(cut);
+        self.watch.sides[slot] = 0;
+        self.watch.merging = true;
+    }
+
+    fn note_failure(&mut self, slot: usize) {
+        self.watch.failures.push((self.world.now(), self.id(slot)));
+    }
+
     fn bury(&mut self, slot: usize) {
-        self.payloads += self.world.machine(slot).map_or(0, Tapped::payloads);
         self.history.end(slot, self.world.now());
     }
 
@@ -204,7 +268,27 @@ impl Grove {
 
     /// Log entries that went from node to node so far, repetitions included.
     pub fn payloads(&self) -> u64 {
-        self.payloads + self.world.machines().map(|(_, tapped)| tapped.payloads()).sum::<u64>()
+        self.witness.borrow().payloads
+    }
+
+    /// Slots of the nodes on the ring that run.
+    pub fn ready(&self) -> Vec<usize> {
+        let ready = |(slot, stack): &(usize, &PastryStack)| {
+            self.world.is_running(*slot) && stack.ring().standing() == Standing::Ready
+        };
+        self.stacks().filter(ready).map(|(slot, _)| slot).collect()
+    }
+
+    /// Asks for the root of a key.
+    pub fn look_up(&mut self, slot: usize, key: Key) {
+        let token = self.next_number();
+        let asked = Asked { slot, life: self.incarnations[slot], at: self.world.now(), origin_runs: true };
+        self.watch.lookups.open.insert(token, asked);
+        self.world.command(slot, Command::Lookup { token: Token(token), key, trace: false });
+        // It may have answered itself: that is judged before anything else happens.
+        if self.unheard.is_ok() {
+            self.unheard = self.judge_decisions();
+        }
     }
 
     // Applications.
@@ -287,154 +371,12 @@ impl Grove {
         self.numbers += 1;
         self.numbers
     }
+}
 
-    // Time.
-
-    /// Lets time pass; the applications fetch what comes.
-    pub fn run(&mut self, time: Duration) {
-        let end = self.world.now() + time;
-        while self.world.now() < end {
-            self.world.run_for(SLICE.min(end - self.world.now()));
-            self.fetch();
-            if self.world.now() - self.inspected >= INSPECTION {
-                self.inspect();
-            }
-        }
-    }
-
-    /// Lets time pass until `done`, and says how long that took. Panics with its last word when time is up.
-    pub fn run_until(
-        &mut self,
-        limit: Duration,
-        mut done: impl FnMut(&Grove) -> Result<(), String>,
-    ) -> Duration {
-        let begin = self.world.now();
-        loop {
-            match done(self) {
-                Ok(()) => return self.world.now() - begin,
-                Err(missing) if self.world.now() - begin >= limit => panic!("within {limit:?}: {missing}"),
-                Err(_) => self.run(SLICE * 2),
-            }
-        }
-    }
-
-    /// Every forest and every node is asked whether it contradicts itself.
-    pub fn inspect(&mut self) {
-        self.inspected = self.world.now();
-        for (_, stack) in self.stacks() {
-            stack.check_invariants();
-            stack.ring().assert_invariants();
-        }
-    }
-
-    fn fetch(&mut self) {
-        let mut consumed: BTreeMap<SubscriptionId, u32> = BTreeMap::new();
-        for (at, slot, event) in self.world.take_events() {
-            self.on_event(at, slot, event, &mut consumed);
-        }
-        for (subscription, items) in consumed {
-            let watched = &self.history.subscriptions[&subscription];
-            if watched.ended.is_none() && !watched.stalled {
-                self.world.command(watched.slot, Command::Credit { subscription, items });
-            }
-        }
-    }
-
-    fn on_event(
-        &mut self,
-        at: Instant,
-        slot: usize,
-        event: Event,
-        consumed: &mut BTreeMap<SubscriptionId, u32>,
-    ) {
-        match event {
-            Event::Subscribed { subscription, mark } => {
-                let watched = self.watched(subscription);
-                assert!(watched.mark.is_none(), "S5: {subscription:?} starts twice");
-                watched.mark = Some((at, mark));
-            }
-            Event::SubscribeFailed { subscription, error } => {
-                let watched = self.watched(subscription);
-                watched.failed = Some(error);
-                watched.ended.get_or_insert(at);
-            }
-            Event::Item { subscription, item } => {
-                let watched = self.watched(subscription);
-                assert!(watched.mark.is_some(), "S5: {subscription:?} yields before it starts");
-                // What was under way when it ended belongs to nobody.
-                if watched.ended.is_none_or(|ended| at < ended) {
-                    watched.items.push((at, item));
-                    *consumed.entry(subscription).or_default() += 1;
-                }
-            }
-            Event::Published { token, receipt } => self.on_outcome(at, token, Ok(receipt)),
-            Event::PublishFailed { token, error } => self.on_outcome(at, token, Err(error)),
-            Event::StartFailed(error) => {
-                self.failed_starts.push(format!("slot {slot} at {at}: {error}"));
-                self.bury(slot);
-                self.world.stop(slot);
-            }
-            Event::Left | Event::Superseded { .. } => {
-                self.bury(slot);
-                self.world.stop(slot);
-            }
-            Event::Ready { .. }
-            | Event::Found { .. }
-            | Event::NotFound { .. }
-            | Event::Status { .. }
-            | Event::ContactChanged(_) => {}
-        }
-    }
-
-    fn on_outcome(
-        &mut self,
-        at: Instant,
-        token: Token,
-        outcome: Result<treecast_scribe::Receipt, treecast_scribe::PublishError>,
-    ) {
-        let offered = self.history.publications.get_mut(&token).expect("it was published");
-        assert!(offered.outcome.is_none(), "S4: {token:?} is answered twice");
-        offered.outcome = Some((at, outcome));
-    }
-
-    fn watched(&mut self, subscription: SubscriptionId) -> &mut Watched {
-        self.history.subscriptions.get_mut(&subscription).expect("it was subscribed")
-    }
-
-    // Judgement.
-
-    /// Whether every subscriber is attached, and parents and children agree (promise S1).
-    pub fn is_whole(&self) -> Result<(), String> {
-        s1::attached(self.stacks().map(|(_, stack)| stack))
-    }
-
-    /// Whether all that was published has been answered, and all that was delivered or acknowledged has come to
-    /// every subscriber, or was announced to it as lost.
-    pub fn is_settled(&self) -> Result<(), String> {
-        let waiting = |watched: &&Watched| watched.mark.is_none() && watched.ended.is_none();
-        if let Some(watched) = self.history.subscriptions.values().find(waiting) {
-            return Err(format!("the subscription of slot {} has not started", watched.slot));
-        }
-        s4::answered(&self.history)?;
-        s5::announced(&self.history)
-    }
-
-    /// The promises that always hold. Panics, naming the one that does not.
-    pub fn judge(&self) {
-        let verdicts =
-            [s2::once(&self.history), s3::in_order(&self.history), s4::true_receipts(&self.history)];
-        for verdict in verdicts {
-            verdict.unwrap_or_else(|fault| panic!("{fault}"));
-        }
-    }
-
-    /// Waits until trees are whole and everything is settled, and judges. Says how long it took.
-    pub fn settle(&mut self, limit: Duration) -> Duration {
-        let took = self.run_until(limit, |grove| {
-            grove.is_whole()?;
-            grove.is_settled()
-        });
-        self.judge();
-        took
-    }
+/// The limits of a node that was told these figures.
+fn limits(ring: &RingConfig, forest: &Config) -> BTreeMap<&'static str, usize> {
+    let peer = Peer { id: NodeId(0), incarnation: 1, addr: Addr::Memory(0) };
+    let node = Node::new(peer, ring.clone(), [0; 32]).expect("the configuration is sound");
+    let stack = PastryStack::new(node, forest.clone(), [0; 32]).expect("the configuration is sound");
+    o5::limits(stack.ring(), Some(&stack))
 }

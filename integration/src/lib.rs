@@ -2,6 +2,8 @@
 
 pub mod world;
 pub mod member;
+pub mod watch;
+pub mod witness;
 pub mod check;
 pub mod rings;
 pub mod history;

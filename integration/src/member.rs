@@ -10,6 +10,7 @@ use treecast_overlay::time::Instant;
 use treecast_overlay::wire::{Frame, Header, Purpose};
 
 use crate::check::o2;
+use crate::witness::Hop;
 
 /// What a member may be told to do.
 #[derive(Clone, Debug)]
@@ -58,7 +59,8 @@ impl Member {
         let me = self.id();
         let onto_the_ring =
             routed.origin.id() == me && (matches!(routed.purpose, Purpose::Seek) || routed.origin.is_edge());
-        if !onto_the_ring && let Err(fault) = o2::progress(routed.key, me, to.id, routed.by_leaf_set) {
+        let hop = Hop { key: routed.key, from: me, to: to.id, by_leaf_set: routed.by_leaf_set };
+        if !onto_the_ring && let Err(fault) = o2::progress(&hop) {
             panic!("{fault}");
         }
     }

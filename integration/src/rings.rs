@@ -9,46 +9,25 @@ use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
 use treecast_overlay::config::Config;
 use treecast_overlay::id::{Key, NodeId};
-use treecast_overlay::kbr::{Bootstrap, Command, Event, Found, KeyBasedRouting};
-use treecast_overlay::machine::Machine;
+use treecast_overlay::kbr::{Bootstrap, Command, Event, KeyBasedRouting};
 use treecast_overlay::pastry::Node;
 use treecast_overlay::peer::{Addr, Peer, Seed};
 use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::Standing;
 
-use crate::check::{o1, o3, o5};
+use crate::check::{self, Scene, Seen, Verdict, When, o1, o3, o4, o5};
+use crate::history::History;
 use crate::member::{Member, Wish};
+use crate::watch::{Asked, Watch};
+use crate::witness::{Decision, Witness};
 use crate::world::{Case, Crash, TimedOut, World};
 
-/// How long a lookup may take while its origin lives (promise O4).
-const LOOKUP_LIMIT: Duration = Duration::from_secs(60);
-/// How much longer than that until the verdict: the last attempt may still be on its way.
-const LOOKUP_GRACE: Duration = Duration::from_secs(5);
-/// How long after a failure more than half of one side of a leaf set may be repaired.
-const REPAIR_LIMIT: Duration = Duration::from_secs(60);
-/// Nodes on each side of a border that are asked whether they answer for it.
-const NEAR: usize = 3;
-
 type News = Rc<RefCell<Vec<(Instant, usize, Event)>>>;
-
-struct Asked {
-    slot: usize,
-    incarnation: u64,
-    at: Instant,
-}
 
 /// What happened so far.
 #[derive(Clone, Debug, Default)]
 pub struct Tallies {
-    /// Lookups that were answered.
-    pub found: u64,
-    /// Lookups whose origin heard that there is no answer.
-    pub not_found: u64,
-    /// Hops of those answered, together.
-    pub hops: u64,
-    /// The slowest answer.
-    pub slowest: Duration,
     /// Messages delivered at a root.
     pub delivered: u64,
     /// Messages whose origin heard that they cannot be delivered.
@@ -75,11 +54,8 @@ pub struct Rings {
     dice: Rng,
     news: News,
     incarnations: Vec<u64>,
-    /// When nodes crashed or paused, by id.
-    failed: Vec<(Instant, NodeId)>,
-    /// Faults of O1 that were excused: more than half of one side of a claimant's leaf set had failed together.
-    pub excused: u64,
-    lookups: BTreeMap<u64, Asked>,
+    /// Failures and lookups.
+    pub watch: Watch,
     tokens: u64,
 }
 
@@ -96,12 +72,10 @@ impl Rings {
             tallies: Tallies::default(),
             period: Duration::from_millis(50),
             one_side: true,
+            watch: Watch::new(config.leaf_set),
             config,
             news,
             incarnations: Vec::new(),
-            failed: Vec::new(),
-            excused: 0,
-            lookups: BTreeMap::new(),
             tokens: 0,
         }
     }
@@ -201,29 +175,7 @@ impl Rings {
     }
 
     fn note_failure(&mut self, slot: usize) {
-        self.failed.push((self.world.now(), self.peer(slot).id));
-    }
-
-    /// Promise O1's excuse: around one of the claimants, more than half of one side failed within the last minute.
-    fn is_excused(&self, key: Key) -> bool {
-        let now = self.world.now();
-        let recently =
-            |id: NodeId| self.failed.iter().any(|&(at, other)| other == id && now - at < REPAIR_LIMIT);
-        let mut ids: Vec<NodeId> = self
-            .nodes()
-            .filter(|node| node.standing() == Standing::Ready)
-            .map(|node| node.peer().id)
-            .collect();
-        ids.extend(self.failed.iter().map(|&(_, id)| id));
-        let side = |order: &dyn Fn(NodeId) -> u128| {
-            let mut side = ids.clone();
-            side.sort_by_key(|&id| order(id));
-            side.dedup();
-            side.truncate(self.config.leaf_set / 2);
-            let failed = side.iter().filter(|&&id| recently(id)).count();
-            failed * 2 > side.len()
-        };
-        side(&|id| key.clockwise_to(id)) || side(&|id| id.key().clockwise_to(key))
+        self.watch.failures.push((self.world.now(), self.peer(slot).id));
     }
 
     fn make(&self, slot: usize, config: Config) -> Member {
@@ -237,8 +189,8 @@ impl Rings {
     pub fn look_up(&mut self, slot: usize) {
         let key = self.any_key();
         self.tokens += 1;
-        let asked = Asked { slot, incarnation: self.incarnations[slot], at: self.world.now() };
-        self.lookups.insert(self.tokens, asked);
+        let asked = Asked { slot, life: self.incarnations[slot], at: self.world.now(), origin_runs: true };
+        self.watch.lookups.open.insert(self.tokens, asked);
         let lookup = Command::Lookup { token: self.tokens, key, trace: false };
         self.world.command(slot, Wish::Overlay(lookup));
     }
@@ -252,7 +204,7 @@ impl Rings {
 
     /// How many lookups still wait for their answer.
     pub fn open_lookups(&self) -> usize {
-        self.lookups.len()
+        self.watch.lookups.open.len()
     }
 
     // Time.
@@ -276,7 +228,7 @@ impl Rings {
                 return Ok(self.world.now() - begin);
             }
             if self.world.now() - begin >= limit {
-                eprintln!("{}", whole.err().unwrap_or_default());
+                eprintln!("{}", whole.err().map(|breach| breach.to_string()).unwrap_or_default());
                 return self.world.run_until(Duration::ZERO, |_| false);
             }
             self.run(self.period);
@@ -284,30 +236,37 @@ impl Rings {
     }
 
     /// Whether all nodes that live are on one ring and every lookup is answered.
-    pub fn is_whole(&self) -> Result<(), String> {
-        let waiting = |node: &&Node| !matches!(node.standing(), Standing::Ready | Standing::Edge);
-        if let Some(node) = self.nodes().find(waiting) {
-            return Err(format!("{:?} is not on the ring: {:?}", node.peer().id, node.standing()));
-        }
-        if let Some((token, asked)) = self.lookups.first_key_value() {
-            return Err(format!("lookup {token} of slot {} is not answered", asked.slot));
-        }
-        o3::one_ring(self.world.now(), self.nodes())
+    pub fn is_whole(&self) -> Verdict {
+        self.judge(&[], |scene| o4::judge_open(scene).and_then(|()| o3::judge(scene)))
+    }
+
+    /// Has somebody look at the nodes that live.
+    fn judge(&self, keys: &[Key], judge: impl FnOnce(&Scene<'_>) -> Verdict) -> Verdict {
+        judge(&Scene {
+            now: self.world.now(),
+            nodes: seen(&self.world),
+            keys,
+            watch: &self.watch,
+            witness: &Witness::default(),
+            history: &History::default(),
+            limits: &BTreeMap::new(),
+            calm: None,
+            beat: Duration::from_secs(1),
+        })
     }
 
     fn pass(&mut self, time: Duration) {
         let end = self.world.now() + time;
         let news = Rc::clone(&self.news);
-        let one_side = self.one_side;
-        // Deliveries are judged at their own instant, in the state that the delivering node was left in.
-        let stopped = self.world.run_until(time, |world| {
-            if one_side {
-                news.borrow().iter().for_each(|(at, slot, event)| check_delivery(world, *at, *slot, event));
-            }
-            !news.borrow().is_empty()
-        });
+        let stopped = self.world.run_until(time, |_| !news.borrow().is_empty());
         let news: Vec<_> = self.news.borrow_mut().drain(..).collect();
         for (at, slot, event) in news {
+            // Deliveries are judged at their own instant, in the state that the delivering node was left in.
+            if let (Event::Deliver(delivery), true) = (&event, self.one_side) {
+                let decision = Decision { by: self.peer(slot).id, key: delivery.key };
+                let verdict = self.judge(&[], |scene| o1::judge_decision(scene, decision));
+                verdict.unwrap_or_else(|breach| panic!("{breach}"));
+            }
             self.on_event(at, slot, event);
         }
         if stopped.is_ok() && self.world.now() < end {
@@ -317,12 +276,9 @@ impl Rings {
 
     fn on_event(&mut self, at: Instant, slot: usize, event: Event) {
         match event {
-            Event::Found { token, found } => self.on_found(at, token, found),
+            Event::Found { token, found } => self.watch.lookups.on_found(at, token, &found),
             Event::NotFound { token, reason } => {
-                let asked = self.lookups.remove(&token);
-                let at = asked.map(|asked| asked.at);
-                eprintln!("lookup {token} of slot {slot}, asked at {at:?}, was not answered: {reason:?}");
-                self.tallies.not_found += 1;
+                self.watch.lookups.on_not_found(token, format!("{reason:?}"));
             }
             Event::Deliver(_) => self.tallies.delivered += 1,
             Event::Undeliverable { .. } => self.tallies.undeliverable += 1,
@@ -343,69 +299,29 @@ impl Rings {
         }
     }
 
-    fn on_found(&mut self, at: Instant, token: u64, found: Found) {
-        let Some(asked) = self.lookups.remove(&token) else { return };
-        self.tallies.found += 1;
-        self.tallies.hops += u64::from(found.hops);
-        self.tallies.slowest = self.tallies.slowest.max(at - asked.at);
-    }
-
     /// The promises that can be judged at any instant.
     fn check(&mut self) {
-        let now = self.world.now();
         let keys: Vec<Key> = (0..4).map(|_| self.any_key()).collect();
-        if self.one_side {
-            self.excused += self.check_claims(now, keys);
-        }
-        o5::bounded(self.nodes());
-        let incarnations = &self.incarnations;
-        let world = &self.world;
+        let (incarnations, world) = (&self.incarnations, &self.world);
         // The promise ends with the origin, and rests while it does.
-        self.lookups.retain(|_, asked| {
-            incarnations[asked.slot] == asked.incarnation && world.machine(asked.slot).is_some()
+        self.watch.lookups.open.retain(|_, asked| {
+            asked.origin_runs = world.is_running(asked.slot);
+            incarnations[asked.slot] == asked.life && world.machine(asked.slot).is_some()
         });
-        let late =
-            |asked: &&Asked| now - asked.at > LOOKUP_LIMIT + LOOKUP_GRACE && world.is_running(asked.slot);
-        if let Some(asked) = self.lookups.values().find(late) {
-            panic!("O4: slot {} asked at {} and has no answer at {now}", asked.slot, asked.at);
-        }
-    }
-
-    /// Says how many faults were excused; panics at one that is not.
-    fn check_claims(&self, now: Instant, keys: Vec<Key>) -> u64 {
-        let serving = o1::serving(now, self.nodes());
-        let mut excused = 0;
-        let mut judge = |key: Key, judgement: Result<_, String>| match judgement {
-            Ok(_) => {}
-            Err(_) if self.is_excused(key) => excused += 1,
-            Err(fault) => panic!("{fault}"),
-        };
-        for key in keys {
-            judge(key, o1::at_most_one(now, key, &serving));
-        }
-        let mut all: Vec<&Node> = self.nodes().collect();
-        all.sort_by_key(|node| node.peer().id);
-        for key in o1::borders(&all) {
-            let at = serving.partition_point(|node| node.peer().id.key() < key);
-            let near: Vec<&Node> = (0..2 * NEAR.min(serving.len()))
-                .map(|i| serving[(at + serving.len() * NEAR + i - NEAR.min(serving.len())) % serving.len()])
-                .collect();
-            let mut near = near;
-            near.sort_by_key(|node| node.peer().id);
-            near.dedup_by_key(|node| node.peer().id);
-            judge(key, o1::at_most_one(now, key, &near));
-        }
-        excused
+        let verdict = self.judge(&keys, |scene| {
+            match self.one_side {
+                true => check::ask(When::Always, scene)?,
+                false => o4::judge(scene)?,
+            }
+            o5::judge(scene)
+        });
+        verdict.unwrap_or_else(|breach| panic!("{breach}"));
     }
 }
 
-fn check_delivery(world: &World<Member>, at: Instant, slot: usize, event: &Event) {
-    let Event::Deliver(delivery) = event else { return };
-    let Some(root) = world.machine(slot).map(Member::id) else { return };
-    let serving = o1::serving(at, world.machines().map(|(_, member)| member.node()));
-    match o1::at_most_one(at, delivery.key, &serving) {
-        Ok(Some(claimant)) if claimant == root => {}
-        Ok(other) => panic!("O1: {root:?} delivers for {:?}, but {other:?} answers for it", delivery.key),
-        Err(fault) => panic!("{fault}"),
-    }
+fn seen(world: &World<Member>) -> Vec<Seen<'_>> {
+    world
+        .machines()
+        .map(|(slot, member)| Seen { slot, runs: world.is_running(slot), node: member.node(), stack: None })
+        .collect()
 }

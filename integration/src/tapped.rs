@@ -1,47 +1,116 @@
-//! A whole node with a counter on its way out, and, to prove that the judges see, with a fault if one is planted.
+//! A whole node with a tap on its wires, which tells the [`Witness`](crate::witness::Witness) what goes by; and, to
+//! prove that the judges see, with a fault if one is planted.
 
-use treecast_overlay::id::NodeId;
-use treecast_overlay::machine::{Link, Machine, Store, StoreToken, Transmit};
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+
+use bytes::{Bytes, BytesMut};
+use treecast_overlay::config::{Config as RingConfig, Role};
+use treecast_overlay::id::{Key, NodeId};
+use treecast_overlay::kbr::KeyBasedRouting;
+use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, Transmit};
 use treecast_overlay::peer::Peer;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{Frame, Header};
-use treecast_scribe::event::{Command, Event};
-use treecast_scribe::wire::{self, Header as Word};
-use treecast_scribe::{Item, PastryStack};
+use treecast_overlay::wire::{Answer, Frame, Header, Letter, Purpose, Standing};
+use treecast_scribe::event::{Command, Event, TreeStatus};
+use treecast_scribe::message::MessageId;
+use treecast_scribe::wire::{self, Body, Data, Header as Word};
+use treecast_scribe::{Config, Item, PastryStack};
 
-/// What is wrong with a node: each fault strikes one message, the n-th that the node's applications get.
+use crate::witness::{Decision, Envelope, Hop, Shared};
+
+/// Lookups that a tap remembers until they are answered here; beyond it, those of the smallest origins are forgotten.
+const MAX_ASKED: usize = 1024;
+
+/// What is wrong with a node. Where a number is given, the fault strikes once: the n-th message that the node's
+/// applications get, or the n-th receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// It comes twice.
+    /// O1: takes every lease for thirty seconds, whatever was granted: it answers without leases.
+    Overstays,
+    /// O2: hands its own lookups to whoever is farthest from their key.
+    Backwards,
+    /// O3: once it was alone, it hears nobody and says nothing: it never merges.
+    Hermit,
+    /// O4: acknowledges lookups, and does nothing about them.
+    Swallows,
+    /// O5: keeps four times as many peers as it may.
+    Hoards,
+    /// S1: its JOINs never leave: it subscribes and hangs on nothing.
+    Parentless,
+    /// S2: a message comes twice.
     Doubled(u64),
-    /// The next one comes before it.
+    /// S3: the next message comes before it.
     Swapped(u64),
-    /// It never comes.
-    Swallowed(u64),
-    /// Not a message: the n-th receipt never comes.
+    /// S4: a receipt never comes.
     Unanswered(u64),
+    /// S5: a message never comes.
+    Swallowed(u64),
+    /// S6: keeps for whoever is slow as much as there is, beyond every limit.
+    Collects,
+    /// S7: says for each topic that it lives.
+    BeatsPerTopic,
+    /// S8: alters what passes through it.
+    Forges,
+}
+
+impl Fault {
+    /// The figures of a node with this fault, which was told others.
+    pub fn spoil(self, ring: &mut RingConfig, forest: &mut Config) {
+        match self {
+            Fault::Overstays => ring.lease = std::time::Duration::from_secs(30),
+            Fault::Hoards => ring.leaf_set *= 4,
+            Fault::Collects => forest.window_messages *= 64,
+            Fault::Backwards
+            | Fault::Hermit
+            | Fault::Swallows
+            | Fault::Parentless
+            | Fault::Doubled(_)
+            | Fault::Swapped(_)
+            | Fault::Unanswered(_)
+            | Fault::Swallowed(_)
+            | Fault::BeatsPerTopic
+            | Fault::Forges => {}
+        }
+    }
 }
 
 /// A node under observation.
 pub struct Tapped {
     stack: PastryStack,
     fault: Option<Fault>,
+    witness: Shared,
     messages: u64,
     receipts: u64,
     /// What comes before the next event.
     held: Vec<Event>,
-    payloads: u64,
+    /// What goes out before the next frame.
+    extra: VecDeque<Transmit>,
+    /// The hermit has been on the ring with others, and then alone.
+    retreat: (bool, bool),
+    /// Lookups that came here, by origin and number, and this node's own.
+    asked: BTreeMap<(NodeId, u64), Key>,
 }
 
 impl Tapped {
-    /// A node as it is.
-    pub fn new(stack: PastryStack) -> Tapped {
-        Tapped { stack, fault: None, messages: 0, receipts: 0, held: Vec::new(), payloads: 0 }
+    /// A node as it is, before one witness of its world.
+    pub fn new(stack: PastryStack, witness: &Shared) -> Tapped {
+        Tapped {
+            stack,
+            fault: None,
+            witness: Rc::clone(witness),
+            messages: 0,
+            receipts: 0,
+            held: Vec::new(),
+            extra: VecDeque::new(),
+            retreat: (false, false),
+            asked: BTreeMap::new(),
+        }
     }
 
-    /// A node with a fault.
-    pub fn plant(stack: PastryStack, fault: Fault) -> Tapped {
-        Tapped { fault: Some(fault), ..Tapped::new(stack) }
+    /// A node with a fault; [`Fault::spoil`] has seen its figures.
+    pub fn plant(stack: PastryStack, witness: &Shared, fault: Fault) -> Tapped {
+        Tapped { fault: Some(fault), ..Tapped::new(stack, witness) }
     }
 
     /// The node.
@@ -54,17 +123,171 @@ impl Tapped {
         self.stack
     }
 
-    /// Log entries that this node has sent, repetitions included.
-    pub fn payloads(&self) -> u64 {
-        self.payloads
+    fn id(&self) -> NodeId {
+        self.stack.peer().id
     }
 
-    fn count(&mut self, frame: &Frame) {
-        let letter = matches!(frame.header, Header::Letter(_) | Header::Relayed { .. });
-        if letter && matches!(wire::decode(&frame.payload), Ok((Word::Data(_), _))) {
-            self.payloads += 1;
+    fn ask(&mut self, origin: NodeId, id: u64, key: Key) {
+        if self.asked.len() >= MAX_ASKED {
+            self.asked.pop_first();
+        }
+        self.asked.insert((origin, id), key);
+    }
+
+    // In.
+
+    /// Whether the hermit has retreated.
+    fn has_retreated(&mut self) -> bool {
+        if self.fault != Some(Fault::Hermit) {
+            return false;
+        }
+        let ring = self.stack.ring();
+        let alone = ring.leaf_set().is_empty() && ring.standing() == Standing::Ready;
+        self.retreat.1 |= alone && self.retreat.0;
+        self.retreat.0 |= !ring.leaf_set().is_empty();
+        self.retreat.1
+    }
+
+    /// What becomes of a frame that comes in; `None`: nothing.
+    fn take_in(&mut self, from: Peer, frame: Frame) -> Option<Frame> {
+        if self.has_retreated() {
+            return None;
+        }
+        let Header::Routed(routed) = &frame.header else { return Some(frame) };
+        if routed.purpose != Purpose::Lookup {
+            return Some(frame);
+        }
+        if self.fault == Some(Fault::Swallows) {
+            let taken = Header::HopAck { hop: routed.hop }.into();
+            self.extra.push_back(Transmit { to: Destination::Peer(from), frame: taken });
+            return None;
+        }
+        self.ask(routed.origin.id(), routed.id, routed.key);
+        Some(frame)
+    }
+
+    // Out.
+
+    /// What becomes of a frame on its way out; `None`: nothing.
+    fn spoil_transmit(&mut self, mut transmit: Transmit) -> Option<Transmit> {
+        let fault = self.fault?;
+        let word = word(&transmit.frame);
+        match fault {
+            Fault::Hermit if self.has_retreated() => return None,
+            Fault::Parentless if matches!(word, Some((Word::Join(_), _))) => return None,
+            Fault::Backwards => self.turn_round(&mut transmit),
+            Fault::BeatsPerTopic if matches!(word, Some((Word::Beat(_), _))) => {
+                let topics = self.stack.forest().trees().len();
+                self.extra.extend(std::iter::repeat_n(transmit.clone(), topics.saturating_sub(1)));
+            }
+            Fault::Forges if matches!(word, Some((Word::Data(_), _))) => forge(&mut transmit.frame),
+            Fault::Overstays
+            | Fault::Hermit
+            | Fault::Swallows
+            | Fault::Hoards
+            | Fault::Parentless
+            | Fault::Doubled(_)
+            | Fault::Swapped(_)
+            | Fault::Unanswered(_)
+            | Fault::Swallowed(_)
+            | Fault::Collects
+            | Fault::BeatsPerTopic
+            | Fault::Forges => {}
+        }
+        Some(transmit)
+    }
+
+    fn turn_round(&self, transmit: &mut Transmit) {
+        let Header::Routed(routed) = &transmit.frame.header else { return };
+        if routed.purpose != Purpose::Lookup || routed.origin.id() != self.id() {
+            return;
+        }
+        let others = self.stack.ring().leaf_set().iter();
+        if let Some(farthest) = others.max_by(|a, b| routed.key.closer(a.id, b.id)) {
+            transmit.to = Destination::Peer(*farthest);
         }
     }
+
+    /// Tells the witness.
+    fn testify(&mut self, transmit: &Transmit) {
+        let me = self.id();
+        let to = match transmit.to {
+            Destination::Peer(peer) => Some(peer),
+            Destination::Seed(_) => None,
+        };
+        let header = &transmit.frame.header;
+        if let Header::Routed(routed) = header {
+            // The first hop of a joiner and those of edges lead onto the ring.
+            let edge = matches!(self.stack.ring().role(), Role::Edge { .. });
+            let seeks = matches!(routed.purpose, Purpose::Seek { .. });
+            let onto_the_ring = edge || routed.origin.id() == me && (seeks || routed.origin.is_edge());
+            if let Some(to) = to.filter(|_| !onto_the_ring) {
+                let hop = Hop { key: routed.key, from: me, to: to.id, by_leaf_set: routed.by_leaf_set };
+                self.witness.borrow_mut().hops.push(hop);
+            }
+        } else if let Header::Letter(Letter::Answer(answer)) = header {
+            self.on_answer(to.map(|to| to.id), answer);
+        } else if let Header::Relayed { to, letter: Letter::Answer(answer), .. } = header {
+            self.on_answer(Some(to.id()), answer);
+        }
+        if let Some((word, payload)) = word(&transmit.frame) {
+            self.on_word(transmit, word, payload);
+        }
+    }
+
+    /// An answer passes. Its root's decision is this instant's only if it is this node's.
+    fn on_answer(&mut self, origin: Option<NodeId>, answer: &Answer) {
+        let key = origin.and_then(|origin| self.asked.remove(&(origin, answer.id)));
+        if let Some(key) = key.filter(|_| answer.root.id == self.id()) {
+            self.witness.borrow_mut().decisions.push(Decision { by: self.id(), key });
+        }
+    }
+
+    /// Takes note of what one forest tells another. A routed word counts once, where it sets out.
+    fn on_word(&self, transmit: &Transmit, word: Word, payload: Bytes) {
+        let me = self.id();
+        if matches!(&transmit.frame.header, Header::Routed(routed) if routed.origin.id() != me) {
+            return;
+        }
+        let mut witness = self.witness.borrow_mut();
+        witness.tell(|| {
+            let (from, to) = (self.stack.peer().addr, goal(transmit));
+            format!("    {from} tells {to}: {word:?} + {} bytes", payload.len())
+        });
+        *witness.words.entry(name(&word)).or_default() += 1;
+        if let Word::Data(Data { topic, position, body }) = word {
+            witness.payloads += 1;
+            match body {
+                Body::Message { publisher, session, sequence, signature } => {
+                    let id = MessageId { publisher, session, sequence };
+                    witness.envelopes.push(Envelope { by: me, topic, id, signature, payload });
+                }
+                Body::TermStart { forced, .. } => {
+                    witness.terms.insert((topic, position), forced);
+                }
+            }
+        } else if let Word::Publish(publish) = word {
+            let (session, sequence) = (publish.session, publish.sequence);
+            let id = MessageId { publisher: publish.publisher.id(), session, sequence };
+            let (topic, signature) = (publish.topic, publish.signature);
+            witness.envelopes.push(Envelope { by: me, topic, id, signature, payload });
+        } else if let (Word::Beat(_), Some(_), Destination::Peer(to)) =
+            (&word, witness.rest.since, transmit.to)
+        {
+            *witness.rest.beats.entry((me, to.id)).or_default() += 1;
+        } else if let (Word::Offer(offer), Destination::Peer(to)) = (&word, transmit.to) {
+            let splices = |tree: &TreeStatus| tree.topic == offer.topic && tree.subscriptions == 0;
+            let tree = self.stack.forest().trees().into_iter().find(splices);
+            let splice = tree.is_some_and(|tree| tree.children.len() == 1 && !tree.is_root);
+            witness.offers.insert((offer.topic, to.id), if splice { "splice" } else { "push-down" });
+        } else if let Word::Part { topic, .. } = word
+            && let Some(why) = witness.offers.remove(&(topic, me))
+        {
+            *witness.moves.entry(why).or_default() += 1;
+        }
+    }
+
+    // Up.
 
     /// What becomes of an event; `None`: nothing.
     fn spoil(&mut self, event: Event) -> Option<Event> {
@@ -82,17 +305,84 @@ impl Tapped {
             Some(Fault::Swallowed(n)) if n == self.messages => None,
             Some(Fault::Swapped(n)) if n == self.messages => {
                 let next = self.stack.poll_event();
-                if next.is_none() {
-                    // Alone in its batch: another one will do.
-                    self.fault = Some(Fault::Swapped(n + 1));
-                    return Some(event);
+                let same = |other: &Event| matches!(other, Event::Item { subscription: own, item: Item::Message(_) } if own == subscription);
+                if next.as_ref().is_some_and(same) {
+                    self.held.push(event);
+                    return next;
                 }
-                self.held.push(event);
-                next
+                // The last of its batch: another one will do.
+                self.fault = Some(Fault::Swapped(n + 1));
+                self.held.extend(next);
+                Some(event)
             }
             Some(_) | None => Some(event),
         }
     }
+
+    /// A lookup that this node answers itself is decided here, without a frame.
+    fn note_own_answer(&mut self, event: &Event) {
+        let Event::Found { token, found } = event else { return };
+        let key = self.asked.remove(&(self.id(), u64::MAX - token.0));
+        if let Some(key) = key.filter(|_| found.hops == 0 && found.root.id == self.id()) {
+            self.witness.borrow_mut().decisions.push(Decision { by: self.id(), key });
+        }
+    }
+}
+
+/// What a forest says in a frame, and with which payload.
+fn word(frame: &Frame) -> Option<(Word, Bytes)> {
+    let carries = if let Header::Routed(routed) = &frame.header {
+        routed.purpose == Purpose::Application
+    } else {
+        matches!(
+            &frame.header,
+            Header::Letter(Letter::Payload) | Header::Relayed { letter: Letter::Payload, .. }
+        )
+    };
+    carries.then(|| wire::decode(&frame.payload).ok()).flatten()
+}
+
+fn goal(transmit: &Transmit) -> String {
+    match (&transmit.frame.header, transmit.to) {
+        (Header::Routed(routed), _) => format!("the root of {}", routed.key),
+        (Header::Relayed { to, .. }, Destination::Peer(via)) => format!("{} through {}", to.id(), via.addr),
+        (_, Destination::Peer(peer)) => peer.addr.to_string(),
+        (_, Destination::Seed(seed)) => seed.addr.to_string(),
+    }
+}
+
+fn name(word: &Word) -> &'static str {
+    match word {
+        Word::Join(_) => "JOIN",
+        Word::Attached(_) => "attached",
+        Word::Leave { .. } => "leave",
+        Word::Orphan { .. } => "orphan",
+        Word::Data(_) => "data",
+        Word::Ack(_) => "ack",
+        Word::Publish(_) => "publish",
+        Word::Receipt(_) => "receipt",
+        Word::Refused { .. } => "refused",
+        Word::Beat(_) => "beat",
+        Word::Shared(_) => "shared",
+        Word::Query { .. } => "query",
+        Word::Known { .. } => "known",
+        Word::Handover { .. } => "handover",
+        Word::HandoverTaken { .. } => "handover taken",
+        Word::Offer(_) => "offer",
+        Word::Visit { .. } => "visit",
+        Word::Visited { .. } => "visited",
+        Word::Part { .. } => "part",
+        Word::Parted { .. } => "parted",
+    }
+}
+
+/// The last byte becomes another one.
+fn forge(frame: &mut Frame) {
+    let mut bytes = BytesMut::from(&frame.payload[..]);
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 0xff;
+    }
+    frame.payload = bytes.freeze();
 }
 
 impl Machine for Tapped {
@@ -104,11 +394,16 @@ impl Machine for Tapped {
     }
 
     fn handle_command(&mut self, now: Instant, command: Command) {
+        if let Command::Lookup { token, key, .. } = &command {
+            self.ask(self.id(), u64::MAX - token.0, *key);
+        }
         self.stack.handle_command(now, command);
     }
 
     fn handle_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
-        self.stack.handle_frame(now, from, frame);
+        if let Some(frame) = self.take_in(from, frame) {
+            self.stack.handle_frame(now, from, frame);
+        }
     }
 
     fn handle_link(&mut self, now: Instant, link: Link) {
@@ -128,9 +423,20 @@ impl Machine for Tapped {
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
-        let transmit = self.stack.poll_transmit()?;
-        self.count(&transmit.frame);
-        Some(transmit)
+        loop {
+            let transmit = match self.extra.pop_front() {
+                Some(transmit) => Some(transmit),
+                None if self.fault.is_none() => Some(self.stack.poll_transmit()?),
+                None => {
+                    let transmit = self.stack.poll_transmit()?;
+                    self.spoil_transmit(transmit)
+                }
+            };
+            if let Some(transmit) = transmit {
+                self.testify(&transmit);
+                return Some(transmit);
+            }
+        }
     }
 
     fn poll_event(&mut self) -> Option<Event> {
@@ -139,6 +445,7 @@ impl Machine for Tapped {
         }
         loop {
             let event = self.stack.poll_event()?;
+            self.note_own_answer(&event);
             if let Some(event) = self.spoil(event) {
                 return Some(event);
             }

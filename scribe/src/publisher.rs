@@ -99,6 +99,19 @@ impl Publisher {
         self.queue.is_empty() && self.flight.is_empty()
     }
 
+    /// What waits for a receipt, and what waits behind it (promise O5). One message may exceed the limit of bytes.
+    pub(crate) fn sizes(&self, config: &Config) -> [(&'static str, usize, usize); 4] {
+        let bytes = |messages: usize, bytes: usize| if messages == 1 { 0 } else { bytes };
+        let flight = bytes(self.flight.len(), self.flight_bytes);
+        let queued = bytes(self.queue.len(), self.queue_bytes);
+        [
+            ("messages without receipt", self.flight.len(), config.publish_messages),
+            ("bytes without receipt", flight, config.publish_bytes),
+            ("messages to be published", self.queue.len(), config.publish_queue),
+            ("bytes to be published", queued, config.publish_queue_bytes),
+        ]
+    }
+
     /// Queues a message.
     pub(crate) fn offer(
         &mut self,

@@ -6,7 +6,9 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use treecast_integration::lab::{Error, Output, Progress, broadcast, multicast, routing};
+use treecast_integration::lab::{
+    Error, Output, Progress, broadcast, multicast, replay, routing, scenario, swarm,
+};
 use treecast_integration::report::{self, Report};
 
 /// The very nodes that ship, many of them, in virtual time: figures beside the papers', faults by seed.
@@ -22,6 +24,12 @@ enum Experiment {
     Routing(routing::Options),
     Multicast(multicast::Options),
     Broadcast(broadcast::Options),
+    /// Many small worlds drawn from seeds, under all judges
+    Swarm(swarm::Options),
+    /// One seed of the swarm again, every step in words
+    Replay(replay::Options),
+    /// A described run: nodes, topics, a timeline of faults, expectations
+    Scenario(scenario::Options),
 }
 
 impl Experiment {
@@ -30,6 +38,9 @@ impl Experiment {
             Experiment::Routing(options) => options.output(),
             Experiment::Multicast(options) => options.output(),
             Experiment::Broadcast(options) => options.output(),
+            Experiment::Swarm(options) => options.output(),
+            Experiment::Replay(options) => options.output(),
+            Experiment::Scenario(options) => options.output(),
         }
     }
 
@@ -38,6 +49,9 @@ impl Experiment {
             Experiment::Routing(options) => routing::run(options, progress),
             Experiment::Multicast(options) => multicast::run(options, progress),
             Experiment::Broadcast(options) => broadcast::run(options, progress),
+            Experiment::Swarm(options) => swarm::run(options, progress),
+            Experiment::Replay(options) => replay::run(options),
+            Experiment::Scenario(options) => scenario::run(options),
         }
     }
 }

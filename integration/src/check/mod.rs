@@ -1,8 +1,10 @@
-//! The judges: one file per promise of `design.md` §2. Each says what is wrong in words, or nothing.
+//! The judges: one file per promise of `design.md` §2, all of one shape. Each looks at a [`Scene`] and says in words what
+//! is wrong, or nothing. [`JUDGES`] lists them all.
 
 pub mod o1;
 pub mod o2;
 pub mod o3;
+pub mod o4;
 pub mod o5;
 pub mod s1;
 pub mod s2;
@@ -11,14 +13,185 @@ pub mod s4;
 pub mod s5;
 pub mod s6;
 pub mod s7;
+pub mod s8;
 
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::kbr::KeyBasedRouting;
+use treecast_overlay::machine::Machine;
 use treecast_overlay::pastry::Node;
+use treecast_overlay::time::Instant;
 use treecast_overlay::wire::Standing;
+use treecast_scribe::PastryStack;
+
+use crate::history::History;
+use crate::watch::Watch;
+use crate::witness::Witness;
+
+/// The promises, by number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Promise {
+    /// Correct delivery.
+    O1,
+    /// Progress.
+    O2,
+    /// One ring.
+    O3,
+    /// Dependable lookup.
+    O4,
+    /// Bounded.
+    O5,
+    /// Tree.
+    S1,
+    /// Effectively once.
+    S2,
+    /// Order.
+    S3,
+    /// Acknowledged means kept.
+    S4,
+    /// Definite start.
+    S5,
+    /// Isolation.
+    S6,
+    /// Cheap idling.
+    S7,
+    /// Honest middlemen not needed.
+    S8,
+}
+
+/// A promise that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    /// Which.
+    pub promise: Promise,
+    /// Who broke it, when and how.
+    pub what: String,
+}
+
+/// Nothing to say, or a broken promise.
+pub type Verdict = Result<(), Breach>;
+
+impl Promise {
+    /// It does not hold.
+    pub fn broken(self, what: impl Into<String>) -> Breach {
+        Breach { promise: self, what: what.into() }
+    }
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.promise, self.what)
+    }
+}
+
+/// When a judge has something to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Whatever happens, at any instant: asked every 50 ms of virtual time.
+    Always,
+    /// Likewise; asked every second, because it looks at much.
+    EachSecond,
+    /// Likewise; asked every five seconds, because it looks at all that ever happened.
+    EachRound,
+    /// Once no faults happen any more, within a bound.
+    Settled,
+    /// Once nobody does anything any more: over some seconds in which beats are counted.
+    AtRest,
+}
+
+/// One judge.
+#[derive(Clone, Copy)]
+pub struct Judge {
+    /// What it judges.
+    pub promise: Promise,
+    /// When.
+    pub when: When,
+    /// How.
+    pub judge: fn(&Scene<'_>) -> Verdict,
+}
+
+/// All judges.
+pub const JUDGES: [Judge; 16] = [
+    Judge { promise: Promise::O1, when: When::Always, judge: o1::judge },
+    Judge { promise: Promise::O2, when: When::Always, judge: o2::judge },
+    Judge { promise: Promise::O3, when: When::Settled, judge: o3::judge },
+    Judge { promise: Promise::O4, when: When::Always, judge: o4::judge },
+    Judge { promise: Promise::O4, when: When::Settled, judge: o4::judge_open },
+    Judge { promise: Promise::O5, when: When::EachSecond, judge: o5::judge },
+    Judge { promise: Promise::S1, when: When::Settled, judge: s1::judge },
+    Judge { promise: Promise::S2, when: When::EachRound, judge: s2::judge },
+    Judge { promise: Promise::S3, when: When::EachRound, judge: s3::judge },
+    Judge { promise: Promise::S4, when: When::EachRound, judge: s4::judge },
+    Judge { promise: Promise::S4, when: When::Settled, judge: s4::judge_open },
+    Judge { promise: Promise::S5, when: When::Settled, judge: s5::judge },
+    Judge { promise: Promise::S6, when: When::EachSecond, judge: s6::judge },
+    Judge { promise: Promise::S6, when: When::Settled, judge: s6::judge_delays },
+    Judge { promise: Promise::S7, when: When::AtRest, judge: s7::judge },
+    Judge { promise: Promise::S8, when: When::Always, judge: s8::judge },
+];
+
+/// A node of the scene.
+#[derive(Clone, Copy)]
+pub struct Seen<'a> {
+    /// Where it lives.
+    pub slot: usize,
+    /// It is not paused.
+    pub runs: bool,
+    /// Its overlay.
+    pub node: &'a Node,
+    /// All of it, if there is more than the overlay.
+    pub stack: Option<&'a PastryStack>,
+}
+
+/// What the judges look at: the nodes that live, and what is known of the past.
+pub struct Scene<'a> {
+    /// The time.
+    pub now: Instant,
+    /// Who lives, by slot.
+    pub nodes: Vec<Seen<'a>>,
+    /// Keys to be asked for, besides those that suggest themselves.
+    pub keys: &'a [Key],
+    /// Failures, sides and lookups.
+    pub watch: &'a Watch,
+    /// What the taps saw.
+    pub witness: &'a Witness,
+    /// What the applications saw.
+    pub history: &'a History,
+    /// What the world was told of limits: name and limit.
+    pub limits: &'a BTreeMap<&'static str, usize>,
+    /// Since when all is well: no faults, nobody stalled by them.
+    pub calm: Option<Instant>,
+    /// How long tree neighbours wait between two beats.
+    pub beat: Duration,
+}
+
+impl<'a> Scene<'a> {
+    /// The overlays of the nodes that live.
+    pub fn rings(&self) -> impl Iterator<Item = &'a Node> {
+        self.nodes.iter().map(|seen| seen.node)
+    }
+
+    /// The whole nodes that live.
+    pub fn stacks(&self) -> impl Iterator<Item = (usize, &'a PastryStack)> {
+        self.nodes.iter().filter_map(|seen| Some((seen.slot, seen.stack?)))
+    }
+
+    /// Ids of the nodes on the ring.
+    fn ready(&self) -> Vec<NodeId> {
+        on_the_ring(self.rings()).into_iter().map(|node| node.peer().id).collect()
+    }
+}
+
+/// Asks all judges that judge at this time; the first that has something to say ends it.
+pub fn ask(when: When, scene: &Scene<'_>) -> Verdict {
+    JUDGES.iter().filter(|judge| judge.when == when).try_for_each(|judge| (judge.judge)(scene))
+}
 
 /// The nodes on the ring among `nodes`, by id.
 fn on_the_ring<'a>(nodes: impl Iterator<Item = &'a Node>) -> Vec<&'a Node> {
-    use treecast_overlay::machine::Machine;
     let mut ready: Vec<&Node> = nodes.filter(|node| node.standing() == Standing::Ready).collect();
     ready.sort_by_key(|node| node.peer().id);
     ready

@@ -1,10 +1,75 @@
-//! O1, correct delivery: whoever answers for a key is the closest node whose leases run, and nobody else answers for it.
+//! O1, correct delivery: whoever answers for a key is the closest node of its side whose leases run, and nobody else of
+//! that side answers for it.
+//!
+//! Excused, and counted: rings that merge after a partition, and the repair after more than half of one side of a leaf
+//! set failed together.
+
+use std::collections::BTreeSet;
 
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::machine::Machine;
 use treecast_overlay::pastry::Node;
 use treecast_overlay::time::Instant;
+
+use super::{Promise, Scene, Verdict};
+use crate::witness::Decision;
+
+/// Nodes on each side of a border that are asked whether they answer for it.
+const NEAR: usize = 3;
+
+/// Judges all borders between nodes, and the scene's keys, on each side.
+pub fn judge(scene: &Scene<'_>) -> Verdict {
+    for (key, what) in breaches(scene) {
+        excuse(scene, key, what)?;
+    }
+    Ok(())
+}
+
+/// Counts a fault, if it is excused.
+fn excuse(scene: &Scene<'_>, key: Key, what: String) -> Verdict {
+    if !scene.watch.is_excused(scene.now, key, &scene.ready()) {
+        return Err(Promise::O1.broken(what));
+    }
+    scene.watch.excused.update(|count| count + 1);
+    Ok(())
+}
+
+fn breaches(scene: &Scene<'_>) -> Vec<(Key, String)> {
+    let sides: BTreeSet<u8> = scene.nodes.iter().map(|seen| scene.watch.side(seen.slot)).collect();
+    let mut breaches = Vec::new();
+    for side in sides {
+        let nodes = on_side(scene, side);
+        let serving = serving(scene.now, nodes.iter().copied());
+        for &key in scene.keys {
+            breaches.extend(at_most_one(scene.now, key, &serving).err().map(|what| (key, what)));
+        }
+        let all = super::on_the_ring(nodes.into_iter());
+        for key in borders(&all) {
+            let near = around(key, &serving);
+            breaches.extend(at_most_one(scene.now, key, &near).err().map(|what| (key, what)));
+        }
+    }
+    breaches
+}
+
+fn on_side<'a>(scene: &Scene<'a>, side: u8) -> Vec<&'a Node> {
+    let same = scene.nodes.iter().filter(|seen| scene.watch.side(seen.slot) == side);
+    same.map(|seen| seen.node).collect()
+}
+
+/// Judges an answer at the very instant at which it was given.
+pub fn judge_decision(scene: &Scene<'_>, decision: Decision) -> Verdict {
+    let Decision { by, key } = decision;
+    let Some(seen) = scene.nodes.iter().find(|seen| seen.node.peer().id == by) else { return Ok(()) };
+    let nodes = on_side(scene, scene.watch.side(seen.slot));
+    let what = match at_most_one(scene.now, key, &serving(scene.now, nodes.into_iter())) {
+        Ok(Some(claimant)) if claimant == by => return Ok(()),
+        Ok(other) => format!("{by:?} answers for {key:?} at {}, but {other:?} is its root", scene.now),
+        Err(what) => what,
+    };
+    excuse(scene, key, what)
+}
 
 /// The nodes whose leases run, by id: those that answer for their own id.
 pub fn serving<'a>(now: Instant, nodes: impl Iterator<Item = &'a Node>) -> Vec<&'a Node> {
@@ -13,30 +78,34 @@ pub fn serving<'a>(now: Instant, nodes: impl Iterator<Item = &'a Node>) -> Vec<&
     serving
 }
 
-/// Who of the nodes answers for a key.
-pub fn claimants(now: Instant, key: Key, nodes: &[&Node]) -> Vec<NodeId> {
-    nodes.iter().filter(|node| node.is_root_of(now, key)).map(|node| node.peer().id).collect()
-}
-
 /// At most one node answers for the key, and it is the closest of those whose leases run.
 pub fn at_most_one(now: Instant, key: Key, serving: &[&Node]) -> Result<Option<NodeId>, String> {
-    let claimants = claimants(now, key, serving);
+    let claimants = serving.iter().filter(|node| node.is_root_of(now, key)).map(|node| node.peer().id);
+    let claimants: Vec<NodeId> = claimants.collect();
     let closest = serving.iter().map(|node| node.peer().id).min_by(|&a, &b| key.closer(a, b));
     match claimants[..] {
         [] => Ok(None),
         [one] if Some(one) == closest => Ok(Some(one)),
-        [one] => {
-            Err(format!("O1: {one:?} answers for {key:?}, but {closest:?} is closer and serves, at {now}"))
-        }
-        _ => Err(format!("O1: {claimants:?} all answer for {key:?} at {now}")),
+        [one] => Err(format!("{one:?} answers for {key:?}, but {closest:?} is closer and serves, at {now}")),
+        _ => Err(format!("{claimants:?} all answer for {key:?} at {now}")),
     }
 }
 
 /// The keys where two nodes could get into each other's way: halfway between any two that follow each other, on both
 /// sides of it.
-pub fn borders(nodes: &[&Node]) -> Vec<Key> {
+fn borders(nodes: &[&Node]) -> Vec<Key> {
     let ids: Vec<NodeId> = nodes.iter().map(|node| node.peer().id).collect();
     let next = ids.iter().cycle().skip(1);
     let halves = ids.iter().zip(next).map(|(a, b)| a.0.wrapping_add(b.0.wrapping_sub(a.0) / 2));
     halves.flat_map(|half| [Key(half.wrapping_sub(1)), Key(half.wrapping_add(1))]).collect()
+}
+
+/// Those of the serving nodes, which stand by id, that are next to a key on either side.
+fn around<'a>(key: Key, serving: &[&'a Node]) -> Vec<&'a Node> {
+    let reach = NEAR.min(serving.len());
+    let at = serving.partition_point(|node| node.peer().id.key() < key) + serving.len() * NEAR - reach;
+    let mut near: Vec<&Node> = (0..2 * reach).map(|i| serving[(at + i) % serving.len()]).collect();
+    near.sort_by_key(|node| node.peer().id);
+    near.dedup_by_key(|node| node.peer().id);
+    near
 }

@@ -4,9 +4,22 @@ use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::machine::Machine;
 use treecast_overlay::pastry::Node;
 use treecast_overlay::time::Instant;
+use treecast_overlay::wire::Standing;
+
+use super::{Promise, Scene, Verdict};
+
+/// Judges the ring of all nodes that live: everybody is on it, and it is whole.
+pub fn judge(scene: &Scene<'_>) -> Verdict {
+    let waiting = |node: &&Node| !matches!(node.standing(), Standing::Ready | Standing::Edge);
+    if let Some(node) = scene.rings().find(waiting) {
+        let (id, standing) = (node.peer().id, node.standing());
+        return Err(Promise::O3.broken(format!("{id:?} is not on the ring at {}: {standing:?}", scene.now)));
+    }
+    one_ring(scene.now, scene.rings())
+}
 
 /// Whether the nodes on the ring stand in one ring, each of them answering for its part.
-pub fn one_ring<'a>(now: Instant, nodes: impl Iterator<Item = &'a Node>) -> Result<(), String> {
+pub fn one_ring<'a>(now: Instant, nodes: impl Iterator<Item = &'a Node>) -> Verdict {
     let ring = super::on_the_ring(nodes);
     for (at, node) in ring.iter().enumerate() {
         let id = node.peer().id;
@@ -20,13 +33,13 @@ pub fn one_ring<'a>(now: Instant, nodes: impl Iterator<Item = &'a Node>) -> Resu
         {
             let known = known.map(|peer| peer.id);
             if known != expected {
-                return Err(format!(
-                    "O3: {id:?} has {known:?} to its {side} in place of {expected:?}, at {now}"
-                ));
+                return Err(Promise::O3.broken(format!(
+                    "{id:?} has {known:?} to its {side} in place of {expected:?}, at {now}"
+                )));
             }
         }
         if !node.is_root_of(now, id.key()) {
-            return Err(format!("O3: the leases of {id:?} do not run at {now}"));
+            return Err(Promise::O3.broken(format!("the leases of {id:?} do not run at {now}")));
         }
     }
     Ok(())

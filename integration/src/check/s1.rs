@@ -7,8 +7,15 @@ use treecast_overlay::machine::Machine;
 use treecast_scribe::event::TreeStatus;
 use treecast_scribe::{PastryStack, TopicId};
 
+use super::{Promise, Scene, Verdict};
+
 /// One topic's nodes.
 type Places = BTreeMap<NodeId, TreeStatus>;
+
+/// Judges all trees of all nodes that live.
+pub fn judge(scene: &Scene<'_>) -> Verdict {
+    attached(scene.stacks().map(|(_, stack)| stack)).map_err(|what| Promise::S1.broken(what))
+}
 
 /// Judges all trees of the nodes that live.
 pub fn attached<'a>(stacks: impl Iterator<Item = &'a PastryStack>) -> Result<(), String> {
@@ -26,20 +33,18 @@ fn whole(topic: TopicId, places: &Places) -> Result<(), String> {
     let subscribers = || places.iter().filter(|(_, tree)| tree.subscriptions > 0);
     let roots: Vec<_> = places.iter().filter(|(_, tree)| tree.is_root).map(|(id, _)| id).collect();
     if roots.len() > 1 || roots.is_empty() && subscribers().next().is_some() {
-        return Err(format!("S1: {topic:?} has the roots {roots:?}"));
+        return Err(format!("{topic:?} has the roots {roots:?}"));
     }
     for (id, tree) in places {
         if let Some(parent) = tree.parent {
             let agreed = places.get(&parent).is_some_and(|other| other.children.contains(id));
             if !agreed {
-                return Err(format!(
-                    "S1: {topic:?}: {id:?} takes {parent:?} for its parent, which disagrees"
-                ));
+                return Err(format!("{topic:?}: {id:?} takes {parent:?} for its parent, which disagrees"));
             }
         }
         for child in &tree.children {
             if places.get(child).is_none_or(|other| other.parent != Some(*id)) {
-                return Err(format!("S1: {topic:?}: {id:?} takes {child:?} for its child, which disagrees"));
+                return Err(format!("{topic:?}: {id:?} takes {child:?} for its child, which disagrees"));
             }
         }
     }
@@ -54,12 +59,12 @@ fn climb(topic: TopicId, places: &Places, from: NodeId) -> Result<(), String> {
     let (mut at, mut seen) = (from, BTreeSet::new());
     loop {
         if !seen.insert(at) {
-            return Err(format!("S1: {topic:?}: a loop through {at:?}, above {from:?}"));
+            return Err(format!("{topic:?}: a loop through {at:?}, above {from:?}"));
         }
         match places.get(&at) {
             Some(tree) if tree.is_root => return Ok(()),
             Some(TreeStatus { parent: Some(parent), .. }) => at = *parent,
-            Some(_) | None => return Err(format!("S1: {topic:?}: {at:?}, above {from:?}, has no parent")),
+            Some(_) | None => return Err(format!("{topic:?}: {at:?}, above {from:?}, has no parent")),
         }
     }
 }

@@ -2,7 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use super::{Promise, Scene, Verdict};
 use crate::history::{History, token};
+
+/// Judges all that the applications got.
+pub fn judge(scene: &Scene<'_>) -> Verdict {
+    once(scene.history).map_err(|what| Promise::S2.broken(what))
+}
 
 /// Judges every subscription.
 pub fn once(history: &History) -> Result<(), String> {
@@ -18,13 +24,11 @@ pub fn once(history: &History) -> Result<(), String> {
                     && offered.payload == message.payload
             });
             if !genuine {
-                return Err(format!(
-                    "S2: {id:?} in slot {slot} yields {message:?} at {at}: published by nobody"
-                ));
+                return Err(format!("{id:?} in slot {slot} yields {message:?} at {at}: published by nobody"));
             }
             // The identity, and what it stands for: a message that was published again under another one is the same.
             if !messages.insert(message.id) || !tokens.insert(token) {
-                return Err(format!("S2: {id:?} in slot {slot} yields {:?} twice, now at {at}", message.id));
+                return Err(format!("{id:?} in slot {slot} yields {:?} twice, now at {at}", message.id));
             }
         }
     }

@@ -6,26 +6,32 @@ use std::collections::BTreeMap;
 use treecast_scribe::message::MessageId;
 use treecast_scribe::{Gap, GapReason, Item, Message, Position, TopicId};
 
+use super::{Promise, Scene, Verdict};
 use crate::history::{History, Watched};
 
 /// Where a message stands: in which log of which topic, and at which place.
 type Place = (TopicId, u64, Position);
+
+/// Judges all that the applications got.
+pub fn judge(scene: &Scene<'_>) -> Verdict {
+    in_order(scene.history).map_err(|what| Promise::S3.broken(what))
+}
 
 /// Judges every subscription, and all of them together.
 pub fn in_order(history: &History) -> Result<(), String> {
     let mut at: BTreeMap<Place, MessageId> = BTreeMap::new();
     let mut of: BTreeMap<(TopicId, MessageId), Place> = BTreeMap::new();
     for (id, watched) in &history.subscriptions {
-        alone(watched).map_err(|fault| format!("S3: {id:?} in slot {} {fault}", watched.slot))?;
+        alone(watched).map_err(|fault| format!("{id:?} in slot {} {fault}", watched.slot))?;
         for (_, message) in watched.messages() {
             let place = (watched.topic, message.mark.birth, message.position);
             let other = *at.entry(place).or_insert(message.id);
             if other != message.id {
-                return Err(format!("S3: both {other:?} and {:?} were delivered from {place:?}", message.id));
+                return Err(format!("both {other:?} and {:?} were delivered from {place:?}", message.id));
             }
             let elsewhere = *of.entry((watched.topic, message.id)).or_insert(place);
             if elsewhere != place {
-                return Err(format!("S3: {:?} was delivered from {elsewhere:?} and {place:?}", message.id));
+                return Err(format!("{:?} was delivered from {elsewhere:?} and {place:?}", message.id));
             }
         }
     }

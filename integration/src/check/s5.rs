@@ -7,7 +7,19 @@ use treecast_scribe::event::SubscriptionId;
 use treecast_scribe::message::MessageId;
 use treecast_scribe::{Gap, GapReason, Item, Position, TopicId};
 
+use super::{Promise, Scene, Verdict};
 use crate::history::{History, Offered, Watched};
+
+/// Judges all subscriptions: each has started, or come to nothing.
+pub fn judge(scene: &Scene<'_>) -> Verdict {
+    let waiting = |watched: &&Watched| watched.mark.is_none() && watched.ended.is_none();
+    if let Some(watched) = scene.history.subscriptions.values().find(waiting) {
+        let (slot, asked) = (watched.slot, watched.asked);
+        return Err(Promise::S5
+            .broken(format!("the subscription of slot {slot}, asked for at {asked}, has not started")));
+    }
+    announced(scene.history).map_err(|what| Promise::S5.broken(what))
+}
 
 /// Judges every subscription that has started; those that are still there also by the log's very end.
 pub fn announced(history: &History) -> Result<(), String> {
@@ -124,9 +136,8 @@ impl Seen {
     }
 
     fn judge(&self, id: SubscriptionId, watched: &Watched, logs: &Logs<'_>) -> Result<(), String> {
-        let missing = |what: String| {
-            Err(format!("S5: {id:?} in slot {} neither got nor heard of {what}", watched.slot))
-        };
+        let missing =
+            |what: String| Err(format!("{id:?} in slot {} neither got nor heard of {what}", watched.slot));
         let to_the_end = watched.ended.is_none() && !watched.stalled;
         let topic = logs.places.get(&watched.topic);
         for (&birth, &floor) in &self.births {

@@ -3,10 +3,45 @@
 
 use std::time::Duration;
 
+use treecast_overlay::time::Instant;
+
+use super::{Promise, Scene, Verdict};
 use crate::history::{History, token};
+
+/// What a subscriber that takes nothing must not let grow beyond its limit, at any node.
+pub(super) const HELD: [&str; 4] =
+    ["messages in one window", "bytes in one window", "bytes of all windows", "children in one tree"];
+/// How long a message may take, from its publication to its last delivery, while all is well.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// Judges the memory of every node: what it holds for those that take nothing.
+pub fn judge(scene: &Scene<'_>) -> Verdict {
+    for (slot, stack) in scene.stacks() {
+        for (name, size, own) in stack.forest().sizes() {
+            let limit = scene.limits.get(name).copied().unwrap_or(own);
+            if HELD.contains(&name) && size > limit {
+                let what =
+                    format!("slot {slot} holds {size} {name}, for whoever is slow; allowed are {limit}");
+                return Err(Promise::S6.broken(what));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Judges the delays of what was published since all is well.
+pub fn judge_delays(scene: &Scene<'_>) -> Verdict {
+    let Some(calm) = scene.calm else { return Ok(()) };
+    let verdict = undisturbed_since(scene.history, calm, LIMIT);
+    verdict.map(drop).map_err(|what| Promise::S6.broken(what))
+}
 
 /// Whether every message came to those that take them within `limit` of its publication. Says what the slowest took.
 pub fn undisturbed(history: &History, limit: Duration) -> Result<Duration, String> {
+    undisturbed_since(history, Instant::ZERO, limit)
+}
+
+fn undisturbed_since(history: &History, since: Instant, limit: Duration) -> Result<Duration, String> {
     let mut slowest = Duration::ZERO;
     for (id, watched) in history.subscriptions.iter().filter(|(_, watched)| !watched.stalled) {
         for (at, message) in watched.messages() {
@@ -14,12 +49,14 @@ pub fn undisturbed(history: &History, limit: Duration) -> Result<Duration, Strin
             else {
                 continue;
             };
+            // Who subscribed later got it as history.
+            let awaited = watched.mark.is_some_and(|(started, _)| started <= offered.at);
+            if offered.at < since || !awaited {
+                continue;
+            }
             let took = at - offered.at;
             if took > limit {
-                return Err(format!(
-                    "S6: {id:?} in slot {} waited {took:?} for {:?}",
-                    watched.slot, message.id
-                ));
+                return Err(format!("{id:?} in slot {} waited {took:?} for {:?}", watched.slot, message.id));
             }
             slowest = slowest.max(took);
         }

@@ -20,6 +20,9 @@ pub mod multicast;
 pub mod rounds;
 pub mod broadcast;
 pub mod ideal;
+pub mod swarm;
+pub mod replay;
+pub mod scenario;
 
 use thiserror::Error;
 

@@ -426,6 +426,11 @@ impl<M: Machine> World<M> {
         self.observer = Some(Box::new(observer));
     }
 
+    /// Tells each step of the trace from now on, before it is carried out: its number, and what happens, in words.
+    pub fn listen(&mut self, listener: impl FnMut(u64, &dyn std::fmt::Display) + 'static) {
+        self.trace.listener = Some(Box::new(listener));
+    }
+
     /// All events since the last call, in order. Empty while an observer takes them.
     pub fn take_events(&mut self) -> Vec<(Instant, usize, M::Event)> {
         std::mem::take(&mut self.events)

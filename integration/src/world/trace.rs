@@ -106,8 +106,10 @@ pub(super) enum Loss {
 /// Bytes that are gathered before they are hashed: enough for BLAKE3 to take many blocks at once.
 const BATCH: usize = 64 * 1024;
 
+/// Hears each step: its number, and what happened, in words.
+pub(super) type Listener = Box<dyn FnMut(u64, &dyn fmt::Display)>;
+
 /// The hash and the ring of last steps.
-#[derive(Debug)]
 pub(super) struct Trace {
     hasher: blake3::Hasher,
     /// What is not hashed yet.
@@ -115,6 +117,7 @@ pub(super) struct Trace {
     frames: u64,
     steps: u64,
     last: VecDeque<Step>,
+    pub(super) listener: Option<Listener>,
 }
 
 impl Trace {
@@ -122,7 +125,7 @@ impl Trace {
         let mut batch = Vec::with_capacity(BATCH);
         batch.extend(seed.to_le_bytes());
         let last = VecDeque::with_capacity(KEPT_STEPS);
-        Trace { hasher: blake3::Hasher::new(), batch, frames: 0, steps: 0, last }
+        Trace { hasher: blake3::Hasher::new(), batch, frames: 0, steps: 0, last, listener: None }
     }
 
     /// Notes a frame that a node hands out: its bytes go into the hash. `kept` is the header's bytes once more, if they
@@ -147,7 +150,11 @@ impl Trace {
         if self.last.len() == KEPT_STEPS {
             self.last.pop_front();
         }
-        self.last.push_back(Step { number: self.steps, at, slot: slot as u32, what });
+        let step = Step { number: self.steps, at, slot: slot as u32, what };
+        if let Some(listener) = &mut self.listener {
+            listener(step.number, &step);
+        }
+        self.last.push_back(step);
     }
 
     pub(super) fn steps(&self) -> u64 {

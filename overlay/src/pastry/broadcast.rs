@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use super::invariants::Size;
 use super::seen::Seen;
 use super::{Node, Timer};
 use crate::id::{BASE, Key, NodeId};
@@ -64,6 +65,11 @@ impl Broadcasts {
     /// Bytes on the heap, payloads included.
     pub(super) fn bytes(&self) -> usize {
         memory::tree(self.pending.len(), size_of::<(u64, Delegation)>()) + self.held + self.seen.bytes()
+    }
+
+    /// Pieces that wait for their acknowledgement (promise O5).
+    pub(super) fn size(&self) -> Size {
+        ("broadcasts' pieces", self.pending.len(), MAX_DELEGATIONS)
     }
 
     fn keep(&mut self, hop: u64, delegation: Delegation) {

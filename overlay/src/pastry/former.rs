@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::invariants::Size;
 use crate::memory;
 use crate::peer::{Peer, Seed};
 
@@ -27,6 +28,11 @@ impl Former {
     /// Bytes on the heap.
     pub(super) fn bytes(&self) -> usize {
         memory::queue(&self.peers)
+    }
+
+    /// How many are remembered (promise O5).
+    pub(super) fn size(&self) -> Size {
+        ("former peers", self.peers.len(), MAX_FORMER)
     }
 
     /// Some of them; the next ones when called again.

@@ -8,8 +8,10 @@ use bytes::Bytes;
 
 use super::Node;
 use super::Timer;
+use super::invariants::Size;
 use super::route::{Hop, matched};
 use super::seen::Seen;
+use crate::config::Config;
 use crate::id::NodeId;
 use crate::memory;
 use crate::peer::Peer;
@@ -123,6 +125,18 @@ impl Hops {
     pub(super) fn bytes(&self) -> usize {
         let pending = memory::tree(self.pending.len(), size_of::<(u64, Pending)>());
         pending + memory::queue(&self.parked) + self.held + self.seen.bytes()
+    }
+
+    /// What waits, and what is remembered (promise O5).
+    pub(super) fn sizes(&self, config: &Config) -> [Size; 4] {
+        // One message may exceed the limit of bytes: it counts as none.
+        let alone = self.pending.len() + self.parked.len() == 1;
+        [
+            ("pending hops", self.pending.len(), config.max_pending_hops),
+            ("parked messages", self.parked.len(), config.max_parked),
+            ("bytes of pending and parked messages", if alone { 0 } else { self.held }, MAX_HELD_BYTES),
+            self.seen.size("hops seen"),
+        ]
     }
 
     pub(super) fn pending(&self) -> usize {

@@ -2,8 +2,30 @@
 
 use super::lookup::Lookups;
 use super::{Node, Timer};
+use crate::id::BASE;
+
+/// How much there is of something that is bounded (promise O5): its name, how many or how many bytes, its limit.
+pub type Size = (&'static str, usize, usize);
 
 impl Node {
+    /// Every table, queue and memory of this node beside its limit. Of what exists for each peer or slot: the largest.
+    pub fn sizes(&self) -> Vec<Size> {
+        let slots = (0..self.table.rows()).flat_map(|row| (0..BASE).map(move |col| (row, col)));
+        let candidates = slots.map(|(row, col)| self.table.slot(row, col).len()).max();
+        let mut sizes = vec![
+            ("leaf set", self.leaf_set.len(), self.config.leaf_set),
+            ("candidates of one slot", candidates.unwrap_or_default(), self.config.candidates),
+            ("neighbourhood set", self.neighbourhood.len(), self.config.neighbourhood),
+            ("edges", self.edges.len(), self.config.max_edges),
+            ("pending lookups", self.lookups.len(), Lookups::limit()),
+        ];
+        sizes.extend(self.hops.sizes(&self.config));
+        sizes.extend(self.liveness.sizes());
+        sizes.push(self.broadcasts.size());
+        sizes.push(self.former.size());
+        sizes
+    }
+
     /// Panics if an invariant of this node is broken: that is our bug, never a peer's.
     pub fn assert_invariants(&self) {
         assert!(!self.leaf_set.contains(self.me.id), "a node is not in its own leaf set");

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use super::invariants::Size;
 use super::join::Phase;
 use super::{Node, Timer};
 use crate::config::Role;
@@ -186,6 +187,12 @@ impl Liveness {
             self.left.pop_front();
         }
         self.left.push_back((peer.id, peer.incarnation, now + LEFT_FOR));
+    }
+
+    /// What is remembered of lives that have ended (promise O5). Of those that go on: the tables' members, and whoever
+    /// others named, up to a limit that is kept where they are asked.
+    pub(super) fn sizes(&self) -> [Size; 2] {
+        [("peers found dead", self.buried.len(), MAX_BURIED), ("peers that left", self.left.len(), MAX_LEFT)]
     }
 
     /// Whether so many peers are watched, or owe an answer, that none is probed because others named it.
@@ -468,14 +475,17 @@ impl Node {
 
     pub(super) fn on_probe_ack(&mut self, now: Instant, from: Peer, ack: ProbeAck) {
         let answered = self.liveness.asked(from.id).filter(|asked| asked.number == ack.number);
-        let answered = answered.map(|asked| asked.sent);
-        if let Some(sent) = answered {
+        let answered = answered.map(|asked| (asked.sent, asked.lease));
+        if let Some((sent, lease)) = answered {
             self.note_round_trip(from, now - sent);
             self.leases.settle_waking(from.id);
             if ack.lease {
                 self.hold_lease(now, from.id, sent);
             }
             self.settle_probe(from.id);
+            if lease && !ack.lease {
+                self.look_between(now, from.id, ack.leaf_set.as_deref().unwrap_or_default());
+            }
         }
         self.on_asked_standing(now, from, &ack);
         match ack.standing {
@@ -486,7 +496,7 @@ impl Node {
         if let Some(number) = ack.asks {
             self.answer_in_return(now, from, number, ack.standing);
         }
-        if let Some(sent) = answered {
+        if let Some((sent, _)) = answered {
             self.on_entering_ack(now, from, &ack, sent);
             // Only now: whoever has just entered a table keeps the round-trip time that was measured on its way in.
             self.forget_stranger(from.id);

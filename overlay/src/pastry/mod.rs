@@ -47,6 +47,7 @@ use broadcast::Broadcasts;
 use edges::Edges;
 use former::Former;
 use hops::Hops;
+pub use invariants::Size;
 use join::Phase;
 use lease::Leases;
 use liveness::Liveness;

@@ -14,6 +14,8 @@ use crate::wire::Header;
 
 /// Most nodes that one message of another may make this node probe. What is left out comes with a later round.
 const MAX_PROBES_PER_MESSAGE: usize = 48;
+/// Most nodes asked at once that a neighbour names in place of a lease; the nearest first, and it names them again.
+const MAX_BETWEEN: usize = 4;
 
 impl Node {
     /// A ready node showed itself: it enters the tables where it fits.
@@ -110,6 +112,29 @@ impl Node {
                 probes += 1;
                 self.probe(now, peer, false);
             }
+        }
+    }
+
+    /// A ring neighbour refuses a lease: somebody may stand between it and this node, whom this node has found dead
+    /// while it could reach nobody. A rumour of one's life is not believed for a while; that a neighbour counts on
+    /// him is more than a rumour, so he is asked.
+    pub(super) fn look_between(&mut self, now: Instant, refuser: NodeId, members: &[Peer]) {
+        let me = self.me.id.key();
+        let to_right = |id: NodeId| me.clockwise_to(id);
+        let to_left = |id: NodeId| id.key().clockwise_to(me);
+        let is = |side: Option<&Peer>| side.is_some_and(|peer| peer.id == refuser);
+        let (left, right) = (is(self.leaf_set.left()), is(self.leaf_set.right()));
+        let between = |peer: &&Peer| {
+            peer.id != self.me.id
+                && !self.liveness.has_left(peer)
+                && (right && to_right(peer.id) < to_right(refuser)
+                    || left && to_left(peer.id) < to_left(refuser))
+        };
+        let mut between: Vec<Peer> = members.iter().filter(between).copied().collect();
+        between.sort_by_key(|peer| to_right(peer.id).min(to_left(peer.id)));
+        between.truncate(MAX_BETWEEN);
+        for peer in between {
+            self.probe(now, peer, false);
         }
     }
 

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use super::invariants::Size;
 use crate::memory;
 
-/// Things remembered. Whoever repeats one later than that is served twice, and must have an identity of its own.
+/// Things remembered; beyond it the oldest are forgotten. Whoever repeats one later than that is served twice, and must
+/// have an identity of its own.
 const MAX_SEEN: usize = 4096;
 
 /// At least the last `MAX_SEEN` / 2 things that were not [aged](Seen::age) away, and at most `MAX_SEEN`.
@@ -21,6 +23,11 @@ impl<T> Default for Seen<T> {
 }
 
 impl<T: Ord> Seen<T> {
+    /// How many are remembered (promise O5).
+    pub(super) fn size(&self, name: &'static str) -> Size {
+        (name, self.young.len() + self.old.len(), MAX_SEEN)
+    }
+
     /// Whether this thing comes for the first time.
     pub(super) fn is_new(&mut self, thing: T) -> bool {
         if self.old.contains(&thing) || !self.young.insert(thing) {

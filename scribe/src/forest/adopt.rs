@@ -206,10 +206,12 @@ impl Forest {
         }
     }
 
-    pub(super) fn on_leave(&mut self, cx: Context<'_>, from: NodeId, topic: TopicId, join: u64) {
-        let child = self.trees.get(&topic).and_then(|tree| tree.children.get(&from));
-        if child.is_some_and(|child| child.join <= join) {
-            self.remove_child(cx, topic, from);
+    /// A later life of the child numbers its JOINs anew, and is none of the earlier one's.
+    pub(super) fn on_leave(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, join: u64) {
+        let child = self.trees.get(&topic).and_then(|tree| tree.children.get(&from.id()));
+        let told = (from.peer.incarnation, join);
+        if child.is_some_and(|child| (child.incarnation, child.join) <= told) {
+            self.remove_child(cx, topic, from.id());
         }
     }
 

@@ -10,7 +10,8 @@ use treecast_overlay::peer::Contact;
 use treecast_overlay::time::Instant;
 
 use super::tree::{Log, Role, Tree};
-use super::{Context, Forest, Life, Timer};
+use super::{Context, Forest, Life, Size, Timer};
+use crate::config::Config;
 use crate::message::{Position, Term};
 use crate::sessions::{SessionState, Sessions};
 use crate::topic::TopicId;
@@ -194,6 +195,11 @@ impl Handovers {
         self.coming.retain(|_, assembly| assembly.since >= limit);
         self.ready.retain(|_, inheritance| inheritance.since >= limit);
         self.recount();
+    }
+
+    /// Bytes that are kept (promise O5).
+    pub(super) fn size(&self, config: &Config) -> Size {
+        ("bytes of handovers", self.bytes, config.handovers_bytes)
     }
 
     fn recount(&mut self) {

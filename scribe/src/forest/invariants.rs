@@ -8,7 +8,34 @@ use super::tree::{Role, Tree};
 use crate::topic::TopicId;
 use crate::wire::Digest;
 
+/// How much there is of something that is bounded (promise O5): its name, how many or how many bytes, its limit.
+pub type Size = (&'static str, usize, usize);
+
 impl Forest {
+    /// Every table, queue and window of this forest beside its limit. Of what exists for each topic: the largest.
+    pub fn sizes(&self) -> Vec<Size> {
+        let config = &self.config;
+        let mut sizes = vec![
+            ("trees", self.trees.len(), config.max_trees),
+            ("sessions of all topics", self.sessions, config.max_sessions),
+            ("publishers", self.publishers.len(), config.max_publishers),
+            ("bytes of all windows", self.budget.bytes(), config.windows_bytes),
+            self.handovers.size(config),
+        ];
+        let largest =
+            |of: fn(&Tree) -> usize| self.trees.values().map(|tree| of(tree)).max().unwrap_or_default();
+        sizes.extend([
+            ("children in one tree", largest(|tree| tree.children.len()), config.max_children),
+            ("messages in one window", largest(|tree| tree.window().0), config.window_messages),
+            ("bytes in one window", largest(|tree| tree.window().1), config.window_bytes),
+            ("messages parked by one root", largest(|tree| tree.parked().0), config.parked_messages),
+            ("bytes parked by one root", largest(|tree| tree.parked().1), config.parked_bytes),
+        ]);
+        let publishers = self.publishers.values().map(|publisher| publisher.sizes(config));
+        sizes.extend(publishers.flatten());
+        sizes
+    }
+
     /// Panics, naming the topic, if the forest contradicts itself.
     pub fn check_invariants(&self) {
         for (topic, tree) in &self.trees {
@@ -78,6 +105,22 @@ impl Forest {
         let subscriptions: BTreeSet<_> =
             self.trees.values().flat_map(|tree| tree.subscriptions.keys().copied()).collect();
         assert!(self.topics.keys().copied().eq(subscriptions), "subscriptions of all topics");
+    }
+}
+
+impl Tree {
+    /// Messages and bytes in the window.
+    fn window(&self) -> (usize, usize) {
+        let window = self.log.as_ref().map(|log| &log.window);
+        window.map_or((0, 0), |window| ((window.end() - window.start()) as usize, window.bytes()))
+    }
+
+    /// Messages and bytes that wait for the term.
+    fn parked(&self) -> (usize, usize) {
+        match &self.role {
+            Role::Opening(opening) => (opening.parked.len(), opening.parked_bytes),
+            Role::Joining { .. } | Role::Child(_) | Role::Root(_) => (0, 0),
+        }
     }
 }
 

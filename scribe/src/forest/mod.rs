@@ -33,6 +33,7 @@ use treecast_overlay::wire::Standing;
 
 use self::budget::Budget;
 use self::handover::{Handovers, Part};
+pub use self::invariants::Size;
 use self::neighbours::Neighbours;
 use self::tree::Tree;
 pub use self::view::Place;
@@ -392,7 +393,7 @@ impl Forest {
         match header {
             Header::Join(join) => self.on_join(cx, from, join, way),
             Header::Attached(attached) => self.on_attached(cx, from, attached),
-            Header::Leave { topic, join } => self.on_leave(cx, from.id(), topic, join),
+            Header::Leave { topic, join } => self.on_leave(cx, from, topic, join),
             Header::Orphan { topic } => self.on_orphan(cx, from.id(), topic),
             Header::Data(data) => self.on_data(cx, from, data, bytes, payload),
             Header::Ack(ack) => self.on_ack(cx, from, ack),

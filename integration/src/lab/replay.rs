@@ -1,0 +1,87 @@
+//! `lab replay`: one seed of the swarm again, and every step of it in words: what happened to whom, who told what to
+//! whom, what the applications heard, and the verdict.
+
+use std::cell::Cell;
+use std::io::Write;
+use std::rc::Rc;
+
+use clap::Args;
+use serde_json::json;
+
+use crate::lab::swarm::{self, Deed, Turmoil};
+use crate::lab::{Error, Output};
+use crate::report::{Report, Row};
+
+/// What `lab replay` can be told.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// The seed, as the swarm names it
+    #[arg(long, value_name = "S")]
+    pub seed: u64,
+    /// The last step to be told; the run goes on to its verdict in silence
+    #[arg(long, value_name = "STEP")]
+    pub until: Option<u64>,
+    /// Deeds that are left out, as the swarm named them
+    #[arg(long, value_name = "DEED,..", value_enum, value_delimiter = ',')]
+    pub without: Vec<Deed>,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Options {
+    /// Where the figures go.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+}
+
+/// Runs the seed and tells it on stdout.
+pub fn run(options: &Options) -> Result<Report, Error> {
+    let turmoil = swarm::turmoil(options.seed, &options.without);
+    println!("{}", turmoil.plan());
+    let say = |line: &str| {
+        // Whoever has read enough closes the pipe: the verdict is all that is left to do.
+        let _ = writeln!(std::io::stdout().lock(), "{line}");
+    };
+    let outcome = tell(turmoil, options.until.unwrap_or(u64::MAX), say);
+    let verdict = outcome.fault.clone().unwrap_or_else(|| "all promises are kept".to_string());
+    let figures = json!({
+        "experiment": "replay",
+        "seed": options.seed,
+        "fault": outcome.fault,
+        "events": outcome.events,
+        "steps": outcome.steps,
+        "trace_hash": outcome.trace_hash,
+    });
+    Ok(Report {
+        experiment: "replay",
+        conditions: vec![("seed", options.seed.to_string())],
+        rows: vec![
+            Row::ours("steps", outcome.steps.to_string()),
+            Row::ours("trace hash", &outcome.trace_hash[..16]),
+            Row::ours("verdict", verdict),
+        ],
+        json: figures.to_string(),
+        faults: outcome.fault.into_iter().collect(),
+        ..Report::default()
+    })
+}
+
+/// Runs it to its end; `say` gets each line up to a step.
+pub fn tell(mut turmoil: Turmoil, until: u64, say: impl Fn(&str) + Clone + 'static) -> swarm::Outcome {
+    let step = Rc::new(Cell::new(0));
+    let (now, aloud) = (Rc::clone(&step), say.clone());
+    turmoil.grove.world.listen(move |number, what| {
+        now.set(number);
+        if number <= until {
+            aloud(&what.to_string());
+        }
+    });
+    turmoil.grove.witness.borrow_mut().listener = Some(Box::new(move |line| {
+        if step.get() <= until {
+            say(line);
+        }
+    }));
+    let fault = swarm::run_to_the_end(&mut turmoil);
+    swarm::outcome(&turmoil, fault)
+}

@@ -1,0 +1,368 @@
+//! A scenario's file: what it may say, and where it is wrong. Errors name file, line and key.
+
+use std::path::Path;
+
+use serde::Deserialize;
+use toml::Spanned;
+use treecast_scribe::Topic;
+
+use crate::lab::Error;
+use crate::world::{Faults, Topology};
+
+/// A described run. Times are seconds of virtual time; those of the timeline count from the moment at which all nodes
+/// of the beginning are on the ring.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Script {
+    /// What it is about, for people.
+    pub about: String,
+    /// Everything random follows from it.
+    #[serde(default = "one")]
+    pub seed: u64,
+    /// Nodes that join in the beginning.
+    pub nodes: Spanned<usize>,
+    /// How long they take to join.
+    #[serde(default)]
+    pub join_within: Option<Spanned<f64>>,
+    /// The network, as on the command line.
+    #[serde(default)]
+    pub topology: Option<Spanned<String>>,
+    /// Most that jitter adds to a frame's way, as a share of it.
+    #[serde(default)]
+    pub jitter: Option<Spanned<f64>>,
+    /// When the timeline ends, and all must come to rest.
+    pub lasts: Spanned<f64>,
+    /// The network's faults after the joins.
+    #[serde(default)]
+    pub weather: Option<Weather>,
+    #[serde(default)]
+    pub subscribers: Vec<Subscribers>,
+    #[serde(default)]
+    pub publishers: Vec<Publisher>,
+    #[serde(default)]
+    pub events: Vec<Event>,
+    #[serde(default)]
+    pub expect: Expect,
+}
+
+fn one() -> u64 {
+    1
+}
+
+/// Shares of frames.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Weather {
+    #[serde(default)]
+    loss: Option<Spanned<f64>>,
+    #[serde(default)]
+    duplication: Option<Spanned<f64>>,
+    #[serde(default)]
+    reordering: Option<Spanned<f64>>,
+    /// Seconds.
+    #[serde(default)]
+    reorder_by: Option<Spanned<f64>>,
+}
+
+/// Nodes that subscribe to a topic.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Subscribers {
+    pub topic: Spanned<String>,
+    /// First and last node.
+    pub nodes: Spanned<(usize, usize)>,
+    #[serde(default)]
+    pub at: Option<Spanned<f64>>,
+    /// The application takes so many items, and then nothing until it is told to `unstall`.
+    #[serde(default)]
+    pub takes: Option<u32>,
+}
+
+/// A node that publishes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Publisher {
+    pub topic: Spanned<String>,
+    pub node: Spanned<usize>,
+    /// Seconds between two messages.
+    pub every: Spanned<f64>,
+    #[serde(default)]
+    pub from: Option<Spanned<f64>>,
+    pub until: Spanned<f64>,
+    #[serde(default = "two_hundred")]
+    pub bytes: usize,
+}
+
+fn two_hundred() -> usize {
+    200
+}
+
+/// Something that happens.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Event {
+    pub at: Spanned<f64>,
+    #[serde(rename = "do")]
+    pub act: Spanned<Act>,
+    #[serde(default)]
+    pub node: Option<Spanned<Place>>,
+    /// The other one of two.
+    #[serde(default)]
+    pub with: Option<Spanned<usize>>,
+    /// For `weather`.
+    #[serde(default)]
+    pub weather: Option<Weather>,
+}
+
+/// What may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Act {
+    /// The process of `node` dies.
+    Crash,
+    /// The power of `node` fails.
+    PowerFailure,
+    /// `node` starts again.
+    Restart,
+    /// `node` leaves in order.
+    Leave,
+    /// `node` stops in its tracks.
+    Pause,
+    /// It goes on.
+    Resume,
+    /// Nobody reaches `node`, and it reaches nobody.
+    Isolate,
+    /// It is reached again.
+    Rejoin,
+    /// `node` and `with` cannot reach each other.
+    Part,
+    /// All such pairs can again.
+    Heal,
+    /// A new node comes.
+    Join,
+    /// The stalled applications of `node` go on.
+    Unstall,
+    /// The network's faults become those of `weather`; without it: none.
+    Weather,
+}
+
+/// Where something happens: at a node, or at a role that the run decides about.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub(super) enum Place {
+    Node(usize),
+    /// `root of TOPIC`, `forwarder of TOPIC` or `last` (the node that failed last).
+    Role(String),
+}
+
+/// What must have come out. All promises must hold besides.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Expect {
+    /// Seconds after the end of the timeline until every subscriber is attached; 20 unless said otherwise.
+    pub whole_within: Option<f64>,
+    /// Seconds until everything is delivered or announced as lost; 40 unless said otherwise.
+    pub settled_within: Option<f64>,
+    /// Announced gaps, over all subscriptions: least and most.
+    pub gaps: Option<(u64, u64)>,
+    /// Publications without a receipt: least and most.
+    pub without_receipt: Option<(u64, u64)>,
+    /// Deliveries, over all subscriptions: least and most.
+    pub deliveries: Option<(u64, u64)>,
+    /// Seconds from publication to the last delivery, over all subscribers that take what comes.
+    pub slowest: Option<f64>,
+    /// Events, as `lab swarm` calls them, each of which must have happened.
+    #[serde(default)]
+    pub events: Vec<Spanned<String>>,
+}
+
+impl Weather {
+    pub(super) fn faults(&self) -> Faults {
+        let share = |value: &Option<Spanned<f64>>| value.as_ref().map_or(0.0, |value| *value.get_ref());
+        Faults {
+            loss: share(&self.loss),
+            duplication: share(&self.duplication),
+            reordering: share(&self.reordering),
+            reorder_by: std::time::Duration::from_secs_f64(share(&self.reorder_by)),
+        }
+    }
+}
+
+/// A file and its text, to say where something is wrong.
+struct Source<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl Source<'_> {
+    /// `file:line: key: what`.
+    fn wrong<T>(&self, key: &str, at: &Spanned<T>, what: impl std::fmt::Display) -> Error {
+        let line = self.text[..at.span().start.min(self.text.len())].matches('\n').count() + 1;
+        Error::Usage(format!("{}:{line}: {key}: {what}", self.path.display()))
+    }
+
+    fn seconds(&self, key: &str, value: &Spanned<f64>) -> Result<(), Error> {
+        match *value.get_ref() {
+            seconds if (0.0..=3600.0).contains(&seconds) => Ok(()),
+            other => Err(self.wrong(key, value, format!("{other} is no time from 0 to 3600 seconds"))),
+        }
+    }
+
+    fn share(&self, key: &str, value: &Spanned<f64>) -> Result<(), Error> {
+        match *value.get_ref() {
+            share if (0.0..=1.0).contains(&share) => Ok(()),
+            other => Err(self.wrong(key, value, format!("{other} is no share from 0 to 1"))),
+        }
+    }
+
+    fn topic(&self, key: &str, value: &Spanned<String>) -> Result<(), Error> {
+        Topic::new(value.get_ref()).map(drop).map_err(|why| self.wrong(key, value, why))
+    }
+}
+
+impl Script {
+    /// Reads a scenario, and says what is wrong with it before anything is run.
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Script, Error> {
+        let source = Source { path, text };
+        let script: Script = toml::from_str(text).map_err(|error| {
+            let at = Spanned::new(error.span().unwrap_or_default(), ());
+            source.wrong("the file", &at, error.message())
+        })?;
+        script.check(&source)?;
+        Ok(script)
+    }
+
+    fn check(&self, source: &Source<'_>) -> Result<(), Error> {
+        if !(2..=2000).contains(self.nodes.get_ref()) {
+            return Err(source.wrong("nodes", &self.nodes, "from 2 to 2000 are expected"));
+        }
+        for (key, value) in [("lasts", Some(&self.lasts)), ("join_within", self.join_within.as_ref())] {
+            value.map_or(Ok(()), |value| source.seconds(key, value))?;
+        }
+        if let Some(jitter) = &self.jitter {
+            source.share("jitter", jitter)?;
+        }
+        if let Some(name) = &self.topology {
+            let parsed: Result<Topology, _> = name.get_ref().parse();
+            parsed.map_err(|why| source.wrong("topology", name, why))?;
+        }
+        self.weather.iter().try_for_each(|weather| check_weather(source, weather))?;
+        self.check_applications(source)?;
+        self.events.iter().try_for_each(|event| self.check_event(source, event))?;
+        let known = |name: &&Spanned<String>| !crate::lab::swarm::EVENTS.contains(&name.get_ref().as_str());
+        match self.expect.events.iter().find(known) {
+            Some(name) => {
+                let events = crate::lab::swarm::EVENTS.join(", ");
+                let what = format!("no event is called `{}`; there are: {events}", name.get_ref());
+                Err(source.wrong("expect.events", name, what))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn check_applications(&self, source: &Source<'_>) -> Result<(), Error> {
+        for subscribers in &self.subscribers {
+            let (first, last) = *subscribers.nodes.get_ref();
+            source.topic("subscribers.topic", &subscribers.topic)?;
+            subscribers.at.iter().try_for_each(|at| source.seconds("subscribers.at", at))?;
+            if first > last || last >= self.all_nodes() {
+                let what = format!("[first, last] of nodes 0 to {} is expected", self.all_nodes() - 1);
+                return Err(source.wrong("subscribers.nodes", &subscribers.nodes, what));
+            }
+        }
+        for publisher in &self.publishers {
+            source.topic("publishers.topic", &publisher.topic)?;
+            self.check_node(source, "publishers.node", &publisher.node, *publisher.node.get_ref())?;
+            source.seconds("publishers.until", &publisher.until)?;
+            publisher.from.iter().try_for_each(|from| source.seconds("publishers.from", from))?;
+            if *publisher.every.get_ref() < 0.001 {
+                let what = "at least 0.001 seconds are expected";
+                return Err(source.wrong("publishers.every", &publisher.every, what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Nodes of the beginning and those that come later.
+    fn all_nodes(&self) -> usize {
+        self.nodes.get_ref() + self.events.iter().filter(|event| *event.act.get_ref() == Act::Join).count()
+    }
+
+    fn check_node<T>(
+        &self,
+        source: &Source<'_>,
+        key: &str,
+        at: &Spanned<T>,
+        node: usize,
+    ) -> Result<(), Error> {
+        if node < self.all_nodes() {
+            return Ok(());
+        }
+        let what = format!("there is no node {node}: they are numbered from 0 to {}", self.all_nodes() - 1);
+        Err(source.wrong(key, at, what))
+    }
+
+    fn check_event(&self, source: &Source<'_>, event: &Event) -> Result<(), Error> {
+        source.seconds("events.at", &event.at)?;
+        event.weather.iter().try_for_each(|weather| check_weather(source, weather))?;
+        let act = *event.act.get_ref();
+        let wants_node = match act {
+            Act::Heal | Act::Join | Act::Weather => false,
+            Act::Crash | Act::PowerFailure | Act::Restart | Act::Leave | Act::Pause | Act::Resume => true,
+            Act::Isolate | Act::Rejoin | Act::Part | Act::Unstall => true,
+        };
+        match &event.node {
+            None if wants_node => return Err(source.wrong("events.do", &event.act, "it needs a `node`")),
+            Some(node) => match node.get_ref() {
+                Place::Node(slot) => self.check_node(source, "events.node", node, *slot)?,
+                Place::Role(role) => {
+                    if place(role).is_none() {
+                        let what = format!(
+                            "`{role}` is no place: a number, `last`, `root of TOPIC` or `forwarder of TOPIC`"
+                        );
+                        return Err(source.wrong("events.node", node, what));
+                    }
+                }
+            },
+            None => {}
+        }
+        match &event.with {
+            None if act == Act::Part => Err(source.wrong("events.do", &event.act, "it needs a `with`")),
+            Some(with) => self.check_node(source, "events.with", with, *with.get_ref()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn check_weather(source: &Source<'_>, weather: &Weather) -> Result<(), Error> {
+    let shares = [
+        ("weather.loss", &weather.loss),
+        ("weather.duplication", &weather.duplication),
+        ("weather.reordering", &weather.reordering),
+    ];
+    for (key, value) in shares {
+        value.iter().try_for_each(|value| source.share(key, value))?;
+    }
+    weather.reorder_by.iter().try_for_each(|value| source.seconds("weather.reorder_by", value))
+}
+
+/// A role that the run decides about.
+pub(super) enum Role {
+    Root(Topic),
+    Forwarder(Topic),
+    Last,
+}
+
+/// What a place's words mean.
+pub(super) fn place(words: &str) -> Option<Role> {
+    if words == "last" {
+        return Some(Role::Last);
+    }
+    let (role, name) = words.split_once(" of ")?;
+    let topic = Topic::new(name).ok()?;
+    match role {
+        "root" => Some(Role::Root(topic)),
+        "forwarder" => Some(Role::Forwarder(topic)),
+        _ => None,
+    }
+}

@@ -1,0 +1,280 @@
+//! `lab swarm`: many small worlds, everything in them drawn from a seed, all judges asked. What is found is told with
+//! the command that shows it again; what should have happened and never did makes the swarm fail, too.
+
+mod plan;
+mod turmoil;
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use plan::{Deed, Plan};
+pub use turmoil::Turmoil;
+
+use clap::{Args, ValueEnum};
+use serde_json::json;
+
+use crate::grove::Grove;
+use crate::lab::{Error, Output, Progress};
+use crate::report::{Report, Row};
+use crate::world::Case;
+
+/// Seeds of a range from which on every event must have occurred.
+pub const ENOUGH: u64 = 100;
+
+/// What must happen somewhere in a large enough range: faults, and what seldom comes of them.
+pub const EVENTS: [&str; 33] = [
+    "lost frame",
+    "doubled frame",
+    "reordered frames",
+    "jitter",
+    "spurious timeout",
+    "crash of a process",
+    "power failure",
+    "crash of a root",
+    "restart",
+    "leave",
+    "pause",
+    "isolation",
+    "cut between two",
+    "one-way cut",
+    "late join",
+    "edge node",
+    "late subscription",
+    "end of a subscription",
+    "stalled application",
+    "burst",
+    "root change",
+    "forced term",
+    "handed-over term",
+    "rejoin",
+    "merge",
+    "demotion",
+    "gap",
+    "new parent",
+    "unknown outcome",
+    "failed start",
+    "push-down",
+    "splice",
+    "excused fault of O1",
+];
+
+/// What `lab swarm` can be told.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Seeds to run: A..B, B excluded. From 100 on, every kind of fault and event must have occurred
+    #[arg(long, value_name = "A..B", default_value = "0..200", value_parser = parse_seeds)]
+    pub seeds: (u64, u64),
+    /// Deeds that are left out of every plan: to find out which of them a fault needs
+    #[arg(long, value_name = "DEED,..", value_enum, value_delimiter = ',')]
+    pub without: Vec<Deed>,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Options {
+    /// Where the figures go.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+}
+
+fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
+    let bounds = text.split_once("..").map(|(from, to)| (from.trim().parse(), to.trim().parse()));
+    match bounds {
+        Some((Ok(from), Ok(to))) if from < to => Ok((from, to)),
+        Some((Ok(_), Ok(_))) => Err("the range is empty: the first seed must be smaller".to_string()),
+        Some(_) | None => Err("two numbers are expected, such as 0..200".to_string()),
+    }
+}
+
+/// Runs the range.
+pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+    let (from, to) = options.seeds;
+    let begin = std::time::Instant::now();
+    let findings = run_seeds(from, to, &options.without, progress);
+    Ok(findings.report(options, begin.elapsed()))
+}
+
+/// What became of one seed.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What is wrong, if anything.
+    pub fault: Option<String>,
+    /// How often what happened.
+    pub events: BTreeMap<&'static str, u64>,
+    /// Steps of the world.
+    pub steps: u64,
+    /// Its hash.
+    pub trace_hash: String,
+}
+
+/// What became of many.
+#[derive(Clone, Debug, Default)]
+pub struct Findings {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// Seeds with faults, by seed.
+    pub faults: BTreeMap<u64, String>,
+    /// How often what happened, over all.
+    pub events: BTreeMap<&'static str, u64>,
+    /// Steps of all worlds.
+    pub steps: u64,
+}
+
+impl Findings {
+    fn add(&mut self, seed: u64, outcome: Outcome) {
+        self.seeds += 1;
+        self.steps += outcome.steps;
+        for (event, times) in outcome.events {
+            *self.events.entry(event).or_default() += times;
+        }
+        if let Some(fault) = outcome.fault {
+            self.faults.insert(seed, fault);
+        }
+    }
+
+    /// What a swarm tells: each fault with the command that shows it again, and how often what happened.
+    fn report(&self, options: &Options, took: std::time::Duration) -> Report {
+        let (from, to) = options.seeds;
+        let again = |seed: u64| command(seed, &options.without);
+        let told = |(seed, fault): (&u64, &String)| format!("seed {seed}: {fault}\n    {}", again(*seed));
+        let mut faults: Vec<String> = self.faults.iter().map(told).collect();
+        faults.extend(
+            self.missing().into_iter().map(|event| format!("in {} seeds not one: {event}", self.seeds)),
+        );
+        let rows = self.events.iter().map(|(event, times)| Row::ours(*event, times.to_string()));
+        let figures = json!({
+            "experiment": "swarm",
+            "seeds": format!("{from}..{to}"),
+            "runs": self.seeds,
+            "faults": self.faults,
+            "missing": self.missing(),
+            "events": self.events,
+            "steps": self.steps,
+            "wall_s": took.as_secs_f64(),
+        });
+        Report {
+            experiment: "swarm",
+            conditions: vec![("seeds", format!("{from}..{to}"))],
+            rows: rows.collect(),
+            notes: vec![format!(
+                "{} seeds, {} steps in {took:.1?}; {} with faults",
+                self.seeds,
+                self.steps,
+                self.faults.len()
+            )],
+            json: figures.to_string(),
+            faults,
+            ..Report::default()
+        }
+    }
+
+    /// What should have happened and never did; nothing if there were too few seeds to say.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let never = |event: &&&'static str| self.events.get(**event).is_none_or(|times| *times == 0);
+        match self.seeds < ENOUGH {
+            true => Vec::new(),
+            false => EVENTS.iter().filter(never).copied().collect(),
+        }
+    }
+}
+
+/// The command that shows a seed again.
+pub fn command(seed: u64, without: &[Deed]) -> String {
+    let mut command =
+        format!("cargo run --release -p treecast-integration --bin lab -- replay --seed {seed}");
+    let names: Vec<String> = without
+        .iter()
+        .filter_map(|deed| deed.to_possible_value().map(|value| value.get_name().to_string()))
+        .collect();
+    if !names.is_empty() {
+        command.push_str(&format!(" --without {}", names.join(",")));
+    }
+    command
+}
+
+/// One seed's run, about to begin.
+pub fn turmoil(seed: u64, without: &[Deed]) -> Turmoil {
+    Turmoil::new(Case::of_command(&command(seed, without), seed), Plan::without(seed, without))
+}
+
+/// Runs one seed to its end. A panic is a fault, too.
+pub fn run_seed(seed: u64, without: &[Deed]) -> Outcome {
+    let mut turmoil = turmoil(seed, without);
+    let fault = run_to_the_end(&mut turmoil);
+    outcome(&turmoil, fault)
+}
+
+/// What is wrong, if anything.
+pub(super) fn run_to_the_end(turmoil: &mut Turmoil) -> Option<String> {
+    let verdict = catch_unwind(AssertUnwindSafe(|| turmoil.run()));
+    match verdict {
+        Ok(Ok(())) => None,
+        Ok(Err(breach)) => Some(breach.to_string()),
+        Err(panic) => Some(format!("panic: {}", words(panic.as_ref()))),
+    }
+}
+
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().cloned();
+    text.or_else(|| panic.downcast_ref::<&str>().map(ToString::to_string)).unwrap_or_default()
+}
+
+/// How often what happened in a world.
+pub fn events(grove: &Grove) -> BTreeMap<&'static str, u64> {
+    let witness = grove.witness.borrow();
+    let mut events = grove.events.clone();
+    events.extend(witness.moves.iter().map(|(&why, &times)| (why, times)));
+    let forced = witness.terms.values().filter(|forced| **forced).count() as u64;
+    let total = grove.world.counters().total();
+    events.extend([
+        ("forced term", forced),
+        ("handed-over term", witness.terms.len() as u64 - forced),
+        ("lost frame", total.lost),
+        ("doubled frame", total.doubled),
+        ("excused fault of O1", grove.watch.excused.get()),
+        ("lookup", grove.watch.lookups.found),
+        ("delivery", grove.history.deliveries()),
+        ("publication", grove.history.publications.len() as u64),
+    ]);
+    events
+}
+
+/// What a run leaves behind.
+pub fn outcome(turmoil: &Turmoil, fault: Option<String>) -> Outcome {
+    let (world, plan) = (&turmoil.grove.world, turmoil.plan());
+    let mut events = events(&turmoil.grove);
+    events.extend([
+        ("reordered frames", u64::from(plan.weather.reordering > 0.0)),
+        ("jitter", u64::from(plan.network.jitter > 0.0)),
+        ("spurious timeout", u64::from(plan.network.spurious_timeouts > 0.0)),
+    ]);
+    Outcome { fault, events, steps: world.steps(), trace_hash: world.trace_hash() }
+}
+
+/// Runs a range of seeds, on as many threads as there are processors; goes on after a fault.
+pub fn run_seeds(from: u64, to: u64, without: &[Deed], progress: &Progress) -> Findings {
+    let next = AtomicU64::new(from);
+    let findings = Mutex::new(Findings::default());
+    progress.phase("swarm", to.saturating_sub(from));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= to {
+                        break;
+                    }
+                    let outcome = run_seed(seed, without);
+                    let mut findings = findings.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    findings.add(seed, outcome);
+                    progress.at(findings.seeds, format!("{} faults", findings.faults.len()));
+                }
+            });
+        }
+    });
+    findings.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner())
+}

@@ -1,0 +1,65 @@
+//! The scenarios that ship come out as they say, and files that make no sense are refused by file, line and key.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use treecast_integration::lab::scenario::play;
+
+fn shipped() -> Vec<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn the_shipped_scenarios_come_out_as_they_say() {
+    let files = shipped();
+    assert!(files.len() >= 6, "{files:?}");
+    for file in files {
+        let report = play(&file, &std::fs::read_to_string(&file).unwrap()).unwrap();
+        eprintln!("{}", report.to_text());
+        assert!(report.faults.is_empty(), "{}: {:#?}", file.display(), report.faults);
+    }
+}
+
+#[test]
+fn an_expectation_that_fails_is_a_fault() {
+    let text =
+        std::fs::read_to_string(shipped().iter().find(|file| file.ends_with("late-joiner.toml")).unwrap());
+    let text =
+        text.unwrap().replace("gaps = [0, 0]", "gaps = [7, 9]").replace("slowest = 5", "slowest = 0.001");
+    let faults = play(Path::new("spoiled.toml"), &text).unwrap().faults;
+    assert!(faults[0].starts_with("expect.gaps: 0, expected were 7 to 9"), "{faults:?}");
+    assert!(faults[1].starts_with("expect.slowest"), "{faults:?}");
+}
+
+/// What is said of a scenario whose body is this.
+fn refusal(body: &str) -> String {
+    play(Path::new("wrong.toml"), &format!("about = \"\"\n{body}")).unwrap_err().to_string()
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_by_file_line_and_key() {
+    let event = |text: &str| refusal(&format!("nodes = 3\nlasts = 9\n[[events]]\n{text}"));
+    let cases = [
+        (refusal("nodes = 1\nlasts = 9"), "wrong.toml:2: nodes: from 2"),
+        (refusal("nodes = 3\nlasts = -1"), "wrong.toml:3: lasts: -1 is no time"),
+        (refusal("nodes = 3\nlasts = 9\nnods = 4"), "wrong.toml:4: the file: unknown field `nods`"),
+        (refusal("nodes = 3\nlasts = 9\ntopology = \"torus\""), "wrong.toml:4: topology: "),
+        (refusal("nodes = 3\nlasts = 9\n[weather]\nloss = 7"), "wrong.toml:5: weather.loss: 7 is no share"),
+        (event("at = 1\ndo = \"explode\"\nnode = 1"), "wrong.toml:6: the file: unknown variant `explode`"),
+        (event("at = 1\ndo = \"crash\""), "wrong.toml:6: events.do: it needs a `node`"),
+        (event("at = 1\ndo = \"crash\"\nnode = 8"), "wrong.toml:7: events.node: there is no node 8"),
+        (event("at = 1\ndo = \"crash\"\nnode = \"king\""), "wrong.toml:7: events.node: `king` is no place"),
+        (event("at = 1\ndo = \"part\"\nnode = 1"), "wrong.toml:6: events.do: it needs a `with`"),
+        (
+            refusal("nodes = 3\nlasts = 9\n[expect]\nevents = [\"rain\"]"),
+            "wrong.toml:5: expect.events: no event",
+        ),
+    ];
+    for (said, expected) in cases {
+        assert!(said.starts_with(expected), "{said}\nin place of\n{expected}");
+    }
+}
