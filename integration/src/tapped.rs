@@ -219,7 +219,7 @@ impl Tapped {
         if let Header::Routed(routed) = header {
             // The first hop of a joiner and those of edges lead onto the ring.
             let edge = matches!(self.stack.ring().role(), Role::Edge { .. });
-            let seeks = matches!(routed.purpose, Purpose::Seek { .. });
+            let seeks = matches!(routed.purpose, Purpose::Seek);
             let onto_the_ring = edge || routed.origin.id() == me && (seeks || routed.origin.is_edge());
             if let Some(to) = to.filter(|_| !onto_the_ring) {
                 let hop = Hop { key: routed.key, from: me, to: to.id, by_leaf_set: routed.by_leaf_set };

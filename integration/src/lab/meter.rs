@@ -171,7 +171,7 @@ impl Machine for Metered {
         let transmit = self.stack.poll_transmit()?;
         let mut gauge = self.meter.borrow_mut();
         let seek = matches!(&transmit.frame.header,
-            Header::Routed(routed) if matches!(routed.purpose, Purpose::Seek { .. }));
+            Header::Routed(routed) if matches!(routed.purpose, Purpose::Seek));
         if self.is_new() {
             gauge.join_frames += 1;
         } else if seek {
