@@ -131,6 +131,47 @@ fn two_rings_are_not_one() {
     assert!(verdict.starts_with("O3"), "{verdict}");
 }
 
+/// A ring that rests is quiet, whatever its profile (issue 4's budgets), and its nodes are small.
+#[test]
+fn a_ring_at_rest_is_quiet_and_small() {
+    let profiles =
+        [("default", Config::default(), 1.5, 500.0), ("mspastry", Config::mspastry(), 0.25, 100.0)];
+    for (name, config, frames, bytes) in profiles {
+        let case = case!("a_ring_at_rest_is_quiet_and_small", 1);
+        let mut rings = Rings::new(case, world::Config::default(), config);
+        grow(&mut rings, 150, SECOND * 15);
+        rings.run_until_whole(SECOND * 60).unwrap_or_else(|late| panic!("{late}"));
+        rings.period = SECOND;
+        rings.run(SECOND * 200);
+        let before = rings.world.counters().total();
+        rings.run(SECOND * 400);
+        let after = rings.world.counters().total();
+        let share = 400.0 * 150.0;
+        let sent = (after.sent - before.sent) as f64 / share;
+        let size = (after.bytes - before.bytes) as f64 / share;
+        let memory = rings.nodes().map(|node| node.memory().total()).max().unwrap_or_default();
+        eprintln!("{name}: {sent:.3} frames and {size:.1} bytes a second and node; {memory} bytes at most");
+        assert!(sent <= frames && size <= bytes, "{name}: {}", rings.world.counters());
+        assert!(memory <= 20_000, "{memory} bytes");
+        rings.is_whole().unwrap_or_else(|fault| panic!("{fault}"));
+    }
+}
+
+/// With leases of half a minute a death takes longer to heal, and heals all the same.
+#[test]
+fn long_leases_end_too() {
+    let mut rings = Rings::new(case!("long_leases_end_too", 1), world::Config::default(), Config::mspastry());
+    grow(&mut rings, 40, SECOND * 8);
+    rings.run_until_whole(SECOND * 60).unwrap_or_else(|late| panic!("{late}"));
+    rings.run(SECOND * 60);
+    for slot in [3, 17] {
+        rings.crash(slot, Crash::Power);
+    }
+    rings.run(SECOND * 5);
+    let took = rings.run_until_whole(SECOND * 45).unwrap_or_else(|late| panic!("{late}"));
+    eprintln!("whole {:?} after two deaths", took + SECOND * 5);
+}
+
 /// Resident memory of this process in bytes.
 fn resident() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();

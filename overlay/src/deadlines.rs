@@ -61,6 +61,13 @@ impl<N: Ord + Copy> Deadlines<N> {
         self.by_name.is_empty()
     }
 
+    /// Gives back what an emptied B-tree keeps.
+    pub fn trim(&mut self) {
+        if self.is_empty() {
+            *self = Deadlines::default();
+        }
+    }
+
     /// The earliest deadline.
     pub fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|&(at, _)| at)

@@ -34,7 +34,7 @@ fn frames_with_payload() -> Vec<Frame> {
     let headers = [
         routed(K, a.into(), Purpose::Application, None),
         Header::Letter(Letter::Payload),
-        Header::Relayed { to: edge, from: b.into(), letter: Letter::Payload },
+        Header::Relayed { to: edge.into(), from: Contact::from(b).into(), letter: Letter::Payload },
         Header::Broadcast { hop: 8, origin: a.into(), id: 9, until: M },
     ];
     headers.into_iter().map(|header| Frame { header, payload: Bytes::from_static(b"hi") }).collect()
@@ -67,13 +67,17 @@ fn headers_of_routing() -> Vec<Header> {
         routed(M, edge, Purpose::Lookup, Some(vec![hop])),
         routed(b.id.key(), b.into(), Purpose::Seek, None),
         Header::HopAck { hop: 7 },
-        Header::Letter(Letter::Answer(answer)),
-        Header::Letter(Letter::Answer(traced)),
-        Header::Letter(Letter::Answer(sought)),
+        Header::Letter(Letter::Answer(answer.into())),
+        Header::Letter(Letter::Answer(traced.into())),
+        Header::Letter(Letter::Answer(sought.into())),
         Header::Letter(undeliverable(RouteFailure::HopLimit)),
         Header::Letter(undeliverable(RouteFailure::NoRoute)),
         Header::Letter(undeliverable(RouteFailure::Overloaded)),
-        Header::Relayed { to: b.into(), from: edge, letter: undeliverable(RouteFailure::NoRoot) },
+        Header::Relayed {
+            to: Contact::from(b).into(),
+            from: edge.into(),
+            letter: undeliverable(RouteFailure::NoRoot),
+        },
     ]
 }
 

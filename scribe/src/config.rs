@@ -19,11 +19,12 @@ pub struct Config {
     pub max_children: usize,
 
     /// Children in one tree beyond which a node hands some over to others of them. 16: so many rows a hop of Pastry
-    /// chooses from, so a tree of N nodes is about log₁₆ N deep with or without the limit (Scribe §4.3).
+    /// chooses from, so a tree of N nodes is about log₁₆ N deep with or without the limit.
     pub tree_children: usize,
     /// The same for the children in all trees together. 48: eight times the mean that the Scribe paper's workload
     /// leads to, and a quarter below the 64 that no node should exceed, since a crowd comes faster than it is led on.
-    /// It yields where every tree has one child only.
+    /// Who subscribes to many topics, or is root of many, has two for each if that is more; and it yields where every
+    /// tree has one child only.
     pub node_children: usize,
     /// Most siblings that a child which is handed over is offered, and measures (guess).
     pub offered: usize,
@@ -33,7 +34,7 @@ pub struct Config {
     /// together first. Doubles without success.
     pub hand_over_after: Duration,
     /// How long a forwarder with one child and no subscriber waits before it splices itself out, jittered and doubled
-    /// alike (Scribe §4.5).
+    /// alike.
     pub splice_after: Duration,
 
     /// Most messages in one tree's window. Older ones fall out: who still needs them gets a gap.

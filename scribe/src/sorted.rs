@@ -1,9 +1,6 @@
 //! Small maps as sorted vectors. A node is on many trees with few children each: a B-tree pays for eleven entries when
 //! it holds one, these pay for what they hold. In order of their keys, so that a run is the same twice.
 
-/// Room is made for this many entries at once while a map is small; a large one grows by an eighth.
-const STEP: usize = 2;
-
 /// A map of few entries.
 #[derive(Clone, Debug)]
 pub(crate) struct SortedMap<K, V> {
@@ -161,15 +158,16 @@ impl<K: Ord + Copy> SortedSet<K> {
 
 fn grow<T>(entries: &mut Vec<T>) {
     if entries.len() == entries.capacity() {
-        entries.reserve_exact(STEP.max(entries.len() / 8));
+        // By one while they are few, by a quarter later.
+        entries.reserve_exact((entries.len() / 4).max(1));
     }
 }
 
 fn shrink<T>(entries: &mut Vec<T>) {
     if entries.is_empty() {
         *entries = Vec::new();
-    } else if entries.capacity() > 2 * entries.len() + 2 * STEP {
-        entries.shrink_to(entries.len() + STEP);
+    } else if entries.capacity() > 2 * entries.len() {
+        entries.shrink_to(entries.len() + entries.len() / 4);
     }
 }
 
@@ -193,7 +191,7 @@ mod tests {
                 }
                 prop_assert_eq!(map.get(&key), naive.get(&key));
                 prop_assert!(map.iter().eq(naive.iter()));
-                let room = map.len() * 2 + 2 * STEP;
+                let room = map.len() * 2;
                 prop_assert!(map.bytes() <= room * size_of::<(u8, u8)>(), "{} for {}", map.bytes(), map.len());
             }
         }

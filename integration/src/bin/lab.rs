@@ -6,7 +6,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use treecast_integration::lab::{Error, Output, Progress, multicast, routing};
+use treecast_integration::lab::{Error, Output, Progress, broadcast, multicast, routing};
 use treecast_integration::report::{self, Report};
 
 /// The very nodes that ship, many of them, in virtual time: figures beside the papers', faults by seed.
@@ -21,6 +21,7 @@ struct Cli {
 enum Experiment {
     Routing(routing::Options),
     Multicast(multicast::Options),
+    Broadcast(broadcast::Options),
 }
 
 impl Experiment {
@@ -28,6 +29,7 @@ impl Experiment {
         match self {
             Experiment::Routing(options) => options.output(),
             Experiment::Multicast(options) => options.output(),
+            Experiment::Broadcast(options) => options.output(),
         }
     }
 
@@ -35,6 +37,7 @@ impl Experiment {
         match self {
             Experiment::Routing(options) => routing::run(options, progress),
             Experiment::Multicast(options) => multicast::run(options, progress),
+            Experiment::Broadcast(options) => broadcast::run(options, progress),
         }
     }
 }

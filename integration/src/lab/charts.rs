@@ -15,6 +15,11 @@ pub(super) fn shares(label: &str) -> Axis {
     Axis { range: Some((0.0, 1.0)), ..Axis::of(label) }
 }
 
+/// A line from the bottom to the top of an axis for shares.
+pub(super) fn upright(at: f64) -> Vec<(f64, f64)> {
+    vec![(at, 0.0), (at, 1.0)]
+}
+
 /// RAD and RMD of all groups.
 pub(super) fn delay_ratios(rad: &Samples, rmd: &Samples) -> Plot {
     let highest = [rad, rmd].map(|ratios| ratios.quantile(0.99).unwrap_or(1.0));
@@ -30,20 +35,42 @@ pub(super) fn delay_ratios(rad: &Samples, rmd: &Samples) -> Plot {
         series: vec![
             Series::new("mean delay (RAD)", Kind::Line, rad.cumulative()),
             Series::new("largest delay (RMD)", Kind::Line, rmd.cumulative()),
+            Series::new("median RAD, ideal tables, N = 100,000", Kind::Dashed, upright(1.62)),
+            Series::new("median RMD, ideal tables, N = 100,000", Kind::Dashed, upright(1.77)),
         ],
+    }
+}
+
+/// (value, how many have at least so much), for each value above 0 that occurs.
+fn at_least(values: impl Iterator<Item = f64>) -> Vec<(f64, f64)> {
+    let mut values: Vec<f64> = values.filter(|&value| value > 0.0).collect();
+    values.sort_unstable_by(|a, b| b.total_cmp(a));
+    let last_of_each = |&(place, value): &(usize, &f64)| values.get(place + 1) != Some(value);
+    let numbered = values.iter().enumerate().filter(last_of_each);
+    let mut points: Vec<(f64, f64)> = numbered.map(|(place, &value)| (value, (place + 1) as f64)).collect();
+    points.reverse();
+    points
+}
+
+/// Nodes by their entries.
+pub(super) fn entries_sheet(entries: &Samples) -> Sheet {
+    let points = at_least(entries.iter().map(f64::from));
+    Sheet {
+        name: "entries",
+        columns: vec!["entries", "nodes_with_at_least_so_many"],
+        rows: points.into_iter().map(|(entries, nodes)| vec![entries, nodes]).collect(),
     }
 }
 
 /// How many children nodes have.
 pub(super) fn entries(entries: &Samples) -> Plot {
-    let nodes_with_more = |(value, share): (f64, f64)| (value.max(0.5), (1.0 - share) * entries.len() as f64);
-    let points = entries.cumulative().into_iter().map(nodes_with_more).filter(|&(_, nodes)| nodes >= 0.5);
+    let points = at_least(entries.iter().map(f64::from));
     Plot {
         name: "entries",
-        title: "Child entries per node".to_string(),
+        title: format!("Child entries per node, of {} nodes", entries.len()),
         x: Axis { logarithmic: true, ..Axis::of("child entries over all trees of a node") },
-        y: Axis { logarithmic: true, ..Axis::of("nodes with more") },
-        series: vec![Series::new("Treecast", Kind::Line, points.collect())],
+        y: Axis { logarithmic: true, ..Axis::of("nodes with at least so many") },
+        series: vec![Series::new("Treecast", Kind::Line, points)],
     }
 }
 
@@ -65,19 +92,8 @@ pub(super) fn depths(depths: &Samples) -> Plot {
     }
 }
 
-/// (crossings, links with at least so many), for each number of crossings that occurs.
 fn stress_points(loads: &LinkLoads) -> Vec<(f64, f64)> {
-    let mut crossings: Vec<u32> = loads.crossings().iter().copied().filter(|&times| times > 0).collect();
-    crossings.sort_unstable_by(|a, b| b.cmp(a));
-    let last_of_each = |&(place, times): &(usize, &u32)| crossings.get(place + 1) != Some(times);
-    let mut points: Vec<(f64, f64)> = crossings
-        .iter()
-        .enumerate()
-        .filter(last_of_each)
-        .map(|(place, &times)| (f64::from(times), (place + 1) as f64))
-        .collect();
-    points.reverse();
-    points
+    at_least(loads.crossings().iter().map(|&times| f64::from(times)))
 }
 
 /// Links by their load.

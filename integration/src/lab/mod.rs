@@ -3,7 +3,6 @@
 
 pub mod setting;
 pub mod progress;
-pub mod ideal;
 pub mod memory;
 pub mod meter;
 pub mod ring;
@@ -18,6 +17,9 @@ pub mod groups;
 pub mod trees;
 pub mod deliveries;
 pub mod multicast;
+pub mod rounds;
+pub mod broadcast;
+pub mod ideal;
 
 use thiserror::Error;
 

@@ -272,7 +272,7 @@ fn report(fields: &Fields, measured: &Measured, options: &Options) -> Report {
     report.sheets = vec![
         charts::cumulative_sheet("rad", &measured.rad),
         charts::cumulative_sheet("rmd", &measured.rmd),
-        charts::cumulative_sheet("entries", &measured.entries),
+        charts::entries_sheet(&measured.entries),
     ];
     report.plots = vec![
         charts::delay_ratios(&measured.rad, &measured.rmd),

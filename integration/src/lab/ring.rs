@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant as Wall};
 
 use rand::RngExt;
@@ -61,8 +62,8 @@ pub struct Ring {
     /// How it came about.
     pub growth: Growth,
     /// The overlay's figures.
-    pub config: RingConfig,
-    scribe: treecast_scribe::Config,
+    pub config: Arc<RingConfig>,
+    scribe: Arc<treecast_scribe::Config>,
     dice: Rng,
     /// All nodes that live, by id.
     by_id: Vec<(NodeId, u32)>,
@@ -88,8 +89,8 @@ impl Ring {
             world,
             meter: Meter::default(),
             growth: Growth::default(),
-            config: setting.ring()?,
-            scribe,
+            config: Arc::new(setting.ring()?),
+            scribe: Arc::new(scribe),
             by_id: Vec::new(),
             began,
             empty,
@@ -147,8 +148,8 @@ impl Ring {
         // Lives of one slot need growing incarnations; virtual time gives them.
         let incarnation = 1 + self.world.now().as_nanos();
         let peer = Peer { id, incarnation, addr: Addr::Memory(slot as u32) };
-        let node = Node::new(peer, self.config.clone(), seed).expect("the setting was checked");
-        let stack = PastryStack::new(node, self.scribe.clone(), seed).expect("the setting was checked");
+        let node = Node::new(peer, Arc::clone(&self.config), seed).expect("the setting was checked");
+        let stack = PastryStack::new(node, Arc::clone(&self.scribe), seed).expect("the setting was checked");
         let machine = Metered::new(stack, Rc::clone(&self.meter));
         if slot == self.world.slots() {
             self.world.add(machine);

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
+use treecast_overlay::id::NodeId;
 
 use super::failure::{FailFields, Failure};
+use super::ideal::{self, Figures, Ideal};
 use super::lookups::{Answered, Keys, Part, Verdict, evenly, look_up};
 use super::run::{Run, Weight, show};
 use super::stats::{Histogram, Samples};
@@ -16,6 +18,8 @@ use crate::report::{Axis, Kind, Plot, Report, Row, Series, Sheet};
 
 /// Bins of direct latency in which stretch is averaged.
 const BINS: usize = 40;
+/// Lookups over ideal tables: they are computed, a second's worth.
+const IDEAL_LOOKUPS: usize = 4_000;
 /// Shares of 1 to 5 hops at N = 100,000, b = 4, L = 16 (Pastry, Figure 5; anchor P1).
 const PASTRY_SHARES: [f64; 5] = [0.0006, 0.0156, 0.1643, 0.6449, 0.1745];
 
@@ -43,6 +47,7 @@ const HELP: &str = "What is measured:
   hops_share share of the lookups by hops, from 0 on
   stretch    latencies of a lookup's hops, together, over the latency of the direct way; the mean is that of the
              pairs' ratios; pairs on one router, and nodes that ask for what is their own, are left out
+  *_ideal    of the same ring over ideal tables: each slot holds the nearest node that fits
   wrong      answered by another node than the closest one that lives, by the knowledge of all
   lost       not answered within 65 s
   join_messages_mean    frames per join, acknowledgements included, until a second after the newcomer is ready
@@ -63,9 +68,11 @@ struct Fields {
     #[serde(flatten)]
     run: Run,
     hops_mean: Option<f64>,
+    hops_mean_ideal: f64,
     hops_max: usize,
     hops_share: Vec<f64>,
     stretch_mean: Option<f64>,
+    stretch_mean_ideal: f64,
     stretch_p50: Option<f64>,
     stretch_p99: Option<f64>,
     lookups: u64,
@@ -125,12 +132,30 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let count = options.lookups.unwrap_or_else(|| usual(nodes));
     let sight = Sight::see(&mut ring, &evenly(count, nodes), options.keys, "lookups", progress);
     let levels = tables::levels(&ring);
+    let ideal = ideal(&ring, options.keys);
     let failure =
         options.fail.map(|percent| Failure::suffer(&mut ring, percent, options.keys, count, progress));
     let run = Run::of("routing", setting, &topology, &ring, weight);
-    let fields =
-        Fields::of(run, &ring, &sight, &levels, failure.as_ref().map(|failure| failure.fields(&sight)));
+    let fields = Fields::of(
+        run,
+        &ring,
+        &sight,
+        (&levels, &ideal),
+        failure.as_ref().map(|failure| failure.fields(&sight)),
+    );
     Ok(report(&fields, &sight, failure.as_ref()))
+}
+
+/// What the same ring could do with ideal tables.
+fn ideal(ring: &Ring, keys: Keys) -> Figures {
+    let mut ids: Vec<(u32, NodeId)> = ring.by_id().iter().map(|&(id, slot)| (slot, id)).collect();
+    ids.sort_unstable();
+    let ideal = Ideal::new(ring.world.map(), ids.into_iter().map(|(_, id)| id), ring.config.leaf_set);
+    let keys = match keys {
+        Keys::Random => ideal::Keys::Random,
+        Keys::Nodes => ideal::Keys::Nodes,
+    };
+    ideal.lookups(IDEAL_LOOKUPS, keys, &mut ring.world.stream("lab/ideal"))
 }
 
 /// 200,000 lookups for 100,000 nodes, in proportion, but 10,000 at least.
@@ -139,14 +164,22 @@ fn usual(nodes: usize) -> u64 {
 }
 
 impl Fields {
-    fn of(run: Run, ring: &Ring, sight: &Sight, levels: &[Level], fail: Option<FailFields>) -> Fields {
+    fn of(
+        run: Run,
+        ring: &Ring,
+        sight: &Sight,
+        (levels, ideal): (&[Level], &Figures),
+        fail: Option<FailFields>,
+    ) -> Fields {
         let stretch = sight.stretch();
         Fields {
             run,
             hops_mean: sight.hops.mean(),
+            hops_mean_ideal: ideal.hops_mean,
             hops_max: sight.hops.max(),
             hops_share: sight.hops.shares(),
             stretch_mean: stretch.mean(),
+            stretch_mean_ideal: ideal.stretch_mean(),
             stretch_p50: stretch.median(),
             stretch_p99: stretch.quantile(0.99),
             lookups: sight.verdict.asked,
@@ -176,7 +209,11 @@ fn report(fields: &Fields, sight: &Sight, failure: Option<&Failure>) -> Report {
         charts::cumulative_sheet("stretch", &sight.stretch()),
         sight.distance_sheet(),
     ];
-    report.plots = vec![hops_plot(sight), stretch_plot(&sight.stretch()), sight.distance_plot()];
+    report.plots = vec![
+        hops_plot(sight),
+        stretch_plot(&sight.stretch(), fields.stretch_mean_ideal),
+        sight.distance_plot(),
+    ];
     if let Some(failure) = failure {
         failure.add_to(&mut report, sight);
     }
@@ -195,6 +232,7 @@ fn rows(fields: &Fields) -> Vec<Row> {
             "3.98; to random keys 3.80 (10k: 3.03, 1k: 2.30)",
             "P1 pub, 100k nodes, L=16, between nodes; P2 comp, L=32",
         ),
+        Row::ours("… of this ring, ideal tables", show(fields.hops_mean_ideal)),
         Row::ours("hops, max", fields.hops_max.to_string()).beside("5", "P1 pub, 100k nodes, L=16"),
         Row::ours("share at 1, 2, … hops", shares.join(" "))
             .beside(".0006 .0156 .1643 .6449 .1745", "P1 pub, 100k nodes, L=16"),
@@ -202,6 +240,7 @@ fn rows(fields: &Fields) -> Vec<Row> {
             "1.3–1.4 plane; 1.59–2.2 internet models, 1.61 ideal",
             "P3 pub, 1k–100k; P4 pub/comp, 100k, transit-stub",
         ),
+        Row::ours("… of this ring, ideal tables", show(fields.stretch_mean_ideal)),
         Row::ours("stretch, median", show(fields.stretch_p50)),
         Row::ours("stretch, 99 %", show(fields.stretch_p99)),
         Row::ours("lookups", fields.lookups.to_string()),
@@ -284,7 +323,7 @@ fn hops_plot(sight: &Sight) -> Plot {
     }
 }
 
-fn stretch_plot(stretch: &Samples) -> Plot {
+fn stretch_plot(stretch: &Samples, ideal: f64) -> Plot {
     let highest = stretch.quantile(0.98).unwrap_or(2.0);
     let mean = stretch.mean().unwrap_or(1.0);
     Plot {
@@ -296,7 +335,8 @@ fn stretch_plot(stretch: &Samples) -> Plot {
         y: charts::shares("share of lookups up to it"),
         series: vec![
             Series::new("Treecast", Kind::Line, stretch.cumulative()),
-            Series::new(&format!("mean {mean:.2}"), Kind::Dashed, vec![(mean, 0.0), (mean, 1.0)]),
+            Series::new(&format!("mean: {mean:.2}"), Kind::Dashed, charts::upright(mean)),
+            Series::new(&format!("mean with ideal tables: {ideal:.2}"), Kind::Dashed, charts::upright(ideal)),
         ],
     }
 }

@@ -71,12 +71,13 @@ impl Series {
 /// The picture's size in pixels.
 const SIZE: (u32, u32) = (900, 540);
 /// Colours that stay apart for the colour-blind (Okabe & Ito 2008), in the order of the series.
-const COLOURS: [RGBColor; 5] = [
+const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
     RGBColor(204, 121, 167),
     RGBColor(90, 90, 90),
+    RGBColor(86, 180, 233),
 ];
 const FONT: &str = "DejaVu Sans, Verdana, sans-serif";
 const INK: RGBColor = RGBColor(40, 40, 40);
@@ -144,7 +145,7 @@ impl Plot {
         self.draw_series(&mut chart)?;
         chart
             .configure_series_labels()
-            .position(SeriesLabelPosition::UpperRight)
+            .position(self.corner())
             .label_font((FONT, 14).into_font().color(&INK))
             .background_style(WHITE.mix(0.9))
             .border_style(GRID)
@@ -162,7 +163,9 @@ impl Plot {
         let abreast = self.series.iter().filter(|series| series.kind == Kind::Bars).count();
         for (place, series) in self.series.iter().enumerate() {
             let colour = COLOURS[place % COLOURS.len()];
-            let points = series.points.iter().copied();
+            // Points off the right edge would be drawn onto it.
+            let shown = |(x, _): &(f64, f64)| self.x.range.is_none_or(|(_, most)| *x <= most);
+            let points = series.points.iter().copied().filter(shown);
             let drawn = match series.kind {
                 Kind::Line => chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?,
                 Kind::Dashed => {
@@ -178,6 +181,14 @@ impl Plot {
             drawn.label(&series.name).legend(key);
         }
         Ok(())
+    }
+
+    /// Where the legend hides nothing: distributions end in the upper right.
+    fn corner(&self) -> SeriesLabelPosition {
+        match self.y.range {
+            Some((_, 1.0)) => SeriesLabelPosition::LowerRight,
+            Some(_) | None => SeriesLabelPosition::UpperRight,
+        }
     }
 
     fn horizontal(&self) -> (f64, f64) {

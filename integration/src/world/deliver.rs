@@ -22,9 +22,9 @@ impl<M: Machine> World<M> {
     /// One call of a machine, and the drain contract after it.
     pub(super) fn call(&mut self, slot: usize, act: impl FnOnce(&mut M, Instant)) {
         let Some(mut machine) = self.slots[slot].machine.take() else { return };
-        act(&mut machine, self.now);
+        act(&mut machine, self.local_time(slot));
         self.drain(slot, &mut machine);
-        self.slots[slot].deadline = machine.poll_timeout();
+        self.slots[slot].deadline = machine.poll_timeout().map(|at| self.world_time(slot, at));
         self.slots[slot].machine = Some(machine);
         self.arm(slot);
     }
@@ -105,7 +105,7 @@ impl<M: Machine> World<M> {
         let Connection { up, generation, .. } = self.connection(from, to, want);
         let from_life = self.slots[from].life;
         let (from, dials) = (from as u32, !up);
-        self.launch(Box::new(Arrival { from, from_life, to, peer, want, generation, dials, frame, note }));
+        self.dispatch(Box::new(Arrival { from, from_life, to, peer, want, generation, dials, frame, note }));
     }
 
     /// The slot of a node that has no address.
@@ -133,7 +133,8 @@ impl<M: Machine> World<M> {
         connection
     }
 
-    fn launch(&mut self, arrival: Box<Arrival>) {
+    /// A frame is on the network.
+    pub(super) fn launch(&mut self, arrival: Box<Arrival>) {
         let (from, to) = (arrival.from as usize, arrival.to as usize);
         if self.cuts.sever(from, to) {
             return self.lose(from, arrival.to, &arrival.frame, arrival.note, Loss::Cut);
@@ -159,7 +160,7 @@ impl<M: Machine> World<M> {
         self.queue.push(self.now + delay + late, Happening::Arrival(arrival));
     }
 
-    fn lose(&mut self, from: usize, to: u32, frame: &Frame, note: Note, why: Loss) {
+    pub(super) fn lose(&mut self, from: usize, to: u32, frame: &Frame, note: Note, why: Loss) {
         self.counters.on(&frame.header).lost += 1;
         self.trace.record(self.now, from, What::Lost { to, note, why });
     }
@@ -169,7 +170,13 @@ impl<M: Machine> World<M> {
     pub(super) fn on_arrival(&mut self, arrival: Box<Arrival>) {
         let to = arrival.to as usize;
         match self.slots.get(to).map_or(State::Vacant, |slot| slot.state) {
-            State::Running => self.take_in(arrival),
+            State::Running => match self.busy_until(to) {
+                None => self.take_in(arrival),
+                Some(free) if self.slots[to].backlog.len() < self.config.backlog => {
+                    self.wait_until(to, free, Waiting::Arrival(arrival));
+                }
+                Some(_) => self.miss(arrival, Loss::Backlog, None),
+            },
             State::Paused if self.slots[to].backlog.len() < self.config.backlog => {
                 self.slots[to].backlog.push_back(Waiting::Arrival(arrival));
             }
@@ -222,6 +229,7 @@ impl<M: Machine> World<M> {
     fn hand_over(&mut self, slot: usize, arrival: Box<Arrival>) {
         let Arrival { from, peer, frame, note, .. } = *arrival;
         self.counters.on(&frame.header).delivered += 1;
+        self.begin_frame(slot);
         self.trace.record(self.now, slot, What::Frame { from, note });
         self.call(slot, |machine, now| machine.handle_frame(now, peer, frame));
         if happens(&mut self.mischief, self.config.spurious_timeouts) {
@@ -267,7 +275,7 @@ impl<M: Machine> World<M> {
         }
     }
 
-    fn notify(&mut self, slot: usize, delay: Duration, word: Word) {
+    pub(super) fn notify(&mut self, slot: usize, delay: Duration, word: Word) {
         let notice = Notice { slot: slot as u32, life: self.slots[slot].life, word };
         self.queue.push(self.now + delay, Happening::Notice(Box::new(notice)));
     }
@@ -279,6 +287,9 @@ impl<M: Machine> World<M> {
         }
         if self.slots[slot].state == State::Paused {
             return self.slots[slot].backlog.push_back(Waiting::Notice(notice));
+        }
+        if let Some(free) = self.busy_until(slot) {
+            return self.wait_until(slot, free, Waiting::Notice(notice));
         }
         match notice.word {
             Word::Accepted { by, peer, generation } => {
@@ -292,6 +303,12 @@ impl<M: Machine> World<M> {
                 let dialled = dial.is_none_or(|(by, generation)| self.links.refused(slot, by, generation));
                 if dialled || matches!(reason, Refusal::WrongId(_)) {
                     self.on_refused(slot, addr, id, reason);
+                }
+            }
+            Word::Queued(peer) => {
+                if let Some(bytes) = self.uplink_level(slot, peer) {
+                    self.trace.record(self.now, slot, What::Queued { bytes });
+                    self.call(slot, |machine, now| machine.handle_queued(now, peer, bytes));
                 }
             }
             Word::Stored(token) => {

@@ -5,6 +5,7 @@
 //! gives the same [`World::trace_hash`]. A failing test prints the last steps and the command that runs it again.
 //! `docs/simulation.md` says what is modelled and what is not.
 
+mod config;
 mod counters;
 mod deliver;
 mod faults;
@@ -13,6 +14,7 @@ mod network;
 #[cfg(test)]
 mod pinger;
 mod queue;
+mod quirks;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -29,9 +31,11 @@ use treecast_overlay::random::{self, Rng};
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::Frame;
 
+pub use config::{Config, Connections, Fidelity};
 pub use counters::{Counters, KINDS, Tally, kind};
 pub use faults::{Cut, CutId, Faults};
 pub use network::{LinkLoads, Map, Matrix, ParseTopologyError, Topology, TransitStub};
+pub use quirks::{MAX_DRIFT_PPM, Uplink};
 pub use report::{Case, SEED_VARIABLE, TimedOut};
 pub use trace::KEPT_STEPS;
 
@@ -39,70 +43,8 @@ use faults::Cuts;
 use links::Links;
 use network::Network;
 use queue::{Arrival, Happening, Notice, Queue};
+use quirks::Quirks;
 use trace::{Trace, What};
-
-/// Whether frames are turned into bytes on their way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fidelity {
-    /// Encoded, decoded and compared: a frame that the wire changes is a panic. For tests.
-    Encoded,
-    /// Moved as they are. For scale. The trace hash is the same.
-    Values,
-}
-
-/// What is known of connections.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connections {
-    /// As over TCP: they come up and break, machines hear of it, and a dead process's host refuses.
-    Kept,
-    /// As over datagrams: no `Up`, `Down` or `Refused`, and nothing is kept per pair. For scale.
-    None,
-}
-
-/// A world's figures.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Config {
-    /// How long frames take.
-    pub topology: Topology,
-    /// Most that jitter adds, as a share of the latency: each frame throws its own.
-    pub jitter: f64,
-    /// What else happens to frames. [`World::set_faults`] changes it on the way.
-    pub faults: Faults,
-    /// Values or bytes.
-    pub fidelity: Fidelity,
-    /// Whether there are connections.
-    pub connections: Connections,
-    /// Share of handled frames after which the machine gets a timeout that it did not ask for.
-    pub spurious_timeouts: f64,
-    /// Largest frame in bytes; a larger one is lost, as the transports drop it.
-    pub max_frame: usize,
-    /// How long a dial that nobody answers takes to be refused (`TimedOut`); `None`: for ever, without a word.
-    pub dial_timeout: Option<Duration>,
-    /// How long a record takes to disk.
-    pub store_takes: Duration,
-    /// Most things that wait for a paused node (as in its kernel's and its peers' buffers); further frames are lost.
-    pub backlog: usize,
-}
-
-impl Default for Config {
-    fn default() -> Config {
-        Config {
-            topology: Topology::Plane {
-                nearest: Duration::from_millis(2),
-                across: Duration::from_millis(100),
-            },
-            jitter: 0.1,
-            faults: Faults::default(),
-            fidelity: Fidelity::Encoded,
-            connections: Connections::Kept,
-            spurious_timeouts: 0.01,
-            max_frame: 1024 * 1024,
-            dial_timeout: Some(Duration::from_secs(5)),
-            store_takes: Duration::from_millis(1),
-            backlog: 65_536,
-        }
-    }
-}
 
 /// How a node ends against its will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +71,9 @@ struct Slot<M: Machine> {
     tickets: u32,
     /// When the last timeout was handled, and how many there were at that instant.
     timeouts: (Instant, u32),
-    /// What waits until a paused node resumes.
+    /// What is unusual about the host.
+    quirks: Option<Box<Quirks>>,
+    /// What waits until a paused node resumes, or a slow one is free.
     backlog: VecDeque<Waiting<M>>,
 }
 
@@ -340,6 +284,7 @@ impl<M: Machine> World<M> {
             wake: None,
             tickets: 0,
             timeouts: (Instant::ZERO, 0),
+            quirks: None,
             backlog: VecDeque::new(),
         });
         self.begin(slot, machine);
@@ -400,6 +345,7 @@ impl<M: Machine> World<M> {
                 self.counters.on(&arrival.frame.header).lost += 1;
             }
         }
+        self.drop_uplink(slot);
         if state == State::Vacant {
             for connection in connections {
                 self.close(slot, connection);
@@ -425,13 +371,18 @@ impl<M: Machine> World<M> {
             self.time_out(slot, false);
         }
         for waiting in std::mem::take(&mut self.slots[slot].backlog) {
-            match waiting {
-                Waiting::Arrival(arrival) => self.on_arrival(arrival),
-                Waiting::Notice(notice) => self.on_notice(notice),
-                Waiting::Command(command) => self.command(slot, command),
-            }
+            self.take_up(slot, waiting);
         }
         self.arm(slot);
+    }
+
+    /// Something that has waited comes at last. A slow node that has its hands full again lets it wait on.
+    fn take_up(&mut self, slot: usize, waiting: Waiting<M>) {
+        match waiting {
+            Waiting::Arrival(arrival) => self.on_arrival(arrival),
+            Waiting::Notice(notice) => self.on_notice(notice),
+            Waiting::Command(command) => self.command(slot, command),
+        }
     }
 
     /// Gives a node a command, now; a paused one gets it when it resumes.
@@ -533,19 +484,36 @@ impl<M: Machine> World<M> {
 
     /// The next step that is due by `end`. Stale wakes are passed over.
     fn step_until(&mut self, end: Instant) -> bool {
-        while self.queue.next_at().is_some_and(|at| at <= end) {
+        while self.next_at().is_some_and(|at| at <= end) {
             let Some((at, happening)) = self.queue.pop() else { return false };
             assert!(at >= self.now, "time runs backwards: from {} to {at}", self.now);
             self.now = at;
             match happening {
                 Happening::Wake { slot, ticket } if !self.on_wake(slot as usize, ticket) => continue,
                 Happening::Wake { .. } => {}
+                Happening::Free { slot } => self.on_free(slot as usize),
+                Happening::Sent { slot, departure } => self.on_sent(slot as usize, departure),
                 Happening::Arrival(arrival) => self.on_arrival(arrival),
                 Happening::Notice(notice) => self.on_notice(notice),
             }
             return true;
         }
         false
+    }
+
+    fn next_at(&mut self) -> Option<Instant> {
+        if self.queue.turn() {
+            self.warm_up();
+        }
+        self.queue.next_at()
+    }
+
+    /// Touches what the next millisecond's events will need, all at once: among 100,000 nodes each of these is far from
+    /// the caches, and the processor fetches many of them together but, later, one after the other.
+    fn warm_up(&self) {
+        let slots = self.queue.concerned().filter_map(|slot| self.slots.get(slot));
+        let machines = slots.filter_map(|slot| slot.machine.as_deref());
+        std::hint::black_box(machines.fold(0, |sum: u64, machine| sum ^ machine.peer().incarnation));
     }
 
     /// Whether the wake was due; a stale one does nothing, an early one is put off.
@@ -558,7 +526,7 @@ impl<M: Machine> World<M> {
         if room.state != State::Running {
             return false;
         }
-        let due = room.deadline.is_some_and(|at| at <= self.now);
+        let due = room.deadline.is_some_and(|at| at <= self.now) && self.busy_until(slot).is_none();
         if due {
             self.time_out(slot, false)
         } else {
@@ -585,8 +553,9 @@ impl<M: Machine> World<M> {
     /// Sees to it that a wake is queued no later than the deadline. A later one stays where it is and is put off
     /// when it comes: a deadline that moves with every frame would otherwise fill the heap.
     fn arm(&mut self, slot: usize) {
+        let free = self.busy_until(slot).unwrap_or(self.now);
         let room = &mut self.slots[slot];
-        let Some(at) = room.deadline.map(|at| at.max(self.now)) else { return };
+        let Some(at) = room.deadline.map(|at| at.max(free)) else { return };
         if room.wake.is_none_or(|(queued, _)| at < queued) {
             room.tickets = room.tickets.wrapping_add(1);
             room.wake = Some((at, room.tickets));

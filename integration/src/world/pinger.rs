@@ -48,6 +48,7 @@ pub(super) enum Heard {
     Link(Link),
     Woke,
     Kept(u64),
+    Queued(NodeId, usize),
 }
 
 impl Pinger {
@@ -141,8 +142,9 @@ impl Machine for Pinger {
         self.events.push_back(Heard::Link(link));
     }
 
-    fn handle_queued(&mut self, now: Instant, _: NodeId, _: usize) {
+    fn handle_queued(&mut self, now: Instant, peer: NodeId, bytes: usize) {
         self.at(now);
+        self.events.push_back(Heard::Queued(peer, bytes));
     }
 
     fn handle_stored(&mut self, now: Instant, token: StoreToken) {

@@ -17,6 +17,10 @@ use super::trace::Note;
 pub(super) enum Happening {
     /// A node's deadline may have come. Stale unless the slot still holds this ticket.
     Wake { slot: u32, ticket: u32 },
+    /// A slow node has finished with a frame.
+    Free { slot: u32 },
+    /// A frame has left over a limited uplink.
+    Sent { slot: u32, departure: u32 },
     /// A frame reaches a slot.
     Arrival(Box<Arrival>),
     /// A node hears something that is no frame.
@@ -58,6 +62,8 @@ pub(super) enum Word {
     Closed { by: u32, generation: u64 },
     /// A dial came to nothing. `dial` names the slot and the generation, unless nothing was sent at all.
     Refused { dial: Option<(u32, u64)>, addr: Addr, id: Option<NodeId>, reason: Refusal },
+    /// The data that waits for a peer on the uplink has moved by a step.
+    Queued(NodeId),
     /// A record is on disk.
     Stored(StoreToken),
 }
@@ -114,15 +120,33 @@ impl Queue {
         self.sort_in(Item { at, sequence: self.sequence, happening });
     }
 
-    pub(super) fn next_at(&mut self) -> Option<Instant> {
-        if self.near.is_empty() {
-            self.turn();
-        }
+    /// When the first thing at hand is due; nothing is at hand before [`turn`](Queue::turn) has seen to it.
+    pub(super) fn next_at(&self) -> Option<Instant> {
         self.near.peek().map(|item| item.at)
     }
 
+    /// Sees to it that what is due next is at hand. Says whether a bucket was opened.
+    pub(super) fn turn(&mut self) -> bool {
+        let empty = self.near.is_empty();
+        if empty {
+            self.open_next();
+        }
+        empty
+    }
+
+    /// Whom the things at hand concern.
+    pub(super) fn concerned(&self) -> impl Iterator<Item = usize> {
+        self.near.iter().map(|item| match &item.happening {
+            Happening::Wake { slot, .. } | Happening::Free { slot } | Happening::Sent { slot, .. } => {
+                *slot as usize
+            }
+            Happening::Arrival(arrival) => arrival.to as usize,
+            Happening::Notice(notice) => notice.slot as usize,
+        })
+    }
+
     pub(super) fn pop(&mut self) -> Option<(Instant, Happening)> {
-        self.next_at()?;
+        self.turn();
         let item = self.near.pop()?;
         self.len -= 1;
         Some((item.at, item.happening))
@@ -159,7 +183,7 @@ impl Queue {
     }
 
     /// Turns the wheel to the next bucket that has anything.
-    fn turn(&mut self) {
+    fn open_next(&mut self) {
         let next = self.next_filled().or_else(|| self.far.peek().map(|item| bucket(item.at)));
         let Some(next) = next else { return };
         self.turned = next;
@@ -269,7 +293,8 @@ mod tests {
                 assert_eq!(popped, expected);
                 now = popped.map_or(now, |(at, _)| at);
                 if dice.random_bool(0.5) {
-                    // Looking ahead may turn the wheel, and must not lose what comes before.
+                    // Looking ahead turns the wheel, and must not lose what comes before.
+                    queue.turn();
                     assert_eq!(
                         queue.next_at().map(Instant::as_nanos),
                         heap.peek().map(|Reverse((at, _))| *at)

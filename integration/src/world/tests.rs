@@ -296,7 +296,12 @@ fn isolation_and_broken_pairs_leave_others_alone() {
         let events = world.take_events().into_iter();
         let pongs = events.filter_map(|(_, slot, event)| match event {
             Heard::Pong(_, number) => Some((slot, number)),
-            Heard::Ping(..) | Heard::Said(_) | Heard::Link(_) | Heard::Woke | Heard::Kept(_) => None,
+            Heard::Ping(..)
+            | Heard::Said(_)
+            | Heard::Link(_)
+            | Heard::Woke
+            | Heard::Kept(_)
+            | Heard::Queued(..) => None,
         });
         assert_eq!(pongs.collect::<Vec<_>>(), answered);
     }

@@ -57,6 +57,9 @@ pub(super) enum What {
     Refused {
         why: &'static str,
     },
+    Queued {
+        bytes: usize,
+    },
     Stored {
         token: u64,
     },
@@ -77,7 +80,15 @@ pub(super) struct Note {
     head: Bytes,
     /// Place in [`KINDS`].
     kind: u8,
+    header: u32,
     payload: u32,
+}
+
+impl Note {
+    /// Bytes of the whole frame.
+    pub(super) fn length(&self) -> usize {
+        self.header as usize + self.payload as usize
+    }
 }
 
 /// Why a frame did not arrive.
@@ -89,6 +100,7 @@ pub(super) enum Loss {
     Backlog,
     Undialled,
     TooLarge,
+    Uplink,
 }
 
 /// Bytes that are gathered before they are hashed: enough for BLAKE3 to take many blocks at once.
@@ -121,7 +133,8 @@ impl Trace {
         self.hash(at, slot, (14, head.len() as u64, u64::from(payload)));
         self.take_in(head);
         self.take_in(&frame.payload);
-        Note { number: self.frames, head: kept, kind: kind(&frame.header) as u8, payload }
+        let (kind, header) = (kind(&frame.header) as u8, head.len() as u32);
+        Note { number: self.frames, head: kept, kind, header, payload }
     }
 
     /// Notes a step, before it is carried out: should it panic, it is the last one of the report.
@@ -189,6 +202,7 @@ impl What {
             What::Up { with, generation } => (9, u64::from(*with), *generation),
             What::Down { with, generation } => (10, u64::from(*with), *generation),
             What::Refused { why } => (11, why.len() as u64, why.bytes().map(u64::from).sum()),
+            What::Queued { bytes } => (15, *bytes as u64, 0),
             What::Stored { token } => (12, *token, 0),
             What::Drained { frames, events, stores } => {
                 (13, u64::from(*frames) << 32 | u64::from(*events), u64::from(*stores))
@@ -225,6 +239,7 @@ impl fmt::Display for Step {
             What::Up { with, generation } => write!(f, "connection {generation} with #{with} is up"),
             What::Down { with, generation } => write!(f, "connection {generation} with #{with} is down"),
             What::Refused { why } => write!(f, "dial refused: {why}"),
+            What::Queued { bytes } => write!(f, "{bytes} bytes wait for a peer"),
             What::Stored { token } => write!(f, "record {token} is on disk"),
             What::Drained { frames, events, stores } => {
                 write!(f, "   … hands out {frames} frames, {events} events, {stores} records")
@@ -242,6 +257,7 @@ impl Loss {
             Loss::Backlog => "backlog of a paused node is full",
             Loss::Undialled => "cannot be dialled",
             Loss::TooLarge => "larger than the frame limit",
+            Loss::Uplink => "uplink's queue",
         }
     }
 }

@@ -32,10 +32,6 @@ const SUCCESSION: Duration = Duration::from_secs(1);
 const WRITE: usize = 64 * 1024;
 
 /// What a connection's task tells the transport's owner.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all notices are frames: a box for each would cost more"
-)]
 #[derive(Debug)]
 pub(super) enum Notice {
     /// Passed on as it is.

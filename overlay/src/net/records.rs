@@ -21,10 +21,6 @@ const ACCEPT: u8 = 0x11;
 const GOODBYE: u8 = 0x12;
 
 /// Something whole that came over a connection.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly all records are frames: a box for each would cost more"
-)]
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Record {
     /// The greeting's bytes.

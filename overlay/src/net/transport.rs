@@ -36,7 +36,6 @@ pub trait Transport: Send + 'static {
 pub const CLOSE_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
 
 /// What a transport has to say.
-#[expect(clippy::large_enum_variant, reason = "nearly all events are frames: a box for each would cost more")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransportEvent {
     /// A frame came. Its payload pins no more memory than the frame's own bytes.

@@ -9,7 +9,7 @@
 //! Published Pastry lets a joiner answer as soon as it has heard of its leaf set, and can be split by concurrent
 //! joins without any failure (Lu, Merz & Weidenbach 2011); steps 3 and 4 are what Azmy et al. 2016 prove sufficient.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::enter::Entering;
@@ -22,8 +22,10 @@ use crate::table::LeafSet;
 use crate::time::Instant;
 use crate::wire::{Answer, Header, Probe, ProbeAck, Purpose, Standing};
 
-/// How long seeds have to answer before the next group of them is asked, or the same again.
+/// How long seeds have to answer before the next group of them is asked.
 const ASK_PATIENCE: Duration = Duration::from_millis(1500);
+/// How soon seeds that the user named are asked again: a frame may be lost. Late answers to earlier questions count.
+const ASK_NAMED_AGAIN: Duration = Duration::from_millis(500);
 /// How soon seeds that are themselves just starting are asked again.
 const STARTING_PATIENCE: Duration = Duration::from_millis(150);
 /// Access nodes of an edge that a newcomer asks; an edge has no more than two.
@@ -101,9 +103,13 @@ impl Node {
                 asking.waiting.insert(self.ask(seed), seed);
             }
         }
-        let nobody = asking.waiting.is_empty();
+        let patience = match group {
+            _ if asking.waiting.is_empty() => Duration::ZERO,
+            Group::Join => ASK_NAMED_AGAIN,
+            Group::Local | Group::Remembered => ASK_PATIENCE,
+        };
         self.phase = Phase::Asking(asking);
-        self.deadlines.set(Timer::Join, now + if nobody { Duration::ZERO } else { ASK_PATIENCE });
+        self.deadlines.set(Timer::Join, now + patience);
     }
 
     /// Probes a seed; returns the probe's number.
@@ -118,9 +124,8 @@ impl Node {
     pub(super) fn on_asked_standing(&mut self, now: Instant, from: Peer, ack: &ProbeAck) {
         let my_addr = self.me.addr;
         let Phase::Asking(asking) = &mut self.phase else { return };
-        if asking.waiting.remove(&ack.number).is_none() {
-            return;
-        }
+        let Some(seed) = asking.waiting.remove(&ack.number) else { return };
+        asking.waiting.retain(|_, waiting| waiting.addr != seed.addr);
         match ack.standing {
             Standing::Ready if matches!(self.role, Role::Edge { .. }) => return self.attach_first(now, from),
             Standing::Ready => return self.seek(now, from, 1),
@@ -209,13 +214,15 @@ impl Node {
         let hopeless = waiting.is_empty()
             && refused.iter().all(|(_, why)| !matches!(why, Refusal::Unreachable(_) | Refusal::TimedOut));
         if hopeless || now - since >= JOIN_PATIENCE {
-            refused.extend(waiting.into_values().map(|seed| (seed, Refusal::TimedOut)));
+            let silent: BTreeSet<Seed> = waiting.into_values().collect();
+            refused.extend(silent.into_iter().map(|seed| (seed, Refusal::TimedOut)));
             return self.stop(Event::StartFailed(StartError::Unreachable(refused)));
         }
         self.ask_group(now, Group::Join, since);
         if let Phase::Asking(asking) = &mut self.phase {
             // Kept until the new round says otherwise, for the error.
             asking.refused = refused.into_iter().filter(|(_, why)| *why == Refusal::Myself).collect();
+            asking.waiting.extend(waiting);
         }
     }
 

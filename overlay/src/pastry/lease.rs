@@ -162,13 +162,17 @@ impl Node {
         self.is_ready()
             && !self.is_edge()
             && self.leases.waking.is_empty()
-            && self.neighbours().iter().all(|neighbour| self.leases.holds(now, neighbour.id))
+            && self.ends().all(|neighbour| self.leases.holds(now, neighbour.id))
+    }
+
+    /// The ring neighbours on both sides; a single one twice.
+    fn ends(&self) -> impl Iterator<Item = &Peer> {
+        self.leaf_set.left().into_iter().chain(self.leaf_set.right())
     }
 
     /// The ring neighbours: none, one or two.
     pub(super) fn neighbours(&self) -> Vec<Peer> {
-        let mut both: Vec<Peer> =
-            self.leaf_set.left().into_iter().chain(self.leaf_set.right()).copied().collect();
+        let mut both: Vec<Peer> = self.ends().copied().collect();
         both.dedup();
         both
     }
@@ -203,8 +207,8 @@ impl Node {
     /// Sets the time for the next renewal. Who owes one is asked again after a while.
     pub(super) fn plan_heartbeat(&mut self, now: Instant) {
         let again = now + self.config.heartbeat.min(ASK_AGAIN);
-        let due = |peer: Peer| self.renewal(peer.id).filter(|&due| due > now).unwrap_or(again);
-        let next = self.neighbours().into_iter().map(due).min();
+        let due = |peer: &Peer| self.renewal(peer.id).filter(|&due| due > now).unwrap_or(again);
+        let next = self.ends().map(due).min();
         self.deadlines.set(Timer::Heartbeat, next.unwrap_or(now + self.config.heartbeat));
     }
 
@@ -218,7 +222,7 @@ impl Node {
         let grants = self.is_ready()
             && standing == Standing::Ready
             && self.leases.waking.is_empty()
-            && (self.neighbours().iter().any(|neighbour| neighbour.id == holder.id))
+            && self.ends().any(|neighbour| neighbour.id == holder.id)
             && (self.leases.binds(now, holder.id) || self.is_next(holder.id));
         if grants {
             self.leases.grant(now, holder.id, self.config.lease);

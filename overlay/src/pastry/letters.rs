@@ -22,7 +22,11 @@ impl Node {
         let relay =
             if self.is_edge() { self.access.primary() } else { to.via.filter(|via| via.id != self.me.id) };
         match relay {
-            Some(relay) => self.transmit_frame(relay, Header::Relayed { to: *to, from: me, letter }, payload),
+            Some(relay) => self.transmit_frame(
+                relay,
+                Header::Relayed { to: (*to).into(), from: me.into(), letter },
+                payload,
+            ),
             // An edge without an access node reaches nobody; letters are best effort.
             None if self.is_edge() => {}
             None => self.transmit_frame(to.peer, Header::Letter(letter), payload),
@@ -53,12 +57,20 @@ impl Node {
             }
         } else if let Some(edge) = self.edges.peer(to.id()) {
             if sender_is_honest {
-                self.transmit_frame(edge, Header::Relayed { to, from, letter }, payload);
+                self.transmit_frame(
+                    edge,
+                    Header::Relayed { to: to.into(), from: from.into(), letter },
+                    payload,
+                );
             }
         } else if self.edges.contains(previous.id) && from.id() == previous.id {
             let next = to.via.unwrap_or(to.peer);
             if next.id != self.me.id {
-                self.transmit_frame(next, Header::Relayed { to, from, letter }, payload);
+                self.transmit_frame(
+                    next,
+                    Header::Relayed { to: to.into(), from: from.into(), letter },
+                    payload,
+                );
             }
         }
     }
@@ -72,8 +84,8 @@ impl Node {
     fn on_letter(&mut self, now: Instant, from: Contact, letter: Letter, payload: Bytes) {
         match letter {
             Letter::Payload => self.events.push_back(Event::Received { from, payload }),
-            Letter::Answer(answer) if self.lookups.contains(answer.id) => self.on_found(now, answer),
-            Letter::Answer(answer) => self.on_sought(now, answer),
+            Letter::Answer(answer) if self.lookups.contains(answer.id) => self.on_found(now, *answer),
+            Letter::Answer(answer) => self.on_sought(now, *answer),
             Letter::Undeliverable { id, key, reason } => self.on_undeliverable(id, key, reason),
         }
     }

@@ -460,7 +460,8 @@ impl Node {
 
     /// Says that this node is on the ring, without asking for an answer.
     pub(super) fn announce(&mut self, to: Peer) {
-        let (number, standing) = (self.number(), self.standing());
+        // No question has this number.
+        let (number, standing) = (0, self.standing());
         let ack = ProbeAck { number, standing, lease: false, asks: None, leaf_set: None };
         self.transmit(to, Header::ProbeAck(ack));
     }

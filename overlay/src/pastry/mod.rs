@@ -297,7 +297,7 @@ impl Node {
             Header::HopAck { hop } => self.on_hop_ack(now, from, hop),
             Header::Letter(letter) => self.on_direct_letter(now, from, letter, payload),
             Header::Relayed { to, from: sender, letter } => {
-                self.on_relayed(now, from, to, sender, letter, payload)
+                self.on_relayed(now, from, *to, *sender, letter, payload)
             }
             Header::Probe(probe) => self.on_probe(now, from, probe),
             Header::ProbeAck(ack) => self.on_probe_ack(now, from, ack),

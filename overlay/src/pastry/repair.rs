@@ -50,22 +50,24 @@ impl Node {
     /// A leaf-set member is no more. The gap is closed with what its neighbours know.
     pub(super) fn drop_member(&mut self, now: Instant, id: NodeId) {
         let before = self.neighbours();
+        let (was_full, on_right) =
+            (self.leaf_set.len() >= self.config.leaf_set, self.leaf_set.rights().any(|peer| peer.id == id));
         self.leases.forget(id);
         let Some(dropped) = self.leaf_set.remove(id) else { return };
         self.former.note(dropped);
         self.on_members_changed(now, &before);
-        if self.is_ready() {
-            // One early round on news: the members hear what this node's leaf set is now, and check for themselves
-            // whom they miss in it; the farthest on each side know who comes next (Pastry §2.5).
-            let farthest: Vec<NodeId> = self
-                .leaf_set
-                .lefts()
-                .last()
-                .into_iter()
-                .chain(self.leaf_set.rights().last())
-                .map(|p| p.id)
-                .collect();
-            self.tell_leaf_set(|peer| farthest.contains(&peer.id));
+        if !self.is_ready() {
+            return;
+        }
+        let ends = [self.leaf_set.lefts().last(), self.leaf_set.rights().last()].map(|end| end.copied());
+        if before.iter().any(|neighbour| neighbour.id == id) {
+            // One early round on news, by those who watch each other: the members hear what this node's leaf set is
+            // now, and check for themselves whom they miss in it (MSPastry §4.1).
+            self.tell_leaf_set(|peer| ends.contains(&Some(*peer)));
+        } else if was_full && let Some(end) = ends[usize::from(on_right)] {
+            // Its neighbours tell the others. The farthest on its side knows who comes next (Pastry §2.5).
+            let members = self.members_in_use();
+            self.transmit(end, Header::LeafSet { members, reply: true });
         }
     }
 

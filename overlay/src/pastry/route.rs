@@ -179,7 +179,7 @@ impl Node {
             });
         }
         let Routed { key, origin, id, hops, repeated, purpose, trace, .. } = routed;
-        let answer = |leaf_set| Answer { id, root: self.me, hops, trace, leaf_set };
+        let answer = |leaf_set| Box::new(Answer { id, root: self.me, hops, trace, leaf_set });
         let answer = match purpose {
             Purpose::Application => {
                 return self.events.push_back(Event::Deliver(Delivery {

@@ -13,6 +13,7 @@ use crate::machine::Refusal;
 use crate::peer::Addr;
 
 mod hostile;
+mod idle;
 mod near;
 
 const DELAY: Duration = Duration::from_millis(1);
@@ -25,6 +26,8 @@ struct Net {
     events: Vec<(usize, Event)>,
     /// Frames between these slots are lost.
     cut: Box<dyn Fn(usize, usize) -> bool>,
+    /// Frames sent so far.
+    sent: usize,
     /// What the layer above does with a message in transit.
     resumes: bool,
 }
@@ -49,6 +52,7 @@ impl Net {
             wires: VecDeque::new(),
             events: Vec::new(),
             cut: Box::new(|_, _| false),
+            sent: 0,
             resumes: true,
         }
     }
@@ -95,6 +99,7 @@ impl Net {
         let Some(node) = self.nodes[slot].as_mut() else { return };
         let from = node.peer();
         while let Some(Transmit { to, frame }) = node.poll_transmit() {
+            self.sent += 1;
             // Whatever goes out survives the codec.
             let encoded = crate::wire::encode(&frame);
             let bytes = [encoded.head, encoded.payload].concat();

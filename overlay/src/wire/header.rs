@@ -29,9 +29,9 @@ pub enum Header {
     /// A letter for a node behind, or in front of, the receiver: to and from edge nodes.
     Relayed {
         /// Whom it is for.
-        to: Contact,
+        to: Box<Contact>,
         /// Whom it is from.
-        from: Contact,
+        from: Box<Contact>,
         /// What it says.
         letter: Letter,
     },
@@ -104,13 +104,16 @@ pub enum Header {
     Outdated(Peer),
 }
 
+// Queues are full of these in a burst: what is rare and large stands apart.
+const _: () = assert!(size_of::<Header>() <= 192);
+
 /// What one node tells another, near or far.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Letter {
     /// A payload of the layer above: the frame's tail.
     Payload,
     /// What the root of a key answers to a lookup, or to one who seeks its place on the ring.
-    Answer(Answer),
+    Answer(Box<Answer>),
     /// A routed message could not be delivered; sent to its origin.
     Undeliverable {
         /// The origin's number for the message.

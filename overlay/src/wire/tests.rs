@@ -97,7 +97,7 @@ fn letter() -> BoxedStrategy<Letter> {
     let undeliverable = (number(), point(), reason);
     prop_oneof![
         Just(Letter::Payload),
-        answer().prop_map(Letter::Answer),
+        answer().prop_map(|answer| Letter::Answer(answer.into())),
         undeliverable.prop_map(|(id, key, reason)| Letter::Undeliverable { id, key: Key(key), reason }),
     ]
     .boxed()
@@ -163,7 +163,7 @@ fn header() -> impl Strategy<Value = Header> {
         routed().prop_map(Header::Routed),
         number().prop_map(|hop| Header::HopAck { hop }),
         letter().prop_map(Header::Letter),
-        relayed.prop_map(|(to, from, letter)| Header::Relayed { to, from, letter }),
+        relayed.prop_map(|(to, from, letter)| Header::Relayed { to: to.into(), from: from.into(), letter }),
         broadcast.prop_map(|(hop, origin, id, until)| Header::Broadcast {
             hop,
             origin,
@@ -349,9 +349,12 @@ fn frames_with_lists_of(len: usize) -> Vec<(Frame, usize)> {
         (Header::Attached { accepted: true, members: peers }, MAX_PEERS),
     ];
     for (answer, limit) in answers {
-        let letter = Letter::Answer(answer);
+        let letter = Letter::Answer(answer.into());
         headers.push((Header::Letter(letter.clone()), limit));
-        headers.push((Header::Relayed { to: peer.into(), from: peer.into(), letter }, limit));
+        headers.push((
+            Header::Relayed { to: Contact::from(peer).into(), from: Contact::from(peer).into(), letter },
+            limit,
+        ));
     }
     headers.into_iter().map(|(header, limit)| (header.into(), limit)).collect()
 }

@@ -184,6 +184,11 @@ impl Handovers {
         self.out.is_empty()
     }
 
+    /// Whether nothing is on its way, and nothing is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.out.is_empty() && self.coming.is_empty() && self.ready.is_empty()
+    }
+
     /// Forgets what nobody claimed, or what came in parts only.
     pub(super) fn expire(&mut self, limit: Instant) {
         self.coming.retain(|_, assembly| assembly.since >= limit);
@@ -380,7 +385,7 @@ impl Forest {
             Some(Role::Root(_)) => {}
             Some(Role::Joining { .. } | Role::Child(_)) | None => self.handovers.keep(topic, inheritance),
         }
-        self.deadlines.set_earlier(Timer::Beat, cx.now + self.config.beat);
+        self.keep_beating(cx);
     }
 }
 

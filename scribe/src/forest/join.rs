@@ -23,7 +23,7 @@ impl Forest {
             return false;
         }
         self.trees.insert(topic, Box::new(Tree::new(cx.now, topic)));
-        self.deadlines.set_earlier(Timer::Beat, cx.now + self.config.beat);
+        self.keep_beating(cx);
         true
     }
 

@@ -28,7 +28,7 @@ use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::random::{self, Rng};
-use treecast_overlay::time::Instant;
+use treecast_overlay::time::{Instant, earliest};
 use treecast_overlay::wire::Standing;
 
 use self::budget::Budget;
@@ -125,8 +125,6 @@ enum Timer {
     Move(TopicId),
     /// There are too many children.
     Load,
-    /// Neighbours to be told that this node lives.
-    Beat,
     /// Leaving has taken long enough.
     Leave,
 }
@@ -165,6 +163,7 @@ struct Outbox {
 /// All trees of a node.
 pub struct Forest {
     me: NodeId,
+    /// Shared: a laboratory has a hundred thousand of them.
     config: Arc<Config>,
     rng: Rng,
     life: Life,
@@ -185,13 +184,17 @@ pub struct Forest {
     handovers: Handovers,
     /// Children in all trees.
     entries: usize,
-    /// Attempts to have fewer.
+    /// Attempts in vain to have fewer, and how many there were at the last one.
     load_tries: u8,
+    load_before: usize,
     /// The number of the last JOIN.
     joins: u64,
     /// When a stranger was last told that it is none of ours.
     denied: Instant,
     deadlines: Deadlines<Timer>,
+    /// When neighbours are to be told that this node lives. Not among the deadlines: a node at rest has no others, and
+    /// pays for no B-tree.
+    beat_at: Option<Instant>,
     out: Outbox,
 }
 
@@ -218,9 +221,11 @@ impl Forest {
             handovers: Handovers::default(),
             entries: 0,
             load_tries: 0,
+            load_before: 0,
             joins: 0,
             denied: Instant::ZERO,
             deadlines: Deadlines::default(),
+            beat_at: None,
             out: Outbox::default(),
         })
     }
@@ -306,6 +311,7 @@ impl Forest {
         self.stop_publishers();
         self.life = Life::Left;
         self.deadlines = Deadlines::default();
+        self.beat_at = None;
     }
 
     /// The deadline passed. Spurious calls are harmless.
@@ -323,26 +329,37 @@ impl Forest {
                 Timer::Shape(topic) => self.on_shape_timer(cx, topic),
                 Timer::Move(topic) => self.on_move_timer(cx, topic),
                 Timer::Load => self.on_load_timer(cx),
-                Timer::Beat => self.on_beat_timer(cx),
                 Timer::Leave => self.finish_leaving(),
             }
+            self.settle(cx);
+        }
+        if self.beat_at.is_some_and(|at| at <= cx.now) {
+            self.on_beat_timer(cx);
             self.settle(cx);
         }
     }
 
     /// The next thing that the forest wants of the ring.
     pub fn poll_request(&mut self) -> Option<Request> {
-        self.out.requests.pop_front()
+        let request = self.out.requests.pop_front();
+        if request.is_none() {
+            give_back(&mut self.out.requests);
+        }
+        request
     }
 
     /// The next thing to tell the layer above.
     pub fn poll_event(&mut self) -> Option<Event> {
-        self.out.events.pop_front()
+        let event = self.out.events.pop_front();
+        if event.is_none() {
+            give_back(&mut self.out.events);
+        }
+        event
     }
 
     /// When [`handle_timeout`](Forest::handle_timeout) wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.deadlines.next()
+        earliest(self.deadlines.next(), self.beat_at)
     }
 
     /// Handles what this node told itself, until it has nothing more to say. Each such message answers one of a
@@ -424,5 +441,13 @@ impl Forest {
         } else {
             self.out.requests.push_back(Request::Send { to, payload });
         }
+    }
+}
+
+/// A drained queue of a quiet node keeps no room; a busy one's is given back with the next beat.
+fn give_back<T>(queue: &mut VecDeque<T>) {
+    const BUSY: usize = 64;
+    if queue.capacity() < BUSY {
+        *queue = VecDeque::new();
     }
 }

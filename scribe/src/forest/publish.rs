@@ -41,7 +41,7 @@ impl Forest {
             return Err(PublishError::TooManyTopics { limit: self.config.max_publishers });
         }
         let session = self.new_session();
-        self.deadlines.set_earlier(Timer::Beat, cx.now + self.config.beat);
+        self.keep_beating(cx);
         let publisher =
             self.publishers.entry(topic).or_insert_with(|| Publisher::new(cx.now, self.me, session));
         publisher.offer(cx.now, &self.config, token, payload)

@@ -1,11 +1,10 @@
 //! Parents keep their trees in shape (design §6, "Trees' shape"): a full one hands children over to others of its
 //! children, and a forwarder with one child and no subscriber splices itself out.
 //!
-//! Castro et al. 2002, §4.3 ("bottleneck remover"): a node that is overloaded drops its farthest child, telling it of
-//! its other children, and the child joins the nearest of them. §4.5 ("collapsing trees"): "a simple algorithm to
-//! produce more efficient trees for small groups": nodes "not members of a group and [with] only one entry in the
-//! group's children table" are taken out. Here the child moves with its place in the log (`moving.rs`), so neither is
-//! noticed by subscribers.
+//! Castro et al. 2002 ("Scribe") have both: the "bottleneck remover", by which an overloaded node makes its farthest
+//! child join that one of its other children by which the way from the parent is shortest; and, for many small groups,
+//! the collapsing of paths through nodes that are no members and have one child. Here the child moves with its place in
+//! the log (`moving.rs`), so that subscribers notice neither.
 //!
 //! Why nothing goes to and fro. *Down*: a child is handed over only to a sibling, one level further from the root; it
 //! comes up again only when a forwarder is spliced out, which leaves its parent with as many children as before.
@@ -17,6 +16,7 @@ use std::cmp::Reverse;
 use std::time::Duration;
 
 use rand::RngExt;
+use rand::seq::SliceRandom;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
 
@@ -60,10 +60,10 @@ impl Forest {
 
     /// Looks whether this node has too many children in all trees together.
     fn review_load(&mut self, cx: Context<'_>) {
-        if self.entries <= self.config.node_children {
+        if self.entries <= self.most_entries() {
             self.deadlines.cancel(Timer::Load);
         } else if !self.deadlines.is_set(Timer::Load) {
-            self.load_tries = 0;
+            (self.load_tries, self.load_before) = (0, self.entries);
             let at = cx.now + self.pause(Need::HandOver(1), 0);
             self.deadlines.set(Timer::Load, at);
         }
@@ -84,6 +84,17 @@ impl Forest {
         }
     }
 
+    /// How many children this node has at most in all trees. Who takes much gives much: two for each topic that it
+    /// subscribes to or is the root of, if that is more than the limit.
+    fn most_entries(&self) -> usize {
+        let limit = self.config.node_children;
+        if self.entries < limit {
+            return limit;
+        }
+        let own = self.trees.values().filter(|tree| tree.is_root() || !tree.subscriptions.is_empty());
+        limit.max(2 * own.count())
+    }
+
     fn pause(&mut self, need: Need, tries: u8) -> Duration {
         let base = match need {
             Need::Splice(_) => self.config.splice_after,
@@ -101,24 +112,36 @@ impl Forest {
         self.deadlines.set(Timer::Shape(topic), again);
         match need {
             Need::Splice(child) => self.splice_out(cx, topic, child),
-            Need::HandOver(count) => self.hand_children_over(cx, topic, count),
+            Need::HandOver(count) => self.hand_children_over(cx, topic, count, tries > 1),
         }
     }
 
-    /// The tree in which most children could go gives some of them away.
+    /// The trees in which most children could go give some of them away: half of them at most, since the others take
+    /// them.
     pub(super) fn on_load_timer(&mut self, cx: Context<'_>) {
-        let Some(excess) = self.entries.checked_sub(self.config.node_children).filter(|&excess| excess > 0)
-        else {
+        let mut excess = self.entries.saturating_sub(self.most_entries());
+        if excess == 0 {
             return;
-        };
-        self.load_tries = self.load_tries.saturating_add(1);
+        }
+        let progress = self.entries < self.load_before;
+        self.load_before = self.entries;
+        self.load_tries = if progress { 0 } else { self.load_tries.saturating_add(1) };
         let again = cx.now + self.pause(Need::HandOver(excess), self.load_tries);
         self.deadlines.set(Timer::Load, again);
         let movable =
             |tree: &Tree| tree.children.iter().filter(|(id, c)| self.may_move(cx.now, **id, c)).count();
-        let most = self.trees.values().map(|tree| (movable(tree), Reverse(tree.topic))).max();
-        let Some((count, Reverse(topic))) = most.filter(|&(count, _)| count > 1) else { return };
-        self.hand_children_over(cx, topic, excess.min(count / 2));
+        let mut trees: Vec<_> =
+            self.trees.values().map(|tree| (Reverse(movable(tree)), tree.topic)).collect();
+        trees.sort_unstable();
+        excess = excess.min(MOVERS);
+        for (Reverse(count), topic) in trees {
+            let going = excess.min(count / 2);
+            if going == 0 {
+                break;
+            }
+            self.hand_children_over(cx, topic, going, !progress && self.load_tries > 1);
+            excess -= going;
+        }
     }
 
     /// Offers the only child this node's own parent. When the child has gone there, this node leaves.
@@ -134,8 +157,8 @@ impl Forest {
     }
 
     /// Offers some children the others: those whom a detour costs least, because few nodes are below them and they are
-    /// far away anyway; so a newcomer that is nearer than an older child displaces it.
-    fn hand_children_over(&mut self, cx: Context<'_>, topic: TopicId, count: usize) {
+    /// far away anyway; so a newcomer that is nearer than an older child displaces it. If that was `in_vain`, any.
+    fn hand_children_over(&mut self, cx: Context<'_>, topic: TopicId, count: usize, in_vain: bool) {
         let Some(tree) = self.trees.get(&topic) else { return };
         if !tree.is_settled() || self.life != Life::Running {
             return;
@@ -147,6 +170,9 @@ impl Forest {
             .map(|(&id, child)| (u64::from(child.rtt) / child.subscribers.max(1), id))
             .collect();
         movable.sort_unstable_by_key(|&(cost, id)| (Reverse(cost), id));
+        if in_vain {
+            movable.shuffle(&mut self.rng);
+        }
         let stay = movable.split_off(count.min(MOVERS).min(movable.len() / 2));
         let rtt = |id: &NodeId| tree.children.get(id).map_or(u32::MAX, |child| child.rtt);
         let mut near: Vec<_> = stay.into_iter().map(|(_, id)| (rtt(&id), id)).collect();
@@ -187,9 +213,8 @@ impl Forest {
             Some(Need::HandOver(_)) | None => false,
         };
         let spliced = former.is_some_and(|former| tree.children.contains_key(&former));
-        let room =
-            tree.children.len() < 2 * self.config.tree_children && self.entries < self.config.node_children;
-        tree.is_settled() && !going && (spliced || room)
+        let room = tree.children.len() < 2 * self.config.tree_children && self.entries < self.most_entries();
+        self.life == Life::Running && tree.is_settled() && !going && (spliced || room)
     }
 }
 

@@ -14,13 +14,31 @@ const MISMATCHES: u32 = 2;
 
 impl Forest {
     pub(super) fn on_beat_timer(&mut self, cx: Context<'_>) {
+        self.beat_at = None;
+        self.trim();
         self.drop_silent(cx);
         self.send_beats(cx);
         self.look_after_roots(cx);
         self.handovers.expire(earlier(cx, self.config.handover_keep));
         let idle = earlier(cx, self.config.publisher_idle);
         self.publishers.retain(|_, publisher| !publisher.is_idle() || publisher.used() >= idle);
-        self.deadlines.set(Timer::Beat, cx.now + self.config.beat);
+        // Nothing is left to be looked after: the node is not woken again.
+        if !(self.trees.is_empty() && self.publishers.is_empty() && self.handovers.is_empty()) {
+            self.keep_beating(cx);
+        }
+    }
+
+    /// There is something to look after once in a while.
+    pub(super) fn keep_beating(&mut self, cx: Context<'_>) {
+        self.beat_at.get_or_insert(cx.now + self.config.beat);
+    }
+
+    /// Gives back the room that a burst took.
+    fn trim(&mut self) {
+        self.out.requests.shrink_to(0);
+        self.out.events.shrink_to(0);
+        self.out.loopback.shrink_to(0);
+        self.deadlines.trim();
     }
 
     /// A parent silent for three beats is given up; a child gets longer.
@@ -258,6 +276,7 @@ impl Forest {
         }
         self.life = Life::Left;
         self.deadlines = Default::default();
+        self.beat_at = None;
     }
 }
 

@@ -107,3 +107,30 @@ impl Tree {
             + self.early.bytes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use treecast_overlay::id::NodeId;
+
+    use crate::config::Config;
+    use crate::forest::Forest;
+    use crate::forest::neighbours::Neighbour;
+    use crate::forest::tree::{Child, Subscription, Tree};
+
+    #[test]
+    fn a_forest_weighs_what_it_holds() {
+        let forest = Forest::new(NodeId(1), Config::default(), &[1; 32]).unwrap();
+        assert_eq!(forest.bytes(), 0, "no trees, no heap");
+        let sizes = [
+            ("forest", size_of::<Forest>(), 2048),
+            ("tree", size_of::<Tree>(), 448),
+            ("child", size_of::<(NodeId, Child)>(), 160),
+            ("neighbour", size_of::<Neighbour>(), 256),
+            ("subscription", size_of::<Subscription>(), 256),
+        ];
+        for (what, size, most) in sizes {
+            println!("{what}: {size} bytes");
+            assert!(size <= most, "a {what} takes {size} bytes, more than {most}");
+        }
+    }
+}

@@ -2,6 +2,7 @@
 
 mod loads;
 mod matrix;
+mod pairs;
 mod plane;
 mod routers;
 mod sphere;
@@ -21,6 +22,7 @@ pub use topology::{ParseTopologyError, Topology};
 pub use transit_stub::TransitStub;
 
 use matrix::Points;
+use pairs::Pairs;
 use plane::Plane;
 use routers::Routers;
 use sphere::Sphere;
@@ -38,6 +40,7 @@ pub struct Map {
 enum Model {
     Constant(u64),
     Plane(Plane),
+    Pairs(Pairs),
     Sphere(Sphere),
     TransitStub(Box<Routers>),
     Matrix(Points),
@@ -49,6 +52,9 @@ impl Map {
         let model = match topology {
             Topology::Constant(latency) => Model::Constant(nanos(*latency)),
             Topology::Plane { nearest, across } => Model::Plane(Plane::new(*nearest, *across)),
+            Topology::Pairs { least, most } => {
+                Model::Pairs(Pairs::new(*least, *most, random::stream(seed, "world/topology")))
+            }
             Topology::Sphere { nearest, across } => Model::Sphere(Sphere::new(*nearest, *across)),
             Topology::TransitStub(shape) => {
                 let dice = random::stream(seed, "world/topology");
@@ -62,7 +68,7 @@ impl Map {
     /// Finds the next slot its place.
     pub fn add(&mut self) {
         match &mut self.model {
-            Model::Constant(_) => {}
+            Model::Constant(_) | Model::Pairs(_) => {}
             Model::Plane(plane) => plane.add(&mut self.places),
             Model::Sphere(sphere) => sphere.add(&mut self.places),
             Model::TransitStub(routers) => routers.add(&mut self.places),
@@ -80,6 +86,7 @@ impl Map {
         match &self.model {
             Model::Constant(nanos) => *nanos,
             Model::Plane(plane) => plane.nanos(a, b),
+            Model::Pairs(pairs) => pairs.nanos(a, b),
             Model::Sphere(sphere) => sphere.nanos(a, b),
             Model::TransitStub(routers) => routers.nanos(a, b),
             Model::Matrix(points) => points.nanos(a, b),
@@ -90,7 +97,7 @@ impl Map {
     /// share.
     pub fn router(&self, slot: usize) -> Option<u32> {
         match &self.model {
-            Model::Constant(_) | Model::Plane(_) | Model::Sphere(_) => None,
+            Model::Constant(_) | Model::Pairs(_) | Model::Plane(_) | Model::Sphere(_) => None,
             Model::TransitStub(routers) => routers.router(slot),
             Model::Matrix(points) => points.point(slot),
         }
@@ -111,7 +118,9 @@ impl Map {
     fn routers(&self) -> Option<&Routers> {
         match &self.model {
             Model::TransitStub(routers) => Some(routers),
-            Model::Constant(_) | Model::Plane(_) | Model::Sphere(_) | Model::Matrix(_) => None,
+            Model::Constant(_) | Model::Pairs(_) | Model::Plane(_) | Model::Sphere(_) | Model::Matrix(_) => {
+                None
+            }
         }
     }
 
@@ -124,7 +133,7 @@ impl Map {
     /// Bytes of memory that places and routes take.
     pub fn bytes(&self) -> usize {
         match &self.model {
-            Model::Constant(_) => 0,
+            Model::Constant(_) | Model::Pairs(_) => 0,
             Model::Plane(plane) => plane.bytes(),
             Model::Sphere(sphere) => sphere.bytes(),
             Model::TransitStub(routers) => routers.bytes(),

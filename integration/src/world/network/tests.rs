@@ -16,8 +16,16 @@ fn ms(millis: u64) -> Duration {
 
 #[test]
 fn topologies_are_named() {
-    let names =
-        ["plane", "sphere", "transit-stub", "constant:100", "constant:0.5", "plane:1,50", "sphere:0,7.25"];
+    let names = [
+        "plane",
+        "sphere",
+        "transit-stub",
+        "constant:100",
+        "constant:0.5",
+        "plane:1,50",
+        "sphere:0,7.25",
+        "pairs:10,50",
+    ];
     for name in names {
         assert_eq!(name.parse::<Topology>().unwrap().to_string(), name);
     }

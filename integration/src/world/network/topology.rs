@@ -10,8 +10,8 @@ use super::{Matrix, TransitStub};
 
 /// How long a frame takes from one slot to another, before jitter. `docs/simulation.md` describes the models.
 ///
-/// As text: `plane`, `sphere`, `transit-stub`, `matrix:FILE`, `constant:MS`; `plane:NEAREST,ACROSS` and
-/// `sphere:NEAREST,ACROSS` in milliseconds.
+/// As text: `plane`, `sphere`, `transit-stub`, `matrix:FILE`, `constant:MS`; `plane:NEAREST,ACROSS`,
+/// `sphere:NEAREST,ACROSS` and `pairs:LEAST,MOST` in milliseconds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Topology {
     /// The same between any two.
@@ -30,6 +30,13 @@ pub enum Topology {
         nearest: Duration,
         /// What half a great circle adds.
         across: Duration,
+    },
+    /// Each pair has a latency of its own, at random: what is near to what says nothing.
+    Pairs {
+        /// The shortest.
+        least: Duration,
+        /// The longest.
+        most: Duration,
     },
     /// Nodes hang on the routers of an internet of transit and stub domains.
     TransitStub(TransitStub),
@@ -64,6 +71,7 @@ impl fmt::Display for Topology {
             Topology::Sphere { nearest, across } => {
                 write!(f, "sphere:{},{}", Millis(*nearest), Millis(*across))
             }
+            Topology::Pairs { least, most } => write!(f, "pairs:{},{}", Millis(*least), Millis(*most)),
             Topology::TransitStub(_) => f.write_str("transit-stub"),
             Topology::Matrix(matrix) => write!(f, "matrix:{}", matrix.path()),
         }
@@ -123,11 +131,12 @@ impl FromStr for Topology {
             },
             Some(("constant", figure)) => Ok(Topology::Constant(millis(figure)?)),
             Some(("matrix", path)) => Matrix::read(path).map(Topology::Matrix),
-            Some((model @ ("plane" | "sphere"), figures)) => {
+            Some((model @ ("plane" | "sphere" | "pairs"), figures)) => {
                 let (nearest, across) = figures.split_once(',').unwrap_or((figures, ""));
                 let (nearest, across) = (millis(nearest)?, millis(across)?);
                 Ok(match model {
                     "plane" => Topology::Plane { nearest, across },
+                    "pairs" => Topology::Pairs { least: nearest.min(across), most: nearest.max(across) },
                     _ => Topology::Sphere { nearest, across },
                 })
             }

@@ -184,7 +184,7 @@ fn nobody_speaks_in_the_name_of_a_node_of_the_ring() {
     let letter = crate::wire::Letter::Payload;
     for (speaker, heard) in [(victim, 0), (stranger(6), 1)] {
         let from = Contact { peer: speaker, via: Some(liar) };
-        net.hand(0, liar, Header::Relayed { to, from, letter: letter.clone() });
+        net.hand(0, liar, Header::Relayed { to: to.into(), from: from.into(), letter: letter.clone() });
         net.drain(0);
         let received =
             |(_, event): &(usize, Event)| matches!(event, Event::Received { from: f, .. } if *f == from);

@@ -57,24 +57,24 @@ fn crowd(world: &mut World) -> Vec<(NodeId, SubscriptionId)> {
 
 #[test]
 fn a_full_parent_hands_children_over_and_nobody_misses_or_doubles_anything() {
-    let mut world = World::with_config(60, 81, narrow(3));
+    let mut world = World::with_config(40, 81, narrow(3));
     let subscriptions = crowd(&mut world);
     world.run(millis(700));
     assert!(world.widest() > 6, "the crowd hangs where it came in");
     world.sent.clear();
     // Messages flow all the while.
-    for number in 0..1000 {
+    for number in 0..500 {
         world.publish(subscriptions[0].0, &format!("m {number}"));
         world.run(millis(20));
     }
     world.run(seconds(20));
     assert!(world.widest() <= 3, "{} children", world.widest());
     world.expect_whole();
-    let deliveries = 1000 * subscriptions.len() as u64;
+    let deliveries = 500 * subscriptions.len() as u64;
     for (id, subscription) in subscriptions {
-        world.expect_all(id, subscription, &numbered("m", 1000));
+        world.expect_all(id, subscription, &numbered("m", 500));
     }
-    assert!(world.sent_of("parted") > 20, "many moved");
+    assert!(world.sent_of("parted") > 10, "many moved");
     // Everybody but the root subscribes: each entry goes once to each, whoever moves meanwhile.
     assert_eq!(world.sent_of("data"), deliveries, "payloads for {deliveries} deliveries");
 }
@@ -85,7 +85,7 @@ fn a_crowd_at_a_root_that_everybody_knows_is_led_down() {
     let mut world = World::with_config(2, 82, config);
     // Ids far from the key: the first hop of each is the root.
     let key = topic().key().0;
-    for number in 0..150u128 {
+    for number in 0..80u128 {
         world.enter(NodeId(key ^ (1 << 127) ^ (number << 64)));
     }
     let subscriptions = crowd(&mut world);
@@ -96,6 +96,29 @@ fn a_crowd_at_a_root_that_everybody_knows_is_led_down() {
     world.run(seconds(2));
     for (id, subscription) in subscriptions {
         world.expect_all(id, subscription, &["to all".to_string()]);
+    }
+}
+
+#[test]
+fn a_node_with_too_many_children_in_all_trees_hands_over_where_it_can() {
+    let config = Config { tree_children: 16, node_children: 5, ..Config::default() };
+    let mut world = World::with_config(16, 87, config);
+    let topics: Vec<_> = (0..2).map(|i| Topic::new(&format!("topic {i}")).unwrap().id()).collect();
+    for (index, &id) in world.alive().iter().enumerate() {
+        for (number, &topic) in topics.iter().enumerate() {
+            let subscription = SubscriptionId((index * topics.len() + number) as u64);
+            world.with(id, |forest, cx| forest.subscribe(cx, subscription, topic, Start::Latest, 10));
+        }
+    }
+    let most = |world: &World| world.nodes.values().map(|node| node.forest.entries()).max();
+    world.run(seconds(2));
+    assert!(most(&world) > Some(6), "{:?}", most(&world));
+    world.run(seconds(120));
+    // Two trees of sixteen nodes have thirty entries: less than two a node.
+    assert!(most(&world) <= Some(5), "{:?}", most(&world));
+    for id in world.alive() {
+        assert_eq!(world.nodes[&id].forest.places().len(), 2);
+        assert!(world.nodes[&id].forest.places().all(|place| place.is_root() || place.parent().is_some()));
     }
 }
 
@@ -273,14 +296,14 @@ fn crash_during_a_splice(after: Duration, victim: impl Fn(NodeId, NodeId, NodeId
 
 #[test]
 fn a_forwarder_that_dies_at_any_step_of_its_splice_costs_no_message() {
-    for step in 0..20 {
+    for step in (0..20).step_by(2) {
         crash_during_a_splice(millis(step), |hop, _, _| hop);
     }
 }
 
 #[test]
 fn a_new_parent_that_dies_at_any_step_of_a_splice_is_replaced() {
-    for step in 0..20 {
+    for step in (1..20).step_by(2) {
         crash_during_a_splice(millis(step), |_, above, _| above);
     }
 }
@@ -295,10 +318,10 @@ fn words_of_a_move_that_are_lost_cost_time_only() {
         |header| matches!(header, Header::Visited { .. }),
     ];
     for (index, cut) in lost.into_iter().enumerate() {
-        let mut world = World::with_config(40, 85, narrow(3));
+        let mut world = World::with_config(25, 85, narrow(3));
         let subscriptions = crowd(&mut world);
         world.cut = Some(cut);
-        for number in 0..200 {
+        for number in 0..100 {
             world.publish(subscriptions[3].0, &format!("m {number}"));
             world.run(millis(50));
         }
@@ -307,22 +330,22 @@ fn words_of_a_move_that_are_lost_cost_time_only() {
         assert!(world.widest() <= 3, "case {index}: {} children", world.widest());
         world.expect_whole();
         for &(id, subscription) in &subscriptions {
-            world.expect_all(id, subscription, &numbered("m", 200));
+            world.expect_all(id, subscription, &numbered("m", 100));
         }
     }
 }
 
 #[test]
 fn trees_keep_their_shape_while_members_come_and_go() {
-    for seed in 0..4 {
+    for seed in 0..3 {
         let config = Config { tree_children: 2, node_children: 3, ..Config::default() };
-        let mut world = World::with_config(40, 90 + seed, config);
+        let mut world = World::with_config(25, 90 + seed, config);
         (world.loss, world.twice, world.jitter) = (5, 5, millis(30));
         let nodes = world.by_distance();
         let mut live: Vec<_> =
             nodes[1..].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
-        for round in 0..6 {
-            world.publish_many(nodes[0], &format!("round {round}"), 60);
+        for round in 0..5 {
+            world.publish_many(nodes[0], &format!("round {round}"), 40);
             let (victim, _) = live.remove(world.rng.random_range(0..live.len()));
             world.crash(victim);
             let (leaver, subscription) = live.remove(world.rng.random_range(0..live.len()));

@@ -1,0 +1,126 @@
+//! The laboratory's command, as people call it: small rings, real processes.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn lab(arguments: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lab"));
+    command.args(arguments.split_whitespace()).output().expect("the command starts")
+}
+
+/// Its object in the last line of stdout, and what was printed above. The run must have been without a fault.
+fn figures(arguments: &str) -> (Value, String) {
+    let output = lab(arguments);
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "lab {arguments}: {}\n{out}\n{err}", output.status);
+    assert!(err.is_empty(), "stderr is no terminal, and nothing is wrong: {err}");
+    let (above, last) = out.trim_end().rsplit_once('\n').expect("a table, then the object");
+    (serde_json::from_str(last).expect("the last line is JSON"), above.to_string())
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Fields that every experiment's object has.
+const RUN: &str = "experiment nodes seed topology profile config bytes_per_node bytes_per_node_own events_per_s wall_s \
+                   trace_hash settle_s";
+
+fn expect_fields(figures: &Value, fields: &str) {
+    let missing: Vec<&str> = RUN
+        .split(' ')
+        .chain(fields.split_whitespace())
+        .filter(|field| figures.get(field).is_none())
+        .collect();
+    assert!(missing.is_empty(), "{missing:?} are missing in {figures}");
+}
+
+fn number(figures: &Value, field: &str) -> f64 {
+    figures[field].as_f64().unwrap_or_else(|| panic!("{field} is no number in {figures}"))
+}
+
+#[test]
+fn routing_is_right_and_the_same_in_two_processes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let run = "routing --nodes 200 --lookups 1000 --settle 20 --seed 7 --json";
+    let (first, table) = figures(&format!("{run} --out {}", dir.path().display()));
+    expect_fields(
+        &first,
+        "hops_mean hops_max hops_share stretch_mean stretch_p50 stretch_p99 lookups lost wrong join_messages_mean \
+         suboptimal_per_level",
+    );
+    assert!((1.0..3.0).contains(&number(&first, "hops_mean")), "{first}");
+    assert!(number(&first, "stretch_mean") >= 1.0 && number(&first, "stretch_p50") >= 1.0, "{first}");
+    assert_eq!((first["lost"].as_u64(), first["wrong"].as_u64()), (Some(0), Some(0)));
+    assert!(table.contains("P4 pub/comp"), "{table}");
+    for file in ["report.json", "hops.csv", "hops.svg", "stretch.svg", "stretch_by_distance.svg"] {
+        assert!(dir.path().join(file).metadata().is_ok_and(|file| file.len() > 20), "{file} is missing");
+    }
+    let (second, _) = figures(run);
+    assert_eq!(first["trace_hash"], second["trace_hash"]);
+    assert_eq!(first["stretch_mean"], second["stretch_mean"]);
+    let (other, _) =
+        figures("routing --nodes 20 --lookups 10 --settle 0 --seed 8 --keys nodes --topology plane --json");
+    assert_ne!(first["trace_hash"], other["trace_hash"]);
+}
+
+#[test]
+fn silent_failures_are_repaired_and_no_lookup_is_lost() {
+    let (figures, _) = figures(
+        "routing --nodes 120 --lookups 500 --settle 20 --fail 10 --leaf-set 16 --topology plane --json",
+    );
+    let failed = &figures["fail"];
+    assert_eq!(failed["failed"], 12);
+    for field in ["hops_before", "hops_unrepaired", "hops_repaired", "messages_per_failed_node"] {
+        assert!(failed[field].as_f64().is_some_and(|value| value > 0.0), "{field} in {failed}");
+    }
+}
+
+#[test]
+fn trees_reach_every_member_once() {
+    let (figures, _) = figures("multicast --nodes 200 --settle 20 --seed 7 --json");
+    expect_fields(
+        &figures,
+        "memberships entries_mean entries_median entries_p99 entries_max tables_mean tables_max rad_median rad_max \
+         rmd_median rmd_max link_messages link_messages_ip link_messages_vs_ip link_stress_max link_stress_max_vs_ip \
+         copies_per_delivery depth_mean depth_max missed duplicates join_messages_mean",
+    );
+    assert_eq!((figures["missed"].as_u64(), figures["duplicates"].as_u64()), (Some(0), Some(0)));
+    assert!(number(&figures, "rad_median") >= 1.0, "{figures}");
+    assert!(number(&figures, "link_messages_vs_ip") > 1.0, "IP multicast uses the fewest links: {figures}");
+    assert!(number(&figures, "copies_per_delivery") >= 1.0, "each remote member needs a copy: {figures}");
+    assert!(number(&figures, "entries_max") <= 200.0 * number(&figures, "tables_max"), "{figures}");
+}
+
+#[test]
+fn a_broadcast_costs_one_message_per_node_and_its_way_to_the_root() {
+    let (figures, table) = figures("broadcast --setting m9 --messages 200 --settle 5 --rest 5 --json");
+    let round = &figures["random_senders"];
+    assert_eq!((round["lost"].as_u64(), round["duplicates"].as_u64()), (Some(0), Some(0)));
+    assert_eq!(round["redundancy"].as_f64(), Some(0.0), "{round}");
+    let messages = number(round, "payload_messages");
+    assert!((24.0..26.0).contains(&messages), "24 deliveries and a way: {messages}");
+    assert!(table.contains("M9 pub"), "{table}");
+    assert!(figures["one_sender"].is_null());
+}
+
+#[test]
+fn commands_that_make_no_sense_name_the_culprit() {
+    for (arguments, culprit) in [
+        ("", "Usage"),
+        ("routing --topology ring", "`ring` is no topology"),
+        ("routing --fail 100", "--fail"),
+        ("routing --nodes 1", "--nodes"),
+        ("routing --leaf-set 3", "leaf_set is 3: it must be even"),
+        ("multicast --nodes 20 --groups 1 --members 21", "--members 21: the ring has only 20 nodes"),
+        ("multicast --members 5", "--members needs --groups"),
+        ("broadcast --setting m10", "m10"),
+        ("routing --nodes 2 --out /proc/none", "--out /proc/none"),
+    ] {
+        let output = lab(arguments);
+        let err = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "lab {arguments}: {err}");
+        assert!(err.contains(culprit), "lab {arguments}: {culprit} is not named: {err}");
+    }
+}
