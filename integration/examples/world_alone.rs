@@ -41,7 +41,8 @@ impl Machine for Beat {
     fn handle_frame(&mut self, _: Instant, from: Peer, frame: Frame) {
         if let Header::Probe(probe) = frame.header {
             let number = probe.number;
-            let ack = ProbeAck { number, standing: Standing::Ready, lease: false, asks: None, leaf_set: None };
+            let ack =
+                ProbeAck { number, standing: Standing::Ready, lease: false, asks: None, leaf_set: None };
             self.send(from, Header::ProbeAck(ack));
         }
     }
