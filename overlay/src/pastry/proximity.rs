@@ -394,9 +394,12 @@ impl Node {
                 self.look_for_twin(now, peer);
                 continue;
             }
+            // Where there is nobody at all, another try is worth its probe.
+            let in_vain =
+                self.proximity.has_tried(peer.id) && !self.table.next_hops(peer.id.key()).is_empty();
             let barred = self.liveness.is_buried(now, &peer)
                 || self.leases.is_condemned(peer.id)
-                || self.proximity.has_tried(peer.id)
+                || in_vain
                 || self.table.get(peer.id).is_some();
             if probes < most && !barred && !self.liveness.is_full() {
                 probes += 1;
