@@ -49,6 +49,8 @@ pub struct Growth {
     pub reasons: BTreeMap<&'static str, u64>,
     /// Virtual time until all were on the ring.
     pub took: Duration,
+    /// Real time until then.
+    pub wall: Duration,
     /// Frames per join; see [`Gauge::join_frames`](super::meter::Gauge::join_frames).
     pub join_messages_mean: f64,
 }
@@ -131,6 +133,7 @@ impl Ring {
             progress.at(ready as u64, format!("{} of virtual time", self.world.now()));
         }
         self.growth.took = self.world.now() - treecast_overlay::time::Instant::ZERO;
+        self.growth.wall = self.wall();
         self.growth.reasons = std::mem::take(&mut news.borrow_mut().reasons);
         self.growth.join_messages_mean = self.meter.borrow().join_frames as f64 / nodes as f64;
         self.index();

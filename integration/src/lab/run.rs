@@ -1,6 +1,8 @@
 //! What every run says of itself, whatever it measured: the conditions, what it cost, and the hash by which two runs
 //! are known to be the same.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use treecast_overlay::config::Config as RingConfig;
 
@@ -27,6 +29,8 @@ pub struct Run {
     pub settle_s: u64,
     /// Virtual seconds until all nodes were on the ring.
     pub grown_s: f64,
+    /// Real seconds until all nodes were on the ring.
+    pub grown_wall_s: f64,
     /// Starts that failed and were tried again.
     pub starts_retried: u64,
     /// Resident memory of the process per node after settling, all of the world counted, in bytes.
@@ -37,6 +41,8 @@ pub struct Run {
     pub virtual_s: f64,
     /// Real seconds, all in all.
     pub wall_s: f64,
+    /// Frames that arrived, by kind, from the first join to the end.
+    pub frames: BTreeMap<&'static str, u64>,
     /// Steps of the world.
     pub events: u64,
     /// Steps per real second.
@@ -106,11 +112,13 @@ impl Run {
             config: Figures::of(&ring.config),
             settle_s: setting.settle,
             grown_s: ring.growth.took.as_secs_f64(),
+            grown_wall_s: ring.growth.wall.as_secs_f64(),
             starts_retried: ring.growth.retried,
             bytes_per_node: weight.resident,
             bytes_per_node_own: weight.own,
             virtual_s: ring.world.now().as_nanos() as f64 / 1e9,
             wall_s: wall,
+            frames: ring.world.counters().by_kind().map(|(kind, tally)| (kind, tally.delivered)).collect(),
             events,
             events_per_s: events as f64 / wall.max(1e-9),
             trace_hash: ring.world.trace_hash(),
@@ -133,8 +141,8 @@ impl Run {
             |bytes: Option<f64>| bytes.map_or("unknown".to_string(), |b| format!("{:.1} kB", b / 1000.0));
         let notes = vec![
             format!(
-                "{:.0} s of virtual time in {:.1} s: {} steps, {:.0}/s",
-                self.virtual_s, self.wall_s, self.events, self.events_per_s
+                "{:.0} s of virtual time in {:.1} s: {} steps, {:.0}/s; all on the ring after {:.1} s",
+                self.virtual_s, self.wall_s, self.events, self.events_per_s, self.grown_wall_s
             ),
             format!(
                 "a node takes {} of the process, {} by its own account; {} starts were tried again",

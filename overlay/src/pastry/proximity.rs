@@ -25,6 +25,10 @@ use crate::wire::{Header, Known, Near};
 
 /// Most steps of the approach.
 const APPROACH_STEPS: u8 = 10;
+/// Steps that bring nobody nearer before the approach is over.
+const VAIN_STEPS: u8 = 3;
+/// A step brings somebody nearer if the nearest is no farther than this share of the former.
+const APPROACHES: f64 = 0.8;
 /// Nodes named in one step of the approach, all of which are measured.
 const APPROACH_PROBES: usize = 6;
 /// Most nodes that are measured because of one message while the table is filled.
@@ -33,6 +37,10 @@ const FILL_PROBES: usize = 15;
 const ROUND_PROBES: usize = 4;
 /// Entries without a distance that are measured in a round.
 const ROUND_UNMEASURED: usize = 3;
+/// How much nearer or farther than the one who asks the nodes are that it is told of, in hundredths: the nearer to it
+/// somebody is, the less the two differ; where those are few, about half (Meridian §3).
+const NARROW: u32 = 25;
+const WIDE: u32 = 50;
 /// Nodes that were measured and did not fit, remembered so as not to measure them again; beyond it the oldest are
 /// forgotten, which costs a probe.
 const MAX_TRIED: usize = 128;
@@ -66,7 +74,7 @@ pub(super) struct Proximity {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Stage {
     /// Asks nearer and nearer nodes; `reached`: how near the last one is.
-    Approaching { steps: u8, reached: Duration },
+    Approaching { steps: u8, vain: u8, reached: Duration },
     /// Fills this row.
     Filling { row: usize },
     #[default]
@@ -177,7 +185,7 @@ impl Proximity {
 impl Node {
     /// Begins to look for near nodes: this node has just come onto the ring.
     pub(super) fn look_around(&mut self, now: Instant) {
-        self.proximity.stage = Stage::Approaching { steps: 0, reached: Duration::MAX };
+        self.proximity.stage = Stage::Approaching { steps: 0, vain: 0, reached: Duration::MAX };
         self.proximity.period = self.config.gossip;
         self.deadlines.set(Timer::Proximity, now);
     }
@@ -193,18 +201,22 @@ impl Node {
             return self.watch_on(now);
         }
         match self.proximity.stage {
-            Stage::Approaching { steps, reached } => self.approach(now, steps, reached),
+            Stage::Approaching { steps, vain, reached } => self.approach(now, steps, vain, reached),
             Stage::Filling { row } => self.fill(now, row),
             Stage::Watching => self.watch(now),
         }
     }
 
-    fn approach(&mut self, now: Instant, steps: u8, reached: Duration) {
-        let nearest = self.partners(0).into_iter().next();
-        let step = nearest
-            .filter(|&(_, rtt)| steps < APPROACH_STEPS && rtt < reached.mul_f64(0.8) && rtt > NEAR_ENOUGH);
-        let Some((peer, rtt)) = step else { return self.fill(now, 0) };
-        self.proximity.stage = Stage::Approaching { steps: steps + 1, reached: rtt };
+    /// The nearest node is asked; when that has brought nobody nearer, the next nearest ones.
+    fn approach(&mut self, now: Instant, steps: u8, vain: u8, reached: Duration) {
+        let partners = self.partners(0);
+        let nearest = partners.first().map_or(Duration::MAX, |&(_, rtt)| rtt);
+        let vain = if nearest < reached.mul_f64(APPROACHES) { 0 } else { vain + 1 };
+        let next = partners.get(usize::from(vain)).copied();
+        let goes_on = steps < APPROACH_STEPS && vain < VAIN_STEPS && nearest > NEAR_ENOUGH;
+        let Some((peer, rtt)) = next.filter(|_| goes_on) else { return self.fill(now, 0) };
+        let reached = if vain == 0 { nearest } else { reached };
+        self.proximity.stage = Stage::Approaching { steps: steps + 1, vain, reached };
         self.proximity.asked = Some((peer.id, now));
         self.transmit(peer, Header::NearerRequest { rtt_micros: micros(rtt) });
         self.deadlines.set(Timer::Proximity, now + PATIENCE);
@@ -237,7 +249,8 @@ impl Node {
     fn watch(&mut self, now: Instant) {
         let rows = self.table.rows();
         if rows > 0 {
-            let row = self.rng.random_range(0..rows);
+            // The upper rows have the most to choose from, and need the most rounds.
+            let row = self.rng.random_range(0..rows).min(self.rng.random_range(0..rows));
             let partners = self.partners(row);
             let near = &partners[..partners.len().min(NEAR_PARTNERS)];
             let nearest = self.rng.random_range(0..4) > 0;
@@ -300,14 +313,23 @@ impl Node {
             return;
         }
         self.meet_at(now, from, Some(duration(rtt_micros)));
-        let (least, most) = (rtt_micros / 2, rtt_micros.saturating_add(rtt_micros / 2));
-        let fits = |entry: &&Entry| {
-            entry.peer.id != from.id && entry.rtt_micros().is_some_and(|rtt| (least..=most).contains(&rtt))
-        };
-        let mut fitting: Vec<Known> = self.table.entries_from(0).iter().filter(fits).map(known).collect();
+        let mut fitting = self.about_as_far(from.id, rtt_micros, NARROW);
+        if fitting.len() < APPROACH_PROBES {
+            fitting = self.about_as_far(from.id, rtt_micros, WIDE);
+        }
         fitting.shuffle(&mut self.rng);
         fitting.truncate(APPROACH_PROBES);
         self.tell(from, Some(rtt_micros), fitting, None);
+    }
+
+    /// Nodes as far from here as another one, give or take a share of that in hundredths.
+    fn about_as_far(&self, other: NodeId, rtt_micros: u32, share: u32) -> Vec<Known> {
+        let spare = (u64::from(rtt_micros) * u64::from(share) / 100) as u32;
+        let band = rtt_micros.saturating_sub(spare)..=rtt_micros.saturating_add(spare);
+        let fits = |entry: &&Entry| {
+            entry.peer.id != other && entry.rtt_micros().is_some_and(|rtt| band.contains(&rtt))
+        };
+        self.table.entries_from(0).iter().filter(fits).map(known).collect()
     }
 
     pub(super) fn on_near(&mut self, now: Instant, from: Peer, near: Near) {
