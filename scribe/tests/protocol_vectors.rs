@@ -54,7 +54,8 @@ fn messages_of_the_tree() -> Vec<Header> {
     let mark = |position| Mark { birth: 300, position };
     let again = Join { after: Some(mark(Some(at(2, 4)))), heard: Some(known()), ..join };
     let started = Started { term: known().term, after: mark(None), latest: Some(at(2, 5)) };
-    let attached = Attached { topic: T, join: 9, version: 1, path: vec![b.id, a.id], start: None };
+    let attached =
+        Attached { topic: T, join: 9, version: 1, path: vec![b.id, a.id], root: None, start: None };
     let start = |previous, forced| Body::TermStart { root: a.id, previous, forced };
     let data = |position, body| Header::Data(Data { topic: T, position, body });
     let ack = Ack { topic: T, join: 9, version: 1, position: None, subscribers: 1, again: false };
@@ -67,7 +68,7 @@ fn messages_of_the_tree() -> Vec<Header> {
         Header::Join(again),
         Header::Join(Join { former: Some(a.id), ..again }),
         Header::Attached(attached.clone()),
-        Header::Attached(Attached { version: 2, start: Some(started), ..attached }),
+        Header::Attached(Attached { version: 2, root: Some(a), start: Some(started), ..attached }),
         Header::Leave { topic: T, join: 9 },
         Header::Orphan { topic: T },
         data(at(2, 0), start(None, false)),

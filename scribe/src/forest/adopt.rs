@@ -168,11 +168,12 @@ impl Forest {
         let Some(child) = tree.children.get(&id) else { return };
         let mut path = vec![me];
         path.extend_from_slice(tree.path());
+        let root = if tree.is_root() { Some(cx.ring.contact().peer) } else { tree.told_root() };
         let start = match (&child.cursor, &tree.log) {
             (Some(cursor), Some(log)) => Some(started(log, cursor)),
             (None, _) | (_, None) => None,
         };
-        let attached = Attached { topic, join: child.join, version: child.version, path, start };
+        let attached = Attached { topic, join: child.join, version: child.version, path, root, start };
         let rto = Duration::from_millis(child.rto.into());
         let Some(to) = self.neighbours.contact(id) else { return };
         self.deadlines.set_earlier(Timer::Push(topic, id), cx.now + rto);

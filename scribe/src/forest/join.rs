@@ -151,14 +151,13 @@ impl Forest {
     fn take_parent(&mut self, cx: Context<'_>, from: Contact, attached: &Attached) -> bool {
         let topic = attached.topic;
         let Some(tree) = self.trees.get_mut(&topic) else { return false };
-        let version = (attached.join, attached.version);
-        let mut since = cx.now;
+        let mut upward = Upward::through(from.id(), cx.now, attached.clone());
         let mut path_changed = true;
         match &tree.role {
-            Role::Child(upward) if version <= upward.version => return false,
-            Role::Child(upward) => {
-                since = upward.since;
-                path_changed = upward.path[..] != attached.path;
+            Role::Child(before) if upward.version <= before.version => return false,
+            Role::Child(before) => {
+                upward.since = before.since;
+                path_changed = before.path != upward.path || before.root != upward.root;
             }
             Role::Joining { former } => {
                 if let Some(former) = former.as_deref().copied().filter(|former| former.id() != from.id()) {
@@ -169,8 +168,7 @@ impl Forest {
             Role::Opening(_) | Role::Root(_) => return false,
         }
         let Some(tree) = self.trees.get_mut(&topic) else { return false };
-        let path = attached.path.clone().into_boxed_slice();
-        tree.role = Role::Child(Upward { parent: from.id(), path, since, version, unanswered: 0 });
+        tree.role = Role::Child(upward);
         self.deadlines.cancel(Timer::Join(topic));
         self.settle_under(cx, topic, from, path_changed);
         true

@@ -295,15 +295,9 @@ impl Forest {
             Phase::Visiting | Phase::Joining { .. } => return,
         };
         let old = tree.parent();
-        let upward = Upward {
-            parent: to.id(),
-            path: attached.path.into_boxed_slice(),
-            since: cx.now,
-            version: (attached.join, attached.version),
-            unanswered: 0,
-        };
-        tree.role = Role::Child(upward);
         tree.join = attached.join;
+        let start = attached.start;
+        tree.role = Role::Child(Upward::through(to.id(), cx.now, attached));
         self.deadlines.cancel(Timer::Join(topic));
         if let Some(old) = old {
             let contact = self.neighbours.contact(old).filter(|_| !told);
@@ -313,7 +307,7 @@ impl Forest {
             }
         }
         self.settle_under(cx, topic, to, true);
-        if let Some(started) = attached.start {
+        if let Some(started) = start {
             self.on_started(cx, topic, started);
         }
         self.acknowledge(topic, false);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use treecast_overlay::id::NodeId;
-use treecast_overlay::peer::Contact;
+use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
 use super::handover::Inheritance;
@@ -17,7 +17,7 @@ use crate::sessions::Sessions;
 use crate::sorted::SortedMap;
 use crate::topic::TopicId;
 use crate::window::Window;
-use crate::wire::{Join, Known, Publish};
+use crate::wire::{Attached, Join, Known, Publish};
 
 /// One topic at one node.
 #[derive(Debug)]
@@ -74,11 +74,28 @@ pub(crate) struct Upward {
     pub parent: NodeId,
     /// From the parent to the root.
     pub path: Box<[NodeId]>,
+    /// The root, as the parent told.
+    pub root: Option<Box<Peer>>,
     pub since: Instant,
     /// The JOIN to which the parent's last word belongs, and that word's number.
     pub version: (u64, u64),
     /// Repetitions of a JOIN that the parent has not answered.
     pub unanswered: u32,
+}
+
+impl Upward {
+    /// The way up through a parent that said this. A root that the path does not end at is not believed.
+    pub(crate) fn through(parent: NodeId, since: Instant, word: Attached) -> Upward {
+        let end = word.path.last().copied();
+        Upward {
+            parent,
+            root: word.root.filter(|root| Some(root.id) == end).map(Box::new),
+            path: word.path.into_boxed_slice(),
+            since,
+            version: (word.join, word.version),
+            unanswered: 0,
+        }
+    }
 }
 
 /// A root that has not opened its term yet.
@@ -238,6 +255,21 @@ impl Tree {
         match &self.role {
             Role::Child(upward) => &upward.path,
             Role::Joining { .. } | Role::Opening(_) | Role::Root(_) => &[],
+        }
+    }
+
+    /// Where the parent says that the root is.
+    pub(crate) fn told_root(&self) -> Option<Peer> {
+        match &self.role {
+            Role::Child(upward) => upward.root.as_deref().copied(),
+            Role::Joining { .. } | Role::Opening(_) | Role::Root(_) => None,
+        }
+    }
+
+    /// A node is down: if it was the root, nobody else is known to be.
+    pub(crate) fn forget_root(&mut self, down: NodeId) {
+        if let Role::Child(upward) = &mut self.role {
+            upward.root = upward.root.take().filter(|root| root.id != down);
         }
     }
 

@@ -88,7 +88,10 @@ impl Tree {
     /// Heap bytes, the tree itself included.
     fn weight(&self) -> usize {
         let role = match &self.role {
-            Role::Child(upward) => size_of_val::<[NodeId]>(&upward.path),
+            Role::Child(upward) => {
+                let root = upward.root.as_ref().map_or(0, |root| size_of_val(&**root));
+                size_of_val::<[NodeId]>(&upward.path) + root
+            }
             Role::Joining { former } => former.as_ref().map_or(0, |former| size_of_val(&**former)),
             Role::Opening(opening) => size_of_val(&**opening),
             Role::Root(root) => size_of_val(&**root),

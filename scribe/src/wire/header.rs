@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use treecast_overlay::id::NodeId;
-use treecast_overlay::peer::Contact;
+use treecast_overlay::peer::{Contact, Peer};
 
 use crate::message::{Mark, Position, Term};
 use crate::topic::TopicId;
@@ -184,6 +184,8 @@ pub struct Attached {
     pub version: u64,
     /// From the parent to the root, as far as the parent knows.
     pub path: Vec<NodeId>,
+    /// How its last node, the root, is reached, if the parent knows: publishers go there directly.
+    pub root: Option<Peer>,
     /// Where the parent will start pushing; `None` while it has not been started itself.
     pub start: Option<Started>,
 }
