@@ -11,7 +11,7 @@ use crate::topic::TopicId;
 use crate::wire::{self, Attached, Header, MAX_PATH};
 
 /// Repetitions of a JOIN to a silent parent before another one is looked for.
-const PATIENCE: u32 = 3;
+const PATIENCE: u8 = 3;
 
 impl Forest {
     /// Makes sure that this node is on a tree, or on its way. `false`: it is on too many.
@@ -103,8 +103,8 @@ impl Forest {
                 }
             }
             Role::Child(upward) if upward.version.0 != tree.join => {
-                upward.unanswered += 1;
-                if upward.unanswered > PATIENCE {
+                tree.unanswered = tree.unanswered.saturating_add(1);
+                if tree.unanswered > PATIENCE {
                     self.seek(cx, topic);
                 } else {
                     self.send_join(cx, topic);
@@ -168,7 +168,7 @@ impl Forest {
             Role::Opening(_) | Role::Root(_) => return false,
         }
         let Some(tree) = self.trees.get_mut(&topic) else { return false };
-        tree.role = Role::Child(upward);
+        tree.hang(upward);
         self.deadlines.cancel(Timer::Join(topic));
         self.settle_under(cx, topic, from, path_changed);
         true

@@ -297,7 +297,7 @@ impl Forest {
         let old = tree.parent();
         tree.join = attached.join;
         let start = attached.start;
-        tree.role = Role::Child(Upward::through(to.id(), cx.now, attached));
+        tree.hang(Upward::through(to.id(), cx.now, attached));
         self.deadlines.cancel(Timer::Join(topic));
         if let Some(old) = old {
             let contact = self.neighbours.contact(old).filter(|_| !told);
