@@ -11,7 +11,7 @@ use treecast_scribe::topic::TopicId;
 use treecast_scribe::wire::{
     Ack, Attached, Beat, Body, Data, DecodeError, Digest, Header, Join, Known, MAX_DATA_HEADER, MAX_MARKS,
     MAX_NUMBER, MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Publish, Receipt,
-    RefusedReason, Shared, Signature, Started, decode, encode,
+    RefusedReason, Room, Shared, Signature, Started, decode, encode,
 };
 
 /// The topic of the examples.
@@ -80,7 +80,9 @@ fn messages_of_the_tree() -> Vec<Header> {
         Header::Shared(Shared { from: T, to: TopicId(M), topics: vec![T] }),
         Header::Offer(Offer { topic: T, join: 9, parents: vec![offered] }),
         Header::Visit { topic: T, number: 10 },
-        Header::Visited { topic: T, number: 10, room: true },
+        Header::Visited { topic: T, number: 10, room: Room::None },
+        Header::Visited { topic: T, number: 10, room: Room::Crowded },
+        Header::Visited { topic: T, number: 10, room: Room::Free },
         Header::Part { topic: T, join: 11 },
         Header::Parted { topic: T, join: 11, last: None },
         Header::Parted { topic: T, join: 11, last: Some(at(2, 5)) },

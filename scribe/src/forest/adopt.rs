@@ -11,7 +11,7 @@ use super::{Context, Forest, Life, Timer, Way};
 use crate::message::{Mark, Position};
 use crate::topic::TopicId;
 use crate::window::Follow;
-use crate::wire::{Attached, Header, Join, MAX_PATH, Started};
+use crate::wire::{Attached, Header, Join, MAX_PATH, Room, Started};
 
 impl Forest {
     /// A JOIN passes on its way to the root. Returns whether it ends here.
@@ -57,7 +57,8 @@ impl Forest {
                 let welcome = self.trees.get(&topic).is_some_and(|tree| {
                     let known = tree.children.contains_key(&child.id());
                     let moves = join.former.is_some() && !known;
-                    self.may_adopt(tree, child.id()) && (!moves || self.has_room(cx.now, tree, join.former))
+                    self.may_adopt(tree, child.id())
+                        && (!moves || self.room(cx.now, tree, join.former) != Room::None)
                 });
                 if !welcome {
                     return self.tell(child, &Header::Orphan { topic });

@@ -114,8 +114,8 @@ pub enum Header {
         topic: TopicId,
         /// The visitor's number for the offer.
         number: u64,
-        /// There is room for the visitor.
-        room: bool,
+        /// Whether there is room for the visitor.
+        room: Room,
     },
     /// A child has another parent that waits for its word: nothing more is to be pushed to it.
     Part {
@@ -153,6 +153,17 @@ pub struct Offered {
     pub contact: Contact,
     /// Round-trip time between it and the node that offers it, in µs.
     pub micros: u32,
+}
+
+/// Whether a node takes another child over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Room {
+    /// No.
+    None,
+    /// Yes, though it has as many children as it should, and one will be handed on.
+    Crowded,
+    /// Yes, to stay.
+    Free,
 }
 
 /// A child's wish to hang on a parent.
