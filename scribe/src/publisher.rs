@@ -132,7 +132,15 @@ impl Publisher {
     }
 
     /// The next message to send now, if any: first those that are due again, then new ones while the window allows.
-    pub(crate) fn poll_send(&mut self, now: Instant, config: &Config) -> Option<Outgoing> {
+    ///
+    /// `told`: the root, by the tree's account. That may be old: only what was never sent goes there, and opens no
+    /// window. A root that is none any more passes it on; one that is silent leaves it to the ring.
+    pub(crate) fn poll_send(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        told: Option<Contact>,
+    ) -> Option<Outgoing> {
         let again = self.flight.iter().find(|(_, flight)| flight.due).map(|(&sequence, _)| sequence);
         let sequence = match again {
             Some(sequence) => sequence,
@@ -152,7 +160,7 @@ impl Publisher {
             acknowledged,
             resent: flight.sends > 1,
             payload: flight.payload.clone(),
-            root: self.root,
+            root: self.root.or(told.filter(|_| flight.sends == 1)),
         })
     }
 
@@ -344,7 +352,7 @@ mod tests {
     }
 
     fn sends(publisher: &mut Publisher, now: Instant, config: &Config) -> Vec<(u64, u64, bool)> {
-        std::iter::from_fn(|| publisher.poll_send(now, config))
+        std::iter::from_fn(|| publisher.poll_send(now, config, None))
             .map(|out| (out.session, out.sequence, out.resent))
             .collect()
     }
@@ -362,6 +370,19 @@ mod tests {
         assert!(publisher.on_receipt(Instant::ZERO, 77, 1, contact(9)).is_none(), "the same receipt twice");
         let next = sends(&mut publisher, Instant::ZERO, &config);
         assert_eq!(next, [(77, 2, false), (77, 3, false), (77, 4, false), (77, 5, false)]);
+    }
+
+    #[test]
+    fn a_root_that_was_only_told_gets_one_message_and_no_second_try() {
+        let (mut publisher, config) = with_messages(3);
+        let told = Some(contact(9));
+        let next = |publisher: &mut Publisher, at| publisher.poll_send(at, &config, told).map(|out| out.root);
+        assert_eq!(next(&mut publisher, Instant::ZERO), Some(told));
+        assert_eq!(next(&mut publisher, Instant::ZERO), None, "it opens no window");
+        publisher.on_timeout(seconds(1), &config, 0);
+        assert_eq!(next(&mut publisher, seconds(1)), Some(None), "the ring knows better");
+        publisher.on_receipt(seconds(1), 77, 1, contact(8)).unwrap();
+        assert_eq!(next(&mut publisher, seconds(1)), Some(Some(contact(8))), "a receipt proves more");
     }
 
     #[test]
@@ -414,7 +435,7 @@ mod tests {
         publisher.on_peer_down(NodeId(9));
         sends(&mut publisher, seconds(1), &config);
         publisher.on_receipt(seconds(1), 77, 2, contact(10));
-        let out: Vec<_> = std::iter::from_fn(|| publisher.poll_send(seconds(1), &config)).collect();
+        let out: Vec<_> = std::iter::from_fn(|| publisher.poll_send(seconds(1), &config, None)).collect();
         assert!(out.iter().all(|out| out.root.map(|root| root.id()) == Some(NodeId(10)) && out.resent));
         assert_eq!(out.iter().map(|out| out.sequence).collect::<Vec<_>>(), [3, 4]);
     }

@@ -11,7 +11,7 @@ use treecast_scribe::topic::TopicId;
 use treecast_scribe::wire::{
     Ack, Attached, Beat, Body, Data, DecodeError, Digest, Header, Join, Known, MAX_DATA_HEADER, MAX_MARKS,
     MAX_NUMBER, MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Publish, Receipt,
-    RefusedReason, Shared, Signature, Started, decode, encode,
+    RefusedReason, Room, Shared, Signature, Started, decode, encode,
 };
 
 /// The topic of the examples.
@@ -54,7 +54,8 @@ fn messages_of_the_tree() -> Vec<Header> {
     let mark = |position| Mark { birth: 300, position };
     let again = Join { after: Some(mark(Some(at(2, 4)))), heard: Some(known()), ..join };
     let started = Started { term: known().term, after: mark(None), latest: Some(at(2, 5)) };
-    let attached = Attached { topic: T, join: 9, version: 1, path: vec![b.id, a.id], start: None };
+    let attached =
+        Attached { topic: T, join: 9, version: 1, path: vec![b.id, a.id], root: None, start: None };
     let start = |previous, forced| Body::TermStart { root: a.id, previous, forced };
     let data = |position, body| Header::Data(Data { topic: T, position, body });
     let ack = Ack { topic: T, join: 9, version: 1, position: None, subscribers: 1, again: false };
@@ -67,7 +68,7 @@ fn messages_of_the_tree() -> Vec<Header> {
         Header::Join(again),
         Header::Join(Join { former: Some(a.id), ..again }),
         Header::Attached(attached.clone()),
-        Header::Attached(Attached { version: 2, start: Some(started), ..attached }),
+        Header::Attached(Attached { version: 2, root: Some(a), start: Some(started), ..attached }),
         Header::Leave { topic: T, join: 9 },
         Header::Orphan { topic: T },
         data(at(2, 0), start(None, false)),
@@ -79,7 +80,9 @@ fn messages_of_the_tree() -> Vec<Header> {
         Header::Shared(Shared { from: T, to: TopicId(M), topics: vec![T] }),
         Header::Offer(Offer { topic: T, join: 9, parents: vec![offered] }),
         Header::Visit { topic: T, number: 10 },
-        Header::Visited { topic: T, number: 10, room: true },
+        Header::Visited { topic: T, number: 10, room: Room::None },
+        Header::Visited { topic: T, number: 10, room: Room::Crowded },
+        Header::Visited { topic: T, number: 10, room: Room::Free },
         Header::Part { topic: T, join: 11 },
         Header::Parted { topic: T, join: 11, last: None },
         Header::Parted { topic: T, join: 11, last: Some(at(2, 5)) },

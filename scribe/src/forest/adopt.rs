@@ -11,7 +11,7 @@ use super::{Context, Forest, Life, Timer, Way};
 use crate::message::{Mark, Position};
 use crate::topic::TopicId;
 use crate::window::Follow;
-use crate::wire::{Attached, Header, Join, MAX_PATH, Started};
+use crate::wire::{Attached, Header, Join, MAX_PATH, Room, Started};
 
 impl Forest {
     /// A JOIN passes on its way to the root. Returns whether it ends here.
@@ -57,7 +57,8 @@ impl Forest {
                 let welcome = self.trees.get(&topic).is_some_and(|tree| {
                     let known = tree.children.contains_key(&child.id());
                     let moves = join.former.is_some() && !known;
-                    self.may_adopt(tree, child.id()) && (!moves || self.has_room(cx.now, tree, join.former))
+                    self.may_adopt(tree, child.id())
+                        && (!moves || self.room(cx.now, tree, join.former) != Room::None)
                 });
                 if !welcome {
                     return self.tell(child, &Header::Orphan { topic });
@@ -168,11 +169,12 @@ impl Forest {
         let Some(child) = tree.children.get(&id) else { return };
         let mut path = vec![me];
         path.extend_from_slice(tree.path());
+        let root = if tree.is_root() { Some(cx.ring.contact().peer) } else { tree.told_root() };
         let start = match (&child.cursor, &tree.log) {
             (Some(cursor), Some(log)) => Some(started(log, cursor)),
             (None, _) | (_, None) => None,
         };
-        let attached = Attached { topic, join: child.join, version: child.version, path, start };
+        let attached = Attached { topic, join: child.join, version: child.version, path, root, start };
         let rto = Duration::from_millis(child.rto.into());
         let Some(to) = self.neighbours.contact(id) else { return };
         self.deadlines.set_earlier(Timer::Push(topic, id), cx.now + rto);

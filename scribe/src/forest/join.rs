@@ -11,7 +11,7 @@ use crate::topic::TopicId;
 use crate::wire::{self, Attached, Header, MAX_PATH};
 
 /// Repetitions of a JOIN to a silent parent before another one is looked for.
-const PATIENCE: u32 = 3;
+const PATIENCE: u8 = 3;
 
 impl Forest {
     /// Makes sure that this node is on a tree, or on its way. `false`: it is on too many.
@@ -103,8 +103,8 @@ impl Forest {
                 }
             }
             Role::Child(upward) if upward.version.0 != tree.join => {
-                upward.unanswered += 1;
-                if upward.unanswered > PATIENCE {
+                tree.unanswered = tree.unanswered.saturating_add(1);
+                if tree.unanswered > PATIENCE {
                     self.seek(cx, topic);
                 } else {
                     self.send_join(cx, topic);
@@ -151,14 +151,13 @@ impl Forest {
     fn take_parent(&mut self, cx: Context<'_>, from: Contact, attached: &Attached) -> bool {
         let topic = attached.topic;
         let Some(tree) = self.trees.get_mut(&topic) else { return false };
-        let version = (attached.join, attached.version);
-        let mut since = cx.now;
+        let mut upward = Upward::through(from.id(), cx.now, attached.clone());
         let mut path_changed = true;
         match &tree.role {
-            Role::Child(upward) if version <= upward.version => return false,
-            Role::Child(upward) => {
-                since = upward.since;
-                path_changed = upward.path[..] != attached.path;
+            Role::Child(before) if upward.version <= before.version => return false,
+            Role::Child(before) => {
+                upward.since = before.since;
+                path_changed = before.path != upward.path || before.root != upward.root;
             }
             Role::Joining { former } => {
                 if let Some(former) = former.as_deref().copied().filter(|former| former.id() != from.id()) {
@@ -169,8 +168,7 @@ impl Forest {
             Role::Opening(_) | Role::Root(_) => return false,
         }
         let Some(tree) = self.trees.get_mut(&topic) else { return false };
-        let path = attached.path.clone().into_boxed_slice();
-        tree.role = Role::Child(Upward { parent: from.id(), path, since, version, unanswered: 0 });
+        tree.hang(upward);
         self.deadlines.cancel(Timer::Join(topic));
         self.settle_under(cx, topic, from, path_changed);
         true

@@ -13,7 +13,7 @@ use super::tree::{Role, Tree, Upward};
 use super::{Context, Forest, Life, Timer};
 use crate::message::Position;
 use crate::topic::TopicId;
-use crate::wire::{Attached, Header, MAX_PATH, Offer, Offered};
+use crate::wire::{Attached, Header, MAX_PATH, Offer, Offered, Room};
 
 /// How long a child tries what it was offered; then it stays where it is. Well below [`OFFER_REST`], so that a parent
 /// never takes a child that moves for one that stays.
@@ -43,7 +43,10 @@ struct Choice {
 enum Visit {
     Asked,
     /// It has room, and a message from the old parent through it takes so many µs to come and go.
-    Room(u32),
+    Room {
+        crowded: bool,
+        micros: u32,
+    },
     Full,
 }
 
@@ -121,7 +124,7 @@ impl Forest {
     fn visit_choices(&mut self, cx: Context<'_>, topic: TopicId) {
         let Some(moving) = self.trees.get_mut(&topic).and_then(|tree| tree.moving.as_mut()) else { return };
         if let [choice] = &mut moving.choices[..] {
-            choice.visit = Visit::Room(0);
+            choice.visit = Visit::Room { crowded: false, micros: 0 };
             return self.choose(cx, topic);
         }
         let number = moving.number;
@@ -134,10 +137,8 @@ impl Forest {
 
     /// A child of another node looks how far this one is.
     pub(super) fn on_visit(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, number: u64) {
-        let room = self
-            .trees
-            .get(&topic)
-            .is_some_and(|tree| self.may_adopt(tree, from.id()) && self.has_room(cx.now, tree, None));
+        let tree = self.trees.get(&topic).filter(|tree| self.may_adopt(tree, from.id()));
+        let room = tree.map_or(Room::None, |tree| self.room(cx.now, tree, None));
         self.tell(from, &Header::Visited { topic, number, room });
     }
 
@@ -148,7 +149,7 @@ impl Forest {
         from: NodeId,
         topic: TopicId,
         number: u64,
-        room: bool,
+        room: Room,
     ) {
         let Some(moving) = self.trees.get_mut(&topic).and_then(|tree| tree.moving.as_mut()) else { return };
         if moving.number != number || !matches!(moving.phase, Phase::Visiting) {
@@ -157,18 +158,23 @@ impl Forest {
         let took = u32::try_from(cx.now.since(moving.since).as_micros()).unwrap_or(u32::MAX);
         let choice = moving.choices.iter_mut().find(|choice| choice.offered.contact.id() == from);
         let Some(choice) = choice.filter(|choice| choice.visit == Visit::Asked) else { return };
-        choice.visit =
-            if room { Visit::Room(choice.offered.micros.saturating_add(took)) } else { Visit::Full };
+        let micros = choice.offered.micros.saturating_add(took);
+        choice.visit = match room {
+            Room::None => Visit::Full,
+            Room::Crowded => Visit::Room { crowded: true, micros },
+            Room::Free => Visit::Room { crowded: false, micros },
+        };
         if moving.choices.iter().all(|choice| choice.visit != Visit::Asked) {
             self.choose(cx, topic);
         }
     }
 
-    /// Asks the best of what is left: the one by whose way news come soonest. None left, or no time: it stays.
+    /// Asks the best of what is left: the one by whose way news come soonest, among those that need hand nobody on to
+    /// a level below if there are any. None left, or no time: it stays.
     fn choose(&mut self, cx: Context<'_>, topic: TopicId) {
         let Some(moving) = self.trees.get_mut(&topic).and_then(|tree| tree.moving.as_mut()) else { return };
         let cost = |choice: &Choice| match choice.visit {
-            Visit::Room(micros) => Some((micros, choice.offered.contact.id())),
+            Visit::Room { crowded, micros } => Some((crowded, micros, choice.offered.contact.id())),
             Visit::Asked | Visit::Full => None,
         };
         let best =
@@ -295,15 +301,9 @@ impl Forest {
             Phase::Visiting | Phase::Joining { .. } => return,
         };
         let old = tree.parent();
-        let upward = Upward {
-            parent: to.id(),
-            path: attached.path.into_boxed_slice(),
-            since: cx.now,
-            version: (attached.join, attached.version),
-            unanswered: 0,
-        };
-        tree.role = Role::Child(upward);
         tree.join = attached.join;
+        let start = attached.start;
+        tree.hang(Upward::through(to.id(), cx.now, attached));
         self.deadlines.cancel(Timer::Join(topic));
         if let Some(old) = old {
             let contact = self.neighbours.contact(old).filter(|_| !told);
@@ -313,7 +313,7 @@ impl Forest {
             }
         }
         self.settle_under(cx, topic, to, true);
-        if let Some(started) = attached.start {
+        if let Some(started) = start {
             self.on_started(cx, topic, started);
         }
         self.acknowledge(topic, false);

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use rand::RngExt;
+use treecast_overlay::peer::Contact;
 
 use super::{Context, Forest, Life, Request, Timer};
 use crate::event::{Event, Token};
@@ -57,8 +58,9 @@ impl Forest {
             return;
         }
         let contact = cx.ring.contact();
+        let told = self.trees.get(&topic).and_then(|tree| tree.told_root()).map(Contact::from);
         let Some(publisher) = self.publishers.get_mut(&topic) else { return };
-        while let Some(out) = publisher.poll_send(cx.now, &self.config) {
+        while let Some(out) = publisher.poll_send(cx.now, &self.config, told) {
             let header = Header::Publish(Publish {
                 topic,
                 publisher: contact,

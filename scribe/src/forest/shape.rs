@@ -24,7 +24,7 @@ use super::moving::OFFER_REST;
 use super::tree::{Child, Role, Tree};
 use super::{Context, Forest, Life, Timer};
 use crate::topic::TopicId;
-use crate::wire::{Header, MAX_OFFERED, Offer, Offered};
+use crate::wire::{Header, MAX_OFFERED, Offer, Offered, Room};
 
 /// Most children that are asked at once to move: a crowd is led down in several rounds.
 const MOVERS: usize = 64;
@@ -205,7 +205,7 @@ impl Forest {
 
     /// Whether this node takes a child over from another parent: from a child of its own that splices itself out
     /// always, else up to twice the number at which it hands children over itself.
-    pub(super) fn has_room(&self, now: Instant, tree: &Tree, former: Option<NodeId>) -> bool {
+    pub(super) fn room(&self, now: Instant, tree: &Tree, former: Option<NodeId>) -> Room {
         let going = match self.need(tree) {
             Some(Need::Splice(child)) => {
                 tree.children.get(&child).is_some_and(|child| child.rests_until > now)
@@ -213,8 +213,13 @@ impl Forest {
             Some(Need::HandOver(_)) | None => false,
         };
         let spliced = former.is_some_and(|former| tree.children.contains_key(&former));
-        let room = tree.children.len() < 2 * self.config.tree_children && self.entries < self.most_entries();
-        self.life == Life::Running && tree.is_settled() && !going && (spliced || room)
+        let (count, most) = (tree.children.len(), self.config.tree_children);
+        let room = count < 2 * most && self.entries < self.most_entries();
+        match self.life == Life::Running && tree.is_settled() && !going && (spliced || room) {
+            true if spliced || count < most => Room::Free,
+            true => Room::Crowded,
+            false => Room::None,
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use treecast_overlay::id::NodeId;
-use treecast_overlay::peer::Contact;
+use treecast_overlay::peer::{Addr, Contact, Peer};
 use treecast_overlay::time::Instant;
 
 use super::handover::Inheritance;
@@ -17,7 +17,7 @@ use crate::sessions::Sessions;
 use crate::sorted::SortedMap;
 use crate::topic::TopicId;
 use crate::window::Window;
-use crate::wire::{Join, Known, Publish};
+use crate::wire::{Attached, Join, Known, Publish};
 
 /// One topic at one node.
 #[derive(Debug)]
@@ -48,6 +48,8 @@ pub(crate) struct Tree {
     pub moving: Option<Box<Moving>>,
     /// Attempts to bring the tree into shape since its children last changed.
     pub tries: u8,
+    /// Repetitions of a JOIN that the parent has not answered.
+    pub unanswered: u8,
     /// Bytes that the forest counts for this tree's window and early entries, and when they last grew.
     pub counted: (usize, Instant),
 }
@@ -74,11 +76,44 @@ pub(crate) struct Upward {
     pub parent: NodeId,
     /// From the parent to the root.
     pub path: Box<[NodeId]>,
+    /// How the path's end is reached, if that is known.
+    pub root: Option<Box<Reach>>,
     pub since: Instant,
     /// The JOIN to which the parent's last word belongs, and that word's number.
     pub version: (u64, u64),
-    /// Repetitions of a JOIN that the parent has not answered.
-    pub unanswered: u32,
+}
+
+/// A peer whose id stands elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Reach {
+    incarnation: u64,
+    addr: Addr,
+}
+
+impl Upward {
+    /// The way up through a parent that said this. A root that the path does not end at is not believed.
+    pub(crate) fn through(parent: NodeId, since: Instant, word: Attached) -> Upward {
+        let end = word.path.last().copied();
+        Upward {
+            parent,
+            root: word.root.filter(|root| Some(root.id) == end).map(Reach::of),
+            path: word.path.into_boxed_slice(),
+            since,
+            version: (word.join, word.version),
+        }
+    }
+
+    /// The root, as the parent told.
+    fn root(&self) -> Option<Peer> {
+        let Reach { incarnation, addr } = **self.root.as_ref()?;
+        Some(Peer { id: *self.path.last()?, incarnation, addr })
+    }
+}
+
+impl Reach {
+    fn of(peer: Peer) -> Box<Reach> {
+        Box::new(Reach { incarnation: peer.incarnation, addr: peer.addr })
+    }
 }
 
 /// A root that has not opened its term yet.
@@ -216,6 +251,7 @@ impl Tree {
             told_subscribers: 0,
             moving: None,
             tries: 0,
+            unanswered: 0,
             counted: (0, now),
         }
     }
@@ -223,6 +259,12 @@ impl Tree {
     /// Bytes that the window and the early entries pin.
     pub(crate) fn bytes(&self) -> usize {
         self.log.as_ref().map_or(0, |log| log.window.bytes()) + self.early.bytes()
+    }
+
+    /// Has a parent, or news of it.
+    pub(crate) fn hang(&mut self, upward: Upward) {
+        self.role = Role::Child(upward);
+        self.unanswered = 0;
     }
 
     /// The parent, if there is one.
@@ -238,6 +280,23 @@ impl Tree {
         match &self.role {
             Role::Child(upward) => &upward.path,
             Role::Joining { .. } | Role::Opening(_) | Role::Root(_) => &[],
+        }
+    }
+
+    /// Where the parent says that the root is.
+    pub(crate) fn told_root(&self) -> Option<Peer> {
+        match &self.role {
+            Role::Child(upward) => upward.root(),
+            Role::Joining { .. } | Role::Opening(_) | Role::Root(_) => None,
+        }
+    }
+
+    /// A node is down: if it was the root, nobody else is known to be.
+    pub(crate) fn forget_root(&mut self, down: NodeId) {
+        if let Role::Child(upward) = &mut self.role
+            && upward.path.last() == Some(&down)
+        {
+            upward.root = None;
         }
     }
 

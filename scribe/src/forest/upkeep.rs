@@ -218,6 +218,7 @@ impl Forest {
         self.stalled.remove(&peer);
         self.end_transfers_to(peer);
         self.stop_awaiting(cx, peer);
+        self.trees.values_mut().for_each(|tree| tree.forget_root(peer));
         let publishing: Vec<_> = self.publishers.keys().copied().collect();
         for topic in publishing {
             if let Some(publisher) = self.publishers.get_mut(&topic) {

@@ -88,7 +88,10 @@ impl Tree {
     /// Heap bytes, the tree itself included.
     fn weight(&self) -> usize {
         let role = match &self.role {
-            Role::Child(upward) => size_of_val::<[NodeId]>(&upward.path),
+            Role::Child(upward) => {
+                let root = upward.root.as_ref().map_or(0, |root| size_of_val(&**root));
+                size_of_val::<[NodeId]>(&upward.path) + root
+            }
             Role::Joining { former } => former.as_ref().map_or(0, |former| size_of_val(&**former)),
             Role::Opening(opening) => size_of_val(&**opening),
             Role::Root(root) => size_of_val(&**root),
@@ -123,7 +126,7 @@ mod tests {
         assert_eq!(forest.bytes(), 0, "no trees, no heap");
         let sizes = [
             ("forest", size_of::<Forest>(), 2048),
-            ("tree", size_of::<Tree>(), 448),
+            ("tree", size_of::<Tree>(), 400),
             ("child", size_of::<(NodeId, Child)>(), 160),
             ("neighbour", size_of::<Neighbour>(), 256),
             ("subscription", size_of::<Subscription>(), 256),

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use treecast_overlay::id::NodeId;
-use treecast_overlay::peer::Contact;
+use treecast_overlay::peer::{Contact, Peer};
 
 use crate::message::{Mark, Position, Term};
 use crate::topic::TopicId;
@@ -114,8 +114,8 @@ pub enum Header {
         topic: TopicId,
         /// The visitor's number for the offer.
         number: u64,
-        /// There is room for the visitor.
-        room: bool,
+        /// Whether there is room for the visitor.
+        room: Room,
     },
     /// A child has another parent that waits for its word: nothing more is to be pushed to it.
     Part {
@@ -155,6 +155,17 @@ pub struct Offered {
     pub micros: u32,
 }
 
+/// Whether a node takes another child over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Room {
+    /// No.
+    None,
+    /// Yes, though it has as many children as it should, and one will be handed on.
+    Crowded,
+    /// Yes, to stay.
+    Free,
+}
+
 /// A child's wish to hang on a parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
@@ -184,6 +195,8 @@ pub struct Attached {
     pub version: u64,
     /// From the parent to the root, as far as the parent knows.
     pub path: Vec<NodeId>,
+    /// How its last node, the root, is reached, if the parent knows: publishers go there directly.
+    pub root: Option<Peer>,
     /// Where the parent will start pushing; `None` while it has not been started itself.
     pub start: Option<Started>,
 }

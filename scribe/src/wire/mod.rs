@@ -10,5 +10,5 @@ pub use codec::{DecodeError, decode, encode};
 pub use header::{
     Ack, Attached, Beat, Body, Data, Digest, Header, Join, Known, MAX_DATA_HEADER, MAX_MARKS, MAX_NUMBER,
     MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Publish, Receipt, RefusedReason,
-    Shared, Signature, Started,
+    Room, Shared, Signature, Started,
 };

@@ -43,8 +43,14 @@ fn the_payload_is_not_copied() {
 #[test]
 fn what_no_node_says_is_refused_by_name() {
     let topic = TopicId(Key(7));
-    let long =
-        Header::Attached(Attached { topic, join: 1, version: 1, path: vec![NodeId(1); 65], start: None });
+    let long = Header::Attached(Attached {
+        topic,
+        join: 1,
+        version: 1,
+        path: vec![NodeId(1); 65],
+        root: None,
+        start: None,
+    });
     assert_eq!(decode(&encode(&long, b"")), Err(DecodeError::ListTooLong { len: 65, limit: 64 }));
     let huge = data(Position { term: u64::MAX, offset: 0 }, message(1, 1, 1));
     assert_eq!(decode(&encode(&huge, b"")), Err(DecodeError::OutOfRange(u64::MAX)));

@@ -17,6 +17,91 @@ fn what_is_published_reaches_a_subscriber_and_is_receipted() {
     assert_eq!((receipt.copies, receipt.listeners, receipt.id.publisher, receipt.id.sequence), (1, 1, b, 1));
 }
 
+/// Sixty nodes, and a subscriber among them that routes to the root over others.
+fn distant() -> (World, NodeId, SubscriptionId) {
+    let mut world = World::unspliced(60, 11);
+    let (subscriber, _) = tree::deep(&world);
+    let news = world.subscribe(subscriber, Start::Latest);
+    world.run(seconds(2));
+    assert_eq!(told_root(&world, subscriber), Some(world.root()));
+    (world, subscriber, news)
+}
+
+fn told_root(world: &World, id: NodeId) -> Option<NodeId> {
+    world.nodes[&id].forest.trees[&topic()].told_root().map(|root| root.id)
+}
+
+#[test]
+fn who_is_on_the_tree_sends_its_first_message_straight_to_the_root() {
+    let (mut world, subscriber, _) = distant();
+    let token = world.publish(subscriber, "there and back");
+    world.run(LATENCY * 2);
+    assert!(world.receipt(subscriber, token).is_some(), "one hop there, one back");
+    let mut others = world.by_distance().into_iter();
+    let stranger = others.find(|&id| world.hops(id) > 1 && !world.on_tree().contains(&id)).unwrap();
+    let token = world.publish(stranger, "on the way");
+    world.run(LATENCY * 2);
+    assert!(world.receipt(stranger, token).is_none(), "nobody told it of the root");
+    world.run(LATENCY * 2);
+    assert!(world.receipt(stranger, token).is_some());
+}
+
+#[test]
+fn a_root_that_is_none_any_more_passes_the_first_message_on() {
+    let (mut world, subscriber, news) = distant();
+    let former = world.root();
+    world.cut = Some(|header| matches!(header, Header::Attached(_)));
+    world.enter(NodeId(topic().key().0 ^ 1));
+    world.run(seconds(3));
+    assert_eq!(told_root(&world, subscriber), Some(former), "the news is lost on its way down");
+    let token = world.publish(subscriber, "to the former one");
+    world.run(millis(100));
+    let failures = world.failures(subscriber);
+    assert!(world.receipt(subscriber, token).is_some(), "without being sent again: {failures:?}");
+    world.cut = None;
+    world.run(seconds(10));
+    assert_eq!(told_root(&world, subscriber), Some(world.root()), "path and root are pushed down");
+    world.expect_all(subscriber, news, &["to the former one".to_string()]);
+}
+
+#[test]
+fn what_a_silent_root_does_not_answer_is_routed() {
+    let (mut world, subscriber, news) = distant();
+    world.cut = Some(|header| matches!(header, Header::Publish(_)));
+    world.sent.clear();
+    let token = world.publish(subscriber, "lost, then routed");
+    world.run(millis(990));
+    assert!(world.receipt(subscriber, token).is_none());
+    world.run(millis(50));
+    assert!(world.receipt(subscriber, token).is_some(), "the second time it is routed");
+    assert_eq!(world.sent["publish"], 1, "the silent one is tried once");
+    world.run(seconds(1));
+    world.expect_all(subscriber, news, &["lost, then routed".to_string()]);
+}
+
+#[test]
+fn a_root_that_is_down_is_forgotten_and_one_beside_the_path_not_believed() {
+    let (mut world, subscriber, _) = distant();
+    let root = world.root();
+    world.cut = Some(|header| matches!(header, Header::Attached(_)));
+    world.with(subscriber, |forest, cx| forest.handle_peer_down(cx, root));
+    assert_eq!(told_root(&world, subscriber), None);
+    let tree = &world.nodes[&subscriber].forest.trees[&topic()];
+    let (join, parent) = (tree.join, tree.parent().unwrap());
+    let say = |world: &mut World, version, root| {
+        let path = vec![parent, world.root()];
+        let root = Some(world.nodes[&root].contact.peer);
+        let attached = wire::Attached { topic: topic(), join, version, path, root, start: None };
+        let payload = wire::encode(&Header::Attached(attached), &[]);
+        let contact = world.nodes[&parent].contact;
+        world.with(subscriber, |forest, cx| forest.handle_received(cx, &contact, &payload));
+    };
+    say(&mut world, 1 << 40, parent);
+    assert_eq!(told_root(&world, subscriber), None, "the path ends elsewhere");
+    say(&mut world, 1 << 41, root);
+    assert_eq!(told_root(&world, subscriber), Some(root));
+}
+
 #[test]
 fn an_empty_topic_is_answered_honestly() {
     let mut world = World::new(8, 2);

@@ -1,6 +1,7 @@
 //! Stories of trees that are brought into shape: children that are handed over, forwarders that splice themselves out.
 
 use super::*;
+use crate::wire::{Offer, Offered, Room};
 
 /// A subscriber whose JOIN passes a node that is neither root nor itself, and that node.
 fn deep(world: &World) -> (NodeId, NodeId) {
@@ -305,6 +306,37 @@ fn a_forwarder_that_dies_at_any_step_of_its_splice_costs_no_message() {
 fn a_new_parent_that_dies_at_any_step_of_a_splice_is_replaced() {
     for step in (1..20).step_by(2) {
         crash_during_a_splice(millis(step), |_, above, _| above);
+    }
+}
+
+#[test]
+fn a_child_prefers_a_sibling_with_a_free_place_to_a_nearer_one_that_is_crowded() {
+    for (near, expected) in [(Room::Crowded, 1), (Room::Free, 0), (Room::None, 1)] {
+        let mut world = World::unspliced(60, 11);
+        let (child, parent) = deep(&world);
+        world.subscribe(child, Start::Latest);
+        world.run(seconds(2));
+        let others: Vec<_> =
+            world.by_distance().into_iter().filter(|&id| id != child && id != parent).take(2).collect();
+        world.cut = Some(|header| matches!(header, Header::Visited { .. }));
+        let say = |world: &mut World, from: NodeId, header: Header| {
+            let (from, payload) = (world.nodes[&from].contact, wire::encode(&header, &[]));
+            world.with(child, |forest, cx| forest.handle_received(cx, &from, &payload));
+        };
+        let offered = |id| Offered { contact: world.nodes[id].contact, micros: 300 };
+        let (parents, join) = (others.iter().map(offered).collect(), world.nodes[&child].forest.joins);
+        say(&mut world, parent, Header::Offer(Offer { topic: topic(), join, parents }));
+        let number = world.nodes[&child].forest.joins;
+        let chosen = |world: &World| {
+            let moving = world.nodes[&child].forest.trees[&topic()].moving.as_ref();
+            moving.and_then(|moving| moving.chosen()).map(|to| to.id())
+        };
+        for (id, room) in [(others[0], near), (others[1], Room::Free)] {
+            assert_eq!(chosen(&world), None, "both are waited for");
+            world.run(millis(10));
+            say(&mut world, id, Header::Visited { topic: topic(), number, room });
+        }
+        assert_eq!(chosen(&world), Some(others[expected]), "the near one says {near:?}");
     }
 }
 

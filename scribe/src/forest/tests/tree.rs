@@ -145,7 +145,8 @@ fn a_loop_of_stale_paths_is_broken() {
     let trees = world.nodes[&hop].forest.trees();
     let number = world.nodes[&hop].forest.trees[&topic()].join;
     let path = vec![subscriber, hop, world.root()];
-    let attached = wire::Attached { topic: topic(), join: number, version: 1 << 40, path, start: None };
+    let attached =
+        wire::Attached { topic: topic(), join: number, version: 1 << 40, path, root: None, start: None };
     let payload = wire::encode(&Header::Attached(attached), &[]);
     let child = world.nodes[&subscriber].contact;
     world.with(hop, |forest, cx| forest.handle_received(cx, &child, &payload));
@@ -163,7 +164,8 @@ fn a_parent_whose_path_comes_to_lead_through_its_child_is_left() {
     world.run(seconds(2));
     let tree = &world.nodes[&subscriber].forest.trees[&topic()];
     let path = vec![hop, subscriber];
-    let attached = wire::Attached { topic: topic(), join: tree.join, version: 1 << 40, path, start: None };
+    let attached =
+        wire::Attached { topic: topic(), join: tree.join, version: 1 << 40, path, root: None, start: None };
     let payload = wire::encode(&Header::Attached(attached), &[]);
     let parent = world.nodes[&hop].contact;
     world.with(subscriber, |forest, cx| forest.handle_received(cx, &parent, &payload));
