@@ -6,6 +6,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use treecast_integration::lab::pages::start_with_huge_pages;
 use treecast_integration::lab::{
     Error, Output, Progress, broadcast, multicast, replay, routing, scenario, swarm,
 };
@@ -57,7 +58,9 @@ impl Experiment {
 }
 
 fn main() -> ExitCode {
-    match run(&Cli::parse().experiment) {
+    let cli = Cli::parse();
+    start_with_huge_pages();
+    match run(&cli.experiment) {
         Ok(report) if report.faults.is_empty() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(1),
         Err(error) => {

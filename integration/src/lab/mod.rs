@@ -3,6 +3,7 @@
 
 pub mod setting;
 pub mod progress;
+pub mod pages;
 pub mod memory;
 pub mod meter;
 pub mod ring;
