@@ -53,6 +53,7 @@ const HELP: &str = "What is measured:
   join_messages_mean    frames per join, acknowledgements included, until a second after the newcomer is ready
   suboptimal_per_level  for each row of the routing table, from the first on: entries of a node for which a node
              exists whose latency is less than 1/1.1 of the entry's; mean of 200 nodes
+  in_degree  in how many nodes' routing tables a node stands
   --fail     unrepaired: lookups launched in the first second; repaired: after 120 s; messages per failed node: frames in
              those 120 s above what is usual, but for those of the lookups, over the nodes that failed";
 
@@ -81,6 +82,9 @@ struct Fields {
     join_messages_mean: f64,
     suboptimal_per_level: Vec<f64>,
     missing_per_level: Vec<f64>,
+    in_degree_mean: Option<f64>,
+    in_degree_p99: Option<f64>,
+    in_degree_max: Option<f64>,
     fail: Option<FailFields>,
 }
 
@@ -172,6 +176,7 @@ impl Fields {
         fail: Option<FailFields>,
     ) -> Fields {
         let stretch = sight.stretch();
+        let in_degrees = tables::in_degrees(ring);
         Fields {
             run,
             hops_mean: sight.hops.mean(),
@@ -188,6 +193,9 @@ impl Fields {
             join_messages_mean: ring.growth.join_messages_mean,
             suboptimal_per_level: levels.iter().map(|level| level.suboptimal).collect(),
             missing_per_level: levels.iter().map(|level| level.missing).collect(),
+            in_degree_mean: in_degrees.mean(),
+            in_degree_p99: in_degrees.quantile(0.99),
+            in_degree_max: in_degrees.quantile(1.0),
             fail,
         }
     }
@@ -251,6 +259,9 @@ fn rows(fields: &Fields) -> Vec<Row> {
         Row::ours("suboptimal entries by level", list(&fields.suboptimal_per_level))
             .beside("under 1 each", "P6 pub, 5,000 joins"),
         Row::ours("missing entries by level", list(&fields.missing_per_level)),
+        Row::ours("in tables of others: mean", show(fields.in_degree_mean)),
+        Row::ours("… 99 %", show(fields.in_degree_p99)),
+        Row::ours("… max", show(fields.in_degree_max)),
     ]
 }
 

@@ -7,6 +7,7 @@ use rand::RngExt;
 use treecast_overlay::id::{BASE, BITS_PER_DIGIT, DIGITS, NodeId};
 
 use super::Ring;
+use super::stats::Samples;
 
 /// Most nodes whose tables are looked at.
 const SAMPLE: usize = 200;
@@ -48,6 +49,19 @@ pub fn levels(ring: &Ring) -> Vec<Level> {
         }
     }
     levels
+}
+
+/// In how many nodes' routing tables each node stands.
+pub fn in_degrees(ring: &Ring) -> Samples {
+    let mut degrees = vec![0_u32; ring.world.slots()];
+    for (_, stack) in ring.stacks() {
+        for peer in stack.ring().routing_table().iter() {
+            if let Some(slot) = ring.slot_of(peer.id) {
+                degrees[slot] += 1;
+            }
+        }
+    }
+    Samples::new(ring.by_id().iter().map(|&(_, slot)| degrees[slot as usize] as f32).collect())
 }
 
 /// One row of one node. `peers`: all that share its prefix.
