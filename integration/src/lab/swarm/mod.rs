@@ -15,6 +15,7 @@ pub use turmoil::Turmoil;
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use crate::check::s5;
 use crate::grove::Grove;
 use crate::lab::{Error, Output, Progress};
 use crate::report::{Report, Row};
@@ -237,6 +238,7 @@ pub fn events(grove: &Grove) -> BTreeMap<&'static str, u64> {
         ("excused fault of O1", grove.watch.excused.get()),
         ("lookup", grove.watch.lookups.found),
         ("delivery", grove.history.deliveries()),
+        ("receipt from another log", s5::astray(&grove.history)),
         ("publication", grove.history.publications.len() as u64),
     ]);
     events
