@@ -339,10 +339,18 @@ fn missing<'a>(window: &'a Window, cursor: &mut Cursor, ack: &Ack) -> Option<&'a
 
 /// Entries at the window's end were replaced, or the window begins anew further on: who was ahead of its new end
 /// goes back to it. Who is behind its start finds that out by itself.
+///
+/// A window without entries shows nothing of the branches before it: a child on a lost one could not tell where the next
+/// term's start belongs. So it is started anew, with the term that is about to begin.
 pub(super) fn clamp(tree: &mut Tree) {
     let Some(log) = &tree.log else { return };
-    let end = log.window.end();
-    for cursor in tree.children.values_mut().filter_map(|child| child.cursor.as_mut()) {
+    let (start, end) = (log.window.start(), log.window.end());
+    for child in tree.children.values_mut() {
+        let Some(cursor) = &mut child.cursor else { continue };
+        if start == end && cursor.acknowledged >= end {
+            (child.cursor, child.after) = (None, Some(Box::new(log.mark())));
+            continue;
+        }
         cursor.next = cursor.next.min(end);
         cursor.acknowledged = cursor.acknowledged.min(end);
     }
