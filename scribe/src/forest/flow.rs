@@ -354,8 +354,13 @@ pub(super) fn clamp(tree: &mut Tree) {
         cursor.next = cursor.next.min(end);
         cursor.acknowledged = cursor.acknowledged.min(end);
     }
+    let base = log.window.base();
     for reader in tree.subscriptions.values_mut().filter_map(|subscription| subscription.reader.as_mut()) {
         reader.next = reader.next.min(end);
+        if start == end && reader.last < base {
+            // Its branch was left in a term of which nothing is here: what it missed of both is not told by a start.
+            reader.owed.get_or_insert((GapReason::OutOfWindow, reader.last));
+        }
     }
 }
 

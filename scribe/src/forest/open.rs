@@ -18,7 +18,7 @@ use super::{Context, Forest, Life, Timer};
 use crate::message::{Position, Term};
 use crate::sessions::Sessions;
 use crate::topic::TopicId;
-use crate::window::Window;
+use crate::window::{Entry, Window};
 use crate::wire::{Body, Header, Known, Publish};
 
 impl Forest {
@@ -291,7 +291,13 @@ impl Forest {
         }
         estate.fill(tree);
         let room = self.config.max_sessions.saturating_sub(self.sessions);
+        let forced = |entry: &Entry| matches!(entry.body, Body::TermStart { forced: true, .. });
+        let guessed = tree.log.as_ref().is_some_and(|log| log.window.entries().any(forced));
         if let Role::Root(root) = &mut tree.role {
+            if guessed {
+                // The former root did not know every session itself, or had not for long: nor does this one.
+                root.certain_from = cx.now + self.config.publish_timeout;
+            }
             root.sessions = Sessions::restore(cx.now, estate.sessions, room);
             self.sessions += root.sessions.len();
         }
