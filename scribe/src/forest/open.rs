@@ -9,7 +9,7 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
-use super::flow::{clamp, forsake};
+use super::flow::{forsake, renew};
 use super::handover::Estate;
 use super::neighbours::Side;
 use super::position::encode_entry;
@@ -399,8 +399,7 @@ impl Tree {
             }
             Some(log) if log.window.tail() != known.tail => {
                 // What came between was only where this node cannot get it from.
-                log.window = Window::new(known.tail);
-                clamp(self);
+                renew(self, Window::new(known.tail));
             }
             Some(_) => {}
         }

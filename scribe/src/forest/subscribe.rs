@@ -160,7 +160,7 @@ fn claim(log: &Log, mark: Mark) -> Option<Known> {
 
 impl Subscription {
     /// The next item that there is credit for.
-    fn poll_item(&mut self, log: &Log) -> Option<Item> {
+    pub(super) fn poll_item(&mut self, log: &Log) -> Option<Item> {
         let reader = self.reader.as_mut()?;
         if self.credit == 0 {
             return None;
