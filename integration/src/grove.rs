@@ -360,6 +360,7 @@ impl Grove {
             at: self.world.now(),
             payload: payload.clone(),
             outcome: None,
+            birth: None,
             abandoned: false,
         };
         self.history.publications.insert(token, offered);

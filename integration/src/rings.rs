@@ -263,7 +263,9 @@ impl Rings {
         for (at, slot, event) in news {
             // Deliveries are judged at their own instant, in the state that the delivering node was left in.
             if let (Event::Deliver(delivery), true) = (&event, self.one_side) {
-                let decision = Decision { by: self.peer(slot).id, key: delivery.key };
+                let (by, key) = (self.peer(slot).id, delivery.key);
+                let serves = self.node(slot).is_root_of(at, key);
+                let decision = Decision { by, key, serves };
                 let verdict = self.judge(&[], |scene| o1::judge_decision(scene, decision));
                 verdict.unwrap_or_else(|breach| panic!("{breach}"));
             }

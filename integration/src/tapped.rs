@@ -12,10 +12,10 @@ use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, T
 use treecast_overlay::peer::Peer;
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::{Answer, Frame, Header, Letter, Purpose, Standing};
-use treecast_scribe::event::{Command, Event, TreeStatus};
+use treecast_scribe::event::{Command, Event, Token, TreeStatus};
 use treecast_scribe::message::MessageId;
 use treecast_scribe::wire::{self, Body, Data, Header as Word};
-use treecast_scribe::{Config, Item, PastryStack};
+use treecast_scribe::{Config, Item, PastryStack, TopicId};
 
 use crate::witness::{Decision, Envelope, Hop, Shared};
 
@@ -90,6 +90,9 @@ pub struct Tapped {
     retreat: (bool, bool),
     /// Lookups that came here, by origin and number, and this node's own.
     asked: BTreeMap<(NodeId, u64), Key>,
+    /// Topics of this node's publications that have no receipt yet.
+    offered: BTreeMap<Token, TopicId>,
+    now: Instant,
 }
 
 impl Tapped {
@@ -105,6 +108,8 @@ impl Tapped {
             extra: VecDeque::new(),
             retreat: (false, false),
             asked: BTreeMap::new(),
+            offered: BTreeMap::new(),
+            now: Instant::ZERO,
         }
     }
 
@@ -239,8 +244,13 @@ impl Tapped {
     fn on_answer(&mut self, origin: Option<NodeId>, answer: &Answer) {
         let key = origin.and_then(|origin| self.asked.remove(&(origin, answer.id)));
         if let Some(key) = key.filter(|_| answer.root.id == self.id()) {
-            self.witness.borrow_mut().decisions.push(Decision { by: self.id(), key });
+            self.note_decision(key);
         }
+    }
+
+    fn note_decision(&self, key: Key) {
+        let serves = self.stack.ring().is_root_of(self.now, key);
+        self.witness.borrow_mut().decisions.push(Decision { by: self.id(), key, serves });
     }
 
     /// Takes note of what one forest tells another. A routed word counts once, where it sets out.
@@ -271,6 +281,15 @@ impl Tapped {
             let id = MessageId { publisher: publish.publisher.id(), session, sequence };
             let (topic, signature) = (publish.topic, publish.signature);
             witness.envelopes.push(Envelope { by: me, topic, id, signature, payload });
+        } else if let Word::Receipt(receipt) = word {
+            let id = MessageId {
+                publisher: receiver(transmit).unwrap_or(me),
+                session: receipt.session,
+                sequence: receipt.sequence,
+            };
+            if let Some(birth) = self.birth(receipt.topic) {
+                witness.births.insert((id, receipt.position), birth);
+            }
         } else if let (Word::Beat(_), Some(_), Destination::Peer(to)) =
             (&word, witness.rest.since, transmit.to)
         {
@@ -285,6 +304,21 @@ impl Tapped {
         {
             *witness.moves.entry(why).or_default() += 1;
         }
+    }
+
+    fn birth(&self, topic: TopicId) -> Option<u64> {
+        self.stack.forest().places().find(|place| place.topic() == topic)?.birth()
+    }
+
+    /// A root's receipts for its own publications go through no frame.
+    fn note_receipt(&mut self, event: &Event) {
+        if let Event::PublishFailed { token, .. } = event {
+            self.offered.remove(token);
+        }
+        let Event::Published { token, receipt } = event else { return };
+        let Some(topic) = self.offered.remove(token) else { return };
+        let Some(birth) = self.birth(topic) else { return };
+        self.witness.borrow_mut().births.entry((receipt.id, receipt.position)).or_insert(birth);
     }
 
     // Up.
@@ -324,7 +358,7 @@ impl Tapped {
         let Event::Found { token, found } = event else { return };
         let key = self.asked.remove(&(self.id(), u64::MAX - token.0));
         if let Some(key) = key.filter(|_| found.hops == 0 && found.root.id == self.id()) {
-            self.witness.borrow_mut().decisions.push(Decision { by: self.id(), key });
+            self.note_decision(key);
         }
     }
 }
@@ -340,6 +374,15 @@ fn word(frame: &Frame) -> Option<(Word, Bytes)> {
         )
     };
     carries.then(|| wire::decode(&frame.payload).ok()).flatten()
+}
+
+/// For whom a letter is, if it is for one node.
+fn receiver(transmit: &Transmit) -> Option<NodeId> {
+    match (&transmit.frame.header, transmit.to) {
+        (Header::Relayed { to, .. }, _) => Some(to.id()),
+        (_, Destination::Peer(peer)) => Some(peer.id),
+        (_, Destination::Seed(_)) => None,
+    }
 }
 
 fn goal(transmit: &Transmit) -> String {
@@ -396,29 +439,37 @@ impl Machine for Tapped {
     fn handle_command(&mut self, now: Instant, command: Command) {
         if let Command::Lookup { token, key, .. } = &command {
             self.ask(self.id(), u64::MAX - token.0, *key);
+        } else if let Command::Publish { token, topic, .. } = &command {
+            self.offered.insert(*token, topic.id());
         }
+        self.now = now;
         self.stack.handle_command(now, command);
     }
 
     fn handle_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
+        self.now = now;
         if let Some(frame) = self.take_in(from, frame) {
             self.stack.handle_frame(now, from, frame);
         }
     }
 
     fn handle_link(&mut self, now: Instant, link: Link) {
+        self.now = now;
         self.stack.handle_link(now, link);
     }
 
     fn handle_queued(&mut self, now: Instant, peer: NodeId, bytes: usize) {
+        self.now = now;
         self.stack.handle_queued(now, peer, bytes);
     }
 
     fn handle_stored(&mut self, now: Instant, token: StoreToken) {
+        self.now = now;
         self.stack.handle_stored(now, token);
     }
 
     fn handle_timeout(&mut self, now: Instant) {
+        self.now = now;
         self.stack.handle_timeout(now);
     }
 
@@ -446,6 +497,7 @@ impl Machine for Tapped {
         loop {
             let event = self.stack.poll_event()?;
             self.note_own_answer(&event);
+            self.note_receipt(&event);
             if let Some(event) = self.spoil(event) {
                 return Some(event);
             }

@@ -31,6 +31,9 @@ pub struct Decision {
     pub by: NodeId,
     /// For which key.
     pub key: Key,
+    /// Whether it was the root of that key in its own eyes, when it answered. A node that goes on after a pause handles
+    /// all that has waited at one instant: what it learns from a later frame says nothing of its answer to an earlier one.
+    pub serves: bool,
 }
 
 /// A message as a node passed it on.
@@ -73,6 +76,8 @@ pub struct Witness {
     pub rest: Rest,
     /// Log entries that went from node to node so far, repetitions included.
     pub payloads: u64,
+    /// In which log a receipt says that a message is, by message and place: its root's own, as it said so.
+    pub births: BTreeMap<(MessageId, Position), u64>,
     /// Starts of terms that were seen: which, and whether the log was handed over.
     pub terms: BTreeMap<(TopicId, Position), bool>,
     /// Kinds of Scribe's words so far.

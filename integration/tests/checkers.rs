@@ -67,10 +67,10 @@ fn own_topic(grove: &Grove) -> Topic {
 
 /// The culprit is cut off; the others take its range over.
 fn isolation(grove: &mut Grove) -> Verdict {
-    // One side: who is cut off must know by its lease that its word counts no more. (After some 15 s it finds that all
-    // others are dead: then it is a ring of its own, and has its own side.)
+    // One side: who is cut off must know by its lease that its word counts no more. (Later it finds that all others are
+    // dead, here after 6.6 s: then it is a ring of its own, and has its own side.)
     grove.world.cut(Cut::isolate(CULPRIT));
-    grove.advance(SECOND * 12)
+    grove.advance(SECOND * 6)
 }
 
 fn lookups(grove: &mut Grove) -> Verdict {

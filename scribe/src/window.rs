@@ -148,12 +148,16 @@ impl Window {
         self.entries.push_back(Held { entry, until: self.total });
     }
 
+    /// Whether this is an entry's place here, or that before the first.
+    pub(crate) fn holds(&self, at: Option<Position>) -> bool {
+        at == self.base
+            || at.is_some_and(|at| self.entry(at.offset).is_some_and(|entry| entry.position == at))
+    }
+
     /// Makes `previous` the last entry: what came after it is no part of the log any more. If it is not here, nothing
     /// stays.
     pub(crate) fn cut_after(&mut self, previous: Option<Position>) {
-        let here = previous == self.base
-            || previous.is_some_and(|at| self.entry(at.offset).is_some_and(|entry| entry.position == at));
-        if !here {
+        if !self.holds(previous) {
             *self = Window { total: self.total, ..Window::new(previous) };
             return;
         }

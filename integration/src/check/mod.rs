@@ -236,6 +236,7 @@ mod stories {
                 at: at(offset + 10),
                 payload: payload(token, 16),
                 outcome: Some((at(offset + 30), Ok(receipt))),
+                birth: Some(BIRTH),
                 abandoned: false,
             };
             history.publications.insert(token, offered);

@@ -58,15 +58,25 @@ fn on_side<'a>(scene: &Scene<'a>, side: u8) -> Vec<&'a Node> {
     same.map(|seen| seen.node).collect()
 }
 
-/// Judges an answer at the very instant at which it was given.
+/// Judges an answer at the very instant at which it was given: the node that gave it as it was when it did, the others
+/// as they are.
 pub fn judge_decision(scene: &Scene<'_>, decision: Decision) -> Verdict {
-    let Decision { by, key } = decision;
+    let Decision { by, key, serves } = decision;
     let Some(seen) = scene.nodes.iter().find(|seen| seen.node.peer().id == by) else { return Ok(()) };
     let nodes = on_side(scene, scene.watch.side(seen.slot));
-    let what = match at_most_one(scene.now, key, &serving(scene.now, nodes.into_iter())) {
-        Ok(Some(claimant)) if claimant == by => return Ok(()),
-        Ok(other) => format!("{by:?} answers for {key:?} at {}, but {other:?} is its root", scene.now),
-        Err(what) => what,
+    let others: Vec<&Node> =
+        serving(scene.now, nodes.into_iter()).into_iter().filter(|node| node.peer().id != by).collect();
+    let better = |node: &&&Node| node.is_root_of(scene.now, key) || key.is_closer(node.peer().id, by);
+    let what = match others.iter().find(better) {
+        None if serves => return Ok(()),
+        None => format!("{by:?} answers for {key:?} at {}, and is not its root", scene.now),
+        Some(other) => {
+            let other = other.peer().id;
+            format!(
+                "{by:?} answers for {key:?} at {}, but {other:?} serves, and is closer or does too",
+                scene.now
+            )
+        }
     };
     excuse(scene, key, what)
 }

@@ -1,7 +1,7 @@
 //! S4, as far as one copy carries it: every publication of a node that lives is answered, and a receipt names the very
 //! place from which the message is delivered.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use treecast_scribe::message::MessageId;
 use treecast_scribe::{Position, TopicId};
@@ -34,23 +34,21 @@ pub fn answered(history: &History) -> Result<(), String> {
 /// key could not reach each other, a receipt may name a place in another one than that which was delivered: places are
 /// compared within one log.
 pub fn true_receipts(history: &History) -> Result<(), String> {
-    let mut births: BTreeMap<TopicId, BTreeSet<u64>> = BTreeMap::new();
-    for watched in history.subscriptions.values() {
-        let messages = watched.messages().map(|(_, message)| message.mark.birth);
-        let begun = watched.mark.map(|(_, mark)| mark.birth);
-        births.entry(watched.topic).or_default().extend(messages.chain(begun));
-    }
     let mut delivered: BTreeMap<_, (TopicId, MessageId, Position)> = BTreeMap::new();
     for watched in history.subscriptions.values() {
         for (_, message) in watched.messages() {
-            delivered.insert(token(&message.payload), (watched.topic, message.id, message.position));
+            let found = (watched.topic, message.id, message.position);
+            delivered.insert((token(&message.payload), message.mark.birth), found);
         }
     }
     for (token, offered) in &history.publications {
         let Some((_, Ok(receipt))) = &offered.outcome else { continue };
+        let Some(birth) = offered.birth else {
+            return Err(format!("{token:?} has a receipt of nobody who has a log"));
+        };
         let promised = (offered.topic, receipt.id, receipt.position);
-        match delivered.get(&Some(*token)) {
-            Some(found) if *found != promised && births[&offered.topic].len() == 1 => {
+        match delivered.get(&(Some(*token), birth)) {
+            Some(found) if *found != promised => {
                 return Err(format!(
                     "{token:?} has a receipt for {promised:?}, and was delivered as {found:?}"
                 ));

@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_scribe::event::SubscriptionId;
-use treecast_scribe::message::MessageId;
 use treecast_scribe::{Gap, GapReason, Item, Position, TopicId};
 
 use super::{Promise, Scene, Verdict};
@@ -32,6 +31,19 @@ pub fn announced(history: &History) -> Result<(), String> {
     Ok(())
 }
 
+/// Publications with a receipt from a log that nobody who subscribes to their topic to the end ever read: their root was
+/// cut off, and gone or overruled afterwards. With one copy, a receipt promises no more.
+pub fn astray(history: &History) -> u64 {
+    let logs = Logs::of(history);
+    let seen = |(_, watched): (SubscriptionId, &Watched)| Seen::of(watched, &logs);
+    let astray = |offered: &&Offered| {
+        let Some(birth) = offered.birth else { return false };
+        let mut lasting = history.lasting(offered.topic).filter_map(seen).peekable();
+        lasting.peek().is_some() && lasting.all(|seen| !seen.births.contains_key(&birth))
+    };
+    history.publications.values().filter(astray).count() as u64
+}
+
 /// What is known of the topics' logs: everything that anybody got, or has a receipt for.
 #[derive(Default)]
 struct Logs<'a> {
@@ -40,24 +52,21 @@ struct Logs<'a> {
     kept: BTreeMap<TopicId, Vec<Kept<'a>>>,
 }
 
-/// A message with a receipt, its place, and the birth of its log if anybody got it.
+/// A message with a receipt, its place, and the birth of its log.
 type Kept<'a> = (&'a Offered, Position, Option<u64>);
 
 impl<'a> Logs<'a> {
     fn of(history: &'a History) -> Logs<'a> {
         let mut logs = Logs::default();
-        let mut births: BTreeMap<(TopicId, MessageId), u64> = BTreeMap::new();
         for watched in history.subscriptions.values() {
             let topic = logs.places.entry(watched.topic).or_default();
             for (_, message) in watched.messages() {
-                births.insert((watched.topic, message.id), message.mark.birth);
                 topic.entry(message.mark.birth).or_default().insert(message.position);
             }
         }
         for offered in history.publications.values() {
             let Some((_, Ok(receipt))) = &offered.outcome else { continue };
-            let birth = births.get(&(offered.topic, receipt.id)).copied();
-            logs.kept.entry(offered.topic).or_default().push((offered, receipt.position, birth));
+            logs.kept.entry(offered.topic).or_default().push((offered, receipt.position, offered.birth));
         }
         logs
     }
@@ -154,8 +163,10 @@ impl Seen {
         }
         let start = watched.mark.map(|(at, _)| at);
         for (offered, at, birth) in logs.kept.get(&watched.topic).into_iter().flatten() {
-            // Published when the start was known already: it is after the start, or lost with the log.
-            if Some(offered.at) > start && !self.has(*birth, *at) {
+            // Published when the start was known already: it is after the start, or lost with the log. A log that this
+            // subscription never read is none of its: its places cannot be compared with those of its own.
+            let own = birth.is_none_or(|birth| self.births.contains_key(&birth));
+            if Some(offered.at) > start && own && !self.has(*birth, *at) {
                 return missing(format!("{at}, published at {} and acknowledged", offered.at));
             }
         }

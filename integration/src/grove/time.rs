@@ -250,6 +250,9 @@ impl Grove {
     fn on_outcome(&mut self, at: Instant, token: Token, outcome: Result<Receipt, PublishError>) -> Verdict {
         self.count("unknown outcome", u64::from(matches!(outcome, Err(PublishError::OutcomeUnknown { .. }))));
         let offered = self.history.publications.get_mut(&token).expect("it was published");
+        if let Ok(receipt) = &outcome {
+            offered.birth = self.witness.borrow().births.get(&(receipt.id, receipt.position)).copied();
+        }
         match offered.outcome.replace((at, outcome)) {
             None => Ok(()),
             Some(_) => Err(Promise::S4.broken(format!("{token:?} is answered twice"))),

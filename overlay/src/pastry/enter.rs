@@ -326,7 +326,7 @@ impl Node {
         for peer in members {
             self.table.insert(peer, self.liveness.rtt(peer.id));
             if neighbours.contains(&peer) {
-                self.probe(now, peer, true);
+                self.introduce(now, peer);
             } else {
                 // They have answered a moment ago. One who misses this word hears of this node in a round of repair.
                 self.announce(peer);

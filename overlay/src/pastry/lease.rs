@@ -125,6 +125,11 @@ impl Leases {
         self.waking.contains(&id)
     }
 
+    /// Whether this node waits for anybody's answer after its sleep.
+    pub(super) fn is_any_waking(&self) -> bool {
+        !self.waking.is_empty()
+    }
+
     fn condemn(&mut self, holder: NodeId) {
         if let Some(until) = self.granted.end(holder) {
             self.condemned.set(holder, until);

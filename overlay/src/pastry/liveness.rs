@@ -111,6 +111,8 @@ struct Asked {
     sent: Instant,
     attempts: u8,
     lease: bool,
+    /// It was asked for its leaf set, too.
+    leaf_set: bool,
     /// The peer said something else since.
     spoke: bool,
 }
@@ -345,15 +347,27 @@ impl Node {
     pub(super) fn probe(&mut self, now: Instant, peer: Peer, lease: bool) {
         match self.liveness.asked_mut(peer.id) {
             Some(asked) => asked.lease |= lease,
-            None => self.send_probe(now, peer, 1, lease),
+            None => self.send_probe(now, peer, 1, lease, false),
         }
     }
 
-    fn send_probe(&mut self, now: Instant, peer: Peer, attempts: u8, lease: bool) {
+    /// The first word to a neighbour from a node that has just taken its place asks for a lease, and for the leaf set: on
+    /// the neighbour's other side another one may have entered at the same time, of whom nobody could tell before.
+    pub(super) fn introduce(&mut self, now: Instant, neighbour: Peer) {
+        match self.liveness.asked_mut(neighbour.id) {
+            Some(asked) => (asked.lease, asked.leaf_set) = (true, true),
+            None => self.send_probe(now, neighbour, 1, true, true),
+        }
+    }
+
+    fn send_probe(&mut self, now: Instant, peer: Peer, attempts: u8, lease: bool, leaf_set: bool) {
         let standing = self.standing();
-        let leaf_set = matches!(self.phase, Phase::Entering(_));
+        let leaf_set = leaf_set || matches!(self.phase, Phase::Entering(_));
         let lease = lease && standing == Standing::Ready;
         let number = self.expect_answer(now, peer, attempts, lease);
+        if let Some(asked) = self.liveness.asked_mut(peer.id) {
+            asked.leaf_set = leaf_set;
+        }
         self.transmit(peer, Header::Probe(Probe { number, standing, lease, leaf_set }));
     }
 
@@ -361,7 +375,7 @@ impl Node {
     fn expect_answer(&mut self, now: Instant, peer: Peer, attempts: u8, lease: bool) -> u64 {
         let number = self.number();
         self.liveness.watch(now, peer);
-        self.liveness.ask(Asked { peer, number, sent: now, attempts, lease, spoke: false });
+        self.liveness.ask(Asked { peer, number, sent: now, attempts, lease, leaf_set: false, spoke: false });
         let rto = self.rto(peer.id);
         // A neighbour's lease may end meanwhile: it is asked without patience, but more often.
         let doubled = if lease { 0 } else { (attempts - 1).min(4) };
@@ -390,16 +404,20 @@ impl Node {
     }
 
     pub(super) fn on_probe_timeout(&mut self, now: Instant, id: NodeId) {
-        let Some(&Asked { peer, attempts, lease, spoke, .. }) = self.liveness.asked(id) else { return };
+        let Some(&Asked { peer, attempts, lease, leaf_set, spoke, .. }) = self.liveness.asked(id) else {
+            return;
+        };
         let limit = if lease { self.config.lease_attempts } else { self.config.probe_attempts };
         if spoke {
             // It lives, only the answer was lost. A lease must be granted in words, though.
             self.forgive(id);
-            if lease || self.leases.is_waking(id) {
+            if leaf_set {
+                self.introduce(now, peer);
+            } else if lease || self.leases.is_waking(id) {
                 self.probe(now, peer, lease);
             }
         } else if attempts < limit {
-            self.send_probe(now, peer, attempts + 1, lease);
+            self.send_probe(now, peer, attempts + 1, lease, leaf_set);
             self.look_beyond(now, id);
         } else {
             tracing::debug!(node = %self.me.id, peer = %id, "found dead: {attempts} probes unanswered");

@@ -152,6 +152,12 @@ impl Node {
         if usize::from(routed.hops) > MAX_PATH {
             return self.fail(now, routed, RouteFailure::HopLimit);
         }
+        // Whoever slept handles what waited for it meanwhile: that may long have gone another way.
+        routed.repeated |= self.leases.is_any_waking();
+        if routed.by_leaf_set {
+            // It stands in the sender's leaf set, or near it: a word by which they should have met was lost.
+            self.consider_all(now, vec![from]);
+        }
         self.pass_on(now, routed, payload, Some(from));
     }
 

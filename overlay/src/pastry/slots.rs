@@ -164,6 +164,10 @@ impl Node {
             return self.transmit(from, Header::Admission(Admission::NotReady));
         }
         if !known && !self.slots.has_given_up(from) {
+            if self.leases.is_any_waking() {
+                // It slept, and others may have taken its part over: it has nothing to give up before it knows.
+                return self.transmit(from, Header::Admission(Admission::Busy));
+            }
             // The ring may have changed since the slot was given: a node that had been thought dead came back between.
             let sides = self.sides_of(from.id);
             if sides.is_empty() {

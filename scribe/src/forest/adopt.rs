@@ -8,7 +8,7 @@ use treecast_overlay::peer::Contact;
 use super::neighbours::Side;
 use super::tree::{Child, Cursor, Log, Role, Tree, is_plausible};
 use super::{Context, Forest, Life, Timer, Way};
-use crate::message::{Mark, Position};
+use crate::message::{Mark, Position, Term};
 use crate::topic::TopicId;
 use crate::window::Follow;
 use crate::wire::{Attached, Header, Join, MAX_PATH, Room, Started};
@@ -274,10 +274,17 @@ fn place(log: &Log, after: Option<Mark>) -> Option<u64> {
             // this node says.
             Follow::At(offset) => Some(offset.min(log.window.end())),
             Follow::TooOld => Some(log.window.start()),
+            // Nothing is here yet, and the child's term is this one: no start of another will come to start it.
+            Follow::Newer if log.window.tail().is_none() && is_of(mark, log.term) => Some(log.window.end()),
             Follow::Newer if is_plausible(mark.position) => None,
             Follow::Newer => Some(log.window.start()),
         },
     }
+}
+
+/// Whether a mark lies in this term, or before it.
+fn is_of(mark: Mark, term: Term) -> bool {
+    mark.position.is_none_or(|position| position.term <= term.number)
 }
 
 /// Only what the child has acknowledged is surely there: what flies must not look like a gap to it.
@@ -302,8 +309,16 @@ mod tests {
     use treecast_overlay::id::NodeId;
 
     use super::*;
-    use crate::message::Term;
     use crate::window::Window;
+
+    #[test]
+    fn a_child_ahead_of_an_empty_window_is_started() {
+        let term = Term { number: 1, root: NodeId(1) };
+        let log = Log { birth: 7, term, window: Window::new(None) };
+        let wish = |term| Some(Mark { birth: 7, position: Some(Position { term, offset: 0 }) });
+        assert_eq!(place(&log, wish(1)), Some(0), "what it has comes again, and is passed over");
+        assert_eq!(place(&log, wish(2)), None, "the start of its term is yet to come");
+    }
 
     #[test]
     fn a_child_is_started_where_its_cursor_stands() {

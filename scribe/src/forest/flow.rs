@@ -10,7 +10,7 @@ use treecast_overlay::time::Instant;
 use super::adopt::{link, millis};
 use super::tree::{Child, Cursor, Log, Role, Tree};
 use super::{Context, Forest, Request, Timer};
-use crate::message::{GapReason, Term};
+use crate::message::{GapReason, Mark, Term};
 use crate::topic::TopicId;
 use crate::window::{Arrival, Entry, Follow, Window};
 use crate::wire::{Ack, Body, Data, Header, Started};
@@ -100,9 +100,11 @@ impl Forest {
         };
         if let Some((root, previous)) = start {
             log.term = log.term.max(Term { number: entry.position.term, root });
-            if previous != log.window.tail() {
+            if previous != log.window.tail() && log.window.holds(previous) {
                 log.window.cut_after(previous);
                 clamp(tree);
+            } else if previous != log.window.tail() {
+                renew(tree, Window::new(previous));
             }
         }
         let Some(log) = &mut tree.log else { return };
@@ -280,8 +282,7 @@ impl Forest {
                 log.term = log.term.max(term);
                 if after.position > log.window.tail() {
                     // What the parent's window no longer holds is lost to this node, and to those below.
-                    log.window = Window::new(after.position);
-                    clamp(tree);
+                    renew(tree, Window::new(after.position));
                 }
             }
         }
@@ -337,9 +338,8 @@ fn missing<'a>(window: &'a Window, cursor: &mut Cursor, ack: &Ack) -> Option<&'a
     Some(entry)
 }
 
-/// Entries at the window's end were replaced, or the window begins anew further on: who was ahead of its new end
-/// goes back to it. Who is behind its start finds that out by itself.
-pub(super) fn clamp(tree: &mut Tree) {
+/// Entries at the window's end were replaced: who was ahead of its new end goes back to it.
+fn clamp(tree: &mut Tree) {
     let Some(log) = &tree.log else { return };
     let end = log.window.end();
     for cursor in tree.children.values_mut().filter_map(|child| child.cursor.as_mut()) {
@@ -348,6 +348,29 @@ pub(super) fn clamp(tree: &mut Tree) {
     }
     for reader in tree.subscriptions.values_mut().filter_map(|subscription| subscription.reader.as_mut()) {
         reader.next = reader.next.min(end);
+    }
+}
+
+/// Another window of the same log: an offset of the old one may lie on another branch in this. So children are started
+/// anew, with the term that is about to begin, from where they are; readers go on where it leads on for them.
+pub(super) fn renew(tree: &mut Tree, window: Window) {
+    let Some(log) = &mut tree.log else { return };
+    let old = std::mem::replace(&mut log.window, window);
+    for child in tree.children.values_mut() {
+        if let Some(cursor) = child.cursor.take() {
+            let position = old.before(cursor.acknowledged);
+            child.after = Some(Box::new(Mark { birth: log.birth, position }));
+        }
+    }
+    for reader in tree.subscriptions.values_mut().filter_map(|subscription| subscription.reader.as_mut()) {
+        match log.window.follow(reader.last) {
+            Follow::At(next) => reader.next = next.min(log.window.end()),
+            Follow::Newer => reader.next = log.window.end(),
+            Follow::TooOld => {
+                reader.next = log.window.start();
+                reader.owed.get_or_insert((GapReason::OutOfWindow, reader.last));
+            }
+        }
     }
 }
 
@@ -361,5 +384,98 @@ pub(super) fn forsake(tree: &mut Tree) {
     for reader in tree.subscriptions.values_mut().filter_map(|subscription| subscription.reader.as_mut()) {
         let after = reader.owed.map_or(reader.last, |(_, after)| after);
         *reader = super::tree::Reader { last: None, next: start, owed: Some((GapReason::OtherLog, after)) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::position::encode_entry;
+    use super::super::tree::{Cursor, Reader, Subscription};
+    use super::*;
+    use crate::event::SubscriptionId;
+    use crate::message::{Gap, Item, Position, Start};
+    use crate::seen::Seen;
+    use crate::topic::TopicId;
+    use treecast_overlay::id::Key;
+
+    const TOPIC: TopicId = TopicId(Key(1));
+
+    fn at(term: u64, offset: u64) -> Position {
+        Position { term, offset }
+    }
+
+    fn start_of(at: Position, previous: Position, forced: bool) -> Entry {
+        encode_entry(TOPIC, at, Body::TermStart { root: NodeId(9), previous: Some(previous), forced }, &[])
+    }
+
+    fn tree(last: Position) -> Tree {
+        let mut tree = Tree::new(Instant::ZERO, TOPIC);
+        let term = Term { number: 1, root: NodeId(9) };
+        tree.log = Some(Log { birth: 7, term, window: Window::new(Some(last)) });
+        let reader = Some(Reader { last: Some(last), next: last.offset + 1, owed: None });
+        let subscription = Subscription {
+            start: Start::Latest,
+            credit: 9,
+            reader,
+            seen: Seen::default(),
+            parent_news: None,
+        };
+        tree.subscriptions.insert(SubscriptionId(1), subscription);
+        tree
+    }
+
+    fn next_item(tree: &mut Tree) -> Option<Item> {
+        let log = tree.log.as_ref()?;
+        tree.subscriptions.values_mut().next()?.poll_item(log)
+    }
+
+    #[test]
+    fn a_reader_on_a_lost_branch_hears_of_it_where_the_window_begins_anew() {
+        // Term 2 began behind 1:5 and ended with 2:6. Of both nothing is here: the reader has come to 1:8.
+        let mut tree = tree(at(1, 8));
+        renew(&mut tree, Window::new(Some(at(2, 6))));
+        let log = tree.log.as_mut().unwrap();
+        log.window.append(start_of(at(3, 7), at(2, 6), false));
+        let gap = Gap { after: Some(at(1, 8)), until: Some(at(3, 7)), reason: GapReason::OutOfWindow };
+        assert_eq!(next_item(&mut tree), Some(Item::Gap(gap)));
+    }
+
+    #[test]
+    fn that_it_is_another_log_is_not_concealed_by_a_forced_term() {
+        let mut tree = tree(at(1, 8));
+        let log = tree.log.as_mut().unwrap();
+        (log.birth, log.window) = (8, Window::new(Some(at(1, 2))));
+        forsake(&mut tree);
+        tree.log.as_mut().unwrap().window.append(start_of(at(2, 3), at(1, 2), true));
+        let gap = Gap { after: Some(at(1, 8)), until: Some(at(2, 3)), reason: GapReason::OtherLog };
+        assert_eq!(next_item(&mut tree), Some(Item::Gap(gap)));
+    }
+
+    #[test]
+    fn a_child_of_a_window_that_begins_anew_is_started_anew() {
+        let mut tree = tree(at(1, 8));
+        let cursor = Cursor { next: 9, acknowledged: 9, version: 1, repeated: None };
+        tree.children.insert(
+            NodeId(5),
+            Child {
+                incarnation: 1,
+                join: 1,
+                after: None,
+                subscribers: 1,
+                version: 1,
+                version_seen: 1,
+                cursor: Some(cursor),
+                rto: 100,
+                rtt: 1,
+                said: Instant::ZERO,
+                said_again: false,
+                held: false,
+                rests_until: Instant::ZERO,
+            },
+        );
+        renew(&mut tree, Window::new(Some(at(2, 6))));
+        let child = tree.children.get(&NodeId(5)).unwrap();
+        assert!(child.cursor.is_none());
+        assert_eq!(child.after.as_deref(), Some(&Mark { birth: 7, position: Some(at(1, 8)) }));
     }
 }

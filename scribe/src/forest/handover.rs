@@ -9,6 +9,7 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Contact;
 use treecast_overlay::time::Instant;
 
+use super::flow::{forsake, renew};
 use super::tree::{Log, Role, Tree};
 use super::{Context, Forest, Life, Size, Timer};
 use crate::config::Config;
@@ -113,8 +114,11 @@ impl Estate {
             // This node was not on the tree, or too far behind, or on a lost branch.
             let mut log = Log { birth: known.birth, term: known.term, window: Window::new(base) };
             self.append_to(&mut log);
-            let other = tree.log.replace(log).is_some() && !same;
-            if other { super::flow::forsake(tree) } else { super::flow::clamp(tree) }
+            if same {
+                renew(tree, log.window);
+            } else if tree.log.replace(log).is_some() {
+                forsake(tree);
+            }
         }
         let Some(log) = &mut tree.log else { return };
         log.term = log.term.max(known.term);

@@ -127,7 +127,8 @@ impl Tree {
 fn sessions(tree: &Tree) -> usize {
     match &tree.role {
         Role::Root(root) => root.sessions.len(),
-        Role::Joining { .. } | Role::Child(_) | Role::Opening(_) => 0,
+        Role::Opening(opening) => opening.resumes.as_ref().map_or(0, |root| root.sessions.len()),
+        Role::Joining { .. } | Role::Child(_) => 0,
     }
 }
 

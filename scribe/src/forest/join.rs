@@ -240,7 +240,10 @@ impl Forest {
         let parent = match tree.role {
             Role::Child(upward) => self.neighbours.contact(upward.parent),
             Role::Joining { former } => former.map(|former| *former),
-            Role::Opening(_) => None,
+            Role::Opening(opening) => {
+                self.sessions -= opening.resumes.map_or(0, |root| root.sessions.len());
+                None
+            }
             Role::Root(root) => {
                 self.sessions -= root.sessions.len();
                 None

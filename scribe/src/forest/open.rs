@@ -3,12 +3,13 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use rand::RngExt;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
-use super::flow::{clamp, forsake};
+use super::flow::{forsake, renew};
 use super::handover::Estate;
 use super::neighbours::Side;
 use super::position::encode_entry;
@@ -17,8 +18,8 @@ use super::{Context, Forest, Life, Timer};
 use crate::message::{Position, Term};
 use crate::sessions::Sessions;
 use crate::topic::TopicId;
-use crate::window::Window;
-use crate::wire::{Body, Header, Known};
+use crate::window::{Entry, Window};
+use crate::wire::{Body, Header, Known, Publish};
 
 impl Forest {
     /// Whether this node is the topic's root is the ring's decision, and may have changed.
@@ -36,9 +37,13 @@ impl Forest {
         }
     }
 
-    /// A root whose leases run again may have heard of a later term meanwhile.
+    /// A root whose leases run again asks whether another one was the root meanwhile; one whose leases never ended may
+    /// have heard of a later term, too.
     fn review_term(&mut self, cx: Context<'_>, topic: TopicId) {
         let Some(tree) = self.trees.get(&topic) else { return };
+        if matches!(&tree.role, Role::Root(root) if root.lapsed) {
+            return self.begin_opening(cx, topic);
+        }
         let (Role::Root(_), Some(log), Some(heard)) = (&tree.role, &tree.log, tree.heard.as_deref().copied())
         else {
             return;
@@ -49,9 +54,12 @@ impl Forest {
         }
     }
 
-    /// This root's leases do not run. If it is still the closest that it knows of, it waits, positions nothing, and
-    /// continues its term when they run again; else its successor gets the log.
+    /// This root's leases do not run. If it is still the closest that it knows of, it waits, positions nothing, and asks
+    /// around when they run again; else its successor gets the log.
     fn review_root(&mut self, cx: Context<'_>, topic: TopicId) {
+        if let Some(Role::Root(root)) = self.trees.get_mut(&topic).map(|tree| &mut tree.role) {
+            root.lapsed = true;
+        }
         let closest = cx.ring.replica_set(topic.key(), 1).first().copied();
         if let Some(successor) = closest.filter(|peer| peer.id != self.me) {
             self.abdicate(cx, topic, successor.into());
@@ -73,13 +81,22 @@ impl Forest {
             learned: tree.known().map(|_| cx.now),
             promised: None,
             inheritance,
+            resumes: None,
             parked: VecDeque::new(),
             parked_bytes: 0,
         };
-        let parent = match std::mem::replace(&mut tree.role, Role::Opening(Box::new(opening))) {
+        let before = std::mem::replace(&mut tree.role, Role::Opening(Box::new(opening)));
+        let parent = match before {
             Role::Child(upward) => self.neighbours.contact(upward.parent),
             Role::Joining { former } => former.map(|former| *former),
-            Role::Opening(_) | Role::Root(_) => None,
+            Role::Opening(_) => None,
+            Role::Root(root) => {
+                if let Role::Opening(opening) = &mut tree.role {
+                    // Who was the root meanwhile, if anybody was, stands next to it: no orphans are waited for.
+                    (opening.resumes, opening.learned) = (Some(root), None);
+                }
+                None
+            }
         };
         // An answer to a JOIN that is still on its way is void.
         tree.join = self.joins;
@@ -193,11 +210,19 @@ impl Forest {
 
     fn open_term(&mut self, cx: Context<'_>, topic: TopicId) {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
-        let next =
-            Role::Root(Box::new(Root { sessions: Sessions::default(), certain_from: cx.now, used: cx.now }));
-        let Role::Opening(opening) = std::mem::replace(&mut tree.role, next) else { return };
+        let root = Root { sessions: Sessions::default(), certain_from: cx.now, used: cx.now, lapsed: false };
+        let Role::Opening(opening) = std::mem::replace(&mut tree.role, Role::Root(Box::new(root))) else {
+            return;
+        };
         self.deadlines.cancel(Timer::Open(topic));
         let estate = opening.inheritance.and_then(|inheritance| inheritance.open());
+        if let Some(former) = opening.resumes {
+            if tree.knows_no_more(estate.as_ref().map(|estate| estate.known)) {
+                tree.role = Role::Root(Box::new(Root { lapsed: false, ..*former }));
+                return self.answer_all(cx, topic, opening.parked);
+            }
+            self.sessions -= former.sessions.len();
+        }
         let forced = match estate {
             Some(estate) => !self.inherit(cx, topic, estate),
             None => true,
@@ -206,7 +231,11 @@ impl Forest {
             Some(known) => self.begin_term(cx, topic, known, forced),
             None => self.begin_log(cx, topic),
         }
-        for (publish, payload) in opening.parked {
+        self.answer_all(cx, topic, opening.parked);
+    }
+
+    fn answer_all(&mut self, cx: Context<'_>, topic: TopicId, parked: VecDeque<(Publish, Bytes)>) {
+        for (publish, payload) in parked {
             self.answer(cx, topic, publish, payload);
         }
     }
@@ -262,7 +291,13 @@ impl Forest {
         }
         estate.fill(tree);
         let room = self.config.max_sessions.saturating_sub(self.sessions);
+        let forced = |entry: &Entry| matches!(entry.body, Body::TermStart { forced: true, .. });
+        let guessed = tree.log.as_ref().is_some_and(|log| log.window.entries().any(forced));
         if let Role::Root(root) = &mut tree.role {
+            if guessed {
+                // The former root did not know every session itself, or had not for long: nor does this one.
+                root.certain_from = cx.now + self.config.publish_timeout;
+            }
             root.sessions = Sessions::restore(cx.now, estate.sessions, room);
             self.sessions += root.sessions.len();
         }
@@ -279,8 +314,13 @@ impl Forest {
                 self.hand_over(cx, topic, &root.sessions, successor);
             }
             Role::Opening(opening) => {
-                if let Some(inheritance) = opening.inheritance {
-                    self.forward_inheritance(cx, topic, inheritance, successor);
+                if let Some(root) = &opening.resumes {
+                    self.sessions -= root.sessions.len();
+                }
+                match (opening.inheritance, opening.resumes) {
+                    (Some(inheritance), _) => self.forward_inheritance(cx, topic, inheritance, successor),
+                    (None, Some(root)) => self.hand_over(cx, topic, &root.sessions, successor),
+                    (None, None) => {}
                 }
             }
             other @ (Role::Joining { .. } | Role::Child(_)) => {
@@ -337,6 +377,17 @@ impl Tree {
         matches!(self.role, Role::Opening(_))
     }
 
+    /// Whether nobody has told of more than this node's own log shows, nor does an estate.
+    fn knows_no_more(&self, estate: Option<Known>) -> bool {
+        let own = self.log.as_ref().map(Log::known);
+        let told = [self.heard.as_deref().copied(), estate];
+        own.is_some_and(|own| {
+            let within =
+                |known: Known| known.birth == own.birth && known.term <= own.term && known.tail <= own.tail;
+            told.into_iter().flatten().all(within)
+        })
+    }
+
     /// Makes this node's log one that ends with the known tail, so that a term can follow.
     fn take_log(&mut self, known: Known) {
         let fresh = || Log { birth: known.birth, term: known.term, window: Window::new(known.tail) };
@@ -348,8 +399,7 @@ impl Tree {
             }
             Some(log) if log.window.tail() != known.tail => {
                 // What came between was only where this node cannot get it from.
-                log.window = Window::new(known.tail);
-                clamp(self);
+                renew(self, Window::new(known.tail));
             }
             Some(_) => {}
         }

@@ -160,7 +160,7 @@ fn claim(log: &Log, mark: Mark) -> Option<Known> {
 
 impl Subscription {
     /// The next item that there is credit for.
-    fn poll_item(&mut self, log: &Log) -> Option<Item> {
+    pub(super) fn poll_item(&mut self, log: &Log) -> Option<Item> {
         let reader = self.reader.as_mut()?;
         if self.credit == 0 {
             return None;
@@ -190,9 +190,14 @@ impl Reader {
             }
             match entry.body {
                 Body::TermStart { forced: true, .. } => {
-                    let after = self.owed.take().map_or(self.last, |(_, after)| after);
+                    let (reason, after) = match self.owed.take() {
+                        // That it is another log says more: its positions go on from nothing that was before.
+                        Some((GapReason::OtherLog, after)) => (GapReason::OtherLog, after),
+                        Some((_, after)) => (GapReason::RootLost, after),
+                        None => (GapReason::RootLost, self.last),
+                    };
                     self.pass(at);
-                    return Some(Item::Gap(Gap { after, until: Some(at), reason: GapReason::RootLost }));
+                    return Some(Item::Gap(Gap { after, until: Some(at), reason }));
                 }
                 Body::TermStart { forced: false, .. } | Body::Message { .. } if self.owed.is_some() => {
                     let (reason, after) = self.owed.take()?;

@@ -129,6 +129,9 @@ pub(crate) struct Opening {
     /// Until when a promised handover is waited for.
     pub promised: Option<Instant>,
     pub inheritance: Option<Inheritance>,
+    /// This node was the root before its leases ended for a while: what it knew then. It goes on with its term, unless
+    /// somebody knows of more.
+    pub resumes: Option<Box<Root>>,
     /// Messages that wait for the term.
     pub parked: VecDeque<(Publish, Bytes)>,
     pub parked_bytes: usize,
@@ -141,6 +144,8 @@ pub(crate) struct Root {
     /// From then on every session that counts is known: one that is not known cannot have been in the log.
     pub certain_from: Instant,
     pub used: Instant,
+    /// Its leases have ended: another node may have been the root since.
+    pub lapsed: bool,
 }
 
 /// A node's part of a topic's log.

@@ -45,6 +45,11 @@ impl<'a> Place<'a> {
         self.tree.is_root()
     }
 
+    /// The birth of the log that this node has a part of; `None` until a parent has started it.
+    pub fn birth(&self) -> Option<u64> {
+        self.tree.log.as_ref().map(|log| log.birth)
+    }
+
     /// Subscriptions of this very node: none at a forwarder.
     pub fn subscriptions(&self) -> usize {
         self.tree.subscriptions.len()
