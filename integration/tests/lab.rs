@@ -50,8 +50,9 @@ fn routing_is_right_and_the_same_in_two_processes() {
         "hops_mean hops_max hops_share stretch_mean stretch_p50 stretch_p99 lookups lost wrong join_messages_mean \
          suboptimal_per_level",
     );
-    assert!((1.0..3.0).contains(&number(&first, "hops_mean")), "{first}");
-    assert!(number(&first, "stretch_mean") >= 1.0 && number(&first, "stretch_p50") >= 1.0, "{first}");
+    let against = |figure: &str| number(&first, figure) / number(&first, &format!("{figure}_ideal"));
+    assert!((0.8..1.02).contains(&against("hops_mean")), "{first}");
+    assert!((0.8..1.05).contains(&against("stretch_mean")), "near nodes were not found: {first}");
     assert_eq!((first["lost"].as_u64(), first["wrong"].as_u64()), (Some(0), Some(0)));
     assert!(table.contains("P4 pub/comp"), "{table}");
     for file in ["report.json", "hops.csv", "hops.svg", "stretch.svg", "stretch_by_distance.svg"] {
@@ -90,7 +91,7 @@ fn trees_reach_every_member_once() {
     assert!(number(&figures, "rad_median") >= 1.0, "{figures}");
     assert!(number(&figures, "link_messages_vs_ip") > 1.0, "IP multicast uses the fewest links: {figures}");
     assert!(number(&figures, "copies_per_delivery") >= 1.0, "each remote member needs a copy: {figures}");
-    assert!(number(&figures, "entries_max") <= 200.0 * number(&figures, "tables_max"), "{figures}");
+    assert!(number(&figures, "entries_max") <= 64.0, "the cap does not hold: {figures}");
 }
 
 #[test]
@@ -100,7 +101,7 @@ fn a_broadcast_costs_one_message_per_node_and_its_way_to_the_root() {
     assert_eq!((round["lost"].as_u64(), round["duplicates"].as_u64()), (Some(0), Some(0)));
     assert_eq!(round["redundancy"].as_f64(), Some(0.0), "{round}");
     let messages = number(round, "payload_messages");
-    assert!((24.0..26.0).contains(&messages), "24 deliveries and a way: {messages}");
+    assert!((24.0..=25.0).contains(&messages), "24 deliveries and a way: {messages}");
     assert!(table.contains("M9 pub"), "{table}");
     assert!(figures["one_sender"].is_null());
 }

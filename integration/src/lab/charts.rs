@@ -35,8 +35,8 @@ pub(super) fn delay_ratios(rad: &Samples, rmd: &Samples) -> Plot {
         series: vec![
             Series::new("mean delay (RAD)", Kind::Line, rad.cumulative()),
             Series::new("largest delay (RMD)", Kind::Line, rmd.cumulative()),
-            Series::new("median RAD, ideal tables, N = 100,000", Kind::Dashed, upright(1.62)),
-            Series::new("median RMD, ideal tables, N = 100,000", Kind::Dashed, upright(1.77)),
+            Series::new("median RAD, plain Pastry's ideal tables (anchor)", Kind::Dashed, upright(1.62)),
+            Series::new("median RMD, plain Pastry's ideal tables (anchor)", Kind::Dashed, upright(1.77)),
         ],
     }
 }

@@ -45,6 +45,8 @@ pub struct Delays {
     pub sum: Duration,
     /// The longest.
     pub max: Duration,
+    /// How many members, other than the sender, the message reached.
+    pub reached: usize,
 }
 
 /// What became of all messages.
@@ -166,6 +168,7 @@ impl Book {
                     let delays = &mut self.groups[memberships[subscription.0 as usize].0 as usize];
                     let delay = at - delays.sent;
                     delays.sum += delay;
+                    delays.reached += 1;
                     delays.max = delays.max.max(delay);
                 }
             }

@@ -15,7 +15,8 @@ use treecast_scribe::PastryStack;
 use treecast_scribe::event::{Command, Event};
 use treecast_scribe::wire::{self, Body, Header as Word};
 
-/// A join is over this long after the newcomer is ready: until then it makes itself known and measures its table.
+/// A join is over this long after the newcomer is ready: until then it makes itself known and begins to look for near
+/// nodes. What it looks for later counts as upkeep: [`Run::frames`](super::run::Run::frames) has all of it.
 const JOIN_TAIL: Duration = Duration::from_secs(1);
 
 /// What was counted.

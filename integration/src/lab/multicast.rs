@@ -49,15 +49,15 @@ enum Sender {
 }
 
 const HELP: &str = "The workload is the Scribe paper's: group r of the nodes N has floor(N r^-1.25 + 0.5) members.
-What is measured, after all have subscribed and each group has got one message:
+All subscribe, the trees are left alone for --rest seconds and then measured, then each group gets one message:
   entries    children of a node, over all of its trees;  tables: its trees with children
   rad, rmd   per group: mean (largest) delay of its members by the tree / mean (largest) latency of unicast from the sender
   link_messages     crossings of physical links by the messages on their way from parents to children, acknowledgements
              left out; _ip: by IP multicast from the root to the same members; null without physical links
   link_stress_max   crossings of the most used link, both directions and nodes' own links counted
   copies_per_delivery  messages from parents to children / members that are not the root; forwarders make it exceed 1
-  depth      hops from the root down to a member;  missed, duplicates: members that got no message, or one twice
-  join_messages_mean  hops of JOINs in the tree, per membership";
+  depth      hops from the root down to a member (at rest, as are entries and tables);  missed, duplicates: members that got no message, or one twice
+  join_messages_mean  hops of JOINs per membership, until all are attached; what moves children afterwards is left out";
 
 impl Options {
     /// Where the report goes.
@@ -200,7 +200,7 @@ fn delay_ratios(
             others.map(|&member| ring.world.latency(sender, member))
         };
         let (sum, max) = (unicast().sum::<Duration>(), unicast().max().unwrap_or_default());
-        if !max.is_zero() {
+        if !max.is_zero() && delays.reached == members.len() {
             rad.push((delays.sum.as_secs_f64() / sum.as_secs_f64()) as f32);
             rmd.push((delays.max.as_secs_f64() / max.as_secs_f64()) as f32);
         }

@@ -30,12 +30,12 @@ pub const ENOUGH_FOR_RARE: u64 = 2000;
 const RARE: [&str; 1] = ["failed start"];
 
 /// What must happen somewhere in a large enough range: faults, and what seldom comes of them.
-pub const EVENTS: [&str; 33] = [
+pub const EVENTS: [&str; 32] = [
     "lost frame",
     "doubled frame",
-    "reordered frames",
-    "jitter",
-    "spurious timeout",
+    "world that reorders",
+    "world with jitter",
+    "world with spurious timeouts",
     "crash of a process",
     "power failure",
     "crash of a root",
@@ -63,7 +63,6 @@ pub const EVENTS: [&str; 33] = [
     "failed start",
     "push-down",
     "splice",
-    "excused fault of O1",
 ];
 
 /// What `lab swarm` can be told.
@@ -253,9 +252,9 @@ pub fn outcome(turmoil: &Turmoil, fault: Option<String>) -> Outcome {
     let (world, plan) = (&turmoil.grove.world, turmoil.plan());
     let mut events = events(&turmoil.grove);
     events.extend([
-        ("reordered frames", u64::from(plan.weather.reordering > 0.0)),
-        ("jitter", u64::from(plan.network.jitter > 0.0)),
-        ("spurious timeout", u64::from(plan.network.spurious_timeouts > 0.0)),
+        ("world that reorders", u64::from(plan.weather.reordering > 0.0)),
+        ("world with jitter", u64::from(plan.network.jitter > 0.0)),
+        ("world with spurious timeouts", u64::from(plan.network.spurious_timeouts > 0.0)),
     ]);
     Outcome { fault, events, steps: world.steps(), trace_hash: world.trace_hash() }
 }

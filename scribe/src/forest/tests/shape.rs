@@ -247,8 +247,8 @@ fn two_that_are_handed_to_each_other_make_no_loop() {
     for (child, other) in [(a, b), (b, a)] {
         let contact = world.nodes[&other].contact;
         let join = world.nodes[&child].forest.trees[&topic()].join;
-        let parents = vec![wire::Offered { contact, micros: 1 }];
-        let offer = wire::Offer { topic: topic(), join, parents };
+        let parents = vec![Offered { contact, micros: 1 }];
+        let offer = Offer { topic: topic(), join, parents };
         let payload = wire::encode(&Header::Offer(offer), &[]);
         let from = world.nodes[&root].contact;
         world.with(child, |forest, cx| forest.handle_received(cx, &from, &payload));
