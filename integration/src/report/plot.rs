@@ -199,11 +199,11 @@ impl Plot {
         self.x.span(xs())
     }
 
-    /// A tenth is left free above, for the legend.
+    /// A fifth is left free above, for the legend.
     fn vertical(&self) -> (f64, f64) {
         let (least, most) =
             self.y.span(self.series.iter().flat_map(|series| series.points.iter().map(|p| p.1)));
-        let room = if self.y.range.is_some() { 1.0 } else { 1.1 };
+        let room = if self.y.range.is_some() { 1.0 } else { 1.25 };
         (least, most * room)
     }
 }
