@@ -29,7 +29,7 @@ pub struct Config {
     pub topology: Topology,
     /// Most that jitter adds, as a share of the latency: each frame throws its own.
     pub jitter: f64,
-    /// What else happens to frames. [`World::set_faults`] changes it on the way.
+    /// What else happens to frames. [`set_faults`](super::World::set_faults) changes it on the way.
     pub faults: Faults,
     /// Values or bytes.
     pub fidelity: Fidelity,
