@@ -93,7 +93,7 @@ impl Default for Config {
             probe_attempts: 3,
             lease_attempts: 4,
             repair: Duration::from_secs(30),
-            gossip: Duration::from_secs(2),
+            gossip: Duration::from_secs(10),
             gossip_max: Duration::from_secs(600),
             bury_for: Duration::from_secs(60),
             join_slot: Duration::from_secs(4),

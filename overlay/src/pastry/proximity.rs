@@ -34,7 +34,7 @@ const APPROACH_PROBES: usize = 6;
 /// Most nodes that are measured because of one message while the table is filled.
 const FILL_PROBES: usize = 15;
 /// Most nodes that are measured because of one message later.
-const ROUND_PROBES: usize = 4;
+const ROUND_PROBES: usize = 8;
 /// Entries without a distance that are measured in a round.
 const ROUND_UNMEASURED: usize = 3;
 /// How much nearer or farther than the one who asks the nodes are that it is told of, in hundredths: the nearer to it
