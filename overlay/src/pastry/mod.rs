@@ -16,6 +16,7 @@ mod letters;
 mod liveness;
 mod lookup;
 mod memory;
+mod model;
 mod proximity;
 mod repair;
 mod route;
