@@ -18,6 +18,7 @@ use crate::config::Role;
 use crate::kbr::{Bootstrap, Event, KeyBasedRouting, StartError};
 use crate::machine::Refusal;
 use crate::peer::{Addr, Peer, Seed};
+use crate::sides::Sides;
 use crate::table::LeafSet;
 use crate::time::Instant;
 use crate::wire::{Answer, Header, Probe, ProbeAck, Purpose, Standing};
@@ -115,7 +116,7 @@ impl Node {
     /// Probes a seed; returns the probe's number.
     pub(super) fn ask(&mut self, seed: Seed) -> u64 {
         let number = self.number();
-        let probe = Probe { number, standing: self.standing(), lease: false, leaf_set: false };
+        let probe = Probe { number, standing: self.standing(), lease: Sides::None, leaf_set: false };
         self.transmit_to_seed(seed, Header::Probe(probe));
         number
     }
@@ -152,7 +153,8 @@ impl Node {
             let is_new = !asking.waiting.values().any(|waiting| waiting.addr == seed.addr);
             if is_new && peer.id != self.me.id {
                 asking.waiting.insert(number, seed);
-                let probe = Probe { number, standing: Standing::Starting, lease: false, leaf_set: false };
+                let probe =
+                    Probe { number, standing: Standing::Starting, lease: Sides::None, leaf_set: false };
                 self.transmit_to_seed(seed, Header::Probe(probe));
             }
         }

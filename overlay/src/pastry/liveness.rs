@@ -14,8 +14,9 @@ use crate::kbr::{Event, KeyBasedRouting};
 use crate::machine::Refusal;
 use crate::memory;
 use crate::peer::{Peer, Seed};
+use crate::sides::Sides;
 use crate::time::Instant;
-use crate::wire::{Header, Probe, ProbeAck, Standing};
+use crate::wire::{Ask, Header, Probe, ProbeAck, Standing};
 
 /// Peers that are watched or asked; beyond it, nobody is probed because others named him. A node of a ring of a million
 /// has some 300 in its tables; who names nodes that do not exist fills the rest, until their probes run out.
@@ -110,7 +111,10 @@ struct Asked {
     number: u64,
     sent: Instant,
     attempts: u8,
+    /// It is asked for its leases.
     lease: bool,
+    /// Those that were asked for when the question was sent.
+    sides: Sides,
     /// It was asked for its leaf set, too.
     leaf_set: bool,
     /// The peer said something else since.
@@ -364,31 +368,45 @@ impl Node {
         let standing = self.standing();
         let leaf_set = leaf_set || matches!(self.phase, Phase::Entering(_));
         let lease = lease && standing == Standing::Ready;
-        let number = self.expect_answer(now, peer, attempts, lease);
+        let (number, sides) = self.expect_answer(now, peer, attempts, lease);
         if let Some(asked) = self.liveness.asked_mut(peer.id) {
             asked.leaf_set = leaf_set;
         }
-        self.transmit(peer, Header::Probe(Probe { number, standing, lease, leaf_set }));
+        self.transmit(peer, Header::Probe(Probe { number, standing, lease: sides, leaf_set }));
     }
 
-    /// Notes a question that is being sent to this peer; returns its number. An answer bears the same.
-    fn expect_answer(&mut self, now: Instant, peer: Peer, attempts: u8, lease: bool) -> u64 {
+    /// Notes a question that is being sent to this peer; returns its number, and the leases to be asked for. An answer
+    /// bears the same number.
+    fn expect_answer(&mut self, now: Instant, peer: Peer, attempts: u8, lease: bool) -> (u64, Sides) {
         let number = self.number();
+        let sides = if lease { self.stands_at(peer.id) } else { Sides::None };
         self.liveness.watch(now, peer);
-        self.liveness.ask(Asked { peer, number, sent: now, attempts, lease, leaf_set: false, spoke: false });
+        self.liveness.ask(Asked {
+            peer,
+            number,
+            sent: now,
+            attempts,
+            lease,
+            sides,
+            leaf_set: false,
+            spoke: false,
+        });
         let rto = self.rto(peer.id);
         // A neighbour's lease may end meanwhile: it is asked without patience, but more often.
         let doubled = if lease { 0 } else { (attempts - 1).min(4) };
         let wait = rto.saturating_mul(1 << doubled).min(self.config.rto_max);
         self.deadlines.set(Timer::Probe(peer.id), now + wait);
-        number
+        (number, sides)
     }
 
     /// A neighbour that asks for a lease is asked for one in the answer, if this node's is not fresh: one exchange
-    /// serves both. Returns the question's number.
-    fn ask_in_return(&mut self, now: Instant, from: Peer) -> Option<u64> {
-        let is_due = self.is_ready() && !self.leases.is_fresh(now, from.id, &self.config);
-        (is_due && self.liveness.asked(from.id).is_none()).then(|| self.expect_answer(now, from, 1, true))
+    /// serves both.
+    fn ask_in_return(&mut self, now: Instant, from: Peer) -> Option<Ask> {
+        let is_due = self.is_ready() && !self.is_lease_fresh(now, from.id);
+        (is_due && self.liveness.asked(from.id).is_none()).then(|| {
+            let (number, lease) = self.expect_answer(now, from, 1, true);
+            Ask { number, lease }
+        })
     }
 
     /// Probes these peers as if nobody had asked them yet: what they were asked before a sleep counts for nothing, and
@@ -462,13 +480,13 @@ impl Node {
 
     pub(super) fn on_probe(&mut self, now: Instant, from: Peer, probe: Probe) {
         // Before it is met: whoever has become a neighbour by this very word need not be asked again.
-        let may_ask = probe.lease && probe.standing == Standing::Ready && self.is_next_to(from.id);
+        let may_ask = !probe.lease.is_none() && probe.standing == Standing::Ready && self.is_next_to(from.id);
         let asks = if may_ask { self.ask_in_return(now, from) } else { None };
         if probe.standing == Standing::Ready {
             self.meet(now, from);
         }
-        let lease = probe.lease && self.grant_lease(now, from, probe.standing);
-        let wants_members = probe.leaf_set || probe.lease && !lease;
+        let lease = self.grant_lease(now, from, probe.standing, probe.lease);
+        let wants_members = probe.leaf_set || lease != probe.lease;
         let asks_for_a_ring = probe.standing == Standing::Starting && self.is_edge();
         let leaf_set = (wants_members || asks_for_a_ring).then(|| self.members_to_tell()).flatten();
         let ack = ProbeAck { number: probe.number, standing: self.standing(), lease, asks, leaf_set };
@@ -487,21 +505,22 @@ impl Node {
     pub(super) fn announce(&mut self, to: Peer) {
         // No question has this number.
         let (number, standing) = (0, self.standing());
-        let ack = ProbeAck { number, standing, lease: false, asks: None, leaf_set: None };
+        let ack = ProbeAck { number, standing, lease: Sides::None, asks: None, leaf_set: None };
         self.transmit(to, Header::ProbeAck(ack));
     }
 
     pub(super) fn on_probe_ack(&mut self, now: Instant, from: Peer, ack: ProbeAck) {
         let answered = self.liveness.asked(from.id).filter(|asked| asked.number == ack.number);
-        let answered = answered.map(|asked| (asked.sent, asked.lease));
-        if let Some((sent, lease)) = answered {
+        let answered = answered.map(|asked| (asked.sent, asked.sides));
+        if let Some((sent, sides)) = answered {
             self.note_round_trip(from, now - sent);
             self.leases.settle_waking(from.id);
-            if ack.lease {
-                self.hold_lease(now, from.id, sent);
+            let granted = ack.lease.and(sides);
+            if !granted.is_none() {
+                self.hold_lease(now, from.id, granted, sent);
             }
             self.settle_probe(from.id);
-            if lease && !ack.lease {
+            if granted != sides {
                 self.look_between(now, from.id, ack.leaf_set.as_deref().unwrap_or_default());
             }
         }
@@ -511,8 +530,8 @@ impl Node {
             Standing::Ready => {}
             Standing::Starting | Standing::Joining | Standing::Edge => self.on_not_on_ring(now, from.id),
         }
-        if let Some(number) = ack.asks {
-            self.answer_in_return(now, from, number, ack.standing);
+        if let Some(ask) = ack.asks {
+            self.answer_in_return(now, from, ask, ack.standing);
         }
         if let Some((sent, _)) = answered {
             self.on_entering_ack(now, from, &ack, sent);
@@ -525,10 +544,10 @@ impl Node {
     }
 
     /// The other half of an exchange: the answerer asked as well.
-    fn answer_in_return(&mut self, now: Instant, from: Peer, number: u64, standing: Standing) {
-        let lease = self.grant_lease(now, from, standing);
-        let leaf_set = if lease { None } else { self.members_to_tell() };
-        let ack = ProbeAck { number, standing: self.standing(), lease, asks: None, leaf_set };
+    fn answer_in_return(&mut self, now: Instant, from: Peer, ask: Ask, standing: Standing) {
+        let lease = self.grant_lease(now, from, standing, ask.lease);
+        let leaf_set = if lease == ask.lease { None } else { self.members_to_tell() };
+        let ack = ProbeAck { number: ask.number, standing: self.standing(), lease, asks: None, leaf_set };
         self.transmit(from, Header::ProbeAck(ack));
     }
 

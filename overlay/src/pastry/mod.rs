@@ -38,6 +38,7 @@ use crate::kbr::{Bootstrap, Command, Event, KeyBasedRouting, StartError, Transit
 use crate::machine::{Destination, Link, Machine, Refusal, Store, StoreToken, Transmit};
 use crate::peer::{Contact, Peer, Seed};
 use crate::random::{self, Rng};
+use crate::sides::Sides;
 use crate::table::{LeafSet, NeighbourhoodSet, RoutingTable};
 use crate::time::Instant;
 use crate::wire::{Frame, Header, Probe, Standing};
@@ -256,7 +257,7 @@ impl Node {
         if life.id == self.me.id && life.incarnation > self.me.incarnation && !rests {
             self.twin_sought = Some(now);
             let number = self.number();
-            let probe = Probe { number, standing: self.standing(), lease: false, leaf_set: false };
+            let probe = Probe { number, standing: self.standing(), lease: Sides::None, leaf_set: false };
             // By its address: whoever answers there is told by its key.
             self.transmit_to_seed(life.addr.into(), Header::Probe(probe));
         }
@@ -305,7 +306,7 @@ impl Node {
             Header::Admit => self.on_admit(now, from),
             Header::Admission(admission) => self.on_admission(now, from, admission),
             Header::Commit { number } => self.on_commit(now, from, number),
-            Header::Committed { number } => self.on_committed(now, from, number),
+            Header::Committed { number, lease } => self.on_committed(now, from, number, lease),
             Header::Withdraw => self.on_withdraw(now, from),
             Header::LeafSet { members, reply } => self.on_leaf_set(now, from, members, reply),
             Header::NearerRequest { rtt_micros } => self.on_nearer_request(now, from, rtt_micros),

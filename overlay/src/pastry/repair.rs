@@ -88,7 +88,7 @@ impl Node {
         let neighbours = self.neighbours();
         if neighbours != before {
             for neighbour in &neighbours {
-                if !self.leases.holds(now, neighbour.id) && !self.leases.is_condemned(neighbour.id) {
+                if !self.holds_lease(now, neighbour.id) && !self.leases.is_condemned(neighbour.id) {
                     self.probe(now, *neighbour, true);
                 }
             }

@@ -12,6 +12,7 @@ use proptest::strategy::ValueTree;
 use super::*;
 use crate::id::{Key, NodeId};
 use crate::peer::{Addr, Contact, Peer};
+use crate::sides::Sides;
 
 // Compound strategies are boxed: their value trees would overflow a test thread's stack.
 
@@ -107,13 +108,22 @@ fn standing() -> impl Strategy<Value = Standing> {
     select(vec![Standing::Starting, Standing::Joining, Standing::Ready, Standing::Edge])
 }
 
+fn sides() -> impl Strategy<Value = Sides> {
+    select(vec![Sides::None, Sides::Left, Sides::Right, Sides::Both])
+}
+
 fn probe() -> impl Strategy<Value = Probe> {
-    (number(), standing(), any::<bool>(), any::<bool>())
-        .prop_map(|(number, standing, lease, leaf_set)| Probe { number, standing, lease, leaf_set })
+    (number(), standing(), sides(), any::<bool>()).prop_map(|(number, standing, lease, leaf_set)| Probe {
+        number,
+        standing,
+        lease,
+        leaf_set,
+    })
 }
 
 fn probe_ack() -> impl Strategy<Value = ProbeAck> {
-    (number(), standing(), any::<bool>(), option::of(number()), option::of(peers())).prop_map(
+    let ask = (number(), sides()).prop_map(|(number, lease)| Ask { number, lease });
+    (number(), standing(), sides(), option::of(ask), option::of(peers())).prop_map(
         |(number, standing, lease, asks, leaf_set)| ProbeAck { number, standing, lease, asks, leaf_set },
     )
 }
@@ -175,7 +185,7 @@ fn header() -> impl Strategy<Value = Header> {
         Just(Header::Admit),
         admission().prop_map(Header::Admission),
         number().prop_map(|number| Header::Commit { number }),
-        number().prop_map(|number| Header::Committed { number }),
+        (number(), sides()).prop_map(|(number, lease)| Header::Committed { number, lease }),
         Just(Header::Withdraw),
         peers().prop_map(|members| Header::Leave { members }),
         peer().prop_map(Header::Outdated),
@@ -336,7 +346,7 @@ fn frames_with_lists_of(len: usize) -> Vec<(Frame, usize)> {
         (Answer { leaf_set: peers.clone(), ..empty }, MAX_PEERS),
     ];
     let leaf_set = Some(peers.clone());
-    let ack = ProbeAck { number: 0, standing: Standing::Ready, lease: false, asks: None, leaf_set };
+    let ack = ProbeAck { number: 0, standing: Standing::Ready, lease: Sides::None, asks: None, leaf_set };
     let known = peers.iter().map(|&peer| Known { peer, rtt_micros: None }).collect();
     let mut headers = vec![
         (routed(Purpose::Lookup, Some(path)), MAX_TRACE),
