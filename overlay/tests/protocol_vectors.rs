@@ -122,6 +122,7 @@ fn headers_of_upkeep() -> Vec<Header> {
         Header::Attached { accepted: false, members: vec![] },
         Header::Detach,
         Header::Outdated(a),
+        Header::Via { to: a, from: b },
     ]
 }
 
@@ -183,12 +184,13 @@ fn name(header: &Header) -> &'static str {
         Header::Attached { .. } => "Attached",
         Header::Detach => "Detach",
         Header::Outdated(_) => "Outdated",
+        Header::Via { .. } => "Via",
     }
 }
 
 #[test]
 fn every_frame_has_a_section_under_its_number_and_an_example() {
-    let mut has_example = [false; 20];
+    let mut has_example = [false; 21];
     for frame in frames() {
         let number = encode(&frame).head[0];
         has_example[usize::from(number)] = true;

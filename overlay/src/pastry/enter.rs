@@ -61,6 +61,11 @@ impl Entering {
         }
     }
 
+    /// The leaf set as it will be.
+    pub(super) fn view(&self) -> &LeafSet {
+        &self.view
+    }
+
     /// Who led to the ring.
     pub(super) fn through(&self) -> Peer {
         self.through

@@ -317,7 +317,7 @@ impl Node {
     }
 
     /// The node of this id in the tables that are kept alive.
-    fn member(&self, id: NodeId) -> Option<Peer> {
+    pub(super) fn member(&self, id: NodeId) -> Option<Peer> {
         self.leaf_set.get(id).or_else(|| self.table.get(id)).copied()
     }
 
@@ -372,7 +372,8 @@ impl Node {
         if let Some(asked) = self.liveness.asked_mut(peer.id) {
             asked.leaf_set = leaf_set;
         }
-        self.transmit(peer, Header::Probe(Probe { number, standing, lease: sides, leaf_set }));
+        let probe = Header::Probe(Probe { number, standing, lease: sides, leaf_set });
+        self.transmit_probe(now, peer, probe, attempts);
     }
 
     /// Notes a question that is being sent to this peer; returns its number, and the leases to be asked for. An answer
@@ -512,6 +513,7 @@ impl Node {
     pub(super) fn on_probe_ack(&mut self, now: Instant, from: Peer, ack: ProbeAck) {
         let answered = self.liveness.asked(from.id).filter(|asked| asked.number == ack.number);
         let answered = answered.map(|asked| (asked.sent, asked.sides));
+        self.note_way(now, from.id, ack.number, answered.is_some());
         if let Some((sent, sides)) = answered {
             self.note_round_trip(from, now - sent);
             self.leases.settle_waking(from.id);
@@ -567,6 +569,7 @@ impl Node {
         self.settle_probe(id);
         self.table.remove(id);
         self.neighbourhood.remove(id);
+        self.detours.forget(id);
         if let Some(incarnation) = known {
             self.liveness.bury(id, incarnation, now + self.config.bury_for);
         }

@@ -18,6 +18,7 @@ impl Node {
         parts.add("liveness", self.liveness.bytes());
         parts.add("leases", self.leases.bytes());
         parts.add("deadlines", self.deadlines.bytes());
+        parts.add("detours", self.detours.bytes());
         parts.add("hops", self.hops.bytes());
         parts.add("lookups", self.lookups.bytes());
         parts.add("broadcasts", self.broadcasts.bytes());

@@ -5,6 +5,7 @@
 
 mod access;
 mod broadcast;
+mod detour;
 mod edges;
 mod enter;
 mod former;
@@ -45,6 +46,7 @@ use crate::wire::{Frame, Header, Probe, Standing};
 
 use access::Access;
 use broadcast::Broadcasts;
+use detour::Detours;
 use edges::Edges;
 use former::Former;
 use hops::Hops;
@@ -68,6 +70,7 @@ const _: () = {
     const fn can_be_driven<S: Clone + std::hash::Hash>() {}
     can_be_driven::<Phase>();
     can_be_driven::<Slots>();
+    can_be_driven::<Detours>();
     can_be_driven::<Leases>();
     can_be_driven::<Liveness>();
     can_be_driven::<Access>();
@@ -120,6 +123,7 @@ pub struct Node {
     liveness: Liveness,
     leases: Leases,
     slots: Slots,
+    detours: Detours,
     hops: Hops,
     lookups: Lookups,
     broadcasts: Broadcasts,
@@ -159,6 +163,7 @@ impl Node {
             liveness: Liveness::default(),
             leases: Leases::default(),
             slots: Slots::default(),
+            detours: Detours::default(),
             hops: Hops::default(),
             lookups: Lookups::default(),
             broadcasts: Broadcasts::default(),
@@ -214,11 +219,7 @@ impl Node {
         self.last_number
     }
 
-    fn transmit(&mut self, to: Peer, header: Header) {
-        self.transmit_frame(to, header, Bytes::new());
-    }
-
-    fn transmit_frame(&mut self, to: Peer, header: Header, payload: Bytes) {
+    fn transmit_directly(&mut self, to: Peer, header: Header, payload: Bytes) {
         debug_assert_ne!(to.id, self.me.id, "a node sends nothing to itself: {header:?}");
         self.transmits.push_back(Transmit { to: Destination::Peer(to), frame: Frame { header, payload } });
     }
@@ -292,6 +293,15 @@ impl Node {
         self.stop(Event::Left);
     }
 
+    fn on_heard_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
+        match self.hear(now, from) {
+            Ok(()) => self.on_frame(now, from, frame),
+            Err(Some(newer)) => self.transmit(from, Header::Outdated(newer)),
+            // Its words are void all the same; where the newer life is, others know.
+            Err(None) => {}
+        }
+    }
+
     fn on_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
         let Frame { header, payload } = frame;
         match header {
@@ -315,6 +325,7 @@ impl Node {
             Header::Broadcast { hop, origin, id, until } => {
                 self.on_broadcast(now, from, hop, broadcast::Id { origin, id }, until, payload);
             }
+            Header::Via { to, from: sender } => self.on_via(now, from, to, sender, payload),
             Header::Outdated(life) => self.look_for_twin(now, life),
             Header::Attach => self.on_attach(now, from),
             Header::Attached { accepted, members } => self.on_attached(now, from, accepted, members),
@@ -388,12 +399,7 @@ impl Machine for Node {
         // Expiry is checked before anything is handled (design §4): a lease that ended counts for nothing.
         self.run_timers(now);
         if self.phase != Phase::Stopped && from.id != self.me.id {
-            match self.hear(now, from) {
-                Ok(()) => self.on_frame(now, from, frame),
-                Err(Some(newer)) => self.transmit(from, Header::Outdated(newer)),
-                // Its words are void all the same; where the newer life is, others know.
-                Err(None) => {}
-            }
+            self.on_direct_frame(now, from, frame);
         }
         self.settle(now);
     }

@@ -12,6 +12,7 @@ use crate::kbr::{Delivery, Found};
 use crate::machine::Refusal;
 use crate::peer::Addr;
 
+mod cuts;
 mod hostile;
 mod idle;
 mod near;

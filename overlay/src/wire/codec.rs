@@ -76,7 +76,7 @@ fn carries_payload(header: &Header) -> bool {
     match header {
         Header::Routed(routed) => routed.purpose == Purpose::Application,
         Header::Letter(letter) | Header::Relayed { letter, .. } => *letter == Letter::Payload,
-        Header::Broadcast { .. } => true,
+        Header::Broadcast { .. } | Header::Via { .. } => true,
         Header::HopAck { .. }
         | Header::Probe(_)
         | Header::ProbeAck(_)
@@ -122,6 +122,7 @@ fn check(header: &Header) -> Result<(), DecodeError> {
         | Header::NearerRequest { .. }
         | Header::Outdated(_)
         | Header::Broadcast { .. }
+        | Header::Via { .. }
         | Header::Attach
         | Header::Detach => Ok(()),
     }

@@ -105,6 +105,14 @@ pub enum Header {
     Detach,
     /// The receiver is an older life of this peer; its words are void. (A hint: the receiver looks for itself.)
     Outdated(Peer),
+    /// A frame for a node that its sender cannot reach directly: the payload, encoded. Its receiver passes it on, or is
+    /// the one that it is for.
+    Via {
+        /// Whom it is for.
+        to: Peer,
+        /// Whom it is from.
+        from: Peer,
+    },
 }
 
 // Queues are full of these in a burst: what is rare and large stands apart.

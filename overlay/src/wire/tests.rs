@@ -139,7 +139,7 @@ fn admission() -> impl Strategy<Value = Admission> {
 
 /// How many variants [`Header`] has. The match has no `_`: a new variant does not compile until it is counted here,
 /// and is not covered until [`header`] makes it.
-const VARIANTS: usize = 20;
+const VARIANTS: usize = 21;
 
 fn variant(header: &Header) -> usize {
     match header {
@@ -163,6 +163,7 @@ fn variant(header: &Header) -> usize {
         Header::Attached { .. } => 17,
         Header::Detach => 18,
         Header::Outdated(_) => 19,
+        Header::Via { .. } => 20,
     }
 }
 
@@ -189,6 +190,7 @@ fn header() -> impl Strategy<Value = Header> {
         Just(Header::Withdraw),
         peers().prop_map(|members| Header::Leave { members }),
         peer().prop_map(Header::Outdated),
+        (peer(), peer()).prop_map(|(to, from)| Header::Via { to, from }),
     ];
     let of_upkeep = prop_oneof![
         probe().prop_map(Header::Probe),
@@ -211,6 +213,7 @@ fn header() -> impl Strategy<Value = Header> {
 fn may_carry(header: &Header) -> bool {
     let text = format!("{header:?}");
     text.starts_with("Broadcast")
+        || text.starts_with("Via")
         || text.starts_with("Letter(Payload")
         || text.starts_with("Relayed") && text.ends_with("letter: Payload }")
         || text.starts_with("Routed") && text.contains("purpose: Application")
