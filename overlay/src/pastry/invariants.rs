@@ -24,6 +24,7 @@ impl Node {
         sizes.push(self.broadcasts.size());
         sizes.push(self.former.size());
         sizes.push(self.detours.size());
+        sizes.push(self.tuning.size());
         sizes
     }
 

@@ -277,6 +277,7 @@ impl Node {
         if self.is_edge() {
             return;
         }
+        self.tuning.begin(now);
         self.plan_heartbeat(now);
         // The first look is an early one: the way onto the ring has taken much memory.
         let soon = self.jittered(SETTLED_AFTER);

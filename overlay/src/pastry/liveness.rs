@@ -334,6 +334,14 @@ impl Node {
         wait.clamp(self.config.rto_min, self.config.rto_max)
     }
 
+    /// How long to wait for the acknowledgement of a hop: less than for that of a probe, since another way costs little and
+    /// decides nothing (MSPastry §3.2).
+    pub(super) fn hop_rto(&self, id: NodeId) -> Duration {
+        let watched = self.liveness.vitals(id).and_then(|vitals| vitals.round_trip).map(RoundTrip::wait);
+        let wait = watched.or_else(|| self.table.rtt(id).map(|rtt| rtt * 2)).unwrap_or(FIRST_RTO);
+        wait.clamp(self.config.hop_rto_min, self.config.rto_max)
+    }
+
     /// A later life of this peer that was heard itself: in the tables, watched, about to join here, or hanging here as an
     /// edge.
     fn newer_life(&self, peer: Peer) -> Option<Option<Peer>> {
@@ -563,7 +571,11 @@ impl Node {
     /// Verdict: this node is gone. Its place is closed, its messages go other ways.
     pub(super) fn lose(&mut self, now: Instant, id: NodeId) {
         let known = self.liveness.vitals(id).map(|vitals| vitals.incarnation);
-        let known = known.or_else(|| self.member(id).map(|peer| peer.incarnation));
+        let member = self.member(id).map(|peer| peer.incarnation);
+        if member.is_some() {
+            self.tuning.note_death(now);
+        }
+        let known = known.or(member);
         self.liveness.forget(id);
         self.leases.settle_waking(id);
         self.settle_probe(id);
@@ -602,7 +614,7 @@ impl Node {
 
     /// Sets the time for the next look at who was not heard.
     pub(super) fn plan_sweep(&mut self, now: Instant) {
-        let period = self.jittered(self.config.leaf_probe.min(self.config.table_probe) / SWEEPS);
+        let period = self.jittered(self.config.leaf_probe.min(self.table_probe(now)) / SWEEPS);
         self.deadlines.set(Timer::Sweep, now + period);
     }
 
@@ -611,10 +623,11 @@ impl Node {
     /// of a death: MSPastry §4.1.) Of all others nothing is kept but what the tables have.
     pub(super) fn on_sweep(&mut self, now: Instant) {
         self.plan_sweep(now);
+        let table_probe = self.table_probe(now);
         let in_use = (0..self.table.rows()).flat_map(|row| self.table.row(row));
         let watched = self.leaf_set.iter().map(|peer| (*peer, self.config.leaf_probe));
         let mut watched: Vec<(Peer, Duration)> =
-            watched.chain(in_use.map(|peer| (*peer, self.config.table_probe))).collect();
+            watched.chain(in_use.map(|peer| (*peer, table_probe))).collect();
         watched.sort_by_key(|(peer, _)| peer.id);
         for &(peer, patience) in &watched {
             let vitals = self.liveness.vitals(peer.id);

@@ -16,6 +16,7 @@ impl Node {
         parts.add("neighbourhood", self.neighbourhood.bytes());
         parts.add("proximity", self.proximity.bytes());
         parts.add("liveness", self.liveness.bytes());
+        parts.add("tuning", self.tuning.bytes());
         parts.add("leases", self.leases.bytes());
         parts.add("deadlines", self.deadlines.bytes());
         parts.add("detours", self.detours.bytes());

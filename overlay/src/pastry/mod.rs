@@ -22,6 +22,7 @@ mod repair;
 mod route;
 mod seen;
 mod slots;
+mod tuning;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +58,7 @@ use liveness::Liveness;
 use lookup::Lookups;
 use proximity::Proximity;
 use slots::Slots;
+use tuning::Tuning;
 
 /// Frames for which a busy node keeps room between two calls; what a burst took beyond it is given back at once.
 const KEPT_CAPACITY: usize = 32;
@@ -121,6 +123,7 @@ pub struct Node {
     neighbourhood: NeighbourhoodSet,
     proximity: Proximity,
     liveness: Liveness,
+    tuning: Tuning,
     leases: Leases,
     slots: Slots,
     detours: Detours,
@@ -161,6 +164,7 @@ impl Node {
             neighbourhood: NeighbourhoodSet::new(me.id, config.neighbourhood),
             proximity: Proximity::default(),
             liveness: Liveness::default(),
+            tuning: Tuning::default(),
             leases: Leases::default(),
             slots: Slots::default(),
             detours: Detours::default(),
