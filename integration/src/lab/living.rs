@@ -27,6 +27,8 @@ use crate::world::Crash;
 pub const LIMIT: Duration = Duration::from_secs(60);
 /// Nodes on each side of a key that are asked whether they answer for it.
 const NEAR: usize = 8;
+/// Likewise, for each border of the ring at a time.
+const NEAR_BORDER: usize = 3;
 /// Words of wrong answers that are kept.
 const KEPT: usize = 20;
 
@@ -339,8 +341,7 @@ impl Living {
         if let Some(fault) = &fault
             && !asked.wrong
         {
-            let ready: Vec<NodeId> = self.roster.iter().map(|(id, _)| id).collect();
-            let excused = self.watch.is_excused(now, asked.key, &ready);
+            let excused = self.is_excused(asked.key);
             self.tally.wrong += 1;
             self.tally.excused += u64::from(excused);
             if self.tally.words.len() < KEPT {
@@ -391,6 +392,52 @@ impl Living {
         let same = move |&(_, slot): &(NodeId, u32)| self.watch.side(slot as usize) == side;
         let behind = self.roster.counterclockwise(key).filter(same).take(NEAR);
         self.roster.clockwise(key).filter(same).take(NEAR).chain(behind)
+    }
+
+    /// Promise O1 at this instant: keys at the borders between nodes, on each side, where one node's answer is
+    /// outdone by another's.
+    pub fn breaches(&self) -> Vec<(Key, String)> {
+        let mut sides: BTreeMap<u8, Vec<(NodeId, Instant, &Node)>> = BTreeMap::new();
+        for (id, slot) in self.roster.iter() {
+            if let Some(node) = self.node(slot) {
+                let now = self.ring.world.local_time(slot as usize);
+                sides.entry(self.watch.side(slot as usize)).or_default().push((id, now, node));
+            }
+        }
+        let mut breaches = Vec::new();
+        for nodes in sides.values().filter(|nodes| nodes.len() > 1) {
+            let serving: Vec<_> =
+                nodes.iter().filter(|(id, now, node)| node.is_root_of(*now, id.key())).copied().collect();
+            for (at, &(id, ..)) in nodes.iter().enumerate() {
+                let next = nodes[(at + 1) % nodes.len()].0;
+                let half = id.0.wrapping_add(next.0.wrapping_sub(id.0) / 2);
+                for key in [Key(half), Key(half.wrapping_add(1))] {
+                    breaches.extend(self.outdone(key, &serving).map(|what| (key, what)));
+                }
+            }
+        }
+        breaches
+    }
+
+    /// A node that answers for a key though another is closer, or does too. `serving`: by id.
+    fn outdone(&self, key: Key, serving: &[(NodeId, Instant, &Node)]) -> Option<String> {
+        let reach = NEAR_BORDER.min(serving.len());
+        let at = serving.partition_point(|&(id, ..)| id.key() < key) + serving.len() - reach;
+        let near = || (0..2 * reach).map(|i| serving[(at + i) % serving.len()]);
+        let claims = near().filter(|&(_, now, node)| node.is_root_of(now, key));
+        claims.into_iter().find_map(|(by, ..)| {
+            let (other, ..) = near().find(|&(_, now, node)| o1::outdoes(now, node, by, key))?;
+            Some(format!(
+                "{by:?} answers for {key:?}, but {other:?} is closer or does, too, at {}",
+                self.now()
+            ))
+        })
+    }
+
+    /// Whether promise O1 is excused around a key.
+    pub fn is_excused(&self, key: Key) -> bool {
+        let ready: Vec<NodeId> = self.roster.iter().map(|(id, _)| id).collect();
+        self.watch.is_excused(self.now(), key, &ready)
     }
 
     /// Whether somebody of a side answers for a key.

@@ -14,6 +14,7 @@ pub mod lookups;
 pub mod roster;
 pub mod living;
 pub mod churn;
+pub mod faults;
 pub mod tables;
 mod charts;
 mod failure;

@@ -15,6 +15,7 @@ use clap::Args;
 use self::figures::Fields;
 use self::life::{Plan, Seen};
 use self::traces::Trace;
+pub(super) use self::traces::wait;
 use super::run::{Run, Weight};
 use super::{Error, Output, Progress, Ring, Setting};
 use crate::report::Report;

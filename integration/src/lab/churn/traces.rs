@@ -106,7 +106,7 @@ impl Sessions {
 }
 
 /// The time to the next of events that come at random, `mean` apart (a Poisson process).
-pub(super) fn wait(dice: &mut Rng, mean: Duration) -> Duration {
+pub(in crate::lab) fn wait(dice: &mut Rng, mean: Duration) -> Duration {
     mean.mul_f64(exponential(dice))
 }
 
