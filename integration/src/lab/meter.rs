@@ -141,8 +141,9 @@ impl Metered {
 
     /// A frame leaves: does it carry a lookup, or answer one?
     fn follow(&self, passages: &mut Passages, transmit: &Transmit) {
-        let Destination::Peer(to) = transmit.to else { return };
         let header = &transmit.frame.header;
+        passages.on_probe(header);
+        let Destination::Peer(to) = transmit.to else { return };
         if let Header::Routed(routed) = header
             && matches!(routed.purpose, Purpose::Lookup)
             && let Addr::Memory(slot) = to.addr

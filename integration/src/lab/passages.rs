@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use treecast_overlay::id::{Key, NodeId};
-use treecast_overlay::wire::Routed;
+use treecast_overlay::wire::{Header, Probe, ProbeAck, Routed, Standing};
 
 /// Frames and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,6 +44,8 @@ pub struct Passages {
     pub decisions: Vec<Decision>,
     /// Frames that carried a lookup over its n-th hop before any other did, for any n: those that are no control.
     pub first: Load,
+    /// What probes and their answers were for, by frames.
+    pub probes: BTreeMap<&'static str, u64>,
     stir: Rc<Cell<bool>>,
 }
 
@@ -87,6 +89,13 @@ impl Passages {
         self.by_message.get(&(origin, id)).and_then(|&lookup| self.key(lookup))
     }
 
+    /// A probe or an answer to one leaves a node.
+    pub(super) fn on_probe(&mut self, header: &Header) {
+        if let Some(purpose) = purpose(header) {
+            *self.probes.entry(purpose).or_default() += 1;
+        }
+    }
+
     /// A lookup's frame leaves a node; `bytes` says how long it is.
     pub(super) fn on_hop(&mut self, from: u32, to: u32, routed: &Routed, bytes: impl FnOnce() -> u64) {
         let message = (routed.origin.id(), routed.id);
@@ -128,6 +137,26 @@ impl Passages {
         self.decisions.push(Decision { lookup, by, slot, serves, way });
         self.stir.set(true);
     }
+}
+
+/// What a probe, or an answer to one, is for; `None`: it is neither.
+fn purpose(header: &Header) -> Option<&'static str> {
+    if let Header::Probe(Probe { standing, lease, leaf_set, .. }) = header {
+        return Some(match (standing, lease, leaf_set) {
+            (Standing::Joining | Standing::Starting, ..) => "probe: a joiner's",
+            (_, true, _) => "probe: asks for a lease",
+            (_, false, true) => "probe: asks for a leaf set",
+            (_, false, false) => "probe: alive, how far?",
+        });
+    }
+    let Header::ProbeAck(ProbeAck { lease, asks, leaf_set, .. }) = header else { return None };
+    Some(match (lease, asks, leaf_set) {
+        (true, Some(_), _) => "probe_ack: grants a lease and asks for one",
+        (true, None, _) => "probe_ack: grants a lease",
+        (false, Some(_), _) => "probe_ack: asks for a lease",
+        (false, None, Some(_)) => "probe_ack: with a leaf set",
+        (false, None, None) => "probe_ack: alive",
+    })
 }
 
 impl Passage {

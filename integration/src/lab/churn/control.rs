@@ -9,6 +9,9 @@ use crate::lab::passages::Load;
 #[derive(Clone, Debug, Default)]
 pub(super) struct Sent {
     kinds: BTreeMap<&'static str, Load>,
+    /// By kind: frames that did not arrive.
+    unheard: BTreeMap<&'static str, u64>,
+    probes: BTreeMap<&'static str, u64>,
     first: Load,
 }
 
@@ -17,6 +20,10 @@ pub(super) struct Sent {
 pub(super) struct Control {
     /// By kind of frame; of lookups only those that repeat a hop.
     pub(super) kinds: BTreeMap<&'static str, Load>,
+    /// By kind: frames that did not arrive, because their receiver was dead or the dice said so.
+    pub(super) unheard: BTreeMap<&'static str, u64>,
+    /// By purpose: frames of probes and their answers.
+    pub(super) probes: BTreeMap<&'static str, u64>,
     /// All of these.
     pub(super) all: Load,
     /// Frames that carried lookups for the first time.
@@ -29,13 +36,24 @@ impl Sent {
         let load = |sent, bytes| Load { frames: sent, bytes };
         let counters = living.ring.world.counters();
         let kinds = counters.by_kind().map(|(kind, tally)| (kind, load(tally.sent, tally.bytes)));
-        Sent { kinds: kinds.collect(), first: living.first() }
+        let unheard = counters.by_kind().map(|(kind, tally)| (kind, tally.lost));
+        Sent {
+            kinds: kinds.collect(),
+            unheard: unheard.collect(),
+            probes: living.probes(),
+            first: living.first(),
+        }
     }
 
     /// What was sent since `before`.
     pub(super) fn since(&self, before: &Sent) -> Control {
         let lookups = minus(self.first, before.first);
-        let mut control = Control { lookups, ..Control::default() };
+        let mut control = Control {
+            lookups,
+            unheard: counts(&self.unheard, &before.unheard),
+            probes: counts(&self.probes, &before.probes),
+            ..Control::default()
+        };
         for (&kind, &now) in &self.kinds {
             let mut sent = minus(now, before.kinds.get(kind).copied().unwrap_or_default());
             if kind == "routed/lookup" {
@@ -49,6 +67,13 @@ impl Sent {
         }
         control
     }
+}
+
+fn counts(
+    now: &BTreeMap<&'static str, u64>,
+    before: &BTreeMap<&'static str, u64>,
+) -> BTreeMap<&'static str, u64> {
+    now.iter().map(|(&name, &count)| (name, count - before.get(name).unwrap_or(&0))).collect()
 }
 
 fn minus(a: Load, b: Load) -> Load {

@@ -6,9 +6,10 @@ use serde::Serialize;
 
 use super::Options;
 use super::life::{Seen, Window};
+use crate::lab::charts;
+use crate::lab::passages::Load;
 use crate::lab::run::{Run, show};
 use crate::lab::stats::Samples;
-use crate::lab::{charts, passages::Load};
 use crate::report::{Axis, Kind, Plot, Report, Row, Series, Sheet};
 
 /// For the JSON.
@@ -43,6 +44,7 @@ pub(super) struct Fields {
     pub(super) control_msgs_per_node_s: f64,
     pub(super) control_bytes_per_node_s: f64,
     control_by_kind: BTreeMap<&'static str, Rate>,
+    probes_per_node_s: BTreeMap<&'static str, f64>,
     lookup_msgs_per_node_s: f64,
     unclaimed_ms_p50: Option<f64>,
     pub(super) unclaimed_ms_p99: Option<f64>,
@@ -58,18 +60,25 @@ pub(super) struct Fields {
 struct Rate {
     msgs_per_node_s: f64,
     bytes_per_node_s: f64,
+    /// Of the messages, those that did not arrive: to the dead, or lost.
+    unheard_per_node_s: f64,
 }
 
 impl Fields {
     pub(super) fn of(run: Run, options: &Options, seen: &Seen) -> Fields {
         let tally = &seen.tally;
-        let rate = |load: Load| Rate {
-            msgs_per_node_s: load.frames as f64 / seen.node_seconds,
-            bytes_per_node_s: load.bytes as f64 / seen.node_seconds,
+        let each = |count: u64| count as f64 / seen.node_seconds;
+        let by_kind = |(&kind, load): (&&'static str, &Load)| {
+            let unheard = seen.control.unheard.get(kind).copied().unwrap_or(0);
+            let rate = Rate {
+                msgs_per_node_s: each(load.frames),
+                bytes_per_node_s: each(load.bytes),
+                unheard_per_node_s: each(unheard),
+            };
+            (kind, rate)
         };
         let share = |(all, some): (u64, u64)| some as f64 / all.max(1) as f64;
         let of_lookups = |count: u64| count as f64 / tally.asked.max(1) as f64;
-        let control = rate(seen.control.all);
         let stretch = Samples::new(tally.stretch.clone());
         let (unclaimed, took) = (seen.unclaimed(), Samples::new(tally.took_ms.clone()));
         Fields {
@@ -96,10 +105,11 @@ impl Fields {
             way_stretch_mean: Samples::new(tally.way_stretch.clone()).mean(),
             took_ms_p99: took.quantile(0.99),
             took_ms_max: took.max(),
-            control_msgs_per_node_s: control.msgs_per_node_s,
-            control_bytes_per_node_s: control.bytes_per_node_s,
-            control_by_kind: seen.control.kinds.iter().map(|(&kind, &load)| (kind, rate(load))).collect(),
-            lookup_msgs_per_node_s: rate(seen.control.lookups).msgs_per_node_s,
+            control_msgs_per_node_s: each(seen.control.all.frames),
+            control_bytes_per_node_s: each(seen.control.all.bytes),
+            control_by_kind: seen.control.kinds.iter().map(by_kind).collect(),
+            probes_per_node_s: seen.control.probes.iter().map(|(&name, &n)| (name, each(n))).collect(),
+            lookup_msgs_per_node_s: each(seen.control.lookups.frames),
             unclaimed_ms_p50: unclaimed.median(),
             unclaimed_ms_p99: unclaimed.quantile(0.99),
             unclaimed_ms_max: unclaimed.max(),
@@ -198,10 +208,13 @@ fn control_rows(fields: &Fields) -> Vec<Row> {
     kinds.sort_by(|(_, a), (_, b)| b.msgs_per_node_s.total_cmp(&a.msgs_per_node_s));
     let row = |(kind, rate): (&str, Rate)| {
         let kind = if kind == "routed/lookup" { "routed/lookup, repeated hops" } else { kind };
-        let ours = format!("{:.4}, {:.1} bytes", rate.msgs_per_node_s, rate.bytes_per_node_s);
+        let Rate { msgs_per_node_s, bytes_per_node_s, unheard_per_node_s } = rate;
+        let ours =
+            format!("{msgs_per_node_s:.4} ({unheard_per_node_s:.4} unheard), {bytes_per_node_s:.1} bytes");
         Row::ours(format!("  {kind}"), ours)
     };
-    kinds.into_iter().map(row).collect()
+    let purpose = |(name, rate): (&&str, &f64)| Row::ours(format!("    {name}"), format!("{rate:.4}"));
+    kinds.into_iter().map(row).chain(fields.probes_per_node_s.iter().map(purpose)).collect()
 }
 
 fn timeline(windows: &[Window]) -> Sheet {

@@ -36,7 +36,7 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = Trace::Exponential)]
     trace: Trace,
     /// How many lookups are measured: 0.01 a second for each node
-    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(100..))]
+    #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     lookups: u64,
     /// Seconds of churn before anything is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 1200)]

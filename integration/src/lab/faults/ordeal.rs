@@ -74,14 +74,8 @@ struct Looks {
 /// A node's neighbours, and how often the layer above was told of a change.
 type Standings = BTreeMap<u32, ((NodeId, NodeId), u64)>;
 
-/// How long a ring may take.
-pub(super) fn bound(lease: Duration) -> Duration {
-    // The lead's: 30 s with leases of 4 s. Those of 30 s must have ended, too, and been found to have.
-    Duration::from_secs(30).max(lease * 4)
-}
-
-/// Lets a fault happen to a grown ring.
-pub(super) fn suffer(ring: Ring, fault: Fault, progress: &Progress) -> (Ring, Outcome) {
+/// Lets a fault happen to a grown ring, and watches it for some bounds' time.
+pub(super) fn suffer(ring: Ring, fault: Fault, bound: Duration, progress: &Progress) -> (Ring, Outcome) {
     let living = Living::new(ring);
     let now = living.now();
     let ordeal = Ordeal {
@@ -95,12 +89,11 @@ pub(super) fn suffer(ring: Ring, fault: Fault, progress: &Progress) -> (Ring, Ou
         looks: Looks::default(),
         progress,
     };
-    ordeal.run()
+    ordeal.run(bound)
 }
 
 impl Ordeal<'_> {
-    fn run(mut self) -> (Ring, Outcome) {
-        let bound = bound(self.living.ring.config.lease);
+    fn run(mut self, bound: Duration) -> (Ring, Outcome) {
         self.progress.phase(self.fault.name, (CALM + self.fault.lasts + bound).as_secs());
         self.pass(self.living.now() + CALM);
         let before = self.standings();
@@ -245,7 +238,7 @@ impl Ordeal<'_> {
             Act::Pause(slots) => slots.into_iter().for_each(|slot| self.living.pause(slot)),
             Act::Resume(slots) => slots.into_iter().for_each(|slot| self.living.resume(slot)),
             Act::Jump(slots, by) => {
-                slots.into_iter().for_each(|slot| self.living.ring.world.jump_clock(slot as usize, by));
+                slots.into_iter().for_each(|slot| self.living.jump_clock(slot, by));
             }
             Act::Drift(clocks) => {
                 clocks
