@@ -18,8 +18,9 @@ const CALM: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 /// For how long they must hold to be said to hold again.
 const HOLD: Duration = Duration::from_secs(10);
-/// How long a ring is watched that does not come together: so many bounds.
-const PATIENCE: u32 = 4;
+/// How long a ring is watched that does not come together, and so many bounds at least.
+const PATIENCE: Duration = Duration::from_secs(120);
+const BOUNDS: u32 = 2;
 /// Lookups per node and second: ten times those of the churn experiments, to see more of a short time.
 const RATE: f64 = 0.1;
 
@@ -133,7 +134,7 @@ impl Ordeal<'_> {
     /// Waits until the promises hold and keep holding.
     fn recover(&mut self, end: Instant, bound: Duration) -> Option<Duration> {
         self.looks.since = None;
-        let limit = end + bound * PATIENCE;
+        let limit = end + PATIENCE.max(bound * BOUNDS);
         loop {
             let now = self.living.now();
             match self.looks.since {
