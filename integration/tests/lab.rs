@@ -139,7 +139,7 @@ fn a_ring_whose_nodes_come_and_go_answers_rightly() {
 fn a_sweep_has_all_sessions_and_losses() {
     let dir = tempfile::tempdir().expect("a directory");
     let run =
-        "churn --sweep --jobs 2 --nodes 6 --lookups 3 --warm 5 --settle 1 --topology constant:20 --json";
+        "churn --sweep --worlds 2 --nodes 6 --lookups 3 --warm 5 --settle 1 --topology constant:20 --json";
     let (figures, table) = figures(&format!("{run} --out {}", dir.path().display()));
     let runs = figures["runs"].as_array().expect("runs");
     assert_eq!(runs.len(), 18);
@@ -192,7 +192,7 @@ fn commands_that_make_no_sense_name_the_culprit() {
         ("churn --session-median 0", "--session-median"),
         ("churn --loss 91", "--loss"),
         ("churn --trace lognormal", "--trace"),
-        ("churn --jobs 2", "--sweep"),
+        ("churn --sweep --loss 5", "--loss"),
         ("faults --only earthquake", "earthquake"),
         ("routing --nodes 2 --out /proc/none", "--out /proc/none"),
     ] {

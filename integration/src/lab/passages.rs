@@ -1,5 +1,6 @@
 //! Lookups on their way, frame by frame: which frames carry one for the first time, which way it took, and who
-//! decided to answer it. Filled by the ring's [`Meter`](super::meter::Meter), so that nothing need be traced on the wire.
+//! decided to answer it. Filled by the ring's [`Meter`](super::meter::Meter), so that nothing need be traced on
+//! the wire.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -42,7 +43,8 @@ pub struct Passages {
     by_message: BTreeMap<(NodeId, u64), u64>,
     /// What answered since the last look.
     pub decisions: Vec<Decision>,
-    /// Frames that carried a lookup over its n-th hop before any other did, for any n: those that are no control.
+    /// Frames that carried a lookup over its n-th hop before any other did, for any n: those that are no
+    /// control.
     pub first: Load,
     /// What probes and their answers were for, by frames.
     pub probes: BTreeMap<&'static str, u64>,
@@ -202,7 +204,8 @@ mod tests {
     fn only_the_first_frame_over_each_hop_is_no_control() {
         let mut passages = Passages::default();
         passages.begin(9, Key(77));
-        // The hop from 1 to 2 is not acknowledged and made again to 3, which goes on to 4, as 2 does in the end.
+        // The hop from 1 to 2 is not acknowledged and made again to 3, which goes on to 4, as 2 does in the
+        // end.
         for (hops, from, to) in [(0, 1, 2), (0, 1, 3), (1, 3, 4), (1, 2, 4)] {
             passages.on_hop(from, to, &routed(hops), || 10);
         }

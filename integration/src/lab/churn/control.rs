@@ -69,6 +69,24 @@ impl Sent {
     }
 }
 
+impl Control {
+    /// What was sent in another world, too.
+    pub(super) fn add(&mut self, other: Control) {
+        for (kind, load) in other.kinds {
+            let sum = self.kinds.entry(kind).or_default();
+            *sum = plus(*sum, load);
+        }
+        self.all = plus(self.all, other.all);
+        self.lookups = plus(self.lookups, other.lookups);
+        other.unheard.into_iter().for_each(|(kind, count)| *self.unheard.entry(kind).or_default() += count);
+        other.probes.into_iter().for_each(|(name, count)| *self.probes.entry(name).or_default() += count);
+    }
+}
+
+fn plus(a: Load, b: Load) -> Load {
+    Load { frames: a.frames + b.frames, bytes: a.bytes + b.bytes }
+}
+
 fn counts(
     now: &BTreeMap<&'static str, u64>,
     before: &BTreeMap<&'static str, u64>,

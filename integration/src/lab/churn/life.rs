@@ -25,7 +25,8 @@ pub(super) const LOOK: Duration = Duration::from_millis(20);
 const SAMPLE: Duration = Duration::from_secs(1);
 /// Every so many samples all neighbours are compared.
 const SAMPLES_PER_REVIEW: u64 = 10;
-/// How long the last lookups are waited for, with nobody coming or going: promise O4's limit, and a while for the ring.
+/// How long the last lookups are waited for, with nobody coming or going: promise O4's limit, and a while for
+/// the ring.
 const AFTER: Duration = Duration::from_secs(65);
 
 /// What is to happen.
@@ -143,6 +144,25 @@ impl Seen {
             ring: Ok(()),
             windows: Vec::new(),
         }
+    }
+}
+
+impl Seen {
+    /// What was seen in two worlds. The timeline is the first one's.
+    pub(super) fn and(mut self, other: Seen) -> Seen {
+        self.tally.add(other.tally);
+        self.control.add(other.control);
+        self.node_seconds += other.node_seconds;
+        self.seconds += other.seconds;
+        self.arrivals += other.arrivals;
+        self.crashes += other.crashes;
+        self.retried += other.retried;
+        self.unclaimed_ms.extend(other.unclaimed_ms);
+        self.never_claimed += other.never_claimed;
+        self.keys = (self.keys.0 + other.keys.0, self.keys.1 + other.keys.1);
+        self.standing = (self.standing.0 + other.standing.0, self.standing.1 + other.standing.1);
+        self.ring = self.ring.and(other.ring);
+        self
     }
 }
 
@@ -304,7 +324,8 @@ impl Life<'_> {
         self.plan_at(self.living.now() + stays, Deed::Leave(slot));
     }
 
-    /// A session ends without a word: the harshest end there is, and the one that MSPastry and Bamboo were measured with.
+    /// A session ends without a word: the harshest end there is, and the one that MSPastry and Bamboo were
+    /// measured with.
     fn leave(&mut self, slot: u32) {
         let is_last = self.living.roster.len() <= 2 && self.living.roster.id(slot).is_some();
         if is_last || self.living.node(slot).is_none() {
@@ -328,7 +349,7 @@ impl Life<'_> {
         let key = Key(self.dice.random());
         self.seen.keys.0 += 1;
         self.seen.keys.1 += u64::from(!self.living.is_claimed(key, 0));
-        if self.seen.keys.0 % SAMPLES_PER_REVIEW == 0 {
+        if self.seen.keys.0.is_multiple_of(SAMPLES_PER_REVIEW) {
             self.seen.standing.0 += self.living.roster.len() as u64;
             self.seen.standing.1 += self.living.standing_right() as u64;
         }

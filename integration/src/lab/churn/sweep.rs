@@ -1,8 +1,5 @@
 //! `lab churn --sweep`: from sessions of minutes to sessions of hours, with and without loss.
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use serde::Serialize;
 
 use super::figures::{Fields, small};
@@ -22,17 +19,17 @@ struct Sweep {
     runs: Vec<Fields>,
 }
 
-type Cell = Result<(Fields, Vec<String>), Error>;
-
 pub(super) fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let cells: Vec<Options> = LOSSES.iter().flat_map(|&loss| row(options, loss)).collect();
-    let (runs, mut faults): (Vec<Fields>, Vec<String>) = {
-        let done = run_all(&cells, options.jobs, progress);
-        let cells: Result<Vec<_>, Error> = done.into_iter().collect();
-        let (runs, faults): (Vec<_>, Vec<Vec<String>>) = cells?.into_iter().unzip();
-        (runs, faults.into_iter().flatten().collect())
-    };
-    faults.dedup();
+    let (mut runs, mut faults) = (Vec::new(), Vec::new());
+    for (done, cell) in cells.iter().enumerate() {
+        let name = format!("{} min, loss {} %", cell.session_median, cell.loss);
+        progress.phase("sweep", cells.len() as u64);
+        progress.at(done as u64, name.clone());
+        let (fields, seen) = measure(cell, &Progress::hidden())?;
+        faults.extend(fields.faults(&seen).into_iter().map(|fault| format!("{name}: {fault}")));
+        runs.push(fields);
+    }
     let mut report = Report { experiment: "churn", faults, ..Report::default() };
     report.conditions = vec![
         ("nodes", options.setting.nodes().to_string()),
@@ -53,35 +50,6 @@ pub(super) fn run(options: &Options, progress: &Progress) -> Result<Report, Erro
 fn row(options: &Options, loss: f64) -> impl Iterator<Item = Options> {
     let cell = move |session_median| Options { session_median, loss, sweep: false, ..options.clone() };
     MEDIANS.into_iter().map(cell)
-}
-
-/// Each run is a world and a thread of its own.
-fn run_all(cells: &[Options], jobs: u8, progress: &Progress) -> Vec<Cell> {
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    progress.phase("sweep", cells.len() as u64);
-    let work = || {
-        while let Some((place, cell)) =
-            Some(next.fetch_add(1, Ordering::Relaxed)).and_then(|place| Some((place, cells.get(place)?)))
-        {
-            let outcome = measure(cell, &Progress::hidden());
-            let outcome = outcome.map(|(fields, seen)| {
-                let name = format!("{} min, loss {} %", cell.session_median, cell.loss);
-                let faults = fields.faults(&seen);
-                (fields, faults.into_iter().map(|fault| format!("{name}: {fault}")).collect())
-            });
-            let mut done = done.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-            done.push((place, outcome));
-            progress.at(done.len() as u64, String::new());
-        }
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..jobs {
-            scope.spawn(work);
-        }
-    });
-    let mut done = done.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    done.sort_by_key(|&(place, _)| place);
-    done.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
 fn table_row(fields: &Fields) -> Row {
@@ -152,7 +120,8 @@ fn plots(runs: &[Fields]) -> Vec<Plot> {
         Kind::Dashed,
         vec![(MEDIANS[0], 0.245), (MEDIANS[5], 0.245)],
     ));
-    // What nothing was lost of has no place on a logarithmic axis: nothing is drawn as less than one in the run.
+    // What nothing was lost of has no place on a logarithmic axis: nothing is drawn as less than one in the
+    // run.
     let least = |run: &Fields| run.lost_rate.max(0.5 / run.lookups as f64);
     vec![
         plot(

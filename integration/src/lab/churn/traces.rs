@@ -13,7 +13,8 @@ const WEIBULL_SHAPE: f64 = 0.59;
 const WEIBULL_GAMMA: f64 = 1.538_449_205_118_726_7;
 /// Mean over median of Gnutella's sessions: 2.3 h over 1 h (Saroiu, Gummadi & Gribble 2002; anchor P8).
 const GNUTELLA_SKEW: f64 = 2.3;
-/// Share of arrivals that pass by, and how much longer the others stay in the mean (ours: servers among visitors).
+/// Share of arrivals that pass by, and how much longer the others stay in the mean (ours: servers among
+/// visitors).
 const VISITORS: f64 = 0.75;
 const PATIENT: f64 = 20.0;
 /// Sessions of which residual ones are drawn.
@@ -75,8 +76,8 @@ impl Sessions {
         Duration::from_secs_f64(self.seconds(dice))
     }
 
-    /// How long somebody stays on who has been there for a while: what is left, at a random point, of a session that
-    /// was drawn in proportion to its length.
+    /// How long somebody stays on who has been there for a while: what is left, at a random point, of a session
+    /// that was drawn in proportion to its length.
     pub(super) fn residual(&self, dice: &mut Rng) -> Duration {
         let whole = self.pool.last().map_or(0.0, |&(_, sum)| sum);
         let point = dice.random::<f64>() * whole;
@@ -121,7 +122,8 @@ fn normal(dice: &mut Rng) -> f64 {
     (2.0 * exponential(dice)).sqrt() * angle.cos()
 }
 
-/// The mean visit with which half of all sessions of the bimodal trace are shorter than the median: by bisection.
+/// The mean visit with which half of all sessions of the bimodal trace are shorter than the median: by
+/// bisection.
 fn visit(median: f64) -> f64 {
     let longer =
         |mean: f64| VISITORS * (-median / mean).exp() + (1.0 - VISITORS) * (-median / (mean * PATIENT)).exp();

@@ -1,11 +1,10 @@
 //! For each crash, how long a part of the dead node's range had nobody who answered for it.
 
-use std::time::Duration;
-
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::time::Instant;
 
 use crate::lab::living::Living;
+use crate::lab::routing::millis;
 
 /// The ranges of dead nodes that nobody has taken over yet.
 #[derive(Default)]
@@ -55,14 +54,11 @@ impl Unclaimed {
         self.open.is_empty()
     }
 
-    /// Nobody looks any more: what is still open has been so for this long at least. Returns how many those are.
+    /// Nobody looks any more: what is still open has been so for this long at least. Returns how many those
+    /// are.
     pub(super) fn end(&mut self, now: Instant) -> usize {
         let open = std::mem::take(&mut self.open);
         self.took_ms.extend(open.iter().map(|gap| millis(now - gap.since)));
         open.len()
     }
-}
-
-fn millis(time: Duration) -> f32 {
-    (time.as_secs_f64() * 1000.0) as f32
 }

@@ -1,5 +1,6 @@
-//! `lab faults`: the catalogue of what networks, clocks and crowds do to a ring. Each fault has a ring of its own, on
-//! which lookups go on; what counts is how long until promises O1 and O3 hold again, and what was answered meanwhile.
+//! `lab faults`: the catalogue of what networks, clocks and crowds do to a ring. Each fault has a ring of its
+//! own, on which lookups go on; what counts is how long until promises O1 and O3 hold again, and what was
+//! answered meanwhile.
 
 mod catalogue;
 mod ordeal;
@@ -22,14 +23,16 @@ use crate::report::{Report, Row, Sheet};
 /// Nodes of each ring unless said otherwise.
 const NODES: u32 = 1_000;
 
-/// Partitions, loss, crashes, pauses, clocks, crowds: how long until the ring is one again, and what was wrong meanwhile
+/// Partitions, loss, crashes, pauses, clocks, crowds: how long until the ring is one again, and what was wrong
+/// meanwhile
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = HELP)]
 pub struct Options {
     #[command(flatten)]
     setting: Setting,
     /// Only these faults of the catalogue
-    #[arg(long, value_name = "NAME,..", value_delimiter = ',', value_parser = PossibleValuesParser::new(names()))]
+    #[arg(long, value_name = "NAME,..", value_delimiter = ',')]
+    #[arg(value_parser = PossibleValuesParser::new(names()))]
     only: Vec<String>,
     /// Later than so many seconds after a fault is too late [default: 30, or four leases if that is longer]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
@@ -38,32 +41,37 @@ pub struct Options {
     output: Output,
 }
 
-const HELP: &str = "Each fault has a ring of its own (1,000 nodes unless said otherwise) and 0.1 lookups a second \
-for each node, from 10 s before it until all is well:
-  partition, one-way   each node stands on one of two sides at random; nothing passes, or nothing from one to the other
+const HELP: &str = "Each fault has a ring of its own (1,000 nodes unless said otherwise) and 0.1 lookups a second for
+each node, from 10 s before it until all is well:
+  partition, one-way   each node stands on one of two sides at random; nothing passes, or nothing from one to
+             the other
   isolation            one node, from all others
   non-transitive       2.3 % of all pairs, for 5 min, drawn by the seed; all others reach both
   loss-N               N % of all frames, for 2 min
-  crash-N              N % of the nodes lose power at once; crash-in-loss: 30 %, with 5 % of frames lost for a minute
+  crash-N              N % of the nodes lose power at once; crash-in-loss: 30 %, with 5 % of frames lost for a
+             minute
   half-leaf-set        all nodes of one side of somebody's leaf set lose power at once: neighbours all
   pause-T              a tenth of the nodes stop, all at once, and go on after T
   clock-jump           the clocks of a tenth of the nodes jump ahead by a minute
   clock-drift          all clocks run up to 2.4 % too slow or too fast, for 5 min
-  swizzle              a tenth of the nodes (200 at most) are cut off one by one within 30 s, and come back one by one in
-                       another order within 30 s (after FoundationDB's)
-  flash-crowd          as many newcomers as there are nodes, within 10 s;  join-storm: 1,000 (at most so many as there
-                       are nodes) through one node
+  swizzle              a tenth of the nodes (200 at most) are cut off one by one within 30 s, and come back one
+                       by one in another order within 30 s (after FoundationDB's)
+  flash-crowd          as many newcomers as there are nodes, within 10 s;  join-storm: 1,000 (at most so many as
+                       there are nodes) through one node
 What is said of each:
-  recovered  from its end (a crash, a jump: from its instant; newcomers: from the last one's start) until promises O1
-             and O3 held and kept holding for 10 s: each border between two nodes has one root at most, the closest, and
-             all who live are on one ring, each with its neighbours and their leases; looked at every 100 ms
+  recovered  from its end (a crash, a jump: from its instant; newcomers: from the last one's start) until
+             promises O1 and O3 held and kept holding for 10 s: each border between two nodes has one root at
+             most, the closest, and all who live are on one ring, each with its neighbours and their leases;
+             looked at every 100 ms
   bound      30 s, or four leases if that is longer: later than that is a fault
   whole      share of the fault's time in which they held, of all nodes together
-  wrong      lookups that were answered wrongly, as in lab churn, each side of a cut by itself; excused by O1: after a
-             cut, until the ring is one again; and around keys where more than half of a side of a leaf set had failed
+  wrong      lookups that were answered wrongly, as in lab churn, each side of a cut by itself; excused by O1:
+             after a cut, until the ring is one again; and around keys where more than half of a side of a leaf
+             set had failed
   doubled    time in which some border had two roots;  unexcused: of it, what O1 does not excuse
   lost       lookups that were not answered within 60 s, though their origin lived and was not paused
-  told       nodes whose neighbours changed, at the fault's end or after it, and of them those whose layer above heard it";
+  told       nodes whose neighbours changed, at the fault's end or after it, and of them those whose layer above
+             heard it";
 
 impl Options {
     /// Where the report goes.
@@ -75,7 +83,8 @@ impl Options {
         self.setting.nodes.unwrap_or(NODES) as usize
     }
 
-    /// How long a ring may take. 30 s is the promise of issue 4, with leases of 4 s; those of 30 s must have ended, too.
+    /// How long a ring may take. 30 s is the promise of issue 4, with leases of 4 s; those of 30 s must have
+    /// ended, too.
     fn bound(&self) -> Result<Duration, Error> {
         let usual = Duration::from_secs(30).max(self.setting.ring()?.lease * 4);
         Ok(self.bound.map_or(usual, Duration::from_secs))
@@ -85,9 +94,10 @@ impl Options {
     fn command(&self, fault: &Fault) -> String {
         let Setting { seed, profile, .. } = &self.setting;
         let topology = self.setting.topology();
+        let leaf_set = self.setting.leaf_set.map_or(String::new(), |size| format!(" --leaf-set {size}"));
         format!(
             "cargo run --release -p treecast-integration --bin lab -- faults --nodes {} --only {} --seed {seed} \
-             --profile {profile} --topology {topology} --settle {}",
+             --profile {profile} --topology {topology} --settle {}{leaf_set}",
             self.nodes(),
             fault.name,
             self.setting.settle
@@ -230,7 +240,8 @@ fn row(fault: &FaultFields) -> Row {
     };
     let whole = fault.whole.map_or("-".to_string(), |share| format!("{:.1} %", share * 100.0));
     let ours = format!(
-        "{recovered}; whole {whole}; of {} lookups wrong {} (excused {}), lost {}; two roots {:.1} s (unexcused {:.1} s); told {} of {}",
+        "{recovered}; whole {whole}; of {} lookups wrong {} (excused {}), lost {}; two roots {:.1} s \
+         (unexcused {:.1} s); told {} of {}",
         fault.lookups,
         fault.wrong,
         fault.wrong_excused,

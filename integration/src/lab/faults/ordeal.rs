@@ -278,8 +278,8 @@ impl Ordeal<'_> {
         sides[slot as usize] = side;
     }
 
-    /// How all nodes should stand now, each on its side, and what they were told so far. Who pauses for longer than its
-    /// leases run stands nowhere.
+    /// How all nodes should stand now, each on its side, and what they were told so far. Who pauses for longer
+    /// than its leases run stands nowhere.
     fn standings(&self) -> Standings {
         let waits = self.fault.lasts > self.living.ring.config.lease;
         let mut sides: BTreeMap<u8, Vec<(NodeId, u32)>> = BTreeMap::new();
