@@ -58,6 +58,32 @@ fn an_isolated_node_comes_back() {
     rings.run_until_whole(SECOND * 10).unwrap_or_else(|late| panic!("{late}"));
 }
 
+/// Half of the nodes cannot reach the other half for a while, in both directions or in one: each half closes its gaps, and
+/// both are one ring again soon after (issue 4: within 30 s).
+#[test]
+fn halves_become_one_ring() {
+    for one_way in [false, true] {
+        let mut rings = rings(case!("halves_become_one_ring", 1));
+        grow(&mut rings, 60, SECOND * 10);
+        rings.run_until_whole(SECOND * 60).unwrap_or_else(|late| panic!("{late}"));
+        (rings.one_side, rings.period) = (false, SECOND / 4);
+        let half = |rest| (0..60).filter(|slot| slot % 2 == rest).collect();
+        let cut = rings.world.cut(match one_way {
+            false => Cut::Sides((0..60).map(|slot| slot % 2).collect()),
+            true => Cut::OneWay { from: half(0), to: half(1) },
+        });
+        rings.run(SECOND * 30);
+        rings.is_whole().unwrap_err();
+        rings.world.heal(cut);
+        let took = rings.run_until_whole(SECOND * 30).unwrap_or_else(|late| panic!("{late}"));
+        eprintln!("one ring after {took:?}, one way: {one_way}");
+        (rings.one_side, rings.period) = (true, SECOND / 20);
+        rings.look_up_somewhere(60);
+        rings.run(SECOND * 5);
+        rings.run_until_whole(SECOND * 10).unwrap_or_else(|late| panic!("{late}"));
+    }
+}
+
 #[test]
 fn edges_keep_working_while_their_access_nodes_crash() {
     let mut rings = rings(case!("edges_keep_working_while_their_access_nodes_crash", 1));

@@ -507,7 +507,7 @@ impl Node {
         }
         self.on_asked_standing(now, from, &ack);
         match ack.standing {
-            Standing::Ready if self.is_ready() => self.meet(now, from),
+            Standing::Ready if self.is_ready() => self.meet_answering(now, from, ack.number),
             Standing::Ready => {}
             Standing::Starting | Standing::Joining | Standing::Edge => self.on_not_on_ring(now, from.id),
         }

@@ -16,6 +16,7 @@ mod letters;
 mod liveness;
 mod lookup;
 mod memory;
+mod merge;
 mod proximity;
 mod repair;
 mod route;
@@ -52,6 +53,7 @@ use join::Phase;
 use lease::Leases;
 use liveness::Liveness;
 use lookup::Lookups;
+use merge::Merge;
 use proximity::Proximity;
 use slots::Slots;
 
@@ -90,8 +92,10 @@ enum Timer {
     Repair,
     /// A round of looking for nearer nodes.
     Proximity,
-    /// A node alone asks again; a node that lost peers tries one.
+    /// A node alone asks again; others ask one that they lost, or a seed.
     AskAgain,
+    /// Strangers next to this node are told of.
+    Zip,
     /// An unanswered probe.
     Probe(NodeId),
     /// An unacknowledged hop.
@@ -124,6 +128,7 @@ pub struct Node {
     broadcasts: Broadcasts,
     edges: Edges,
     former: Former,
+    merge: Merge,
     access: Access,
     /// Whether this node answered for its range when last looked at: a change is an event.
     serving: bool,
@@ -163,6 +168,7 @@ impl Node {
             broadcasts: Broadcasts::default(),
             edges: Edges::default(),
             former: Former::default(),
+            merge: Merge::default(),
             access: Access::default(),
             serving: false,
             twin_sought: None,
@@ -331,6 +337,7 @@ impl Node {
             Timer::Repair => self.on_repair_timer(now),
             Timer::Proximity => self.on_proximity_timer(now),
             Timer::AskAgain => self.on_ask_again(now),
+            Timer::Zip => self.on_zip_timer(),
             Timer::Probe(id) => self.on_probe_timeout(now, id),
             Timer::Hop(hop) => self.on_hop_timeout(now, hop),
             Timer::Parked => self.on_parked_timer(now),

@@ -29,7 +29,13 @@ impl Node {
         if !self.is_ready() || self.is_edge() || barred {
             return;
         }
+        // (A later life than the one that was lost is another matter.)
+        if self.try_lost(now, peer) {
+            return;
+        }
+        self.former.forget(peer.id);
         let alone = self.leaf_set.is_empty();
+        let is_expected = self.slots.joiner(peer.id).is_some();
         self.slots.release(peer);
         let before = self.neighbours();
         let in_table = self.place(peer, told);
@@ -39,6 +45,10 @@ impl Node {
         }
         if in_leaf_set {
             self.on_members_changed(now, &before);
+            let is_next = |peer: &Peer| self.ends().any(|end| end.id == peer.id);
+            if !is_expected && is_next(&peer) && before.iter().all(|end| end.id != peer.id) {
+                self.zip(now, &before);
+            }
         }
         if alone {
             // Two rings have found each other, one of them a single node: its place is asked for (design §5). Whom it
@@ -56,7 +66,9 @@ impl Node {
             (self.leaf_set.len() >= self.config.leaf_set, self.leaf_set.rights().any(|peer| peer.id == id));
         self.leases.forget(id);
         let Some(dropped) = self.leaf_set.remove(id) else { return };
-        self.former.note(dropped);
+        if !self.liveness.has_left(&dropped) {
+            self.former.note(now, dropped);
+        }
         self.on_members_changed(now, &before);
         if !self.is_ready() {
             return;
@@ -80,7 +92,7 @@ impl Node {
         }
     }
 
-    fn members_in_use(&self) -> Vec<Peer> {
+    pub(super) fn members_in_use(&self) -> Vec<Peer> {
         self.leaf_set.iter().filter(|peer| !self.leases.is_condemned(peer.id)).copied().collect()
     }
 
@@ -95,7 +107,7 @@ impl Node {
             self.events.push_back(Event::NeighboursChanged);
         }
         self.plan_heartbeat(now);
-        self.look_after_loneliness(now);
+        self.plan_asking(now);
         self.unpark(now);
     }
 
@@ -105,6 +117,9 @@ impl Node {
         for peer in peers {
             if peer.id == self.me.id {
                 self.look_for_twin(now, peer);
+                continue;
+            }
+            if self.leaf_set.wants(peer.id) && self.try_lost(now, peer) {
                 continue;
             }
             let room = probes < MAX_PROBES_PER_MESSAGE && !self.liveness.is_full();

@@ -14,6 +14,7 @@ use crate::peer::Addr;
 
 mod hostile;
 mod idle;
+mod merge;
 mod near;
 
 const DELAY: Duration = Duration::from_millis(1);
