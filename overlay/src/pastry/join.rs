@@ -252,15 +252,16 @@ impl Node {
 
     /// The root of this node's id has answered.
     pub(super) fn on_sought(&mut self, now: Instant, answer: Answer) {
-        let found = [answer.root].into_iter().chain(answer.leaf_set);
+        let found: Vec<Peer> = [answer.root].into_iter().chain(answer.leaf_set).collect();
+        self.note_named(now, &found);
         match self.phase {
             Phase::Seeking { through, id, .. } if id == answer.id => {
                 let view = LeafSet::new(self.me.id, self.config.leaf_set);
                 self.phase = Phase::Entering(Entering::new(view, through));
-                self.learn(now, found.collect());
+                self.learn(now, found);
                 self.enter_on(now);
             }
-            Phase::Ready => self.consider_all(now, found.collect()),
+            Phase::Ready => self.consider_all(now, found),
             Phase::Idle | Phase::Asking(_) | Phase::Attaching { .. } | Phase::Seeking { .. } => {}
             Phase::Entering(_) | Phase::Stopped => {}
         }
@@ -279,7 +280,9 @@ impl Node {
         // The first look is an early one: the way onto the ring has taken much memory.
         let soon = self.jittered(SETTLED_AFTER);
         self.deadlines.set(Timer::Sweep, now + soon);
-        let repair = self.jittered(self.config.repair);
+        self.begin_members_on_arrival(now);
+        let period = self.repair_period();
+        let repair = self.jittered(period);
         self.deadlines.set(Timer::Repair, now + repair);
         self.plan_asking(now);
         self.look_around(now);

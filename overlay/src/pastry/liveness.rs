@@ -34,6 +34,8 @@ const REFUSAL_SPACING: Duration = Duration::from_millis(150);
 const FIRST_RTO: Duration = Duration::from_secs(1);
 /// How many sweeps there are in the shortest period of a probe.
 const SWEEPS: u32 = 16;
+/// Longest time between two of them, in the mean: a sweep also gives back what bursts have taken.
+const LONGEST_SWEEP: Duration = Duration::from_secs(60);
 
 /// What this node knows of its peers' lives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -548,6 +550,7 @@ impl Node {
         self.settle_probe(id);
         self.table.remove(id);
         self.neighbourhood.remove(id);
+        self.members.remove(id);
         if let Some(incarnation) = known {
             self.liveness.bury(id, incarnation, now + self.config.bury_for);
         }
@@ -580,7 +583,8 @@ impl Node {
 
     /// Sets the time for the next look at who was not heard.
     pub(super) fn plan_sweep(&mut self, now: Instant) {
-        let period = self.jittered(self.config.leaf_probe.min(self.config.table_probe) / SWEEPS);
+        let sweep = self.config.leaf_probe.min(self.config.table_probe) / SWEEPS;
+        let period = self.jittered(sweep.min(LONGEST_SWEEP));
         self.deadlines.set(Timer::Sweep, now + period);
     }
 

@@ -71,7 +71,7 @@ impl Node {
     }
 
     /// How many nodes there are on the ring, by how dense they stand around this one.
-    fn ring_size(&self) -> u128 {
+    pub(super) fn ring_size(&self) -> u128 {
         let members = self.leaf_set.len();
         match (self.leaf_set.lefts().last(), self.leaf_set.rights().last()) {
             (Some(left), Some(right)) if members >= self.config.leaf_set => {

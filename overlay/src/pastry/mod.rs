@@ -15,6 +15,7 @@ mod lease;
 mod letters;
 mod liveness;
 mod lookup;
+mod members;
 mod memory;
 mod merge;
 mod proximity;
@@ -53,6 +54,7 @@ use join::Phase;
 use lease::Leases;
 use liveness::Liveness;
 use lookup::Lookups;
+use members::Members;
 use merge::Merge;
 use proximity::Proximity;
 use slots::Slots;
@@ -129,6 +131,7 @@ pub struct Node {
     edges: Edges,
     former: Former,
     merge: Merge,
+    members: Members,
     access: Access,
     /// Whether this node answered for its range when last looked at: a change is an event.
     serving: bool,
@@ -169,6 +172,7 @@ impl Node {
             edges: Edges::default(),
             former: Former::default(),
             merge: Merge::default(),
+            members: Members::default(),
             access: Access::default(),
             serving: false,
             twin_sought: None,

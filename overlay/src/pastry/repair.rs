@@ -40,6 +40,7 @@ impl Node {
         let before = self.neighbours();
         let in_table = self.place(peer, told);
         let in_leaf_set = self.leaf_set.insert(peer);
+        self.note_member(now, peer);
         if in_table || in_leaf_set {
             self.liveness.begin(now, peer);
         }
@@ -170,6 +171,7 @@ impl Node {
             let members = self.members_in_use();
             self.transmit(from, Header::LeafSet { members, reply: false });
         }
+        self.take_arc(now, from, &members);
         self.check_missing(now, from, &members);
         self.consider_all(now, members);
     }
@@ -194,12 +196,15 @@ impl Node {
         }
     }
 
-    /// One round: leaf sets are compared with a random member.
+    /// One round: leaf sets are compared with a random member, or with the next node on the walk around a small ring.
     pub(super) fn on_repair_timer(&mut self, now: Instant) {
-        let wait = self.jittered(self.config.repair);
+        self.begin_members_below(now, self.config.full_membership / 2);
+        let period = self.repair_period();
+        let wait = self.jittered(period);
         self.deadlines.set(Timer::Repair, now + wait);
         let members = self.members_in_use();
-        if let Some(&peer) = members.choose(&mut self.rng) {
+        let partner = self.next_on_walk().or_else(|| members.choose(&mut self.rng).copied());
+        if let Some(peer) = partner {
             self.transmit(peer, Header::LeafSet { members, reply: true });
         }
     }

@@ -14,6 +14,7 @@ use crate::peer::Addr;
 
 mod hostile;
 mod idle;
+mod members;
 mod merge;
 mod near;
 
