@@ -18,7 +18,7 @@ use crate::config::Config;
 use crate::id::{Key, NodeId};
 use crate::memory;
 use crate::peer::Peer;
-use crate::table::LeafSet;
+use crate::table::{self, LeafSet};
 use crate::time::Instant;
 use crate::wire::MAX_PEERS;
 
@@ -48,7 +48,10 @@ impl Members {
         match self.peers.binary_search_by_key(&peer.id, |known| known.id) {
             Ok(at) if peer.incarnation > self.peers[at].incarnation => self.peers[at] = peer,
             Ok(_) => return,
-            Err(at) => self.peers.insert(at, peer),
+            Err(at) => {
+                table::reserve_one(&mut self.peers);
+                self.peers.insert(at, peer);
+            }
         }
         self.changed = true;
     }

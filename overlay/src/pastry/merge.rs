@@ -21,16 +21,18 @@ use crate::peer::{Addr, Peer, Seed};
 use crate::time::Instant;
 use crate::wire::Header;
 
-/// Share of a second in which one of all the nodes of a ring asks a former peer (guess: 30 s are enough to heal).
+/// How often any of all the nodes of a ring asks a former peer.
 const RING_ASKS_LOST: Duration = Duration::from_millis(100);
 /// The same for seeds of which this node does not know that they are on its ring.
-const RING_ASKS_SEEDS: Duration = Duration::from_millis(500);
+const RING_ASKS_SEEDS: Duration = Duration::from_secs(2);
 /// How often one node asks former peers at most, in the mean.
 const MIN_LOST: Duration = Duration::from_secs(10);
 /// How often one node asks seeds at most, in the mean.
 const MIN_SEEDS: Duration = Duration::from_secs(60);
-/// How often it asks in the mean at least.
-const MAX_WAIT: Duration = Duration::from_secs(600);
+/// How often it asks former peers at least, in the mean.
+const MAX_LOST: Duration = Duration::from_secs(600);
+/// How often it asks seeds at least, in the mean: whoever is on this ring costs a search each time.
+const MAX_SEEDS: Duration = Duration::from_secs(1800);
 /// The longer nothing was lost, the more seldom: after this share of that time.
 const PATIENCE_GROWS: u64 = 32;
 /// Whoever is back may bring back whom this node lost so much earlier or later: verdicts take a while to get around.
@@ -61,9 +63,9 @@ impl Node {
             match self.former.last_loss() {
                 Some(lost) => {
                     let grown = Duration::from_nanos((now - lost).as_nanos() as u64 / PATIENCE_GROWS);
-                    RING_ASKS_LOST.saturating_mul(ring).max(MIN_LOST).max(grown).min(MAX_WAIT)
+                    RING_ASKS_LOST.saturating_mul(ring).max(MIN_LOST).max(grown).min(MAX_LOST)
                 }
-                None => RING_ASKS_SEEDS.saturating_mul(ring).max(MIN_SEEDS).min(MAX_WAIT),
+                None => RING_ASKS_SEEDS.saturating_mul(ring).max(MIN_SEEDS).min(MAX_SEEDS),
             }
         };
         let wait = self.jittered(mean);
@@ -119,7 +121,8 @@ impl Node {
     }
 
     fn is_known(&self, seed: &Seed) -> bool {
-        self.leaf_set.iter().chain(self.table.iter()).any(|peer| peer.addr == seed.addr)
+        let mut known = self.leaf_set.iter().chain(self.table.iter()).chain(self.members.iter());
+        known.any(|peer| peer.addr == seed.addr)
     }
 
     /// Somebody says that a peer lives that this node found dead: a question of a single frame finds out. Returns whether
