@@ -53,6 +53,9 @@ pub struct Config {
     /// Unanswered requests for a lease that make a verdict. They follow each other without a growing wait: by default
     /// that takes 1.2 s, and a neighbour that died is found dead 3.95 s later, in the mean 2.6 s.
     pub lease_attempts: u8,
+    /// While the ring has no more nodes than this, every node knows every node, and routes in one hop (design §5; 0:
+    /// never). Each takes 48 bytes at each other.
+    pub full_membership: usize,
     /// Mean time between two repair rounds, jittered by half (Rhea et al. 2004 §3: periodic, not reactive).
     pub repair: Duration,
     /// Shortest mean time between two rounds of looking for nearer nodes, jittered by half: while they bring something.
@@ -100,6 +103,7 @@ impl Default for Config {
             rto_max: Duration::from_secs(3),
             probe_attempts: 3,
             lease_attempts: 4,
+            full_membership: 256,
             repair: Duration::from_secs(60),
             gossip: Duration::from_secs(10),
             gossip_max: Duration::from_secs(600),
@@ -123,6 +127,9 @@ pub enum ConfigError {
     /// A leaf set must have as many members on each side, and at least one.
     #[error("leaf_set is {0}: it must be even and at least 2")]
     LeafSet(usize),
+    /// A list of all nodes must fit into a frame.
+    #[error("full_membership is {0}: at most {max}", max = crate::wire::MAX_PEERS)]
+    FullMembership(usize),
     /// A lease must outlive a heartbeat and a lost frame.
     #[error(
         "lease is {lease:?}, heartbeat {heartbeat:?}: between the two there must be time for two answers ({wait:?})"
@@ -168,6 +175,9 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         if self.leaf_set < 2 || self.leaf_set % 2 == 1 || self.leaf_set > crate::wire::MAX_PEERS {
             return Err(ConfigError::LeafSet(self.leaf_set));
+        }
+        if self.full_membership > crate::wire::MAX_PEERS {
+            return Err(ConfigError::FullMembership(self.full_membership));
         }
         if self.rto_min > self.rto_max {
             return Err(ConfigError::Rto { min: self.rto_min, max: self.rto_max });

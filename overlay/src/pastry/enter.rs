@@ -284,7 +284,7 @@ impl Node {
     /// Back to asking: the seeds, and whoever was met on the ring.
     pub(super) fn start_over(&mut self, now: Instant) {
         if let Phase::Entering(entering) = &self.phase {
-            entering.view.iter().for_each(|&peer| self.former.note(peer));
+            entering.view.iter().for_each(|&peer| self.former.note(now, peer));
         }
         self.withdraw();
         self.ask_for_a_ring(now);
@@ -333,6 +333,7 @@ impl Node {
         let members: Vec<Peer> = self.leaf_set.iter().copied().collect();
         let neighbours = self.neighbours();
         for peer in members {
+            self.former.forget(peer.id);
             self.table.insert(peer, self.liveness.rtt(peer.id));
             if neighbours.contains(&peer) {
                 self.introduce(now, peer);

@@ -25,6 +25,7 @@ impl Node {
         sizes.push(self.former.size());
         sizes.push(self.detours.size());
         sizes.push(self.tuning.size());
+        sizes.push(self.members.size(&self.config));
         sizes
     }
 

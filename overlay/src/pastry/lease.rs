@@ -217,7 +217,7 @@ impl Node {
     }
 
     /// The ring neighbours on both sides; a single one twice.
-    fn ends(&self) -> impl Iterator<Item = &Peer> {
+    pub(super) fn ends(&self) -> impl Iterator<Item = &Peer> {
         self.leaf_set.left().into_iter().chain(self.leaf_set.right())
     }
 

@@ -35,6 +35,8 @@ const REFUSAL_SPACING: Duration = Duration::from_millis(150);
 const FIRST_RTO: Duration = Duration::from_secs(1);
 /// How many sweeps there are in the shortest period of a probe.
 const SWEEPS: u32 = 16;
+/// Longest time between two of them, in the mean: a sweep also gives back what bursts have taken.
+const LONGEST_SWEEP: Duration = Duration::from_secs(60);
 
 /// What this node knows of its peers' lives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -536,7 +538,7 @@ impl Node {
         }
         self.on_asked_standing(now, from, &ack);
         match ack.standing {
-            Standing::Ready if self.is_ready() => self.meet(now, from),
+            Standing::Ready if self.is_ready() => self.meet_answering(now, from, ack.number),
             Standing::Ready => {}
             Standing::Starting | Standing::Joining | Standing::Edge => self.on_not_on_ring(now, from.id),
         }
@@ -582,6 +584,7 @@ impl Node {
         self.table.remove(id);
         self.neighbourhood.remove(id);
         self.detours.forget(id);
+        self.members.remove(id);
         if let Some(incarnation) = known {
             self.liveness.bury(id, incarnation, now + self.config.bury_for);
         }
@@ -614,7 +617,8 @@ impl Node {
 
     /// Sets the time for the next look at who was not heard.
     pub(super) fn plan_sweep(&mut self, now: Instant) {
-        let period = self.jittered(self.config.leaf_probe.min(self.table_probe(now)) / SWEEPS);
+        let sweep = self.config.leaf_probe.min(self.table_probe(now)) / SWEEPS;
+        let period = self.jittered(sweep.min(LONGEST_SWEEP));
         self.deadlines.set(Timer::Sweep, now + period);
     }
 

@@ -24,6 +24,7 @@ impl Node {
         parts.add("lookups", self.lookups.bytes());
         parts.add("broadcasts", self.broadcasts.bytes());
         parts.add("edges", self.edges.bytes() + self.access.bytes());
+        parts.add("members", self.members.bytes());
         parts.add("former", self.former.bytes() + seeds.into_iter().map(memory::list).sum::<usize>());
         parts.add("queues", queues);
         parts
@@ -37,5 +38,6 @@ impl Node {
         self.broadcasts.tidy();
         self.lookups.tidy();
         self.edges.tidy();
+        self.members.tidy();
     }
 }

@@ -16,7 +16,9 @@ mod lease;
 mod letters;
 mod liveness;
 mod lookup;
+mod members;
 mod memory;
+mod merge;
 mod proximity;
 mod repair;
 mod route;
@@ -56,6 +58,8 @@ use join::Phase;
 use lease::Leases;
 use liveness::Liveness;
 use lookup::Lookups;
+use members::Members;
+use merge::Merge;
 use proximity::Proximity;
 use slots::Slots;
 use tuning::Tuning;
@@ -96,8 +100,10 @@ enum Timer {
     Repair,
     /// A round of looking for nearer nodes.
     Proximity,
-    /// A node alone asks again; a node that lost peers tries one.
+    /// A node alone asks again; others ask one that they lost, or a seed.
     AskAgain,
+    /// Strangers next to this node are told of.
+    Zip,
     /// An unanswered probe.
     Probe(NodeId),
     /// An unacknowledged hop.
@@ -132,6 +138,8 @@ pub struct Node {
     broadcasts: Broadcasts,
     edges: Edges,
     former: Former,
+    merge: Merge,
+    members: Members,
     access: Access,
     /// Whether this node answered for its range when last looked at: a change is an event.
     serving: bool,
@@ -173,6 +181,8 @@ impl Node {
             broadcasts: Broadcasts::default(),
             edges: Edges::default(),
             former: Former::default(),
+            merge: Merge::default(),
+            members: Members::default(),
             access: Access::default(),
             serving: false,
             twin_sought: None,
@@ -347,6 +357,7 @@ impl Node {
             Timer::Repair => self.on_repair_timer(now),
             Timer::Proximity => self.on_proximity_timer(now),
             Timer::AskAgain => self.on_ask_again(now),
+            Timer::Zip => self.on_zip_timer(),
             Timer::Probe(id) => self.on_probe_timeout(now, id),
             Timer::Hop(hop) => self.on_hop_timeout(now, hop),
             Timer::Parked => self.on_parked_timer(now),

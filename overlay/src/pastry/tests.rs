@@ -15,6 +15,8 @@ use crate::peer::Addr;
 mod cuts;
 mod hostile;
 mod idle;
+mod members;
+mod merge;
 mod near;
 
 const DELAY: Duration = Duration::from_millis(1);
