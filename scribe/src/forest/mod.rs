@@ -190,6 +190,9 @@ pub struct Forest {
     load_before: usize,
     /// The number of the last JOIN.
     joins: u64,
+    /// The number of the last word to a child. A child that was forgotten and comes again under an old number must not
+    /// take the next word for an old one.
+    words: u64,
     /// When a stranger was last told that it is none of ours.
     denied: Instant,
     deadlines: Deadlines<Timer>,
@@ -224,6 +227,7 @@ impl Forest {
             load_tries: 0,
             load_before: 0,
             joins: 0,
+            words: 0,
             denied: Instant::ZERO,
             deadlines: Deadlines::default(),
             beat_at: None,

@@ -344,8 +344,7 @@ impl Tree {
     fn implied(&self) -> Option<Known> {
         let implied = || {
             let mark = self.wish()?;
-            let term = Term { number: mark.position?.term, root: NodeId(0) };
-            Some(Known { birth: mark.birth, term, tail: mark.position })
+            Some(Known { birth: mark.birth, term: mark.position?.term, tail: mark.position })
         };
         self.known().or_else(implied)
     }
@@ -383,7 +382,7 @@ impl Tree {
 /// Whether a position may be the word of an honest node: no log has had so many terms, or so many entries. A claim
 /// beyond that would drive the topic's numbers towards their end.
 pub(crate) fn is_plausible(position: Option<Position>) -> bool {
-    position.is_none_or(|position| position.term < 1 << 40 && position.offset < 1 << 50)
+    position.is_none_or(|position| position.term.number < 1 << 40 && position.offset < 1 << 50)
 }
 
 /// What two nodes know together: the highest term, and the last position. Of two logs the longer one is kept.

@@ -162,7 +162,7 @@ impl Forest {
                 // It may be this very sender's answer to a JOIN that is on its way.
                 Some((None, false)) => {}
                 Some((Some(parent), _)) if parent == id => {}
-                Some(_) | None => self.deny(from, topic),
+                Some(_) | None => self.deny(from, topic, self.joins),
             }
         }
         let Some(neighbour) = self.neighbours.find(id) else { return };

@@ -1,5 +1,10 @@
 use super::*;
-use crate::message::GapReason;
+use crate::message::{GapReason, Position, Term};
+
+/// In a term that some root may have opened.
+fn at(number: u64, offset: u64) -> Position {
+    Position { term: Term { number, root: NodeId(5) }, offset }
+}
 
 #[test]
 fn a_lost_root_is_followed_by_a_forced_term_that_says_so() {
@@ -16,7 +21,7 @@ fn a_lost_root_is_followed_by_a_forced_term_that_says_so() {
     world.run(seconds(3));
     let receipt = world.receipt(nodes[10], token).expect("publishing goes on");
     assert_eq!(
-        (receipt.position.term, receipt.position.offset),
+        (receipt.position.term.number, receipt.position.offset),
         (2, 21),
         "offsets go on behind the term's start"
     );
@@ -26,7 +31,7 @@ fn a_lost_root_is_followed_by_a_forced_term_that_says_so() {
         assert_eq!(messages[0].mark.birth, messages[20].mark.birth, "it is still the same log");
         let gap = world.gaps(id, subscription);
         let last = messages[19].position;
-        let until = Some(crate::message::Position { term: 2, offset: 20 });
+        let until = Some(Position { term: receipt.position.term, offset: 20 });
         assert_eq!(gap, [Gap { after: Some(last), until, reason: GapReason::RootLost }]);
     }
 }
@@ -91,7 +96,7 @@ fn a_newcomer_closer_to_the_key_takes_over_without_a_gap() {
         world.expect_all(id, subscription, &expected);
         let messages = world.messages(id, subscription);
         assert!(messages.iter().all(|message| message.mark.birth == messages[0].mark.birth));
-        assert_eq!(messages.last().unwrap().position.term, 2);
+        assert_eq!(messages.last().unwrap().position.term.number, 2);
     }
     assert_eq!(world.failures(nodes[9]), [], "no outcome is unknown");
     assert_eq!(world.receipts(nodes[9]).len(), 320);
@@ -156,7 +161,7 @@ fn a_root_without_leases_positions_nothing_and_continues_its_term() {
     world.with(nodes[0], |forest, cx| forest.handle_neighbours_changed(cx));
     world.run(seconds(6));
     world.expect_all(nodes[2], news, &[numbered("before", 3), numbered("parked", 3)].concat());
-    assert!(world.messages(nodes[2], news).iter().all(|message| message.position.term == 1));
+    assert!(world.messages(nodes[2], news).iter().all(|message| message.position.term.number == 1));
 }
 
 #[test]
@@ -168,7 +173,7 @@ fn a_root_that_hears_of_a_later_term_opens_one_above_it() {
     world.publish_many(nodes[3], "before", 3);
     world.run(seconds(1));
     let mut mark = world.messages(nodes[2], news)[2].mark;
-    mark.position = Some(crate::message::Position { term: 7, offset: 90 });
+    mark.position = Some(at(7, 90));
     let late = world.subscribe(nodes[5], Start::After(mark));
     world.run(seconds(3));
     let token = world.publish(nodes[3], "after");
@@ -178,7 +183,7 @@ fn a_root_that_hears_of_a_later_term_opens_one_above_it() {
     assert!(receipt.is_some() || !failed.is_empty());
     let token = world.publish(nodes[3], "at last");
     world.run(seconds(3));
-    assert_eq!(world.receipt(nodes[3], token).unwrap().position.term, 8);
+    assert_eq!(world.receipt(nodes[3], token).unwrap().position.term.number, 8);
     for (id, subscription) in [(nodes[2], news), (nodes[5], late)] {
         assert_eq!(world.gaps(id, subscription).len(), 1);
         assert_eq!(world.texts(id, subscription).last().unwrap(), "at last");
@@ -192,7 +197,7 @@ fn a_mark_of_another_log_yields_a_gap_and_the_earliest() {
     let nodes = world.by_distance();
     world.publish_many(nodes[3], "kept", 5);
     world.run(seconds(2));
-    let position = Some(crate::message::Position { term: 4, offset: 44 });
+    let position = Some(at(4, 44));
     let late = world.subscribe(nodes[5], Start::After(Mark { birth: 1, position }));
     world.run(seconds(3));
     let gaps = world.gaps(nodes[5], late);
@@ -209,7 +214,7 @@ fn two_terms_of_one_number_are_followed_by_one_above_both() {
     world.publish_many(nodes[3], "before", 3);
     world.run(seconds(1));
     let mark = world.messages(nodes[2], news)[2].mark;
-    let term = crate::message::Term { number: 1, root: NodeId(5) };
+    let term = Term { number: 1, root: NodeId(5) };
     let heard = Some(wire::Known { birth: mark.birth, term, tail: mark.position });
     let join = wire::Join {
         topic: topic(),
@@ -226,7 +231,7 @@ fn two_terms_of_one_number_are_followed_by_one_above_both() {
     assert_eq!(world.gaps(nodes[2], news)[0].reason, GapReason::RootLost);
     let token = world.publish(nodes[7], "above both");
     world.run(seconds(3));
-    assert_eq!(world.receipt(nodes[7], token).unwrap().position.term, 3);
+    assert_eq!(world.receipt(nodes[7], token).unwrap().position.term.number, 3);
 }
 
 #[test]
@@ -236,13 +241,13 @@ fn a_made_up_mark_harms_nobody() {
     world.publish_many(nodes[3], "kept", 5);
     world.run(seconds(2));
     let birth = world.nodes[&nodes[0]].forest.trees[&topic()].log.as_ref().unwrap().birth;
-    let position = Some(crate::message::Position { term: u64::MAX, offset: u64::MAX });
+    let position = Some(at(u64::MAX, u64::MAX));
     let start = Start::After(Mark { birth, position });
     let [at_root, far] = [nodes[0], nodes[5]].map(|id| (id, world.subscribe(id, start)));
     world.run(seconds(3));
     let token = world.publish(nodes[3], "goes on");
     world.run(seconds(3));
-    assert_eq!(world.receipt(nodes[3], token).unwrap().position.term, 1, "no term is burnt on it");
+    assert_eq!(world.receipt(nodes[3], token).unwrap().position.term.number, 1, "no term is burnt on it");
     for (id, subscription) in [at_root, far] {
         assert_eq!(world.gaps(id, subscription).len(), 1);
         assert_eq!(world.texts(id, subscription).last().unwrap(), "goes on");

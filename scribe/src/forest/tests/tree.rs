@@ -220,7 +220,7 @@ fn what_a_young_window_does_not_hold_is_asked_for_further_up() {
     world.publish_many(world.root(), "early", 10);
     world.run(seconds(2));
     let log = world.nodes[&world.root()].forest.trees[&topic()].log.as_ref().unwrap();
-    let mark = Mark { birth: log.birth, position: log.window.entry(3).map(|entry| entry.position) };
+    let mark = Mark { birth: log.birth, position: log.window.position(3) };
     world.subscribe(hop, Start::Latest);
     world.run(seconds(2));
     let news = world.subscribe(subscriber, Start::After(mark));
