@@ -440,6 +440,18 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_hears_that_it_was_on_a_branch_that_is_over() {
+        // Two roots opened a term 2 behind 1:5; this log is the one that was handed over, the reader was on the other.
+        let mut tree = tree(at(1, 5));
+        let beside = Position { term: Term { number: 2, root: NodeId(3) }, offset: 8 };
+        tree.subscriptions.values_mut().next().unwrap().reader.as_mut().unwrap().last = Some(beside);
+        let log = tree.log.as_mut().unwrap();
+        log.window.append(start_of(at(2, 6), at(1, 5), false));
+        let gap = Gap { after: Some(beside), until: Some(at(2, 6)), reason: GapReason::RootLost };
+        assert_eq!(next_item(&mut tree), Some(Item::Gap(gap)));
+    }
+
+    #[test]
     fn that_it_is_another_log_is_not_concealed_by_a_forced_term() {
         let mut tree = tree(at(1, 8));
         let log = tree.log.as_mut().unwrap();

@@ -191,7 +191,8 @@ impl Reader {
                 continue;
             }
             match entry.body {
-                Body::TermStart { forced: true, .. } => {
+                // Who read on behind the entry that this term follows was on a branch that is over.
+                Body::TermStart { forced, previous } if forced || self.last > at.behind(previous) => {
                     let (reason, after) = match self.owed.take() {
                         // That it is another log says more: its positions go on from nothing that was before.
                         Some((GapReason::OtherLog, after)) => (GapReason::OtherLog, after),
@@ -201,11 +202,11 @@ impl Reader {
                     self.pass(at);
                     return Some(Item::Gap(Gap { after, until: Some(at), reason }));
                 }
-                Body::TermStart { forced: false, .. } | Body::Message { .. } if self.owed.is_some() => {
+                Body::TermStart { .. } | Body::Message { .. } if self.owed.is_some() => {
                     let (reason, after) = self.owed.take()?;
                     return Some(Item::Gap(Gap { after, until: Some(at), reason }));
                 }
-                Body::TermStart { forced: false, .. } => self.pass(at),
+                Body::TermStart { .. } => self.pass(at),
                 Body::Message { publisher, session, sequence, .. } => {
                     self.pass(at);
                     let id = MessageId { publisher, session, sequence };

@@ -215,18 +215,7 @@ fn two_terms_of_one_number_are_followed_by_one_above_both() {
     world.run(seconds(1));
     let mark = world.messages(nodes[2], news)[2].mark;
     let term = Term { number: 1, root: NodeId(5) };
-    let heard = Some(wire::Known { birth: mark.birth, term, tail: mark.position });
-    let join = wire::Join {
-        topic: topic(),
-        number: 1 << 40,
-        after: Some(mark),
-        heard,
-        subscribers: 1,
-        former: None,
-    };
-    let payload = wire::encode(&Header::Join(join), &[]);
-    let stranger = world.nodes[&nodes[6]].contact;
-    world.with(nodes[0], |forest, cx| forest.handle_deliver(cx, &stranger, &payload, false));
+    tell_root(&mut world, nodes[6], mark, term);
     world.run(seconds(3));
     assert_eq!(world.gaps(nodes[2], news)[0].reason, GapReason::RootLost);
     let token = world.publish(nodes[7], "above both");
@@ -323,4 +312,77 @@ fn a_first_message_that_the_ring_repeated_is_refused_where_the_lost_root_may_hav
     }
     world.run(seconds(2));
     assert_eq!(world.texts(nodes[3], news), [numbered("before", 3), vec!["fresh".into()]].concat());
+}
+
+/// The root hears, by a stranger's JOIN, of a term that another root has opened.
+fn tell_root(world: &mut World, stranger: NodeId, mark: Mark, term: Term) {
+    let heard = Some(wire::Known { birth: mark.birth, term, tail: mark.position });
+    let join = wire::Join {
+        topic: topic(),
+        number: 1 << 40,
+        after: Some(mark),
+        heard,
+        subscribers: 1,
+        former: None,
+    };
+    let payload = wire::encode(&Header::Join(join), &[]);
+    let stranger = world.nodes[&stranger].contact;
+    let root = world.root();
+    world.with(root, |forest, cx| forest.handle_deliver(cx, &stranger, &payload, false));
+}
+
+#[test]
+fn a_child_that_was_ahead_of_its_root_hears_of_the_next_term() {
+    let mut world = World::new(8, 32);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[2], Start::Latest);
+    world.run(seconds(2));
+    world.publish_many(nodes[3], "before", 3);
+    world.run(seconds(1));
+    let mark = world.messages(nodes[2], news)[2].mark;
+    // An earlier root had given out one position more, of which this one has not heard.
+    let child = &world.nodes[&nodes[0]].forest.trees[&topic()].children.get(&nodes[2]).unwrap();
+    let ahead = mark.position.map(|at| Position { offset: at.offset + 1, ..at });
+    let (join, version) = (child.join, child.version);
+    let ack = wire::Ack { topic: topic(), join, version, position: ahead, subscribers: 1, again: false };
+    let payload = wire::encode(&Header::Ack(ack), &[]);
+    let contact = world.nodes[&nodes[2]].contact;
+    world.with(nodes[0], |forest, cx| forest.handle_received(cx, &contact, &payload));
+    tell_root(&mut world, nodes[6], mark, Term { number: 2, root: NodeId(5) });
+    world.run(seconds(3));
+    assert_eq!(world.gaps(nodes[2], news)[0].reason, GapReason::RootLost);
+    world.publish(nodes[7], "after");
+    world.run(seconds(3));
+    assert_eq!(world.texts(nodes[2], news).last().unwrap(), "after");
+}
+
+#[test]
+fn readers_of_two_branches_of_one_number_hear_of_a_gap_each() {
+    for other in [NodeId(1), NodeId(u128::MAX)] {
+        let mut world = World::new(8, 33);
+        let nodes = world.by_distance();
+        let news = world.subscribe(nodes[2], Start::Latest);
+        world.run(seconds(2));
+        world.publish_many(nodes[3], "before", 5);
+        world.run(seconds(1));
+        let mark = world.messages(nodes[2], news)[4].mark;
+        tell_root(&mut world, nodes[6], mark, Term { number: 2, root: NodeId(5) });
+        world.run(seconds(3));
+        let begin = world.gaps(nodes[2], news)[0].until.unwrap();
+        // Another root opened a term of the same number, of which one reader has more than the other of this.
+        let beside = Position { term: Term { root: other, ..begin.term }, offset: begin.offset + 4 };
+        let last = Mark { position: Some(begin), ..mark };
+        let there = world.subscribe(nodes[5], Start::After(Mark { position: Some(beside), ..last }));
+        world.run(seconds(3));
+        let token = world.publish(nodes[7], "on one branch");
+        world.run(seconds(3));
+        let at = world.receipt(nodes[7], token).unwrap().position;
+        assert!(at.term.number > begin.term.number, "{at:#}, while one reader followed {beside:#}");
+        assert_eq!(world.gaps(nodes[2], news).len(), 2, "{:?}", world.gaps(nodes[2], news));
+        assert_eq!(world.gaps(nodes[5], there)[0].after, Some(beside));
+        for (id, subscription) in [(nodes[2], news), (nodes[5], there)] {
+            assert_eq!(world.texts(id, subscription).last().unwrap(), "on one branch");
+            world.expect_order(id, subscription);
+        }
+    }
 }
