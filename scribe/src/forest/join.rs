@@ -257,6 +257,7 @@ impl Forest {
             self.tell(parent, &Header::Leave { topic, join: self.joins });
         }
         self.entries -= tree.children.len();
+        self.own -= usize::from(tree.counted_own);
         for &child in tree.children.keys() {
             let Some(contact) = self.neighbours.contact(child) else { continue };
             self.forget_child(topic, contact);

@@ -185,6 +185,8 @@ pub struct Forest {
     handovers: Handovers,
     /// Children in all trees.
     entries: usize,
+    /// Topics that this node subscribes to, or is the root of.
+    own: usize,
     /// Attempts in vain to have fewer, and how many there were at the last one.
     load_tries: u8,
     load_before: usize,
@@ -224,6 +226,7 @@ impl Forest {
             sessions: 0,
             handovers: Handovers::default(),
             entries: 0,
+            own: 0,
             load_tries: 0,
             load_before: 0,
             joins: 0,

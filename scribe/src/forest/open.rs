@@ -329,6 +329,7 @@ impl Forest {
             }
         }
         self.deadlines.cancel(Timer::Open(topic));
+        self.count_own(topic);
         self.seek(cx, topic);
         self.review_need(cx, topic);
     }

@@ -52,6 +52,8 @@ pub(crate) struct Tree {
     pub unanswered: u8,
     /// Bytes that the forest counts for this tree's window and early entries, and when they last grew.
     pub counted: (usize, Instant),
+    /// The forest counts this tree among the node's own topics.
+    pub counted_own: bool,
 }
 
 /// This node's place in the tree.
@@ -258,6 +260,7 @@ impl Tree {
             tries: 0,
             unanswered: 0,
             counted: (0, now),
+            counted_own: false,
         }
     }
 
@@ -311,6 +314,11 @@ impl Tree {
             Role::Opening(_) | Role::Root(_) => true,
             Role::Joining { .. } | Role::Child(_) => false,
         }
+    }
+
+    /// Whether the topic is this node's own: it subscribes to it, or is its root.
+    pub(crate) fn is_own(&self) -> bool {
+        self.is_root() || !self.subscriptions.is_empty()
     }
 
     /// Whether it looks for a parent.
