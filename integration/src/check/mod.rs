@@ -14,6 +14,7 @@ pub mod s5;
 pub mod s6;
 pub mod s7;
 pub mod s8;
+mod branches;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -205,7 +206,7 @@ mod stories {
     use treecast_overlay::id::{Key, NodeId};
     use treecast_overlay::time::Instant;
     use treecast_scribe::event::{SubscriptionId, Token};
-    use treecast_scribe::message::MessageId;
+    use treecast_scribe::message::{MessageId, Term};
     use treecast_scribe::{Gap, GapReason, Item, Mark, Message, Position, Receipt, TopicId};
 
     use crate::history::{History, Offered, Watched, payload};
@@ -219,7 +220,7 @@ mod stories {
     }
 
     fn position(offset: u64) -> Position {
-        Position { term: 1, offset }
+        Position { term: Term { number: 1, root: NodeId(99) }, offset }
     }
 
     /// Two subscribers of one topic get so many messages of one publisher.
