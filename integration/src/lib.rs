@@ -9,5 +9,6 @@ pub mod rings;
 pub mod history;
 pub mod tapped;
 pub mod grove;
+pub mod model;
 pub mod lab;
 pub mod report;

@@ -73,6 +73,11 @@ impl<N: Ord + Copy> Deadlines<N> {
         self.by_time.first().map(|&(at, _)| at)
     }
 
+    /// All that are set, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (N, Instant)> {
+        self.by_name.iter().map(|(&name, &at)| (name, at))
+    }
+
     /// Bytes on the heap.
     pub fn bytes(&self) -> usize {
         2 * memory::tree(self.by_name.len(), size_of::<(N, Instant)>())

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use treecast_integration::lab::pages::start_with_huge_pages;
 use treecast_integration::lab::{
-    Error, Output, Progress, broadcast, churn, faults, multicast, replay, routing, scenario, swarm,
+    Error, Output, Progress, broadcast, churn, faults, model, multicast, replay, routing, scenario, swarm,
 };
 use treecast_integration::report::{self, Report};
 
@@ -31,6 +31,8 @@ enum Experiment {
     Swarm(swarm::Options),
     /// One seed of the swarm again, every step in words
     Replay(replay::Options),
+    /// All that can happen among a few nodes, by a model checker
+    Model(model::Options),
     /// A described run: nodes, topics, a timeline of faults, expectations
     Scenario(scenario::Options),
 }
@@ -45,6 +47,7 @@ impl Experiment {
             Experiment::Faults(options) => options.output(),
             Experiment::Swarm(options) => options.output(),
             Experiment::Replay(options) => options.output(),
+            Experiment::Model(options) => options.output(),
             Experiment::Scenario(options) => options.output(),
         }
     }
@@ -58,6 +61,7 @@ impl Experiment {
             Experiment::Faults(options) => faults::run(options, progress),
             Experiment::Swarm(options) => swarm::run(options, progress),
             Experiment::Replay(options) => replay::run(options),
+            Experiment::Model(options) => model::run(options, progress),
             Experiment::Scenario(options) => scenario::run(options),
         }
     }

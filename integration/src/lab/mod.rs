@@ -5,6 +5,7 @@ pub mod setting;
 pub mod progress;
 pub mod pages;
 pub mod memory;
+pub mod model;
 pub mod meter;
 pub mod passages;
 pub mod ring;

@@ -144,7 +144,7 @@ impl Passages {
 /// What a probe, or an answer to one, is for; `None`: it is neither.
 fn purpose(header: &Header) -> Option<&'static str> {
     if let Header::Probe(Probe { standing, lease, leaf_set, .. }) = header {
-        return Some(match (standing, lease, leaf_set) {
+        return Some(match (standing, !lease.is_none(), leaf_set) {
             (Standing::Joining | Standing::Starting, ..) => "probe: a joiner's",
             (_, true, _) => "probe: asks for a lease",
             (_, false, true) => "probe: asks for a leaf set",
@@ -152,7 +152,7 @@ fn purpose(header: &Header) -> Option<&'static str> {
         });
     }
     let Header::ProbeAck(ProbeAck { lease, asks, leaf_set, .. }) = header else { return None };
-    Some(match (lease, asks, leaf_set) {
+    Some(match (!lease.is_none(), asks, leaf_set) {
         (true, Some(_), _) => "probe_ack: grants a lease and asks for one",
         (true, None, _) => "probe_ack: grants a lease",
         (false, Some(_), _) => "probe_ack: asks for a lease",

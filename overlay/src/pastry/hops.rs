@@ -2,6 +2,7 @@
 //! Messages that cannot go on yet are parked for a while.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -35,7 +36,7 @@ pub(super) struct Hops {
 }
 
 /// A message whose next hop has not acknowledged it yet.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Pending {
     to: Peer,
     routed: Routed,
@@ -46,7 +47,7 @@ struct Pending {
 }
 
 /// What is known of a hop that is not acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Fate {
     /// Nothing yet.
     Unknown,
@@ -57,7 +58,7 @@ enum Fate {
 }
 
 /// A message that waits for a way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Parked {
     routed: Routed,
     payload: Bytes,
@@ -137,6 +138,17 @@ impl Hops {
             ("bytes of pending and parked messages", if alone { 0 } else { self.held }, MAX_HELD_BYTES),
             self.seen.size("hops seen"),
         ]
+    }
+
+    /// What waits, for a model checker.
+    pub(super) fn hash_waiting(&self, state: &mut impl Hasher) {
+        self.pending.hash(state);
+        self.parked.hash(state);
+    }
+
+    /// Hops that were taken over: who handed them over, and their numbers.
+    pub(super) fn taken(&self) -> impl Iterator<Item = (NodeId, u64)> {
+        self.seen.iter().map(|&(from, _, hop)| (from, hop))
     }
 
     pub(super) fn pending(&self) -> usize {

@@ -26,7 +26,7 @@ use crate::wire::MAX_PEERS;
 const HURRY: u32 = 4;
 
 /// All nodes of a small ring, as far as known.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Members {
     is_on: bool,
     /// By id.

@@ -19,6 +19,7 @@ mod lookup;
 mod members;
 mod memory;
 mod merge;
+mod model;
 mod proximity;
 mod repair;
 mod route;

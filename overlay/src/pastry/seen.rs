@@ -39,6 +39,11 @@ impl<T: Ord> Seen<T> {
         true
     }
 
+    /// All that is remembered.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.young.iter().chain(&self.old)
+    }
+
     /// Forgets what was there when this was called last.
     pub(super) fn age(&mut self) {
         self.old = std::mem::take(&mut self.young);

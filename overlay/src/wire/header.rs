@@ -16,7 +16,7 @@ pub const MAX_PATH: usize = 64;
 pub const MAX_TRACE: usize = MAX_PATH + 1;
 
 /// The header of a [`Frame`](super::Frame). Frames that carry a payload say so.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Header {
     /// A message on its way to the root of a key. Acknowledged hop by hop. Carries the application's payload.
     Routed(Routed),
@@ -119,7 +119,7 @@ pub enum Header {
 const _: () = assert!(size_of::<Header>() <= 192);
 
 /// What one node tells another, near or far.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Letter {
     /// A payload of the layer above: the frame's tail.
     Payload,
@@ -137,7 +137,7 @@ pub enum Letter {
 }
 
 /// The header of a routed message.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Routed {
     /// The sender's number for this hop; the receiver acknowledges it.
     pub hop: u64,
@@ -161,7 +161,7 @@ pub struct Routed {
 }
 
 /// What a routed message is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Purpose {
     /// The layer above: raised as `Forward` on its way and as `Deliver` at the root.
     Application,
@@ -172,7 +172,7 @@ pub enum Purpose {
 }
 
 /// One hop of a traced message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct TraceHop {
     /// The node that was passed.
     pub node: NodeId,
@@ -183,7 +183,7 @@ pub struct TraceHop {
 }
 
 /// What a root answers.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Answer {
     /// The origin's number for the question.
     pub id: u64,
@@ -213,7 +213,7 @@ pub enum RouteFailure {
 }
 
 /// Are you there, and in what state?
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Probe {
     /// Comes back in the acknowledgement.
     pub number: u64,
@@ -226,7 +226,7 @@ pub struct Probe {
 }
 
 /// The answer to a [`Probe`], or to another answer that asks in return. One that answers nothing says how far its sender is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ProbeAck {
     /// The probe's number.
     pub number: u64,
@@ -242,7 +242,7 @@ pub struct ProbeAck {
 }
 
 /// A question for leases in an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ask {
     /// The asker's number: it comes back in the acknowledgement.
     pub number: u64,
@@ -252,7 +252,7 @@ pub struct Ask {
 
 /// Nodes that the sender knows, each with how near it is to the sender: so the receiver can tell who may be near to
 /// itself before it measures anything (constrained gossip).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Near {
     /// The round-trip time between sender and receiver, as the sender measured it, in microseconds.
     pub rtt_micros: Option<u32>,
@@ -266,7 +266,7 @@ pub struct Near {
 }
 
 /// A node, and how near it is to whoever names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Known {
     /// The node.
     pub peer: Peer,
@@ -288,7 +288,7 @@ pub enum Standing {
 }
 
 /// The answer of a ready node to a joiner that asks for its slot.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Admission {
     /// The slot is the joiner's, until it expires.
     Granted {

@@ -18,7 +18,7 @@ pub use hello::{Hello, HelloError, MAX_NETWORK_NAME, PROTOCOL_VERSION};
 use bytes::Bytes;
 
 /// One message between two neighbours.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
     /// What it is.
     pub header: Header,

@@ -1,0 +1,151 @@
+//! `lab model`: every order in which a few real nodes can join, lose frames and crash, within bounds, by `stateright`.
+
+use clap::Args;
+use serde_json::json;
+
+use crate::lab::memory::resident;
+use crate::lab::{Error, Output, Progress};
+use crate::model::{self, Bounds, Fault, Gaps, Outcome};
+use crate::report::{Report, Row};
+
+/// Most nodes in one model: more are out of reach of any machine.
+const MOST_NODES: u64 = 8;
+
+/// What `lab model` can be told.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Nodes on the ring, joined by the real protocol
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=MOST_NODES))]
+    pub ring: u64,
+    /// Nodes that join, each whenever it likes
+    #[arg(long, value_name = "J", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=MOST_NODES))]
+    pub joiners: u64,
+    /// Where they belong
+    #[arg(long, value_enum, default_value_t = Gaps::Same)]
+    pub gaps: Gaps,
+    /// All joiners start in the same quarter of a lease
+    #[arg(long)]
+    pub together: bool,
+    /// Nodes that crash, whichever and whenever
+    #[arg(long, value_name = "C", default_value_t = 1)]
+    pub crashes: u8,
+    /// Frames that are lost
+    #[arg(long, value_name = "L", default_value_t = 0)]
+    pub losses: u8,
+    /// Frames that come twice
+    #[arg(long, value_name = "D", default_value_t = 0)]
+    pub duplicates: u8,
+    /// Quarters of a lease that frames come too late, together
+    #[arg(long, value_name = "Q", default_value_t = 0)]
+    pub delays: u8,
+    /// Unanswered probes that make a verdict
+    #[arg(long, value_name = "A", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
+    pub attempts: u8,
+    /// Frames of one connection overtake each other, too
+    #[arg(long)]
+    pub reorder: bool,
+    /// Renewals and probes between those who know each other take their time like everything else
+    #[arg(long)]
+    pub talk: bool,
+    /// A fault that the model must find
+    #[arg(long, value_enum)]
+    pub plant: Option<Fault>,
+    /// Give up after so many states, those met before included (some 1 kB of memory each)
+    #[arg(long, value_name = "STATES")]
+    pub limit: Option<usize>,
+    #[command(flatten)]
+    output: Output,
+}
+
+impl Options {
+    /// Where the figures go.
+    pub fn output(&self) -> &Output {
+        &self.output
+    }
+
+    fn bounds(&self) -> Result<Bounds, Error> {
+        if self.ring + self.joiners > MOST_NODES {
+            return Err(Error::Usage(format!(
+                "--ring and --joiners: no more than {MOST_NODES} nodes together"
+            )));
+        }
+        Ok(Bounds {
+            ring: self.ring as usize,
+            joiners: self.joiners as usize,
+            gaps: self.gaps,
+            together: self.together,
+            crashes: self.crashes,
+            losses: self.losses,
+            duplicates: self.duplicates,
+            delays: self.delays,
+            attempts: self.attempts,
+            reorder: self.reorder,
+            talk: self.talk,
+            plant: self.plant,
+        })
+    }
+}
+
+/// Explores the model.
+pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+    let bounds = options.bounds()?;
+    let begin = std::time::Instant::now();
+    let mut peak = 0;
+    progress.phase("states", 0);
+    let outcome = model::explore(bounds.clone(), options.limit, |unique, depth| {
+        peak = peak.max(resident().unwrap_or_default());
+        progress.at(unique as u64, format!("depth {depth}"));
+    });
+    let wall_s = begin.elapsed().as_secs_f64();
+    Ok(report(&bounds, &outcome, wall_s, peak))
+}
+
+fn report(bounds: &Bounds, outcome: &Outcome, wall_s: f64, peak: u64) -> Report {
+    let &Bounds { ring, joiners, gaps, together, crashes, losses, duplicates, delays, .. } = bounds;
+    let &Bounds { attempts, reorder, talk, plant, .. } = bounds;
+    let Outcome { unique, generated, depth, complete, broken, missing } = outcome;
+    let place = if gaps == Gaps::Same { "in one gap" } else { "in gaps of their own" };
+    let start = if together { "starting together" } else { "starting whenever they like" };
+    let figures = json!({
+        "experiment": "model",
+        "ring": ring, "joiners": joiners, "gaps": format!("{gaps:?}"), "together": together, "crashes": crashes, "losses": losses,
+        "duplicates": duplicates, "delays": delays, "attempts": attempts, "reorder": reorder, "talk": talk,
+        "plant": plant.map(|fault| format!("{fault:?}")),
+        "unique_states": unique, "generated_states": generated, "depth": depth, "complete": complete,
+        "broken": broken.iter().map(|(name, path)| json!({"promise": name, "path": path})).collect::<Vec<_>>(),
+        "impossible": missing,
+        "wall_s": wall_s, "peak_bytes": peak,
+    });
+    let mut faults: Vec<String> = Vec::new();
+    for (name, path) in broken {
+        faults.push(format!("{name}, broken after:\n    {}", path.join("\n    ")));
+    }
+    faults.extend(missing.iter().map(|name| format!("impossible: {name}")));
+    if !complete {
+        faults.push("not explored to the end: --limit".to_string());
+    }
+    Report {
+        experiment: "model",
+        conditions: vec![
+            ("ring", ring.to_string()),
+            ("joiners", format!("{joiners}, {place}, {start}")),
+            ("crashes", crashes.to_string()),
+            ("losses, duplicates, quarters of delay", format!("{losses}, {duplicates}, {delays}")),
+            ("unanswered probes for a verdict", attempts.to_string()),
+            ("frames of one connection", if reorder { "in any order" } else { "in order" }.to_string()),
+            ("small talk", if talk { "takes its time" } else { "takes no time" }.to_string()),
+            ("planted", plant.map_or("nothing".to_string(), |fault| format!("{fault:?}"))),
+        ],
+        rows: vec![
+            Row::ours("unique states", unique.to_string()),
+            Row::ours("states met", generated.to_string()),
+            Row::ours("steps to the farthest state", (depth - 1).to_string()),
+            Row::ours("explored", if *complete { "all" } else { "in part" }),
+            Row::ours("time", format!("{wall_s:.1} s")),
+            Row::ours("memory", format!("{:.2} GB", peak as f64 / 1e9)),
+        ],
+        json: figures.to_string(),
+        faults,
+        ..Report::default()
+    }
+}

@@ -1,0 +1,190 @@
+//! The model checker: every order in which a few real nodes can join a ring, lose frames and crash, within bounds.
+//! What is driven is [`Node`](treecast_overlay::pastry::Node), the core that ships, by the crate `stateright`.
+//!
+//! **Time** passes in quarters of a lease. Within a quarter frames are delivered in any order, each taking no time; the
+//! next quarter begins when all are delivered. What is not delivered by then is lost, or late, or a copy: as many as the
+//! bounds say. Nodes start and crash between two quarters, which is no loss: whatever such a node would not have heard
+//! before is not delivered to it, and what it said in its last quarter may be lost with it.
+//!
+//! **States** are compared apart from what time it is, so that a ring at rest comes back to itself: no run is cut off,
+//! and the space is finite all the same (`image.rs`).
+
+mod image;
+mod net;
+mod promises;
+mod setting;
+mod talk;
+mod words;
+
+use std::time::Duration;
+
+use stateright::{Checker, HasDiscoveries, Model, Property};
+
+pub use net::{Net, Step};
+
+/// A quarter of a lease: the model's unit of time.
+pub const QUARTER: Duration = Duration::from_secs(1);
+
+/// How much of everything there is.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Nodes on the ring from the beginning.
+    pub ring: usize,
+    /// Nodes that join, each whenever it likes.
+    pub joiners: usize,
+    /// Where the joiners' places are.
+    pub gaps: Gaps,
+    /// All joiners start in the same quarter, whichever it is.
+    pub together: bool,
+    /// Nodes that crash, whichever and whenever.
+    pub crashes: u8,
+    /// Frames that are lost, besides what crashed nodes should have got or had just sent.
+    pub losses: u8,
+    /// Frames that come twice.
+    pub duplicates: u8,
+    /// Quarters that frames come too late, together.
+    pub delays: u8,
+    /// Unanswered probes that make a verdict.
+    pub attempts: u8,
+    /// Frames of one connection overtake each other, too.
+    pub reorder: bool,
+    /// Small talk (`talk.rs`) takes its time like everything else.
+    pub talk: bool,
+    /// What is wrong with the nodes.
+    pub plant: Option<Fault>,
+}
+
+impl Default for Bounds {
+    /// Two joiners at a ring of three, and nothing goes wrong.
+    fn default() -> Bounds {
+        Bounds {
+            ring: 3,
+            joiners: 2,
+            gaps: Gaps::Same,
+            together: false,
+            crashes: 0,
+            losses: 0,
+            duplicates: 0,
+            delays: 0,
+            attempts: 2,
+            reorder: false,
+            talk: false,
+            plant: None,
+        }
+    }
+}
+
+/// Where joiners belong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Gaps {
+    /// All between the same two nodes.
+    Same,
+    /// Each between two others.
+    Apart,
+}
+
+/// What may be wrong, to prove that the model sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Fault {
+    /// Neighbours do not keep joiners apart, as in the published protocol (Lu, Merz & Weidenbach 2011): who is busy with
+    /// one says yes to the other all the same.
+    Published,
+    /// The first node of the ring takes its leases for twice as long as they were granted.
+    Overstays,
+}
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Different states.
+    pub unique: usize,
+    /// States met, those met before included.
+    pub generated: usize,
+    /// The longest of the shortest ways to a state.
+    pub depth: usize,
+    /// Nothing is left to be explored.
+    pub complete: bool,
+    /// Promises that do not hold, and the way there in words.
+    pub broken: Vec<(&'static str, Vec<String>)>,
+    /// What should be possible, and is not.
+    pub missing: Vec<&'static str>,
+}
+
+/// Always: promise O1.
+pub const O1: &str = "O1: nobody answers beside the root";
+/// Always: promise O3, as far as it is a safety property.
+pub const O3: &str = "O3: those who answer stand in one ring";
+/// Sometimes: all nodes are on the ring.
+pub const ALL_READY: &str = "all nodes become ready";
+/// Sometimes: all nodes that live are on one whole ring, after all crashes.
+pub const WHOLE_AGAIN: &str = "the ring is whole after the crashes";
+
+/// The model.
+pub struct Ring {
+    bounds: Bounds,
+    init: Net,
+}
+
+impl Ring {
+    /// A ring at rest, made by the real protocol.
+    pub fn new(bounds: Bounds) -> Ring {
+        Ring { init: Net::at_rest(&bounds), bounds }
+    }
+}
+
+impl Model for Ring {
+    type State = Net;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<Net> {
+        vec![self.init.clone()]
+    }
+
+    fn actions(&self, net: &Net, steps: &mut Vec<Step>) {
+        net.steps(&self.bounds, steps);
+    }
+
+    fn next_state(&self, net: &Net, step: Step) -> Option<Net> {
+        Some(net.after(&self.bounds, step))
+    }
+
+    fn properties(&self) -> Vec<Property<Ring>> {
+        vec![
+            Property::always(O1, |_, net: &Net| promises::o1(net).is_ok()),
+            Property::always(O3, |_, net: &Net| promises::o3(net).is_ok()),
+            Property::sometimes(ALL_READY, |ring: &Ring, net: &Net| promises::all_ready(net, &ring.bounds)),
+            Property::sometimes(WHOLE_AGAIN, |ring: &Ring, net: &Net| promises::whole(net, &ring.bounds)),
+        ]
+    }
+}
+
+/// Explores everything within the bounds; `stop_at`: no further than so many generated states.
+pub fn explore(bounds: Bounds, stop_at: Option<usize>, mut say: impl FnMut(usize, usize)) -> Outcome {
+    let mut builder = Ring::new(bounds).checker().finish_when(HasDiscoveries::AllFailures);
+    if let Some(limit) = stop_at {
+        builder = builder.target_state_count(limit);
+    }
+    let mut checker = builder.spawn_bfs();
+    for handle in checker.handles() {
+        while !handle.is_finished() {
+            std::thread::sleep(Duration::from_millis(20));
+            say(checker.unique_state_count(), checker.max_depth());
+        }
+    }
+    let discoveries = checker.discoveries();
+    let broken = [O1, O3].into_iter().filter_map(|name| {
+        let path = discoveries.get(name)?.clone();
+        Some((name, promises::tell(path.into_vec())))
+    });
+    Outcome {
+        unique: checker.unique_state_count(),
+        generated: checker.state_count(),
+        depth: checker.max_depth(),
+        complete: stop_at.is_none_or(|limit| checker.state_count() < limit),
+        broken: broken.collect(),
+        missing: [ALL_READY, WHOLE_AGAIN]
+            .into_iter()
+            .filter(|name| !discoveries.contains_key(name))
+            .collect(),
+    }
+}

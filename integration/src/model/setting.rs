@@ -1,0 +1,73 @@
+//! Who takes part, with which figures, and what may be wrong with them.
+
+use std::time::Duration;
+
+use treecast_overlay::config::Config;
+use treecast_overlay::id::NodeId;
+use treecast_overlay::kbr::KeyBasedRouting;
+use treecast_overlay::pastry::Node;
+use treecast_overlay::peer::{Addr, Peer};
+use treecast_overlay::sides::Sides;
+use treecast_overlay::wire::{Admission, Header, Standing};
+
+use super::image::FAR;
+use super::{Bounds, Fault, Gaps, QUARTER};
+
+/// Quarters for which others keep their hands off the part of a node that crashed: its lease and 5 %, begun.
+pub(super) const LEASE: u8 = 5;
+
+/// Who lives in a slot. The ring's nodes stand as far from each other as they can.
+pub(super) fn peer(bounds: &Bounds, slot: usize) -> Peer {
+    let gap = u128::MAX / bounds.ring as u128;
+    let begin = 1 << 100;
+    let id = match slot.checked_sub(bounds.ring) {
+        None => begin + gap * slot as u128,
+        Some(joiner) if bounds.gaps == Gaps::Same => {
+            begin + gap / (bounds.joiners as u128 + 1) * (joiner as u128 + 1)
+        }
+        Some(joiner) => begin + gap * (joiner % bounds.ring) as u128 + gap / 3 + joiner as u128,
+    };
+    Peer { id: NodeId(id), incarnation: 1, addr: Addr::Memory(slot as u32) }
+}
+
+/// The overlay's figures, its adaptive parts fixed: every wait for an answer is a quarter of a lease, and what is periodic,
+/// besides leases, is out of reach.
+pub(super) fn config(bounds: &Bounds, slot: usize) -> Config {
+    let never = FAR * 1000;
+    let overstays = bounds.plant == Some(Fault::Overstays) && slot == 0;
+    Config {
+        lease: QUARTER * if overstays { 8 } else { 4 },
+        heartbeat: QUARTER * 2,
+        rto_min: QUARTER,
+        rto_max: QUARTER,
+        probe_attempts: bounds.attempts,
+        lease_attempts: bounds.attempts,
+        join_slot: QUARTER * 4,
+        ask_again: QUARTER,
+        leaf_probe: never,
+        table_probe: never,
+        repair: never,
+        gossip: never,
+        gossip_max: never,
+        bury_for: never,
+        start_timeout: never,
+        park_for: Duration::from_secs(8),
+        ..Config::default()
+    }
+}
+
+/// [`Fault::Published`]: what a neighbour answers that is busy with another joiner. `asked`: the joiner's words.
+pub(super) fn answer_as_published(asked: &Header, answer: &mut Header, members: impl Fn() -> Vec<Peer>) {
+    if !matches!(answer, Header::Admission(Admission::Busy)) {
+        return;
+    }
+    *answer = match *asked {
+        Header::Commit { number } => Header::Committed { number, lease: Sides::Both },
+        _ => Header::Admission(Admission::Granted { members: members() }),
+    };
+}
+
+/// Whether a node is on the ring.
+pub(super) fn is_ready(node: &Node) -> bool {
+    node.standing() == Standing::Ready
+}
