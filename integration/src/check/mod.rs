@@ -115,7 +115,7 @@ pub struct Judge {
 }
 
 /// All judges.
-pub const JUDGES: [Judge; 16] = [
+pub const JUDGES: [Judge; 17] = [
     Judge { promise: Promise::O1, when: When::Always, judge: o1::judge },
     Judge { promise: Promise::O2, when: When::Always, judge: o2::judge },
     Judge { promise: Promise::O3, when: When::Settled, judge: o3::judge },
@@ -123,6 +123,7 @@ pub const JUDGES: [Judge; 16] = [
     Judge { promise: Promise::O4, when: When::Settled, judge: o4::judge_open },
     Judge { promise: Promise::O5, when: When::EachSecond, judge: o5::judge },
     Judge { promise: Promise::S1, when: When::Settled, judge: s1::judge },
+    Judge { promise: Promise::S1, when: When::AtRest, judge: s1::judge_shape },
     Judge { promise: Promise::S2, when: When::EachRound, judge: s2::judge },
     Judge { promise: Promise::S3, when: When::EachRound, judge: s3::judge },
     Judge { promise: Promise::S4, when: When::EachRound, judge: s4::judge },
@@ -167,6 +168,17 @@ pub struct Scene<'a> {
     pub calm: Option<Instant>,
     /// How long tree neighbours wait between two beats.
     pub beat: Duration,
+    /// How many children a node has at most, at rest.
+    pub fan_out: FanOut,
+}
+
+/// Most children of a node, at rest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FanOut {
+    /// In one tree.
+    pub tree: usize,
+    /// In all trees, if it has fewer than half as many topics of its own.
+    pub node: usize,
 }
 
 impl<'a> Scene<'a> {
