@@ -62,6 +62,8 @@ pub struct Figures {
     pub neighbourhood: usize,
     /// How long leases run, in seconds.
     pub lease_s: f64,
+    /// Nodes up to which every node knows every node.
+    pub full_membership: usize,
     /// Between two rounds of repair, in seconds.
     pub repair_s: f64,
 }
@@ -73,6 +75,7 @@ impl Figures {
             candidates: config.candidates,
             neighbourhood: config.neighbourhood,
             lease_s: config.lease.as_secs_f64(),
+            full_membership: config.full_membership,
             repair_s: config.repair.as_secs_f64(),
         }
     }
