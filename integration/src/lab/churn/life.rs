@@ -57,7 +57,7 @@ pub(super) struct Seen {
     pub(super) keys: (u64, u64),
     /// Nodes looked at while all this happened, and those with the right neighbours.
     pub(super) standing: (u64, u64),
-    /// Promise O3, after [`AFTER`] without churn.
+    /// Promise O3 but for leases, after [`AFTER`] without churn.
     pub(super) ring: Verdict,
     pub(super) windows: Vec<Window>,
 }
@@ -259,7 +259,7 @@ impl Life<'_> {
         while self.living.now() < end {
             self.pass(end);
         }
-        self.seen.ring = self.living.is_whole();
+        self.seen.ring = self.living.is_in_order();
         self.seen.never_claimed = self.unclaimed.end(self.living.now());
         self.seen.unclaimed_ms = std::mem::take(&mut self.unclaimed.took_ms);
         self.seen.tally = std::mem::take(&mut self.living.tally);

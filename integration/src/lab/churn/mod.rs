@@ -75,8 +75,7 @@ or goes.
   unserved   share of random keys, one a second, for which nobody answered: heirs lose their leases, too
   neighbours_right  share of nodes, every 10 s, whose neighbours are the true ones: the dead are wrong until
              found
-  ring_correct  65 s after the churn ended: all who live are on one ring, each with its neighbours and their
-             leases";
+  ring_correct  65 s after the churn ended, loss going on: all who live are on the ring, and have the true neighbours";
 
 fn minutes(text: &str) -> Result<f64, String> {
     let minutes: f64 = text.parse().map_err(|_| "a number of minutes is expected".to_string())?;

@@ -7,6 +7,7 @@ use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::machine::Machine;
 use treecast_overlay::pastry::Node;
+use treecast_overlay::peer::Peer;
 use treecast_overlay::time::Instant;
 
 use super::tally::KEPT;
@@ -161,33 +162,54 @@ impl Living {
 
     /// Promise O3: everybody who lives is on the ring, and it is one.
     pub fn is_whole(&self) -> Verdict {
+        self.everybody_is_there()?;
+        self.is_one_ring()
+    }
+
+    fn everybody_is_there(&self) -> Verdict {
         let waiting = self.ring.stacks().find(|&(slot, _)| self.roster.id(slot as u32).is_none());
         if let Some((slot, stack)) = waiting {
             let (id, standing) = (stack.peer().id, stack.ring().standing());
             return Err(Promise::O3.broken(format!("{id:?} (slot {slot}) is not on the ring: {standing:?}")));
         }
-        self.is_one_ring()
+        Ok(())
     }
 
     /// Promise O3, of all nodes that are on the ring: each has its neighbours, and their leases.
-    pub fn is_one_ring(&self) -> Verdict {
+    fn is_one_ring(&self) -> Verdict {
         for (id, slot) in self.roster.iter() {
             self.stands_right(id, slot)?;
         }
         Ok(())
     }
 
+    /// Everybody who lives is on the ring, and has the neighbours that it should have; leases, which loss may let lapse
+    /// for a moment at any time, aside.
+    pub fn is_in_order(&self) -> Verdict {
+        self.everybody_is_there()?;
+        match self.roster.iter().find(|&(id, slot)| !self.has_neighbours(id, slot)) {
+            Some((id, slot)) => {
+                let what = format!("{id:?} (slot {slot}) has wrong neighbours at {}", self.now());
+                Err(Promise::O3.broken(what))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// How many nodes have the neighbours that they should have.
     pub fn standing_right(&self) -> usize {
-        let right = |&(id, slot): &(NodeId, u32)| {
-            let (Some((left, right)), Some(node)) = (self.roster.neighbours(id), self.node(slot)) else {
-                return false;
-            };
-            let is = |known: Option<NodeId>, expected| known == Some(expected).filter(|&other| other != id);
-            is(node.leaf_set().left().map(|peer| peer.id), left)
-                && is(node.leaf_set().right().map(|peer| peer.id), right)
+        self.roster.iter().filter(|&(id, slot)| self.has_neighbours(id, slot)).count()
+    }
+
+    fn has_neighbours(&self, id: NodeId, slot: u32) -> bool {
+        let (Some((left, right)), Some(node)) = (self.roster.neighbours(id), self.node(slot)) else {
+            return false;
         };
-        self.roster.iter().filter(right).count()
+        let set = node.leaf_set();
+        let is = |known: Option<&Peer>, expected: NodeId| {
+            known.map(|peer| peer.id) == Some(expected).filter(|&other| other != id)
+        };
+        is(set.left(), left) && is(set.right(), right)
     }
 
     fn stands_right(&self, id: NodeId, slot: u32) -> Verdict {

@@ -59,9 +59,10 @@ fn a_dead_nodes_range_is_nobodys_until_it_has_an_heir() {
     assert!(living.is_claimed(id.key(), 0));
     living.crash(slot);
     assert!(!living.is_claimed(id.key(), 0) && living.is_whole().is_err());
+    assert!(living.is_in_order().is_err());
     assert_eq!(living.standing_right(), 9, "its two neighbours still think that it is there");
     pass(&mut living, Duration::from_secs(15));
-    assert_eq!(living.is_whole(), Ok(()));
+    assert_eq!((living.is_whole(), living.is_in_order()), (Ok(()), Ok(())));
     assert!(living.is_claimed(id.key(), 0));
 }
 
