@@ -1,7 +1,8 @@
 //! What is asked of every state.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use treecast_overlay::id::NodeId;
 use treecast_overlay::machine::Machine;
 use treecast_overlay::pastry::Node;
 
@@ -30,22 +31,24 @@ pub(super) fn o1(net: &Net) -> Verdict {
     })
 }
 
-/// O3, as far as it holds at every instant: of two nodes that answer and follow each other on the ring, one at least has
-/// the other in its leaf set; so those who answer are one cycle by what they know, never two. A node that has just
-/// entered is known to its neighbours by its slot only, so both cannot be asked for. Between two that both stood next to a
-/// node that crashed, it still stands until no lease with it can run.
+/// O3, as far as it is a safety property: of two nodes that answer and follow each other on the ring, one at least has
+/// the other in its leaf set. So those who answer are one cycle by what they know, and never two. Both cannot be asked
+/// for: a node that has just entered is known to its neighbours by its slot only. And between two may stand a third that
+/// does not answer at this instant, if one of those who answer knows it: it has just met a new neighbour, whose lease is
+/// still to come, or it has crashed, and a lease with it may run.
 ///
-/// (That nobody else stands between them, and all know each other, is what the ring comes to; the laboratory's judge of
-/// O3 looks at that once faults end.)
+/// (That everybody is on the ring and knows its neighbours is what the ring comes to, not what always holds: the
+/// laboratory's judge of O3 looks at it once faults end.)
 pub(super) fn o3(net: &Net) -> Verdict {
     let serving = check::o1::serving(net.now(), net.nodes().map(|(_, node)| node));
-    let mut ring: Vec<(_, Option<&Node>)> =
-        serving.iter().map(|node| (node.peer().id, Some(*node))).collect();
-    ring.extend(net.just_crashed().map(|slot| (net.id(slot), None)));
-    ring.sort_by_key(|&(id, _)| id);
+    let answers: BTreeMap<NodeId, &Node> = serving.iter().map(|node| (node.peer().id, *node)).collect();
+    let known = |id: &NodeId| serving.iter().any(|node| node.leaf_set().contains(*id));
+    let ready = net.nodes().filter(|(_, node)| is_ready(node)).map(|(slot, _)| slot);
+    let others = ready.chain(net.just_crashed()).map(|slot| net.id(slot)).filter(known);
+    let ring: BTreeSet<NodeId> = others.chain(answers.keys().copied()).collect();
     let next = ring.iter().cycle().skip(1);
-    for ((a, left), (b, right)) in ring.iter().zip(next) {
-        let (Some(left), Some(right)) = (left, right) else { continue };
+    for (a, b) in ring.iter().zip(next) {
+        let (Some(left), Some(right)) = (answers.get(a), answers.get(b)) else { continue };
         if a != b && !left.leaf_set().contains(*b) && !right.leaf_set().contains(*a) {
             let what = format!("{a:?} and {b:?} answer side by side, and neither knows the other");
             return Err(Promise::O3.broken(what));
