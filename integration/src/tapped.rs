@@ -12,7 +12,7 @@ use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, Transmit};
 use treecast_overlay::peer::Peer;
 use treecast_overlay::time::{Instant, earliest};
-use treecast_overlay::wire::{Answer, Frame, Header, Letter, Purpose, Standing};
+use treecast_overlay::wire::{Answer, Frame, Header, Letter, Purpose, Standing, within};
 use treecast_scribe::event::{Command, Event, Token, TreeStatus};
 use treecast_scribe::message::MessageId;
 use treecast_scribe::wire::{self, Body, Data, Header as Word};
@@ -174,7 +174,10 @@ impl Tapped {
         if self.has_retreated() {
             return None;
         }
-        let Header::Routed(routed) = &frame.header else { return Some(frame) };
+        let inner = passed_on(&frame, self.id());
+        let Header::Routed(routed) = inner.as_ref().map_or(&frame.header, |inner| &inner.header) else {
+            return Some(frame);
+        };
         if routed.purpose != Purpose::Lookup {
             return Some(frame);
         }
@@ -244,7 +247,12 @@ impl Tapped {
             Destination::Seed(_) => None,
         };
         let header = &transmit.frame.header;
-        if let Header::Routed(routed) = header {
+        if let Header::Via { to, from } = header {
+            // Its own words by a detour are its words; whose it passes on has told of them.
+            if let Some(frame) = within(&transmit.frame).filter(|_| from.id == me) {
+                self.testify(&Transmit { to: Destination::Peer(*to), frame });
+            }
+        } else if let Header::Routed(routed) = header {
             // The first hop of a joiner and those of edges lead onto the ring.
             let edge = matches!(self.stack.ring().role(), Role::Edge { .. });
             let seeks = matches!(routed.purpose, Purpose::Seek);
@@ -384,6 +392,12 @@ impl Tapped {
             self.note_decision(key);
         }
     }
+}
+
+/// The frame within one that comes to this node by a detour.
+fn passed_on(frame: &Frame, me: NodeId) -> Option<Frame> {
+    let ends_here = matches!(&frame.header, Header::Via { to, .. } if to.id == me);
+    if ends_here { within(frame) } else { None }
 }
 
 /// What a forest says in a frame, and with which payload.

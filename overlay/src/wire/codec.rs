@@ -72,6 +72,11 @@ pub fn decode(bytes: Bytes) -> Result<Frame, DecodeError> {
     Ok(Frame { header, payload })
 }
 
+/// The frame within a [`Header::Via`]; `None` if the frame is none, or what it carries is no frame.
+pub fn within(frame: &Frame) -> Option<Frame> {
+    matches!(frame.header, Header::Via { .. }).then(|| decode(frame.payload.clone()).ok()).flatten()
+}
+
 fn carries_payload(header: &Header) -> bool {
     match header {
         Header::Routed(routed) => routed.purpose == Purpose::Application,

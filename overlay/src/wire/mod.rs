@@ -8,7 +8,7 @@ mod hello;
 #[cfg(test)]
 mod tests;
 
-pub use codec::{DecodeError, EncodedFrame, decode, encode, encode_header};
+pub use codec::{DecodeError, EncodedFrame, decode, encode, encode_header, within};
 pub use header::{
     Admission, Answer, Ask, Header, Known, Letter, MAX_PATH, MAX_PEERS, MAX_TRACE, Near, Probe, ProbeAck,
     Purpose, RouteFailure, Routed, Standing, TraceHop,
