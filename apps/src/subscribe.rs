@@ -9,7 +9,7 @@ use futures::future::FutureExt;
 use futures::stream::{BoxStream, SelectAll, StreamExt};
 use serde_json::{Map, Value, json};
 use treecast_scribe::Scribe;
-use treecast_scribe::message::{Gap, GapReason, Item, Message, Position};
+use treecast_scribe::message::{Gap, GapReason, Item, Message, Position, Term};
 use treecast_scribe::topic::Topic;
 
 use crate::chat::text::harmless;
@@ -170,7 +170,8 @@ fn message_line(topic: &Topic, message: &Message) -> Value {
     line.insert("publisher".into(), message.id.publisher.to_string().into());
     line.insert("session".into(), format!("{:016x}", message.id.session).into());
     line.insert("seq".into(), message.id.sequence.into());
-    line.insert("term".into(), message.position.term.into());
+    line.insert("term".into(), message.position.term.number.into());
+    line.insert("root".into(), message.position.term.root.to_string().into());
     line.insert("offset".into(), message.position.offset.into());
     line.insert("mark".into(), message.mark.to_string().into());
     match std::str::from_utf8(&message.payload) {
@@ -182,7 +183,9 @@ fn message_line(topic: &Topic, message: &Message) -> Value {
 
 fn gap_line(topic: &Topic, gap: &Gap) -> Value {
     let position = |position: Option<Position>| {
-        position.map(|Position { term, offset }| json!({"term": term, "offset": offset}))
+        position.map(|Position { term: Term { number, root }, offset }| {
+            json!({"term": number, "root": root.to_string(), "offset": offset})
+        })
     };
     let reason = match gap.reason {
         GapReason::OutOfWindow => "out_of_window",
@@ -204,8 +207,15 @@ fn gap_text(gap: &Gap) -> String {
         GapReason::RootLost => "the topic's root was lost, and with it what only it had; maybe nothing",
         GapReason::OtherLog => "the topic's log was opened anew",
     };
-    let bound = |position: Option<Position>, unknown: &str| {
-        position.map_or_else(|| unknown.to_string(), |position| position.to_string())
+    // Two roots may have opened terms of one number: then the bounds say whose they are.
+    let two = gap
+        .after
+        .zip(gap.until)
+        .is_some_and(|(after, until)| after.term != until.term && after.term.number == until.term.number);
+    let bound = |position: Option<Position>, unknown: &str| match position {
+        Some(position) if two => format!("{position:#}"),
+        Some(position) => position.to_string(),
+        None => unknown.to_string(),
     };
     let (after, until) = (bound(gap.after, "the beginning"), bound(gap.until, "an unknown position"));
     format!("gap after {after} until {until}: {why}")
@@ -218,8 +228,12 @@ mod tests {
 
     use super::*;
 
+    fn at(number: u64, root: u128, offset: u64) -> Position {
+        Position { term: Term { number, root: NodeId(root) }, offset }
+    }
+
     fn message(payload: &'static [u8]) -> Message {
-        let position = Position { term: 2, offset: 41 };
+        let position = at(2, 3, 41);
         Message {
             id: MessageId { publisher: NodeId(1), session: 0xab, sequence: 7 },
             position,
@@ -242,7 +256,8 @@ mod tests {
         let topic = Topic::new("demo").unwrap();
         let expected = object(
             r#"{"topic":"demo","publisher":"00000000000000000000000000000001","session":"00000000000000ab","seq":7,
-                "term":2,"offset":41,"mark":"1.00000000000000cd.2.41","payload":"hi \"you\"\n"}"#,
+                "term":2,"root":"00000000000000000000000000000003","offset":41,
+                "mark":"2.00000000000000cd.2.00000000000000000000000000000003.41","payload":"hi \"you\"\n"}"#,
         );
         assert_eq!(message_line(&topic, &message(b"hi \"you\"\n")), expected);
         let binary = message_line(&topic, &message(&[0xff, 0]));
@@ -251,11 +266,13 @@ mod tests {
 
     #[test]
     fn a_gap_line_gives_its_bounds_as_far_as_they_are_known() {
-        let gap =
-            Gap { after: Some(Position { term: 1, offset: 4 }), until: None, reason: GapReason::RootLost };
+        let gap = Gap { after: Some(at(1, 3, 4)), until: None, reason: GapReason::RootLost };
         let line = gap_line(&Topic::new("demo").unwrap(), &gap);
-        let expected = r#"{"event":"gap","topic":"demo","after":{"term":1,"offset":4},"until":null,"reason":"root_lost"}"#;
+        let expected = r#"{"event":"gap","topic":"demo","until":null,"reason":"root_lost",
+            "after":{"term":1,"root":"00000000000000000000000000000003","offset":4}}"#;
         assert_eq!(line, object(expected));
         assert!(gap_text(&gap).starts_with("gap after 1:4 until an unknown position: "));
+        let branches = Gap { until: Some(at(1, 0xab << 120, 5)), ..gap };
+        assert!(gap_text(&branches).starts_with("gap after 1@00000000:4 until 1@ab000000:5: "));
     }
 }

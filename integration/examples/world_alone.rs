@@ -10,6 +10,7 @@ use treecast_integration::world::{Case, Config, Connections, Fidelity, Topology,
 use treecast_overlay::id::NodeId;
 use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, Transmit};
 use treecast_overlay::peer::{Addr, Peer};
+use treecast_overlay::sides::Sides;
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::{Frame, Header, Probe, ProbeAck, Standing};
 
@@ -41,8 +42,13 @@ impl Machine for Beat {
     fn handle_frame(&mut self, _: Instant, from: Peer, frame: Frame) {
         if let Header::Probe(probe) = frame.header {
             let number = probe.number;
-            let ack =
-                ProbeAck { number, standing: Standing::Ready, lease: false, asks: None, leaf_set: None };
+            let ack = ProbeAck {
+                number,
+                standing: Standing::Ready,
+                lease: Sides::None,
+                asks: None,
+                leaf_set: None,
+            };
             self.send(from, Header::ProbeAck(ack));
         }
     }
@@ -55,7 +61,7 @@ impl Machine for Beat {
             self.next = now + PERIOD / self.friends.len() as u32;
             let friend = self.friends[self.number as usize % self.friends.len()];
             let probe =
-                Probe { number: self.number, standing: Standing::Ready, lease: true, leaf_set: false };
+                Probe { number: self.number, standing: Standing::Ready, lease: Sides::Left, leaf_set: false };
             self.send(friend, Header::Probe(probe));
         }
     }

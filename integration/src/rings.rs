@@ -16,7 +16,7 @@ use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::Standing;
 
-use crate::check::{self, Scene, Seen, Verdict, When, o1, o3, o4, o5};
+use crate::check::{self, FanOut, Scene, Seen, Verdict, When, o1, o3, o4, o5};
 use crate::history::History;
 use crate::member::{Member, Wish};
 use crate::watch::{Asked, Watch};
@@ -252,6 +252,7 @@ impl Rings {
             limits: &BTreeMap::new(),
             calm: None,
             beat: Duration::from_secs(1),
+            fan_out: FanOut::default(),
         })
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use treecast_overlay::config::{Config as RingConfig, Role};
@@ -10,8 +11,8 @@ use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, Transmit};
 use treecast_overlay::peer::Peer;
-use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{Answer, Frame, Header, Letter, Purpose, Standing};
+use treecast_overlay::time::{Instant, earliest};
+use treecast_overlay::wire::{Answer, Frame, Header, Letter, Purpose, Standing, within};
 use treecast_scribe::event::{Command, Event, Token, TreeStatus};
 use treecast_scribe::message::MessageId;
 use treecast_scribe::wire::{self, Body, Data, Header as Word};
@@ -21,6 +22,9 @@ use crate::witness::{Decision, Envelope, Hop, Shared};
 
 /// Lookups that a tap remembers until they are answered here; beyond it, those of the smallest origins are forgotten.
 const MAX_ASKED: usize = 1024;
+
+/// How long a node that dawdles keeps what it is to push.
+const DAWDLE: Duration = Duration::from_secs(6);
 
 /// What is wrong with a node. Where a number is given, the fault strikes once: the n-th message that the node's
 /// applications get, or the n-th receipt.
@@ -38,16 +42,22 @@ pub enum Fault {
     Hoards,
     /// S1: its JOINs never leave: it subscribes and hangs on nothing.
     Parentless,
+    /// S1: hands no child over, however many it has.
+    Crowds,
     /// S2: a message comes twice.
     Doubled(u64),
     /// S3: the next message comes before it.
     Swapped(u64),
     /// S4: a receipt never comes.
     Unanswered(u64),
+    /// S4: its receipts name the place behind the right one.
+    Misplaces,
     /// S5: a message never comes.
     Swallowed(u64),
     /// S6: keeps for whoever is slow as much as there is, beyond every limit.
     Collects,
+    /// S6: keeps what it is to push for six seconds.
+    Dawdles,
     /// S7: says for each topic that it lives.
     BeatsPerTopic,
     /// S8: alters what passes through it.
@@ -58,9 +68,10 @@ impl Fault {
     /// The figures of a node with this fault, which was told others.
     pub fn spoil(self, ring: &mut RingConfig, forest: &mut Config) {
         match self {
-            Fault::Overstays => ring.lease = std::time::Duration::from_secs(30),
+            Fault::Overstays => ring.lease = Duration::from_secs(30),
             Fault::Hoards => ring.leaf_set *= 4,
             Fault::Collects => forest.window_messages *= 64,
+            Fault::Crowds => (forest.tree_children, forest.node_children) = (1 << 10, 1 << 10),
             Fault::Backwards
             | Fault::Hermit
             | Fault::Swallows
@@ -68,7 +79,9 @@ impl Fault {
             | Fault::Doubled(_)
             | Fault::Swapped(_)
             | Fault::Unanswered(_)
+            | Fault::Misplaces
             | Fault::Swallowed(_)
+            | Fault::Dawdles
             | Fault::BeatsPerTopic
             | Fault::Forges => {}
         }
@@ -86,6 +99,8 @@ pub struct Tapped {
     held: Vec<Event>,
     /// What goes out before the next frame.
     extra: VecDeque<Transmit>,
+    /// What goes out later, and when.
+    delayed: VecDeque<(Instant, Transmit)>,
     /// The hermit has been on the ring with others, and then alone.
     retreat: (bool, bool),
     /// Lookups that came here, by origin and number, and this node's own.
@@ -106,6 +121,7 @@ impl Tapped {
             receipts: 0,
             held: Vec::new(),
             extra: VecDeque::new(),
+            delayed: VecDeque::new(),
             retreat: (false, false),
             asked: BTreeMap::new(),
             offered: BTreeMap::new(),
@@ -158,7 +174,10 @@ impl Tapped {
         if self.has_retreated() {
             return None;
         }
-        let Header::Routed(routed) = &frame.header else { return Some(frame) };
+        let inner = passed_on(&frame, self.id());
+        let Header::Routed(routed) = inner.as_ref().map_or(&frame.header, |inner| &inner.header) else {
+            return Some(frame);
+        };
         if routed.purpose != Purpose::Lookup {
             return Some(frame);
         }
@@ -186,16 +205,23 @@ impl Tapped {
                 self.extra.extend(std::iter::repeat_n(transmit.clone(), topics.saturating_sub(1)));
             }
             Fault::Forges if matches!(word, Some((Word::Data(_), _))) => forge(&mut transmit.frame),
+            Fault::Misplaces => misplace(&mut transmit.frame, word),
+            Fault::Dawdles if matches!(word, Some((Word::Data(_), _))) => {
+                self.delayed.push_back((self.now + DAWDLE, transmit));
+                return None;
+            }
             Fault::Overstays
             | Fault::Hermit
             | Fault::Swallows
             | Fault::Hoards
             | Fault::Parentless
+            | Fault::Crowds
             | Fault::Doubled(_)
             | Fault::Swapped(_)
             | Fault::Unanswered(_)
             | Fault::Swallowed(_)
             | Fault::Collects
+            | Fault::Dawdles
             | Fault::BeatsPerTopic
             | Fault::Forges => {}
         }
@@ -221,7 +247,12 @@ impl Tapped {
             Destination::Seed(_) => None,
         };
         let header = &transmit.frame.header;
-        if let Header::Routed(routed) = header {
+        if let Header::Via { to, from } = header {
+            // Its own words by a detour are its words; whose it passes on has told of them.
+            if let Some(frame) = within(&transmit.frame).filter(|_| from.id == me) {
+                self.testify(&Transmit { to: Destination::Peer(*to), frame });
+            }
+        } else if let Header::Routed(routed) = header {
             // The first hop of a joiner and those of edges lead onto the ring.
             let edge = matches!(self.stack.ring().role(), Role::Edge { .. });
             let seeks = matches!(routed.purpose, Purpose::Seek);
@@ -363,6 +394,12 @@ impl Tapped {
     }
 }
 
+/// The frame within one that comes to this node by a detour.
+fn passed_on(frame: &Frame, me: NodeId) -> Option<Frame> {
+    let ends_here = matches!(&frame.header, Header::Via { to, .. } if to.id == me);
+    if ends_here { within(frame) } else { None }
+}
+
 /// What a forest says in a frame, and with which payload.
 fn word(frame: &Frame) -> Option<(Word, Bytes)> {
     let carries = if let Header::Routed(routed) = &frame.header {
@@ -419,6 +456,14 @@ fn name(word: &Word) -> &'static str {
     }
 }
 
+/// A receipt names the next place.
+fn misplace(frame: &mut Frame, word: Option<(Word, Bytes)>) {
+    if let Some((Word::Receipt(mut receipt), _)) = word {
+        receipt.position.offset += 1;
+        frame.payload = wire::encode(&Word::Receipt(receipt), &[]);
+    }
+}
+
 /// The last byte becomes another one.
 fn forge(frame: &mut Frame) {
     let mut bytes = BytesMut::from(&frame.payload[..]);
@@ -470,6 +515,8 @@ impl Machine for Tapped {
 
     fn handle_timeout(&mut self, now: Instant) {
         self.now = now;
+        let due = self.delayed.partition_point(|(at, _)| *at <= now);
+        self.extra.extend(self.delayed.drain(..due).map(|(_, transmit)| transmit));
         self.stack.handle_timeout(now);
     }
 
@@ -509,6 +556,6 @@ impl Machine for Tapped {
     }
 
     fn poll_timeout(&self) -> Option<Instant> {
-        self.stack.poll_timeout()
+        earliest(self.stack.poll_timeout(), self.delayed.front().map(|(at, _)| *at))
     }
 }

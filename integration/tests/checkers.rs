@@ -20,18 +20,21 @@ const NODES: usize = 16;
 type Story = fn(&mut Grove) -> Verdict;
 
 /// Promise, planted fault, and its occasion.
-const PLANTED: [(Promise, Fault, Story); 13] = [
+const PLANTED: [(Promise, Fault, Story); 16] = [
     (Promise::O1, Fault::Overstays, isolation),
     (Promise::O2, Fault::Backwards, lookups),
     (Promise::O3, Fault::Hermit, merge),
     (Promise::O4, Fault::Swallows, lookups),
     (Promise::O5, Fault::Hoards, lookups),
     (Promise::S1, Fault::Parentless, topic),
+    (Promise::S1, Fault::Crowds, rest),
     (Promise::S2, Fault::Doubled(7), topic),
     (Promise::S3, Fault::Swapped(7), topic),
     (Promise::S4, Fault::Unanswered(7), topic),
+    (Promise::S4, Fault::Misplaces, slow),
     (Promise::S5, Fault::Swallowed(1), topic),
     (Promise::S6, Fault::Collects, slow),
+    (Promise::S6, Fault::Dawdles, calm),
     (Promise::S7, Fault::BeatsPerTopic, rest),
     (Promise::S8, Fault::Forges, topic),
 ];
@@ -40,7 +43,7 @@ const PLANTED: [(Promise, Fault, Story); 13] = [
 fn grove(fault: Option<Fault>) -> Result<Grove, treecast_integration::check::Breach> {
     let case = case!("every_planted_fault_is_found", 1);
     let ring = RingConfig { leaf_set: 8, ..RingConfig::default() };
-    let forest = Config { window_messages: 32, push_messages: 16, ..Config::default() };
+    let forest = Config { window_messages: 32, push_messages: 16, tree_children: 8, ..Config::default() };
     let mut grove = Grove::told(case, world::Config::default(), ring, forest);
     if let Some(fault) = fault {
         grove.plant(CULPRIT, fault);
@@ -127,6 +130,21 @@ fn slow(grove: &mut Grove) -> Verdict {
     grove.advance_until(SECOND * 40, Grove::is_well).map(drop)
 }
 
+/// All is well; what comes now, comes soon.
+fn calm(grove: &mut Grove) -> Verdict {
+    let own = own_topic(grove);
+    for slot in 0..NODES {
+        grove.subscribe(slot, &own);
+    }
+    grove.advance(SECOND * 5)?;
+    grove.begin_calm();
+    for slot in 0..3 {
+        grove.publish(slot, &own, 100);
+    }
+    grove.advance(SECOND * 2)?;
+    grove.advance_until(SECOND * 40, Grove::is_well).map(drop)
+}
+
 /// Many topics, of which nothing is heard.
 fn rest(grove: &mut Grove) -> Verdict {
     for i in 0..20 {
@@ -135,6 +153,7 @@ fn rest(grove: &mut Grove) -> Verdict {
         }
     }
     grove.advance_until(SECOND * 20, Grove::is_well)?;
+    grove.advance_until(SECOND * 60, Grove::is_shapely)?;
     grove.advance(SECOND * 5)?;
     grove.rest(SECOND * 10)
 }

@@ -43,7 +43,8 @@ fn number(figures: &Value, field: &str) -> f64 {
 #[test]
 fn routing_is_right_and_the_same_in_two_processes() {
     let dir = tempfile::tempdir().expect("a directory");
-    let run = "routing --nodes 200 --lookups 1000 --settle 20 --seed 7 --json";
+    // Pastry's tables, as in the large rings that these figures are about.
+    let run = "routing --nodes 200 --lookups 1000 --settle 20 --seed 7 --full-membership 0 --json";
     let (first, table) = figures(&format!("{run} --out {}", dir.path().display()));
     expect_fields(
         &first,
@@ -107,6 +108,78 @@ fn a_broadcast_costs_one_message_per_node_and_its_way_to_the_root() {
 }
 
 #[test]
+fn a_ring_whose_nodes_come_and_go_answers_rightly() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let run =
+        "churn --nodes 40 --session-median 5 --loss 5 --trace weibull --lookups 120 --warm 30 --settle 5";
+    let (figures, table) = figures(&format!("{run} --topology plane --json --out {}", dir.path().display()));
+    expect_fields(
+        &figures,
+        "lookups lost wrong lost_rate wrong_rate stretch_mean control_msgs_per_node_s control_bytes_per_node_s \
+         unclaimed_ms_p50 unclaimed_ms_p99 unclaimed_ms_max ring_correct",
+    );
+    let count = |field: &str| figures[field].as_u64();
+    assert_eq!([count("lookups"), count("wrong"), count("never_claimed")], [Some(120), Some(0), Some(0)]);
+    assert_eq!(figures["ring_correct"], true, "{figures}");
+    assert!(number(&figures, "crashes") >= 10.0, "nobody goes: {figures}");
+    assert!(
+        number(&figures, "stretch_mean") >= 1.0 && number(&figures, "unclaimed_ms_p50") > 100.0,
+        "{figures}"
+    );
+    let kinds = figures["control_by_kind"].as_object().expect("control by kind").values();
+    let sum: f64 = kinds.map(|kind| number(kind, "msgs_per_node_s")).sum();
+    let all = number(&figures, "control_msgs_per_node_s");
+    assert!((sum - all).abs() < 1e-6 && all > 0.5, "the kinds of control are not all of it: {figures}");
+    assert!(table.contains("P8 mem") && table.contains("P11 pub"), "{table}");
+    for file in ["unclaimed.csv", "timeline.csv", "unclaimed.svg", "control.svg"] {
+        assert!(dir.path().join(file).metadata().is_ok_and(|file| file.len() > 20), "{file} is missing");
+    }
+}
+
+#[test]
+fn a_sweep_has_all_sessions_and_losses() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let run =
+        "churn --sweep --worlds 2 --nodes 6 --lookups 3 --warm 5 --settle 1 --topology constant:20 --json";
+    let (figures, table) = figures(&format!("{run} --out {}", dir.path().display()));
+    let runs = figures["runs"].as_array().expect("runs");
+    assert_eq!(runs.len(), 18);
+    assert!(runs.iter().all(|run| run["wrong"] == 0 && run["lookups"] == 3), "{figures}");
+    assert!(table.contains("600 min, loss 5 %"), "{table}");
+    let svg = std::fs::read_to_string(dir.path().join("churn.svg")).expect("a plot");
+    assert!(svg.contains("loss 5 %"), "the legend names each loss");
+}
+
+#[test]
+fn a_ring_is_one_again_after_faults() {
+    let run = "faults --nodes 30 --only crash-30,isolation-30s,join-storm --settle 5 --topology plane --json";
+    let (figures, table) = figures(run);
+    expect_fields(&figures, "faults bound_s");
+    let faults = figures["faults"].as_array().expect("faults");
+    assert_eq!(faults.len(), 3);
+    for fault in faults {
+        assert!(number(fault, "lookups") > 20.0 && fault["held"] == true && fault["lost"] == 0, "{fault}");
+        assert_eq!(fault["wrong"], fault["wrong_excused"], "{fault}");
+        assert_eq!(fault["told"], fault["changed"], "{fault}");
+    }
+    assert!(number(&faults[0], "whole") < 0.5, "a node is cut off: {}", faults[0]);
+    assert!(number(&faults[1], "recovered_s") > 1.0, "deaths are not found at once: {}", faults[1]);
+    assert!(table.contains("join-storm"), "{table}");
+}
+
+#[test]
+fn a_ring_that_takes_too_long_is_told_with_its_command() {
+    let output = lab("faults --nodes 20 --only crash-30 --bound 1 --settle 5 --topology plane --seed 5");
+    let out = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "{out}");
+    for word in
+        ["the bound is 1 s", "faults --nodes 20 --only crash-30 --seed 5 --profile default --topology plane"]
+    {
+        assert!(out.contains(word), "{word} is missing: {out}");
+    }
+}
+
+#[test]
 fn commands_that_make_no_sense_name_the_culprit() {
     for (arguments, culprit) in [
         ("", "Usage"),
@@ -117,6 +190,11 @@ fn commands_that_make_no_sense_name_the_culprit() {
         ("multicast --nodes 20 --groups 1 --members 21", "--members 21: the ring has only 20 nodes"),
         ("multicast --members 5", "--members needs --groups"),
         ("broadcast --setting m10", "m10"),
+        ("churn --session-median 0", "--session-median"),
+        ("churn --loss 91", "--loss"),
+        ("churn --trace lognormal", "--trace"),
+        ("churn --sweep --loss 5", "--loss"),
+        ("faults --only earthquake", "earthquake"),
         ("routing --nodes 2 --out /proc/none", "--out /proc/none"),
     ] {
         let output = lab(arguments);

@@ -8,6 +8,7 @@ pub mod id;
 pub mod time;
 pub mod random;
 pub mod peer;
+pub mod sides;
 pub mod identity;
 pub mod config;
 pub mod wire;

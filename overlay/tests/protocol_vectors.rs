@@ -6,8 +6,9 @@ use bytes::Bytes;
 use protocol_page::{DOC, K, M, expect_limits, expect_table, hex, nodes, table, text, unhex};
 use treecast_overlay::id::Key;
 use treecast_overlay::peer::{Addr, Contact};
+use treecast_overlay::sides::Sides;
 use treecast_overlay::wire::{
-    Admission, Answer, DecodeError, Frame, Header, Hello, Known, Letter, MAX_NETWORK_NAME, MAX_PATH,
+    Admission, Answer, Ask, DecodeError, Frame, Header, Hello, Known, Letter, MAX_NETWORK_NAME, MAX_PATH,
     MAX_PEERS, MAX_TRACE, Near, PROTOCOL_VERSION, Probe, ProbeAck, Purpose, RouteFailure, Routed, Standing,
     TraceHop, decode, encode,
 };
@@ -83,26 +84,28 @@ fn headers_of_routing() -> Vec<Header> {
 
 fn headers_of_upkeep() -> Vec<Header> {
     let [(_, a), (_, b), _] = nodes();
-    let probe = |standing, lease| Header::Probe(Probe { number: 4, standing, lease, leaf_set: !lease });
-    let ack = |standing, lease: bool, leaf_set| {
-        let asks = lease.then_some(6);
+    let probe = |standing, lease: Sides| {
+        Header::Probe(Probe { number: 4, standing, lease, leaf_set: lease.is_none() })
+    };
+    let ack = |standing, lease: Sides, leaf_set| {
+        let asks = (!lease.is_none()).then_some(Ask { number: 6, lease: Sides::Right });
         Header::ProbeAck(ProbeAck { number: 4, standing, lease, asks, leaf_set })
     };
     let known = |peer, rtt_micros| Known { peer, rtt_micros };
     vec![
-        probe(Standing::Joining, false),
-        probe(Standing::Ready, true),
-        ack(Standing::Ready, true, None),
-        ack(Standing::Starting, false, None),
-        ack(Standing::Edge, false, None),
-        ack(Standing::Ready, false, Some(vec![a, b])),
+        probe(Standing::Joining, Sides::None),
+        probe(Standing::Ready, Sides::Both),
+        ack(Standing::Ready, Sides::Left, None),
+        ack(Standing::Starting, Sides::None, None),
+        ack(Standing::Edge, Sides::None, None),
+        ack(Standing::Ready, Sides::None, Some(vec![a, b])),
         Header::Admit,
         Header::Admission(Admission::Granted { members: vec![a] }),
         Header::Admission(Admission::Busy),
         Header::Admission(Admission::NotNeighbour { members: vec![a] }),
         Header::Admission(Admission::NotReady),
         Header::Commit { number: 5 },
-        Header::Committed { number: 5 },
+        Header::Committed { number: 5, lease: Sides::Right },
         Header::Withdraw,
         Header::LeafSet { members: vec![a, b], reply: true },
         Header::NearerRequest { rtt_micros: 450 },
@@ -119,6 +122,7 @@ fn headers_of_upkeep() -> Vec<Header> {
         Header::Attached { accepted: false, members: vec![] },
         Header::Detach,
         Header::Outdated(a),
+        Header::Via { to: a, from: b },
     ]
 }
 
@@ -180,12 +184,13 @@ fn name(header: &Header) -> &'static str {
         Header::Attached { .. } => "Attached",
         Header::Detach => "Detach",
         Header::Outdated(_) => "Outdated",
+        Header::Via { .. } => "Via",
     }
 }
 
 #[test]
 fn every_frame_has_a_section_under_its_number_and_an_example() {
-    let mut has_example = [false; 20];
+    let mut has_example = [false; 21];
     for frame in frames() {
         let number = encode(&frame).head[0];
         has_example[usize::from(number)] = true;

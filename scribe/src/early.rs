@@ -26,24 +26,24 @@ impl Early {
     pub(crate) fn keep(&mut self, entry: Entry, messages: usize, bytes: usize) {
         let offset = entry.position.offset;
         let older = self.entries.get(&offset).is_none_or(|old| old.position < entry.position);
-        if !older || self.entries.len() >= messages || self.bytes + entry.encoded.len() > bytes {
+        if !older || self.entries.len() >= messages || self.bytes + entry.held.encoded.len() > bytes {
             return;
         }
-        self.bytes += entry.encoded.len();
+        self.bytes += entry.held.encoded.len();
         if let Some(old) = self.entries.insert(offset, entry) {
-            self.bytes -= old.encoded.len();
+            self.bytes -= old.held.encoded.len();
         }
     }
 
     /// Takes out the entry that the window takes next, and forgets those that it has.
     pub(crate) fn poll_next(&mut self, window: &Window) -> Option<Entry> {
         while let Some(first) = self.entries.first_entry() {
-            let arrival = window.arrival(first.get().position, &first.get().body);
+            let arrival = window.arrival(first.get().position, &first.get().held.body);
             if arrival == Arrival::Hole {
                 return None;
             }
             let entry = first.remove();
-            self.bytes -= entry.encoded.len();
+            self.bytes -= entry.held.encoded.len();
             if arrival != Arrival::Duplicate {
                 return Some(entry);
             }

@@ -8,6 +8,7 @@ pub mod message;
 pub mod config;
 pub mod event;
 pub mod wire;
+mod terms;
 mod window;
 mod sorted;
 mod early;

@@ -9,17 +9,28 @@ use thiserror::Error;
 use treecast_overlay::id::NodeId;
 
 /// A place in a topic's log. Offsets go on over terms; positions order by term, then offset.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+///
+/// Shown as `NUMBER:OFFSET`. Where nodes cannot reach each other, two roots may open terms of the same number: the
+/// alternate form, `NUMBER@ROOT:OFFSET`, tells their positions apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
-    /// The number of the root's term.
-    pub term: u64,
+    /// The root's term.
+    pub term: Term,
     /// The place in the log, from 0.
     pub offset: u64,
 }
 
+impl Position {
+    /// The place of the entry before this one, which is of that term; `None` at the log's beginning.
+    pub(crate) fn behind(self, previous: Option<Term>) -> Option<Position> {
+        Some(Position { term: previous?, offset: self.offset.checked_sub(1)? })
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.term, self.offset)
+        let Position { term: Term { number, root }, offset } = self;
+        if f.alternate() { write!(f, "{number}@{root:#}:{offset}") } else { write!(f, "{number}:{offset}") }
     }
 }
 
@@ -44,7 +55,7 @@ pub struct MessageId {
 }
 
 /// How far a subscriber has come: everything up to and including `position` is behind it. Text form
-/// `1.BIRTH.TERM.OFFSET` (the leading number is the form's version).
+/// `2.BIRTH.NUMBER.ROOT.OFFSET`, where number and root are the term's (the leading number is the form's version).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mark {
     /// The log's random birth id: a log that was opened anew has another.
@@ -56,15 +67,17 @@ pub struct Mark {
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.position {
-            Some(Position { term, offset }) => write!(f, "1.{:016x}.{term}.{offset}", self.birth),
-            None => write!(f, "1.{:016x}.-", self.birth),
+            Some(Position { term: Term { number, root }, offset }) => {
+                write!(f, "2.{:016x}.{number}.{root}.{offset}", self.birth)
+            }
+            None => write!(f, "2.{:016x}.-", self.birth),
         }
     }
 }
 
 /// A text that is no mark.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("`{0}` is not a mark of version 1 (`1.BIRTH.TERM.OFFSET`)")]
+#[error("`{0}` is not a mark of version 2 (`2.BIRTH.NUMBER.ROOT.OFFSET`)")]
 pub struct ParseMarkError(String);
 
 impl FromStr for Mark {
@@ -73,14 +86,18 @@ impl FromStr for Mark {
     fn from_str(text: &str) -> Result<Mark, ParseMarkError> {
         let parse = || {
             let mut fields = text.split('.');
-            if fields.next()? != "1" {
+            if fields.next()? != "2" {
                 return None;
             }
             let birth = fields.next().filter(|digits| digits.len() == 16)?;
             let birth = u64::from_str_radix(birth, 16).ok()?;
             let position = match fields.next()? {
                 "-" => None,
-                term => Some(Position { term: term.parse().ok()?, offset: fields.next()?.parse().ok()? }),
+                number => {
+                    let number = number.parse().ok()?;
+                    let root = fields.next()?.parse().ok()?;
+                    Some(Position { term: Term { number, root }, offset: fields.next()?.parse().ok()? })
+                }
             };
             fields.next().is_none().then_some(Mark { birth, position })
         };
@@ -218,20 +235,31 @@ mod tests {
 
     #[test]
     fn marks_are_printable() {
-        let mark = Mark { birth: 0xab, position: Some(Position { term: 3, offset: 41 }) };
-        assert_eq!(mark.to_string(), "1.00000000000000ab.3.41");
+        let term = Term { number: 3, root: NodeId(0xcd << 120) };
+        let mark = Mark { birth: 0xab, position: Some(Position { term, offset: 41 }) };
+        assert_eq!(mark.to_string(), "2.00000000000000ab.3.cd000000000000000000000000000000.41");
         assert_eq!(mark.to_string().parse(), Ok(mark));
         let start = Mark { birth: u64::MAX, position: None };
         assert_eq!(start.to_string().parse(), Ok(start));
         for bad in [
             "",
             "1",
+            "1.00000000000000ab.3.41",
+            "2.ab.3.cd000000000000000000000000000000.41",
+            "2.00000000000000ab.3.cd.41",
             "2.00000000000000ab.3.41",
-            "1.ab.3.41",
-            "1.00000000000000ab.3.41.5",
-            "1.00000000000000ab.3",
+            "2.00000000000000ab.3.cd000000000000000000000000000000.41.5",
+            "2.00000000000000ab.3.cd000000000000000000000000000000",
         ] {
             assert!(bad.parse::<Mark>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn positions_show_their_root_only_when_asked() {
+        let of = |root| Position { term: Term { number: 3, root: NodeId(root) }, offset: 7 };
+        let (one, other) = (of(0xab << 120), of(0xcd << 120));
+        assert!(one < other && one != other, "two roots opened terms of the same number");
+        assert_eq!((one.to_string(), format!("{one:#}")), ("3:7".to_string(), "3@ab000000:7".to_string()));
     }
 }

@@ -9,7 +9,12 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
 
 use crate::message::Position;
+use crate::terms::{Span, Terms};
 use crate::wire::Publish;
+
+/// Most terms of which positions are remembered: the log was handed over that often while a publisher waited for a
+/// receipt. Of earlier ones is known only that the messages are in the log.
+const MAX_TERMS: usize = 64;
 
 /// Names a session: publisher and number.
 pub(crate) type SessionId = (NodeId, u64);
@@ -18,6 +23,8 @@ pub(crate) type SessionId = (NodeId, u64);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Sessions {
     by_id: BTreeMap<SessionId, Session>,
+    /// The terms of the positions.
+    terms: Terms,
     /// Bytes of all messages that came before their predecessors.
     early_bytes: usize,
 }
@@ -26,8 +33,8 @@ pub(crate) struct Sessions {
 struct Session {
     /// Sequence of the last message that has a position.
     last: u64,
-    /// The last positions, ending with that of `last`.
-    recent: VecDeque<Position>,
+    /// Offsets of the last positions, ending with that of `last`.
+    recent: VecDeque<u64>,
     /// Messages that came before their predecessors.
     early: BTreeMap<u64, (Publish, Bytes)>,
     used: Instant,
@@ -40,7 +47,7 @@ pub(crate) enum Verdict {
     Append,
     /// It is in the log, here.
     Positioned(Position),
-    /// It is in the log, and its publisher has had the receipt.
+    /// It is in the log, and its publisher has had the receipt, or waits for it too long.
     Forgotten,
     /// Its predecessors are missing: it waits for them, or is sent again.
     Early,
@@ -56,7 +63,16 @@ pub(crate) struct SessionState {
     publisher: NodeId,
     session: u64,
     last: u64,
-    recent: Vec<Position>,
+    recent: Vec<u64>,
+}
+
+/// The sessions of a topic as a former root hands them over.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SessionsState {
+    /// Where the terms of their positions begin.
+    terms: Vec<Span>,
+    /// The last used one first.
+    sessions: Vec<SessionState>,
 }
 
 impl Sessions {
@@ -79,7 +95,7 @@ impl Sessions {
         };
         session.used = now;
         session.forget(publish.acknowledged);
-        session.judge(publish.sequence)
+        session.judge(publish.sequence, &self.terms)
     }
 
     /// Keeps a message that came too early, if there is room for it.
@@ -108,7 +124,9 @@ impl Sessions {
             used: now,
         });
         session.last = publish.sequence;
-        session.recent.push_back(at);
+        session.recent.push_back(at.offset);
+        self.terms.note(at);
+        self.terms.bound(MAX_TERMS);
         let next = session.early.remove(&publish.sequence.saturating_add(1))?;
         self.early_bytes -= next.1.len();
         Some(next)
@@ -133,43 +151,44 @@ impl Sessions {
     }
 
     /// The sessions for a handover: the last used ones that fit into so many bytes.
-    pub(crate) fn state(&self, bytes: usize) -> Vec<SessionState> {
+    pub(crate) fn state(&self, bytes: usize) -> SessionsState {
         let mut all: Vec<_> = self.by_id.iter().collect();
         all.sort_by_key(|(_, session)| std::cmp::Reverse(session.used));
         let mut room = bytes;
-        let mut states = Vec::new();
+        let mut sessions = Vec::new();
         for (&(publisher, number), session) in all {
-            // A position is two varints of at most nine bytes each.
-            let size = 48 + session.recent.len() * 18;
+            // An offset is a varint of at most nine bytes.
+            let size = 48 + session.recent.len() * 9;
             let Some(rest) = room.checked_sub(size) else { break };
             room = rest;
             let recent = session.recent.iter().copied().collect();
-            states.push(SessionState { publisher, session: number, last: session.last, recent });
+            sessions.push(SessionState { publisher, session: number, last: session.last, recent });
         }
-        states
+        SessionsState { terms: self.terms.spans().to_vec(), sessions }
     }
 
     /// Takes over what a former root knew; sessions beyond `limit` are left out, and their publishers refused.
-    pub(crate) fn restore(now: Instant, states: Vec<SessionState>, limit: usize) -> Sessions {
-        let sessions = states.into_iter().take(limit).map(|state| {
+    pub(crate) fn restore(now: Instant, state: SessionsState, limit: usize) -> Sessions {
+        let mut terms: Terms = state.terms.into_iter().collect();
+        terms.bound(MAX_TERMS);
+        let sessions = state.sessions.into_iter().take(limit).map(|state| {
             let recent: VecDeque<_> = state.recent.into();
             let session = Session { last: state.last, recent, early: BTreeMap::new(), used: now };
             ((state.publisher, state.session), session)
         });
-        Sessions { by_id: sessions.collect(), early_bytes: 0 }
+        Sessions { by_id: sessions.collect(), terms, early_bytes: 0 }
     }
 }
 
 impl Session {
-    fn judge(&self, sequence: u64) -> Verdict {
+    fn judge(&self, sequence: u64, terms: &Terms) -> Verdict {
         if sequence > self.last {
             return if sequence == self.last.saturating_add(1) { Verdict::Append } else { Verdict::Early };
         }
         let back = usize::try_from(self.last - sequence).unwrap_or(usize::MAX);
-        match self.recent.len().checked_sub(1).and_then(|newest| newest.checked_sub(back)) {
-            Some(index) => Verdict::Positioned(self.recent[index]),
-            None => Verdict::Forgotten,
-        }
+        let index = self.recent.len().checked_sub(1).and_then(|newest| newest.checked_sub(back));
+        let position = index.and_then(|index| terms.position(self.recent[index]));
+        position.map_or(Verdict::Forgotten, Verdict::Positioned)
     }
 
     /// The publisher has the receipts of all messages up to `acknowledged`.
@@ -186,6 +205,7 @@ mod tests {
     use treecast_overlay::peer::{Addr, Peer};
 
     use super::*;
+    use crate::message::Term;
     use crate::topic::TopicId;
     use crate::wire::Signature;
 
@@ -201,7 +221,7 @@ mod tests {
     }
 
     fn at(offset: u64) -> Position {
-        Position { term: 1, offset }
+        Position { term: Term { number: 1, root: NodeId(9) }, offset }
     }
 
     #[test]
@@ -260,6 +280,6 @@ mod tests {
         let mut again = Sessions::restore(Instant::ZERO, sessions.state(1000), 10);
         assert_eq!(judge(&mut again, publish(2, 0)), Verdict::Positioned(at(12)));
         assert_eq!(judge(&mut again, publish(4, 0)), Verdict::Append);
-        assert_eq!(sessions.state(10), [], "what does not fit is left out");
+        assert_eq!(sessions.state(10).sessions, [], "what does not fit is left out");
     }
 }

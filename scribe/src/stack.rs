@@ -25,6 +25,8 @@ pub struct Stack<R: KeyBasedRouting> {
     events: VecDeque<Event>,
     /// The ring was told to leave: the forest had left before.
     ring_leaves: bool,
+    /// How often the ring said that keys may have moved.
+    moves: u64,
 }
 
 /// A stack over Pastry: what ships.
@@ -35,7 +37,7 @@ impl<R: KeyBasedRouting> Stack<R> {
     /// configuration.
     pub fn new(ring: R, config: impl Into<Arc<Config>>, seed: [u8; 32]) -> Result<Stack<R>, ConfigError> {
         let forest = Forest::new(ring.peer().id, config, &seed)?;
-        Ok(Stack { ring, forest, events: VecDeque::new(), ring_leaves: false })
+        Ok(Stack { ring, forest, events: VecDeque::new(), ring_leaves: false, moves: 0 })
     }
 
     /// The overlay's node.
@@ -46,6 +48,11 @@ impl<R: KeyBasedRouting> Stack<R> {
     /// The topics' side.
     pub fn forest(&self) -> &Forest {
         &self.forest
+    }
+
+    /// How often the ring told the topics' side that keys may have moved to this node or away from it.
+    pub fn moves(&self) -> u64 {
+        self.moves
     }
 
     /// How the node is.
@@ -132,7 +139,10 @@ impl<R: KeyBasedRouting> Stack<R> {
             kbr::Event::NotFound { token, reason } => {
                 events.push_back(Event::NotFound { token: Token(token), reason });
             }
-            kbr::Event::NeighboursChanged => forest.handle_neighbours_changed(cx),
+            kbr::Event::NeighboursChanged => {
+                self.moves += 1;
+                forest.handle_neighbours_changed(cx);
+            }
             kbr::Event::PeerDown(peer) => forest.handle_peer_down(cx, peer),
             kbr::Event::ContactChanged(contact) => {
                 forest.handle_contact_changed(cx);

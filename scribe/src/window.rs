@@ -5,13 +5,21 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 
 use crate::message::Position;
+use crate::terms::Terms;
 use crate::wire::Body;
 
-/// An entry of the log.
+/// An entry of the log, with its place.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     /// Its place.
     pub position: Position,
+    /// The entry itself.
+    pub held: Held,
+}
+
+/// An entry of the log. Its place follows from where it stands.
+#[derive(Clone, Debug)]
+pub(crate) struct Held {
     /// What it is.
     pub body: Body,
     /// The whole message as it travels: the same bytes for every child.
@@ -23,22 +31,20 @@ pub(crate) struct Entry {
 /// Entries at consecutive offsets, the last of which is the newest that this node has.
 #[derive(Clone, Debug)]
 pub(crate) struct Window {
-    /// The entry before the first; `None` at the log's beginning.
-    base: Option<Position>,
-    entries: VecDeque<Held>,
+    /// Offset of the first entry, or of the one to come.
+    start: u64,
+    /// The terms of the entries, and of the one before them, if there was one.
+    terms: Terms,
+    entries: VecDeque<(Held, Until)>,
     /// Bytes of all entries that ever were here: the last one's `until`.
-    total: u64,
+    total: Until,
     bytes: usize,
     /// Nothing has fallen out yet.
     young: bool,
 }
 
-#[derive(Clone, Debug)]
-struct Held {
-    entry: Entry,
-    /// Bytes of all entries up to and including this.
-    until: u64,
-}
+/// Bytes of all entries up to and including one.
+type Until = u64;
 
 /// Where a reader that has everything up to some position goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,27 +73,30 @@ pub(crate) enum Arrival {
 impl Window {
     /// An empty window behind `base`.
     pub(crate) fn new(base: Option<Position>) -> Window {
-        Window { base, entries: VecDeque::new(), total: 0, bytes: 0, young: true }
+        let start = base.map_or(0, |base| base.offset + 1);
+        let mut terms = Terms::default();
+        base.into_iter().for_each(|base| terms.note(base));
+        Window { start, terms, entries: VecDeque::new(), total: 0, bytes: 0, young: true }
     }
 
     /// Offset of the first entry, or of the one to come.
     pub(crate) fn start(&self) -> u64 {
-        self.base.map_or(0, |base| base.offset + 1)
+        self.start
     }
 
     /// Offset of the entry to come.
     pub(crate) fn end(&self) -> u64 {
-        self.start() + self.entries.len() as u64
+        self.start + self.entries.len() as u64
     }
 
-    /// The entry before the first.
+    /// The entry before the first; `None` at the log's beginning.
     pub(crate) fn base(&self) -> Option<Position> {
-        self.base
+        self.terms.position(self.start.checked_sub(1)?)
     }
 
     /// The last entry's place: what has been here is behind it.
     pub(crate) fn tail(&self) -> Option<Position> {
-        self.entries.back().map(|held| held.entry.position).or(self.base)
+        self.terms.position(self.end().checked_sub(1)?)
     }
 
     /// Whether nothing has fallen out yet: a node nearer to the root may have older entries.
@@ -102,28 +111,33 @@ impl Window {
 
     /// Heap bytes: the entries and the buffers that they pin.
     pub(crate) fn weight(&self) -> usize {
-        self.entries.capacity() * size_of::<Held>() + self.bytes
+        self.entries.capacity() * size_of::<(Held, Until)>() + self.terms.weight() + self.bytes
     }
 
     /// The entry at an offset.
-    pub(crate) fn entry(&self, offset: u64) -> Option<&Entry> {
-        self.held(offset).map(|held| &held.entry)
+    pub(crate) fn entry(&self, offset: u64) -> Option<&Held> {
+        self.held(offset).map(|(held, _)| held)
+    }
+
+    /// The place of the entry at an offset.
+    pub(crate) fn position(&self, offset: u64) -> Option<Position> {
+        (self.start..self.end()).contains(&offset).then(|| self.terms.position(offset))?
     }
 
     /// All entries, oldest first.
-    pub(crate) fn entries(&self) -> impl DoubleEndedIterator<Item = &Entry> {
-        self.entries.iter().map(|held| &held.entry)
+    pub(crate) fn entries(&self) -> impl DoubleEndedIterator<Item = &Held> {
+        self.entries.iter().map(|(held, _)| held)
     }
 
-    fn held(&self, offset: u64) -> Option<&Held> {
-        self.entries.get(usize::try_from(offset.checked_sub(self.start())?).ok()?)
+    fn held(&self, offset: u64) -> Option<&(Held, Until)> {
+        self.entries.get(usize::try_from(offset.checked_sub(self.start)?).ok()?)
     }
 
     /// The entry before an offset of this window.
     pub(crate) fn before(&self, offset: u64) -> Option<Position> {
-        match offset.checked_sub(1).and_then(|before| self.entry(before)) {
-            Some(entry) => Some(entry.position),
-            None if offset <= self.start() => self.base,
+        match offset.checked_sub(1).and_then(|before| self.position(before)) {
+            Some(position) => Some(position),
+            None if offset <= self.start => self.base(),
             None => self.tail(),
         }
     }
@@ -131,8 +145,8 @@ impl Window {
     /// Bytes of the entries in `from..to`.
     pub(crate) fn bytes_between(&self, from: u64, to: u64) -> u64 {
         let until = |offset: u64| match self.held(offset) {
-            Some(held) => held.until - held.entry.encoded.len() as u64,
-            None if offset < self.start() => self.total - self.bytes as u64,
+            Some((held, until)) => until - held.encoded.len() as u64,
+            None if offset < self.start => self.total - self.bytes as u64,
             None => self.total,
         };
         until(to).saturating_sub(until(from))
@@ -142,16 +156,16 @@ impl Window {
     pub(crate) fn append(&mut self, entry: Entry) {
         debug_assert_eq!(entry.position.offset, self.end(), "entries are consecutive");
         debug_assert!(Some(entry.position) > self.tail(), "positions grow");
-        let len = entry.encoded.len();
+        let len = entry.held.encoded.len();
         self.bytes += len;
         self.total += len as u64;
-        self.entries.push_back(Held { entry, until: self.total });
+        self.terms.note(entry.position);
+        self.entries.push_back((entry.held, self.total));
     }
 
     /// Whether this is an entry's place here, or that before the first.
     pub(crate) fn holds(&self, at: Option<Position>) -> bool {
-        at == self.base
-            || at.is_some_and(|at| self.entry(at.offset).is_some_and(|entry| entry.position == at))
+        at == self.base() || at.is_some_and(|at| self.position(at.offset) == Some(at))
     }
 
     /// Makes `previous` the last entry: what came after it is no part of the log any more. If it is not here, nothing
@@ -163,18 +177,20 @@ impl Window {
         }
         let end = previous.map_or(0, |at| at.offset + 1);
         while self.end() > end {
-            let Some(held) = self.entries.pop_back() else { break };
-            self.bytes -= held.entry.encoded.len();
-            self.total -= held.entry.encoded.len() as u64;
+            let Some((held, _)) = self.entries.pop_back() else { break };
+            self.bytes -= held.encoded.len();
+            self.total -= held.encoded.len() as u64;
         }
+        self.terms.cut(end);
     }
 
     /// Lets the oldest entry fall out. Says whether there was one.
     pub(crate) fn evict(&mut self) -> bool {
-        let Some(held) = self.entries.pop_front() else { return false };
-        self.base = Some(held.entry.position);
+        let Some((held, _)) = self.entries.pop_front() else { return false };
+        self.terms.forget_before(self.start);
+        self.start += 1;
         self.young = false;
-        self.bytes -= held.entry.encoded.len();
+        self.bytes -= held.encoded.len();
         true
     }
 
@@ -188,16 +204,14 @@ impl Window {
     /// Where a reader goes on that has everything up to `after`.
     pub(crate) fn follow(&self, after: Option<Position>) -> Follow {
         let Some(after) = after else {
-            return if self.base.is_none() { Follow::At(0) } else { Follow::TooOld };
+            return if self.base().is_none() { Follow::At(0) } else { Follow::TooOld };
         };
         let Some(tail) = self.tail() else { return Follow::Newer };
         if after.term > tail.term {
             return Follow::Newer;
         }
-        let known = Some(after) == self.base
-            || self.entry(after.offset).is_some_and(|entry| entry.position == after)
-            || (after.term == tail.term && after.offset > tail.offset);
-        if known {
+        let ahead = after.term == tail.term && after.offset > tail.offset;
+        if self.holds(Some(after)) || ahead {
             return Follow::At(after.offset + 1);
         }
         self.divergence(after).map_or(Follow::TooOld, Follow::At)
@@ -206,10 +220,8 @@ impl Window {
     /// Where the log left the branch on which `after` lies: at the start of the first later term, if the entry before
     /// that is one that the reader has, or lies on an even older branch.
     fn divergence(&self, after: Position) -> Option<u64> {
-        let later = self.entries.partition_point(|held| held.entry.position.term <= after.term);
-        let first = self.entries.get(later)?.entry.position;
-        let previous = self.before(first.offset);
-        previous.is_none_or(|previous| previous < after).then_some(first.offset)
+        let first = self.terms.above(after.term)?;
+        self.before(first).is_none_or(|previous| previous < after).then_some(first)
     }
 
     /// What an entry is to this window.
@@ -225,9 +237,11 @@ impl Window {
         }
         match *body {
             Body::Message { .. } => Arrival::Hole,
-            Body::TermStart { previous, .. } if previous == Some(tail) => Arrival::Next,
-            Body::TermStart { previous: Some(previous), .. } if previous > tail => Arrival::Hole,
-            Body::TermStart { .. } => Arrival::Supersedes,
+            Body::TermStart { previous, .. } => match at.behind(previous) {
+                Some(previous) if previous == tail => Arrival::Next,
+                Some(previous) if previous > tail => Arrival::Hole,
+                Some(_) | None => Arrival::Supersedes,
+            },
         }
     }
 }
@@ -238,20 +252,33 @@ mod tests {
     use treecast_overlay::id::NodeId;
 
     use super::*;
+    use crate::message::Term;
     use crate::wire::Signature;
 
-    fn at(term: u64, offset: u64) -> Position {
-        Position { term, offset }
+    fn at(number: u64, offset: u64) -> Position {
+        of(1, number, offset)
+    }
+
+    /// Of a term that this root has opened.
+    fn of(root: u128, number: u64, offset: u64) -> Position {
+        Position { term: Term { number, root: NodeId(root) }, offset }
     }
 
     fn message(position: Position) -> Entry {
         let body =
             Body::Message { publisher: NodeId(1), session: 1, sequence: 1, signature: Signature::None };
-        Entry { position, body, encoded: Bytes::from_static(&[0; 10]), payload: Bytes::new() }
+        let held = Held { body, encoded: Bytes::from_static(&[0; 10]), payload: Bytes::new() };
+        Entry { position, held }
     }
 
     fn start(previous: Option<Position>) -> Body {
-        Body::TermStart { root: NodeId(1), previous, forced: true }
+        Body::TermStart { previous: previous.map(|at| at.term), forced: true }
+    }
+
+    /// An entry that opens its term.
+    fn first(position: Position, previous: Position) -> Entry {
+        let held = Held { body: start(Some(previous)), ..message(position).held };
+        Entry { position, held }
     }
 
     /// Term 1 at offsets 3 to 6, term 2 at 7 to 8; what came before 3 has fallen out.
@@ -260,7 +287,7 @@ mod tests {
         for offset in 2..=6 {
             window.append(message(at(1, offset)));
         }
-        window.append(Entry { body: start(Some(at(1, 6))), ..message(at(2, 7)) });
+        window.append(first(at(2, 7), at(1, 6)));
         window.append(message(at(2, 8)));
         assert!(window.evict());
         window
@@ -289,7 +316,7 @@ mod tests {
         let window = two_terms();
         assert_eq!(window.follow(Some(at(1, 9))), Follow::At(7));
         let mut fresh = Window::new(Some(at(1, 6)));
-        fresh.append(Entry { body: start(Some(at(1, 6))), ..message(at(3, 7)) });
+        fresh.append(first(at(3, 7), at(1, 6)));
         assert_eq!(fresh.follow(Some(at(1, 8))), Follow::At(7));
         assert_eq!(fresh.follow(Some(at(2, 20))), Follow::At(7), "a term that the log never had");
         assert_eq!(
@@ -302,7 +329,7 @@ mod tests {
     #[test]
     fn only_what_follows_is_taken() {
         let window = two_terms();
-        let body = message(at(0, 0)).body;
+        let body = message(at(0, 0)).held.body;
         assert_eq!(window.arrival(at(2, 9), &body), Arrival::Next);
         assert_eq!(window.arrival(at(2, 10), &body), Arrival::Hole);
         assert_eq!(window.arrival(at(2, 8), &body), Arrival::Duplicate);
@@ -320,6 +347,26 @@ mod tests {
         assert_eq!((window.start(), window.end(), window.tail()), (3, 6, Some(at(1, 5))));
         window.cut_after(Some(at(2, 20)));
         assert_eq!((window.start(), window.end(), window.bytes()), (21, 21, 0));
+    }
+
+    #[test]
+    fn terms_of_one_number_are_two_branches() {
+        // Roots 1 and 2 both opened a term 2 behind 1:6.
+        let mut window = two_terms();
+        assert_eq!(window.follow(Some(of(0, 2, 8))), Follow::At(7), "the lesser branch's reader goes back");
+        assert_eq!(window.follow(Some(of(2, 2, 8))), Follow::Newer, "the greater branch is not here");
+        let body = message(at(0, 0)).held.body;
+        assert_eq!(
+            window.arrival(of(0, 2, 9), &body),
+            Arrival::Duplicate,
+            "what the lesser root says is over"
+        );
+        assert_eq!(window.arrival(of(2, 2, 9), &body), Arrival::Hole);
+        assert_eq!(window.arrival(of(2, 2, 7), &start(Some(at(1, 6)))), Arrival::Supersedes);
+        assert!(!window.holds(Some(of(2, 2, 8))));
+        window.cut_after(Some(at(1, 6)));
+        window.append(first(of(2, 2, 7), at(1, 6)));
+        assert_eq!((window.tail(), window.end()), (Some(of(2, 2, 7)), 8));
     }
 
     proptest! {

@@ -17,14 +17,19 @@ use treecast_scribe::wire::{
 /// The topic of the examples.
 const T: TopicId = TopicId(K);
 
-const fn at(term: u64, offset: u64) -> Position {
-    Position { term, offset }
+/// A term of the node A.
+fn term(number: u64) -> Term {
+    let [(_, a), ..] = nodes();
+    Term { number, root: a.id }
+}
+
+fn at(number: u64, offset: u64) -> Position {
+    Position { term: term(number), offset }
 }
 
 /// What the examples know of the topic's log.
 fn known() -> Known {
-    let [(_, a), ..] = nodes();
-    Known { birth: 300, term: Term { number: 2, root: a.id }, tail: Some(at(2, 5)) }
+    Known { birth: 300, term: term(2), tail: Some(at(2, 5)) }
 }
 
 fn messages() -> Vec<(Header, &'static [u8])> {
@@ -56,7 +61,7 @@ fn messages_of_the_tree() -> Vec<Header> {
     let started = Started { term: known().term, after: mark(None), latest: Some(at(2, 5)) };
     let attached =
         Attached { topic: T, join: 9, version: 1, path: vec![b.id, a.id], root: None, start: None };
-    let start = |previous, forced| Body::TermStart { root: a.id, previous, forced };
+    let start = |previous, forced| Body::TermStart { previous, forced };
     let data = |position, body| Header::Data(Data { topic: T, position, body });
     let ack = Ack { topic: T, join: 9, version: 1, position: None, subscribers: 1, again: false };
     let up = Digest { count: 1, sum: 300 };
@@ -72,7 +77,7 @@ fn messages_of_the_tree() -> Vec<Header> {
         Header::Leave { topic: T, join: 9 },
         Header::Orphan { topic: T },
         data(at(2, 0), start(None, false)),
-        data(at(3, 6), start(Some(at(2, 5)), true)),
+        data(at(3, 6), start(Some(term(2)), true)),
         Header::Ack(ack),
         Header::Ack(Ack { position: Some(at(2, 5)), again: true, ..ack }),
         Header::Beat(Beat { up: Digest::default(), moved: vec![], reply: true }),
@@ -108,6 +113,7 @@ fn messages_of_the_root() -> Vec<Header> {
         Header::Query { topic: T },
         Header::Known { topic: T, known: None, handover: false },
         Header::Known { topic: T, known: Some(known()), handover: true },
+        Header::Known { topic: T, known: Some(Known { term: term(3), ..known() }), handover: false },
         Header::HandoverTaken { topic: T, transfer: 6, part: 0 },
     ]
 }

@@ -1,12 +1,13 @@
 //! Conversations as stories: what goes out, what is shown.
 
-use treecast_scribe::message::{Gap, Mark, MessageId, Position};
+use treecast_scribe::message::{Gap, Mark, MessageId, Position, Term};
 
 use super::*;
 
 const ME: NodeId = NodeId(1);
 const ANN: NodeId = NodeId(2);
 const BOB: NodeId = NodeId(3);
+const BEGINNING: Position = Position { term: Term { number: 1, root: NodeId(9) }, offset: 0 };
 
 fn at(seconds: u64) -> Now {
     Now { uptime: Duration::from_secs(seconds), clock: 0 }
@@ -31,7 +32,7 @@ fn sent(conversation: &mut Conversation) -> Vec<(Kind, String)> {
 }
 
 fn item(publisher: NodeId, payload: impl Into<Bytes>) -> Item {
-    let position = Position { term: 1, offset: 0 };
+    let position = BEGINNING;
     Item::Message(Message {
         id: MessageId { publisher, session: 1, sequence: 1 },
         position,
@@ -46,7 +47,7 @@ fn hear(conversation: &mut Conversation, now: Now, from: NodeId, kind: Kind, nic
 
 fn receipt(listeners: u64) -> Result<Receipt, PublishError> {
     let id = MessageId { publisher: ME, session: 1, sequence: 1 };
-    Ok(Receipt { id, position: Position::default(), copies: 1, listeners })
+    Ok(Receipt { id, position: BEGINNING, copies: 1, listeners })
 }
 
 fn unknown() -> Result<Receipt, PublishError> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use treecast_scribe::message::{Item, Mark, Message, MessageId, Position as LogPosition, Receipt};
+use treecast_scribe::message::{Item, Mark, Message, MessageId, Position as LogPosition, Receipt, Term};
 
 use super::super::command::Typed;
 use super::super::conversation::Now;
@@ -12,6 +12,7 @@ use super::super::envelope::{Envelope, Kind};
 use super::*;
 
 const NOON: Now = Now { uptime: Duration::ZERO, clock: 12 * 60 + 5 };
+const BEGINNING: LogPosition = LogPosition { term: Term { number: 1, root: NodeId(9) }, offset: 0 };
 
 fn lobby() -> Conversation {
     let mut conversation = Conversation::new(NodeId(1), "me".into());
@@ -20,7 +21,7 @@ fn lobby() -> Conversation {
 }
 
 fn hear(conversation: &mut Conversation, id: u128, nick: &str, text: &str) {
-    let position = LogPosition::default();
+    let position = BEGINNING;
     conversation.on_item(
         NOON,
         Item::Message(Message {
@@ -87,7 +88,7 @@ fn messages_members_status_and_input_have_their_places() {
     assert_eq!(rows[5], "> next");
     let receipt = Receipt {
         id: MessageId { publisher: NodeId(1), session: 1, sequence: 1 },
-        position: LogPosition::default(),
+        position: BEGINNING,
         copies: 1,
         listeners: 2,
     };

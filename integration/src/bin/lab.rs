@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use treecast_integration::lab::pages::start_with_huge_pages;
 use treecast_integration::lab::{
-    Error, Output, Progress, broadcast, model, multicast, replay, routing, scenario, swarm,
+    Error, Output, Progress, broadcast, churn, faults, model, multicast, replay, routing, scenario, swarm,
 };
 use treecast_integration::report::{self, Report};
 
@@ -25,6 +25,8 @@ enum Experiment {
     Routing(routing::Options),
     Multicast(multicast::Options),
     Broadcast(broadcast::Options),
+    Churn(churn::Options),
+    Faults(faults::Options),
     /// Many small worlds drawn from seeds, under all judges
     Swarm(swarm::Options),
     /// One seed of the swarm again, every step in words
@@ -41,6 +43,8 @@ impl Experiment {
             Experiment::Routing(options) => options.output(),
             Experiment::Multicast(options) => options.output(),
             Experiment::Broadcast(options) => options.output(),
+            Experiment::Churn(options) => options.output(),
+            Experiment::Faults(options) => options.output(),
             Experiment::Swarm(options) => options.output(),
             Experiment::Replay(options) => options.output(),
             Experiment::Model(options) => options.output(),
@@ -53,6 +57,8 @@ impl Experiment {
             Experiment::Routing(options) => routing::run(options, progress),
             Experiment::Multicast(options) => multicast::run(options, progress),
             Experiment::Broadcast(options) => broadcast::run(options, progress),
+            Experiment::Churn(options) => churn::run(options, progress),
+            Experiment::Faults(options) => faults::run(options, progress),
             Experiment::Swarm(options) => swarm::run(options, progress),
             Experiment::Replay(options) => replay::run(options),
             Experiment::Model(options) => model::run(options, progress),

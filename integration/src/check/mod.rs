@@ -14,6 +14,7 @@ pub mod s5;
 pub mod s6;
 pub mod s7;
 pub mod s8;
+mod branches;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -114,7 +115,7 @@ pub struct Judge {
 }
 
 /// All judges.
-pub const JUDGES: [Judge; 16] = [
+pub const JUDGES: [Judge; 17] = [
     Judge { promise: Promise::O1, when: When::Always, judge: o1::judge },
     Judge { promise: Promise::O2, when: When::Always, judge: o2::judge },
     Judge { promise: Promise::O3, when: When::Settled, judge: o3::judge },
@@ -122,6 +123,7 @@ pub const JUDGES: [Judge; 16] = [
     Judge { promise: Promise::O4, when: When::Settled, judge: o4::judge_open },
     Judge { promise: Promise::O5, when: When::EachSecond, judge: o5::judge },
     Judge { promise: Promise::S1, when: When::Settled, judge: s1::judge },
+    Judge { promise: Promise::S1, when: When::AtRest, judge: s1::judge_shape },
     Judge { promise: Promise::S2, when: When::EachRound, judge: s2::judge },
     Judge { promise: Promise::S3, when: When::EachRound, judge: s3::judge },
     Judge { promise: Promise::S4, when: When::EachRound, judge: s4::judge },
@@ -166,6 +168,17 @@ pub struct Scene<'a> {
     pub calm: Option<Instant>,
     /// How long tree neighbours wait between two beats.
     pub beat: Duration,
+    /// How many children a node has at most, at rest.
+    pub fan_out: FanOut,
+}
+
+/// Most children of a node, at rest.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FanOut {
+    /// In one tree.
+    pub tree: usize,
+    /// In all trees, if it has fewer than half as many topics of its own.
+    pub node: usize,
 }
 
 impl<'a> Scene<'a> {
@@ -205,7 +218,7 @@ mod stories {
     use treecast_overlay::id::{Key, NodeId};
     use treecast_overlay::time::Instant;
     use treecast_scribe::event::{SubscriptionId, Token};
-    use treecast_scribe::message::MessageId;
+    use treecast_scribe::message::{MessageId, Term};
     use treecast_scribe::{Gap, GapReason, Item, Mark, Message, Position, Receipt, TopicId};
 
     use crate::history::{History, Offered, Watched, payload};
@@ -219,7 +232,7 @@ mod stories {
     }
 
     fn position(offset: u64) -> Position {
-        Position { term: 1, offset }
+        Position { term: Term { number: 1, root: NodeId(99) }, offset }
     }
 
     /// Two subscribers of one topic get so many messages of one publisher.

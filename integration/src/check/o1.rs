@@ -64,10 +64,7 @@ pub fn judge_decision(scene: &Scene<'_>, decision: Decision) -> Verdict {
     let Decision { by, key, serves } = decision;
     let Some(seen) = scene.nodes.iter().find(|seen| seen.node.peer().id == by) else { return Ok(()) };
     let nodes = on_side(scene, scene.watch.side(seen.slot));
-    let others: Vec<&Node> =
-        serving(scene.now, nodes.into_iter()).into_iter().filter(|node| node.peer().id != by).collect();
-    let better = |node: &&&Node| node.is_root_of(scene.now, key) || key.is_closer(node.peer().id, by);
-    let what = match others.iter().find(better) {
+    let what = match nodes.into_iter().find(|node| outdoes(scene.now, node, by, key)) {
         None if serves => return Ok(()),
         None => format!("{by:?} answers for {key:?} at {}, and is not its root", scene.now),
         Some(other) => {
@@ -79,6 +76,13 @@ pub fn judge_decision(scene: &Scene<'_>, decision: Decision) -> Verdict {
         }
     };
     excuse(scene, key, what)
+}
+
+/// Whether a node's word on a key counts for more than that of `by`, or as much: its leases run, and it is closer, or
+/// answers for the key, too. `now`: by its own clock.
+pub fn outdoes(now: Instant, other: &Node, by: NodeId, key: Key) -> bool {
+    let id = other.peer().id;
+    id != by && other.is_root_of(now, id.key()) && (other.is_root_of(now, key) || key.is_closer(id, by))
 }
 
 /// The nodes whose leases run, by id: those that answer for their own id.

@@ -1,5 +1,6 @@
 //! O3, one ring: each ready node's neighbours are the next ready nodes on both sides, and its leases run.
 
+use treecast_overlay::id::NodeId;
 use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::machine::Machine;
 use treecast_overlay::pastry::Node;
@@ -22,25 +23,26 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
 pub fn one_ring<'a>(now: Instant, nodes: impl Iterator<Item = &'a Node>) -> Verdict {
     let ring = super::on_the_ring(nodes);
     for (at, node) in ring.iter().enumerate() {
-        let id = node.peer().id;
-        let expected = |steps: usize| match ring[(at + steps) % ring.len()].peer().id {
-            other if other == id => None,
-            other => Some(other),
-        };
-        let (left, right) = (node.leaf_set().left(), node.leaf_set().right());
-        for (side, known, expected) in
-            [("left", left, expected(ring.len() - 1)), ("right", right, expected(1))]
-        {
-            let known = known.map(|peer| peer.id);
-            if known != expected {
-                return Err(Promise::O3.broken(format!(
-                    "{id:?} has {known:?} to its {side} in place of {expected:?}, at {now}"
-                )));
-            }
-        }
-        if !node.is_root_of(now, id.key()) {
-            return Err(Promise::O3.broken(format!("the leases of {id:?} do not run at {now}")));
-        }
+        let expected = |steps: usize| ring[(at + steps) % ring.len()].peer().id;
+        stands_between(now, node, expected(ring.len() - 1), expected(1))?;
     }
     Ok(())
+}
+
+/// Whether a node on the ring has these neighbours, and their leases. Itself: it should have none. `now`: by its own
+/// clock.
+pub fn stands_between(now: Instant, node: &Node, left: NodeId, right: NodeId) -> Verdict {
+    let id = node.peer().id;
+    let set = node.leaf_set();
+    for (side, known, expected) in [("left", set.left(), left), ("right", set.right(), right)] {
+        let (known, expected) = (known.map(|peer| peer.id), Some(expected).filter(|&other| other != id));
+        if known != expected {
+            return Err(Promise::O3
+                .broken(format!("{id:?} has {known:?} to its {side} in place of {expected:?}, at {now}")));
+        }
+    }
+    match node.is_root_of(now, id.key()) {
+        true => Ok(()),
+        false => Err(Promise::O3.broken(format!("the leases of {id:?} do not run at {now}"))),
+    }
 }

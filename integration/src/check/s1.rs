@@ -1,13 +1,15 @@
-//! S1, tree: no loops, parents and children agree, and every subscriber's way up ends at the one root.
+//! S1, tree: no loops, parents and children agree, and every subscriber's way up ends at the one root; and at rest the
+//! trees have their shape: no node has too many children, none forwards for one child only.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use treecast_overlay::config::Role;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::machine::Machine;
 use treecast_scribe::event::TreeStatus;
 use treecast_scribe::{PastryStack, TopicId};
 
-use super::{Promise, Scene, Verdict};
+use super::{FanOut, Promise, Scene, Verdict};
 
 /// One topic's nodes.
 type Places = BTreeMap<NodeId, TreeStatus>;
@@ -69,6 +71,62 @@ fn climb(topic: TopicId, places: &Places, from: NodeId) -> Result<(), String> {
     }
 }
 
+/// A node's places, and what they sum up to.
+struct Grower {
+    edge: bool,
+    /// Children in all trees.
+    entries: usize,
+    /// Topics that it subscribes to, or is the root of.
+    own: usize,
+    places: BTreeMap<TopicId, TreeStatus>,
+}
+
+/// Judges the shape of all trees of all nodes that live.
+pub fn judge_shape(scene: &Scene<'_>) -> Verdict {
+    let grower = |stack: &PastryStack| {
+        let trees = stack.forest().trees();
+        Grower {
+            edge: matches!(stack.ring().role(), Role::Edge { .. }),
+            entries: trees.iter().map(|tree| tree.children.len()).sum(),
+            own: trees.iter().filter(|tree| tree.is_root || tree.subscriptions > 0).count(),
+            places: trees.into_iter().map(|tree| (tree.topic, tree)).collect(),
+        }
+    };
+    let growers = scene.stacks().map(|(_, stack)| (stack.peer().id, grower(stack))).collect();
+    shapely(&growers, scene.fan_out).map_err(|what| Promise::S1.broken(what))
+}
+
+/// Whether each node that has too many children could not help it: edges stay with their access nodes, and a child is
+/// handed over to a sibling that has room.
+fn shapely(growers: &BTreeMap<NodeId, Grower>, limit: FanOut) -> Result<(), String> {
+    let most = |grower: &Grower| limit.node.max(2 * grower.own);
+    for (id, grower) in growers {
+        for (topic, place) in &grower.places {
+            let children = place.children.iter().filter_map(|child| growers.get(child));
+            let movable: Vec<_> = children.filter(|child| !child.edge).collect();
+            let (count, forwards) = (place.children.len(), !place.is_root && place.subscriptions == 0);
+            if forwards && place.parent.is_some() && count == 1 && movable.len() == 1 {
+                return Err(format!("{topic:?}: {id:?} forwards for {:?} only", place.children));
+            }
+            let room = |child: &&Grower| {
+                let taken = child.places.get(topic).map_or(0, |place| place.children.len());
+                taken < 2 * limit.tree && child.entries < most(child)
+            };
+            if movable.len() < 2 || !movable.iter().any(room) {
+                continue;
+            }
+            if count > limit.tree {
+                return Err(format!("{topic:?}: {id:?} has {count} children; allowed are {}", limit.tree));
+            }
+            if grower.entries > most(grower) {
+                let (entries, most) = (grower.entries, most(grower));
+                return Err(format!("{id:?} has {entries} children in all trees; allowed are {most}"));
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,5 +168,45 @@ mod tests {
         places.get_mut(&NodeId(1)).unwrap().parent = Some(NodeId(3));
         places.get_mut(&NodeId(3)).unwrap().children.push(NodeId(1));
         assert!(verdict(&places).contains("a loop"));
+    }
+
+    /// Node 0 is the root of so many children; so many of these, from the last, are edges.
+    fn star(children: u128, edges: u128) -> BTreeMap<NodeId, Grower> {
+        let topic = TopicId(Key(7));
+        let node = |i: u128| {
+            let below: Vec<NodeId> = if i == 0 { (1..=children).map(NodeId).collect() } else { Vec::new() };
+            let parent = (i > 0).then_some(NodeId(0));
+            let place = TreeStatus {
+                topic,
+                parent,
+                is_root: i == 0,
+                children: below,
+                subscriptions: usize::from(i > 0),
+            };
+            let (edge, entries) = (i > children - edges, place.children.len());
+            (NodeId(i), Grower { edge, entries, own: 1, places: [(topic, place)].into() })
+        };
+        (0..=children).map(node).collect()
+    }
+
+    #[test]
+    fn trees_out_of_shape_are_seen() {
+        let limit = FanOut { tree: 4, node: 8 };
+        let verdict =
+            |growers: &BTreeMap<NodeId, Grower>, limit| shapely(growers, limit).err().unwrap_or_default();
+        assert_eq!(verdict(&star(4, 0), limit), "");
+        assert!(verdict(&star(5, 0), limit).contains("has 5 children"));
+        assert!(verdict(&star(5, 0), FanOut { tree: 8, node: 4 }).contains("5 children in all trees"));
+        assert_eq!(verdict(&star(5, 4), limit), "", "edges stay, and one child has no sibling to go to");
+        let mut growers = star(5, 0);
+        growers.iter_mut().filter(|(id, _)| id.0 > 0).for_each(|(_, grower)| grower.entries = 8);
+        assert_eq!(verdict(&growers, limit), "", "no sibling has room");
+        growers = star(1, 0);
+        let place = growers.get_mut(&NodeId(0)).unwrap().places.values_mut().next().unwrap();
+        (place.is_root, place.parent) = (false, Some(NodeId(9)));
+        assert!(verdict(&growers, limit).contains("forwards for"));
+        let place = growers.get_mut(&NodeId(0)).unwrap().places.values_mut().next().unwrap();
+        place.subscriptions = 1;
+        assert_eq!(verdict(&growers, limit), "");
     }
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use treecast_scribe::message::MessageId;
 use treecast_scribe::{Gap, GapReason, Item, Message, Position, TopicId};
 
+use super::branches::Forced;
 use super::{Promise, Scene, Verdict};
 use crate::history::{History, Watched};
 
@@ -21,6 +22,7 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
 pub fn in_order(history: &History) -> Result<(), String> {
     let mut at: BTreeMap<Place, MessageId> = BTreeMap::new();
     let mut of: BTreeMap<(TopicId, u64, MessageId), Position> = BTreeMap::new();
+    let forced = Forced::of(history);
     for (id, watched) in &history.subscriptions {
         alone(watched).map_err(|fault| format!("{id:?} in slot {} {fault}", watched.slot))?;
         for (_, message) in watched.messages() {
@@ -29,11 +31,12 @@ pub fn in_order(history: &History) -> Result<(), String> {
             if other != message.id {
                 return Err(format!("both {other:?} and {:?} were delivered from {place:?}", message.id));
             }
-            // In one log: where nodes around the key could not reach each other there may be two, and a publisher that
-            // hears nothing sends again to whoever is the root then.
+            // In one log, and on one branch of it: where nodes around the key could not reach each other there may be
+            // two, and a publisher that hears nothing sends again to whoever is the root then.
             let log = (watched.topic, message.mark.birth, message.id);
             let elsewhere = *of.entry(log).or_insert(message.position);
-            if elsewhere != message.position {
+            let parted = || forced.parts(watched.topic, elsewhere, message.position);
+            if elsewhere != message.position && !parted() {
                 return Err(format!("{:?} was delivered from {elsewhere} and {place:?}", message.id));
             }
         }
@@ -89,6 +92,8 @@ fn follow(message: &Message, before: Option<(u64, usize)>, gaps: usize) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use treecast_overlay::id::NodeId;
+
     use super::*;
     use crate::check::stories::{gap, story};
 
@@ -114,6 +119,11 @@ mod tests {
             last.position.offset += 1;
         });
         assert!(elsewhere.contains("was delivered from"), "{elsewhere}");
+        let beside = verdict(|watched| {
+            let Item::Message(last) = &mut watched.items[3].1 else { unreachable!("a message") };
+            last.position.term.root = NodeId(100);
+        });
+        assert_eq!(beside, "", "two roots, two branches");
         let both = verdict(|watched| {
             let Item::Message(last) = &mut watched.items[3].1 else { unreachable!("a message") };
             last.id.session += 1;

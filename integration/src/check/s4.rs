@@ -1,11 +1,12 @@
 //! S4, as far as one copy carries it: every publication of a node that lives is answered, and a receipt names the very
 //! place from which the message is delivered.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_scribe::message::MessageId;
 use treecast_scribe::{Position, TopicId};
 
+use super::branches::Forced;
 use super::{Promise, Scene, Verdict};
 use crate::history::{History, token};
 
@@ -32,13 +33,14 @@ pub fn answered(history: &History) -> Result<(), String> {
 
 /// Whether no receipt is at odds with what was delivered. Where a topic has had several logs, because nodes around its
 /// key could not reach each other, a receipt may name a place in another one than that which was delivered: places are
-/// compared within one log.
+/// compared within one log, and within one branch of it.
 pub fn true_receipts(history: &History) -> Result<(), String> {
-    let mut delivered: BTreeMap<_, (TopicId, MessageId, Position)> = BTreeMap::new();
+    let mut delivered: BTreeMap<_, BTreeSet<(TopicId, MessageId, Position)>> = BTreeMap::new();
+    let forced = Forced::of(history);
     for watched in history.subscriptions.values() {
         for (_, message) in watched.messages() {
             let found = (watched.topic, message.id, message.position);
-            delivered.insert((token(&message.payload), message.mark.birth), found);
+            delivered.entry((token(&message.payload), message.mark.birth)).or_default().insert(found);
         }
     }
     for (token, offered) in &history.publications {
@@ -47,13 +49,13 @@ pub fn true_receipts(history: &History) -> Result<(), String> {
             return Err(format!("{token:?} has a receipt of nobody who has a log"));
         };
         let promised = (offered.topic, receipt.id, receipt.position);
-        match delivered.get(&(Some(*token), birth)) {
-            Some(found) if *found != promised => {
-                return Err(format!(
-                    "{token:?} has a receipt for {promised:?}, and was delivered as {found:?}"
-                ));
-            }
-            Some(_) | None => {}
+        let places = delivered.get(&(Some(*token), birth)).into_iter().flatten();
+        let differs = |&&(topic, id, at): &&(TopicId, MessageId, Position)| {
+            let same = (topic, id) == (promised.0, promised.1);
+            !same || (at != receipt.position && !forced.parts(topic, at, receipt.position))
+        };
+        if let Some(found) = places.clone().find(differs) {
+            return Err(format!("{token:?} has a receipt for {promised:?}, and was delivered as {found:?}"));
         }
         if receipt.copies == 0 {
             return Err(format!("{token:?} has a receipt, and nobody has a copy"));

@@ -1,11 +1,13 @@
 //! S5, definite start, and that nothing is dropped silently: whatever got a place after a subscription's start came to
-//! it, or lies in a gap that was announced to it.
+//! it, from this place or from one on another branch or in another log, or lies in a gap that was announced to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_scribe::event::SubscriptionId;
-use treecast_scribe::{Gap, GapReason, Item, Position, TopicId};
+use treecast_scribe::message::MessageId;
+use treecast_scribe::{Gap, GapReason, Item, Position, Receipt, TopicId};
 
+use super::branches::are_beside;
 use super::{Promise, Scene, Verdict};
 use crate::history::{History, Offered, Watched};
 
@@ -47,13 +49,13 @@ pub fn astray(history: &History) -> u64 {
 /// What is known of the topics' logs: everything that anybody got, or has a receipt for.
 #[derive(Default)]
 struct Logs<'a> {
-    /// By topic and birth.
-    places: BTreeMap<TopicId, BTreeMap<u64, BTreeSet<Position>>>,
+    /// By topic and birth: what stands where.
+    places: BTreeMap<TopicId, BTreeMap<u64, BTreeMap<Position, MessageId>>>,
     kept: BTreeMap<TopicId, Vec<Kept<'a>>>,
 }
 
-/// A message with a receipt, its place, and the birth of its log.
-type Kept<'a> = (&'a Offered, Position, Option<u64>);
+/// A message with a receipt, and the birth of its log.
+type Kept<'a> = (&'a Offered, Receipt, Option<u64>);
 
 impl<'a> Logs<'a> {
     fn of(history: &'a History) -> Logs<'a> {
@@ -61,12 +63,12 @@ impl<'a> Logs<'a> {
         for watched in history.subscriptions.values() {
             let topic = logs.places.entry(watched.topic).or_default();
             for (_, message) in watched.messages() {
-                topic.entry(message.mark.birth).or_default().insert(message.position);
+                topic.entry(message.mark.birth).or_default().insert(message.position, message.id);
             }
         }
         for offered in history.publications.values() {
             let Some((_, Ok(receipt))) = &offered.outcome else { continue };
-            logs.kept.entry(offered.topic).or_default().push((offered, receipt.position, offered.birth));
+            logs.kept.entry(offered.topic).or_default().push((offered, *receipt, offered.birth));
         }
         logs
     }
@@ -84,7 +86,10 @@ struct Hole {
 impl Hole {
     fn covers(&self, birth: Option<u64>, at: Position) -> bool {
         let same = self.birth.is_none() || birth.is_none() || self.birth == birth;
-        same && Some(at) > self.after && self.until.is_none_or(|until| at < until)
+        // A bound names the branch that was followed: the one beside it was lost, or left, between the two.
+        let beside = |bound: Option<Position>| bound.is_some_and(|bound| are_beside(bound, at));
+        same && (Some(at) > self.after || beside(self.after))
+            && (self.until.is_none_or(|until| at < until) || beside(self.until))
     }
 }
 
@@ -92,7 +97,7 @@ impl Hole {
 struct Seen {
     /// The logs that it read, and where it began in each.
     births: BTreeMap<u64, Option<Position>>,
-    places: BTreeSet<(u64, Position)>,
+    messages: BTreeSet<MessageId>,
     holes: Vec<Hole>,
     /// How far it has come in the log that it read last.
     last: (Option<u64>, Option<Position>),
@@ -103,7 +108,7 @@ impl Seen {
         let (_, mark) = watched.mark?;
         let mut seen = Seen {
             births: [(mark.birth, mark.position)].into(),
-            places: BTreeSet::new(),
+            messages: BTreeSet::new(),
             holes: Vec::new(),
             last: (Some(mark.birth), mark.position),
         };
@@ -125,7 +130,7 @@ impl Seen {
                     if let Some(until) = entering.take() {
                         seen.enter(message.mark.birth, until);
                     }
-                    seen.places.insert((message.mark.birth, message.position));
+                    seen.messages.insert(message.id);
                     seen.last = (Some(message.mark.birth), Some(message.position));
                 }
             }
@@ -150,10 +155,10 @@ impl Seen {
         let to_the_end = watched.ended.is_none() && !watched.stalled;
         let topic = logs.places.get(&watched.topic);
         for (&birth, &floor) in &self.births {
-            let known = topic.and_then(|births| births.get(&birth)).into_iter().flatten().copied();
-            for at in known.filter(|&at| Some(at) > floor) {
+            let known = topic.and_then(|births| births.get(&birth)).into_iter().flatten();
+            for (&at, &id) in known.filter(|&(&at, _)| Some(at) > floor) {
                 let reached = to_the_end || self.last.0 != Some(birth) || Some(at) <= self.last.1;
-                if reached && !self.has(Some(birth), at) {
+                if reached && !self.has(Some(birth), at, id) {
                     return missing(format!("{at} of the log {birth:x}"));
                 }
             }
@@ -162,25 +167,29 @@ impl Seen {
             return Ok(());
         }
         let start = watched.mark.map(|(at, _)| at);
-        for (offered, at, birth) in logs.kept.get(&watched.topic).into_iter().flatten() {
+        for (offered, receipt, birth) in logs.kept.get(&watched.topic).into_iter().flatten() {
             // Published when the start was known already: it is after the start, or lost with the log. A log that this
             // subscription never read is none of its: its places cannot be compared with those of its own.
             let own = birth.is_none_or(|birth| self.births.contains_key(&birth));
-            if Some(offered.at) > start && own && !self.has(*birth, *at) {
+            let at = receipt.position;
+            if Some(offered.at) > start && own && !self.has(*birth, at, receipt.id) {
                 return missing(format!("{at}, published at {} and acknowledged", offered.at));
             }
         }
         Ok(())
     }
 
-    fn has(&self, birth: Option<u64>, at: Position) -> bool {
-        birth.is_some_and(|birth| self.places.contains(&(birth, at)))
-            || self.holes.iter().any(|hole| hole.covers(birth, at))
+    /// Whether it got this message, be it from another place, or heard that it would not.
+    fn has(&self, birth: Option<u64>, at: Position, id: MessageId) -> bool {
+        self.messages.contains(&id) || self.holes.iter().any(|hole| hole.covers(birth, at))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use treecast_overlay::id::NodeId;
+    use treecast_scribe::message::Term;
+
     use super::*;
     use crate::check::stories::{gap, story};
 
@@ -213,6 +222,41 @@ mod tests {
             }
         });
         assert!(fault.contains("acknowledged"), "{fault}");
+    }
+
+    #[test]
+    fn what_came_from_another_log_need_not_come_again() {
+        // The root was cut off, and its publisher sent again to another one, in whose log the message stands elsewhere.
+        let story = |first_had_it: bool| {
+            verdict(|history| {
+                let mut others = history.subscriptions.values_mut();
+                let (watched, other) = (others.next().unwrap(), others.next().unwrap());
+                for (_, item) in &mut other.items {
+                    let Item::Message(message) = item else { unreachable!("a message") };
+                    (message.mark.birth, message.position.offset) = (0xc, message.position.offset + 10);
+                }
+                let (at, _) = watched.items[3];
+                let until = watched.messages().last().map(|(_, message)| message.position);
+                let gap = Gap { after: until, until, reason: GapReason::OtherLog };
+                watched.items.truncate(if first_had_it { 4 } else { 3 });
+                watched.items.push((at, Item::Gap(gap)));
+            })
+        };
+        assert_eq!(story(true), "");
+        assert!(story(false).contains("neither got nor heard"), "{}", story(false));
+    }
+
+    #[test]
+    fn a_gap_tells_of_the_branch_beside_its_bounds() {
+        let of = |root, offset| Position { term: Term { number: 2, root: NodeId(root) }, offset };
+        let hole = |after, until| Hole { birth: None, after, until };
+        for root in [4, 6] {
+            let lost = of(root, 9);
+            assert!(hole(None, Some(of(5, 3))).covers(None, lost), "it was told of the other term's start");
+            let above = Position { term: Term { number: 3, root: NodeId(1) }, offset: 8 };
+            assert!(hole(Some(of(5, 7)), Some(above)).covers(None, lost));
+        }
+        assert!(!hole(Some(of(5, 7)), None).covers(None, of(5, 6)), "the own branch was followed so far");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use treecast_scribe::event::{Command, Event, SubscriptionId, Token};
 use treecast_scribe::{Item, PublishError, Receipt, TopicId};
 
 use super::Grove;
-use crate::check::{self, Promise, Scene, Seen, Verdict, When, o1};
+use crate::check::{self, FanOut, Promise, Scene, Seen, Verdict, When, o1};
 use crate::history::Watched;
 use crate::witness::{Decision, Rest};
 
@@ -283,12 +283,18 @@ impl Grove {
             limits: &self.limits,
             calm: self.calm,
             beat: self.forest.beat,
+            fan_out: FanOut { tree: self.forest.tree_children, node: self.forest.node_children },
         })
     }
 
     /// Whether every subscriber is attached, and parents and children agree (promise S1).
     pub fn is_whole(&self) -> Verdict {
         self.judge(&[], check::s1::judge)
+    }
+
+    /// Whether no node has more children than it may, nor forwards for one child only (promise S1).
+    pub fn is_shapely(&self) -> Verdict {
+        self.judge(&[], check::s1::judge_shape)
     }
 
     /// Whether all that was published has been answered, and all that was delivered or acknowledged has come to

@@ -172,7 +172,7 @@ fn listen(ring: &mut Ring) -> Answers {
     answers
 }
 
-fn words(reason: Option<RouteFailure>) -> &'static str {
+pub(super) fn words(reason: Option<RouteFailure>) -> &'static str {
     match reason {
         None => "none",
         Some(RouteFailure::HopLimit) => "hop limit",

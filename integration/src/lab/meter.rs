@@ -6,14 +6,17 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use treecast_overlay::id::NodeId;
-use treecast_overlay::machine::{Link, Machine, Store, StoreToken, Transmit};
-use treecast_overlay::peer::Peer;
+use treecast_overlay::id::{Key, NodeId};
+use treecast_overlay::kbr::KeyBasedRouting;
+use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, Transmit};
+use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{Frame, Header, Letter, Purpose};
+use treecast_overlay::wire::{Frame, Header, Letter, Purpose, encode_header};
 use treecast_scribe::PastryStack;
 use treecast_scribe::event::{Command, Event};
 use treecast_scribe::wire::{self, Body, Header as Word};
+
+use super::passages::Passages;
 
 /// A join is over this long after the newcomer is ready: until then it makes itself known and begins to look for near
 /// nodes. What it looks for later counts as upkeep: [`Run::frames`](super::run::Run::frames) has all of it.
@@ -35,6 +38,8 @@ pub struct Gauge {
     pub ways: u64,
     /// Both again for each message, by the number that its payload begins with.
     pub messages: Vec<Passage>,
+    /// Lookups on their way, if anybody asks.
+    pub passages: Option<Passages>,
 }
 
 /// How often one message was sent.
@@ -122,6 +127,36 @@ impl Metered {
         &self.stack
     }
 
+    fn slot(&self) -> u32 {
+        match self.stack.peer().addr {
+            Addr::Memory(slot) => slot,
+            Addr::Socket(_) | Addr::Unreachable => unreachable!("the laboratory's nodes live in slots"),
+        }
+    }
+
+    /// Whether this node is the root of a key, in its own eyes.
+    fn serves(&self, key: Option<Key>) -> bool {
+        key.is_some_and(|key| self.stack.ring().is_root_of(self.now, key))
+    }
+
+    /// A frame leaves: does it carry a lookup, or answer one?
+    fn follow(&self, passages: &mut Passages, transmit: &Transmit) {
+        let header = &transmit.frame.header;
+        passages.on_probe(header);
+        let Destination::Peer(to) = transmit.to else { return };
+        if let Header::Routed(routed) = header
+            && matches!(routed.purpose, Purpose::Lookup)
+            && let Addr::Memory(slot) = to.addr
+        {
+            passages.on_hop(self.slot(), slot, routed, || encode_header(header, Vec::new()).len() as u64);
+        } else if let Header::Letter(Letter::Answer(answer)) = header
+            && answer.root.id == self.stack.peer().id
+        {
+            let serves = self.serves(passages.key_of(to.id, answer.id));
+            passages.on_answer((to.id, answer.id), answer.hops, (answer.root.id, self.slot()), serves);
+        }
+    }
+
     fn is_new(&self) -> bool {
         self.new_until.is_none_or(|until| self.now < until)
     }
@@ -181,6 +216,9 @@ impl Machine for Metered {
         if gauge.looking {
             gauge.look(&transmit.frame);
         }
+        if let Some(passages) = &mut gauge.passages {
+            self.follow(passages, &transmit);
+        }
         drop(gauge);
         Some(transmit)
     }
@@ -189,6 +227,13 @@ impl Machine for Metered {
         let event = self.stack.poll_event()?;
         if matches!(event, Event::Ready { .. }) {
             self.new_until = Some(self.now + JOIN_TAIL);
+        } else if let Event::Found { token, found } = &event
+            && found.root.id == self.stack.peer().id
+            && let Some(passages) = &mut self.meter.borrow_mut().passages
+        {
+            // Whoever asks for what is its own answers without a frame.
+            let serves = self.serves(passages.key(token.0));
+            passages.decide(token.0, found.hops, (found.root.id, self.slot()), serves);
         }
         Some(event)
     }

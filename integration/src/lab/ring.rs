@@ -107,7 +107,7 @@ impl Ring {
         let news = Rc::new(RefCell::new(News::default()));
         let writer = Rc::clone(&news);
         self.world.observe(move |_, slot, event| writer.borrow_mut().note(slot, event));
-        self.start(0, None);
+        self.start(0, &[]);
         let (mut due, mut last) = (0.0, (0, self.world.now()));
         while news.borrow().ready.len() < nodes {
             self.world.run_for(TICK);
@@ -122,13 +122,13 @@ impl Ring {
                 self.growth.retried += 1;
                 self.world.stop(slot as usize);
                 let through = self.any_of(&news.borrow().ready);
-                self.start(slot as usize, through);
+                self.start(slot as usize, through.as_slice());
             }
             due += (ready as f64 * SHARE).max(1.0) * TICK.as_secs_f64() * f64::from(u8::from(ready > 0));
             while due >= 1.0 && self.world.slots() < nodes {
                 due -= 1.0;
                 let through = self.any_of(&news.borrow().ready);
-                self.start(self.world.next_slot(), through);
+                self.start(self.world.next_slot(), through.as_slice());
             }
             progress.at(ready as u64, format!("{} of virtual time", self.world.now()));
         }
@@ -144,8 +144,8 @@ impl Ring {
         (!slots.is_empty()).then(|| slots[self.dice.random_range(0..slots.len())])
     }
 
-    /// Starts a node, for the first time or again, through another one.
-    fn start(&mut self, slot: usize, through: Option<u32>) {
+    /// Starts a node, for the first time or again, through others; through none: the first.
+    pub fn start(&mut self, slot: usize, through: &[u32]) {
         let seed = self.world.node_seed(slot);
         let id = NodeId(self.world.stream(&format!("id/{slot}")).random());
         // Lives of one slot need growing incarnations; virtual time gives them.
@@ -159,7 +159,7 @@ impl Ring {
         } else {
             self.world.restart(slot, machine);
         }
-        let join = through.map(|slot| Seed::from(Addr::Memory(slot))).into_iter().collect();
+        let join = through.iter().map(|&slot| Seed::from(Addr::Memory(slot))).collect();
         self.world.command(slot, Command::Start(Bootstrap { join, ..Bootstrap::default() }));
     }
 

@@ -62,6 +62,8 @@ pub struct Figures {
     pub neighbourhood: usize,
     /// How long leases run, in seconds.
     pub lease_s: f64,
+    /// Nodes up to which every node knows every node.
+    pub full_membership: usize,
     /// Between two rounds of repair, in seconds.
     pub repair_s: f64,
 }
@@ -73,6 +75,7 @@ impl Figures {
             candidates: config.candidates,
             neighbourhood: config.neighbourhood,
             lease_s: config.lease.as_secs_f64(),
+            full_membership: config.full_membership,
             repair_s: config.repair.as_secs_f64(),
         }
     }
@@ -123,6 +126,25 @@ impl Run {
             events_per_s: events as f64 / wall.max(1e-9),
             trace_hash: ring.world.trace_hash(),
         }
+    }
+
+    /// Several runs as one: the conditions of the first, the cost of all, a hash over theirs.
+    pub fn of_all(runs: Vec<Run>) -> Option<Run> {
+        let hashes: Vec<u8> = runs.iter().flat_map(|run| run.trace_hash.bytes()).collect();
+        let several = runs.len() > 1;
+        let mut all = runs.into_iter().reduce(|mut all, run| {
+            all.starts_retried += run.starts_retried;
+            all.virtual_s += run.virtual_s;
+            all.wall_s += run.wall_s;
+            all.events += run.events;
+            run.frames.into_iter().for_each(|(kind, count)| *all.frames.entry(kind).or_default() += count);
+            all
+        })?;
+        if several {
+            all.events_per_s = all.events as f64 / all.wall_s.max(1e-9);
+            all.trace_hash = blake3::hash(&hashes).to_hex().to_string();
+        }
+        Some(all)
     }
 
     /// A report with these conditions on top and the cost in its notes.

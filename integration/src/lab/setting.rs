@@ -30,6 +30,9 @@ pub struct Setting {
     /// Members of a leaf set, instead of the profile's
     #[arg(long, value_name = "L")]
     pub leaf_set: Option<usize>,
+    /// Nodes up to which every node knows every node, instead of the profile's; 0: Pastry's tables alone
+    #[arg(long, value_name = "N")]
+    pub full_membership: Option<usize>,
     /// Seconds of virtual time that the grown ring is left alone before anything is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub settle: u64,
@@ -50,6 +53,7 @@ impl Setting {
     pub fn ring(&self) -> Result<RingConfig, Error> {
         let mut config = self.profile.config();
         config.leaf_set = self.leaf_set.unwrap_or(config.leaf_set);
+        config.full_membership = self.full_membership.unwrap_or(config.full_membership);
         config.check().map_err(|error| Error::Usage(format!("the overlay's figures: {error}")))?;
         Ok(config)
     }

@@ -9,7 +9,7 @@ use treecast_overlay::pastry::Node;
 use super::net::{Net, Step};
 use super::setting::is_ready;
 use super::{Bounds, QUARTER};
-use crate::check::{self, Promise, Scene, Seen, Verdict};
+use crate::check::{self, FanOut, Promise, Scene, Seen, Verdict};
 use crate::history::History;
 use crate::watch::Watch;
 use crate::witness::Witness;
@@ -28,6 +28,7 @@ pub(super) fn o1(net: &Net) -> Verdict {
         limits: &BTreeMap::new(),
         calm: None,
         beat: QUARTER,
+        fan_out: FanOut::default(),
     })
 }
 

@@ -7,6 +7,7 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::pastry::Node;
 use treecast_overlay::peer::{Addr, Peer};
+use treecast_overlay::sides::Sides;
 use treecast_overlay::wire::{Admission, Header, Standing};
 
 use super::image::FAR;
@@ -61,7 +62,7 @@ pub(super) fn answer_as_published(asked: &Header, answer: &mut Header, members: 
         return;
     }
     *answer = if let Header::Commit { number } = *asked {
-        Header::Committed { number }
+        Header::Committed { number, lease: Sides::Both }
     } else {
         Header::Admission(Admission::Granted { members: members() })
     };

@@ -6,6 +6,7 @@ use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::machine::Machine;
 use treecast_overlay::pastry::Node;
 use treecast_overlay::peer::{Addr, Peer};
+use treecast_overlay::sides::Sides;
 use treecast_overlay::wire::{Admission, Header, Letter};
 
 use super::net::{Flying, Net, Seat, Step};
@@ -65,6 +66,11 @@ fn who(peer: &Peer) -> String {
     }
 }
 
+/// What is said of leases, if it is of any.
+fn sides(what: &str, sides: Sides) -> String {
+    if sides.is_none() { String::new() } else { format!("{what} ({sides:?})") }
+}
+
 fn all(peers: &[Peer]) -> String {
     format!("[{}]", peers.iter().map(who).collect::<Vec<_>>().join(" "))
 }
@@ -80,13 +86,13 @@ impl fmt::Display for Flying {
                 write!(f, "Answer: root {}, leaf set {}", who(&answer.root), all(&answer.leaf_set))
             }
             Header::Probe(probe) => {
-                let lease = if probe.lease { ", asks for a lease" } else { "" };
+                let lease = sides(", asks for a lease", probe.lease);
                 let leaf_set = if probe.leaf_set { ", for the leaf set" } else { "" };
                 write!(f, "Probe, {:?}{lease}{leaf_set}", probe.standing)
             }
             Header::ProbeAck(ack) => {
-                let lease = if ack.lease { ", grants a lease" } else { "" };
-                let asks = if ack.asks.is_some() { ", asks for one" } else { "" };
+                let lease = sides(", grants a lease", ack.lease);
+                let asks = ack.asks.map(|ask| sides(", asks for one", ask.lease)).unwrap_or_default();
                 write!(f, "ProbeAck, {:?}{lease}{asks}", ack.standing)?;
                 ack.leaf_set.as_deref().map_or(Ok(()), |peers| write!(f, ", leaf set {}", all(peers)))
             }

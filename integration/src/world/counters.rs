@@ -6,7 +6,7 @@ use treecast_overlay::wire::{Header, Letter, Purpose};
 
 /// Names of the kinds of frames, in the order of the wire's enum. Routed messages are told apart by purpose and
 /// letters by content: joins and lookups are counted separately.
-pub const KINDS: [&str; 24] = [
+pub const KINDS: [&str; 25] = [
     "routed/application",
     "routed/lookup",
     "routed/seek",
@@ -31,6 +31,7 @@ pub const KINDS: [&str; 24] = [
     "attached",
     "detach",
     "outdated",
+    "via",
 ];
 
 /// A header's place in [`KINDS`].
@@ -62,6 +63,7 @@ pub fn kind(header: &Header) -> usize {
         Header::Attached { .. } => 21,
         Header::Detach => 22,
         Header::Outdated(_) => 23,
+        Header::Via { .. } => 24,
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, Transmit};
 use treecast_overlay::peer::{Addr, Peer};
+use treecast_overlay::sides::Sides;
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::{Frame, Header, Letter, Probe, ProbeAck, Standing};
 
@@ -88,7 +89,7 @@ impl Pinger {
     }
 
     fn ping(&mut self, to: Destination, number: u64) {
-        let probe = Probe { number, standing: Standing::Ready, lease: false, leaf_set: false };
+        let probe = Probe { number, standing: Standing::Ready, lease: Sides::None, leaf_set: false };
         self.send(to, Header::Probe(probe), Bytes::new());
     }
 }
@@ -125,7 +126,7 @@ impl Machine for Pinger {
             let ack = ProbeAck {
                 number: probe.number,
                 standing: Standing::Ready,
-                lease: false,
+                lease: Sides::None,
                 asks: None,
                 leaf_set: None,
             };

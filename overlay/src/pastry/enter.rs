@@ -13,6 +13,7 @@ use super::join::{Phase, STEP_PATIENCE};
 use super::{Node, Timer};
 use crate::id::NodeId;
 use crate::peer::Peer;
+use crate::sides::{Side, Sides};
 use crate::table::LeafSet;
 use crate::time::Instant;
 use crate::wire::{Admission, Header, ProbeAck, Standing};
@@ -30,8 +31,8 @@ pub(super) struct Entering {
     /// Neighbours whose slot this node has, and since when. The right one's is held only together with the left
     /// one's: who has that is alone in the gap, so nobody waits in a circle.
     admitted: BTreeMap<NodeId, Slot>,
-    /// Neighbours that have given up this node's part, and when they were asked.
-    committed: BTreeMap<NodeId, Instant>,
+    /// Neighbours that have given up this node's part, when they were asked, and on which of their sides it is.
+    committed: BTreeMap<NodeId, (Instant, Sides)>,
     /// Number of a commit → whom it asks, and when it was sent.
     commits: BTreeMap<u64, (NodeId, Instant)>,
     attempts: u8,
@@ -58,6 +59,11 @@ impl Entering {
             attempts: 0,
             through,
         }
+    }
+
+    /// The leaf set as it will be.
+    pub(super) fn view(&self) -> &LeafSet {
+        &self.view
     }
 
     /// Who led to the ring.
@@ -155,7 +161,7 @@ impl Node {
         // A part that was given up long ago comes with a lease that is over, or nearly.
         let lease = self.config.lease;
         if let Phase::Entering(entering) = &mut self.phase {
-            entering.committed.retain(|_, asked| now - *asked < lease / 2);
+            entering.committed.retain(|_, (asked, _)| now - *asked < lease / 2);
             entering.commits.retain(|_, (_, asked)| now - *asked < lease / 2);
         }
         if self.has_both_parts() {
@@ -278,7 +284,7 @@ impl Node {
     /// Back to asking: the seeds, and whoever was met on the ring.
     pub(super) fn start_over(&mut self, now: Instant) {
         if let Phase::Entering(entering) = &self.phase {
-            entering.view.iter().for_each(|&peer| self.former.note(peer));
+            entering.view.iter().for_each(|&peer| self.former.note(now, peer));
         }
         self.withdraw();
         self.ask_for_a_ring(now);
@@ -294,13 +300,13 @@ impl Node {
         }
     }
 
-    pub(super) fn on_committed(&mut self, now: Instant, from: Peer, number: u64) {
+    pub(super) fn on_committed(&mut self, now: Instant, from: Peer, number: u64, lease: Sides) {
         let Phase::Entering(entering) = &mut self.phase else { return };
         let Some((neighbour, sent)) = entering.commits.remove(&number) else { return };
         if neighbour != from.id || !entering.admitted.contains_key(&neighbour) {
             return;
         }
-        entering.committed.insert(neighbour, sent);
+        entering.committed.insert(neighbour, (sent, lease));
         if self.has_both_parts() {
             self.take_place(now);
         }
@@ -309,21 +315,25 @@ impl Node {
     /// Both neighbours have given up this node's part, and its whole leaf set has answered.
     fn has_both_parts(&self) -> bool {
         let Phase::Entering(entering) = &self.phase else { return false };
-        entering.neighbours().iter().all(|peer| entering.committed.contains_key(&peer.id))
-            && entering.has_heard_all()
+        let gave = |peer: Option<&Peer>, side: Side| {
+            peer.and_then(|peer| entering.committed.get(&peer.id)).is_some_and(|(_, sides)| sides.has(side))
+        };
+        let (left, right) = (entering.view.left(), entering.view.right());
+        gave(left, Side::Right) && gave(right, Side::Left) && entering.has_heard_all()
     }
 
     /// Step 4.
     fn take_place(&mut self, now: Instant) {
         let Phase::Entering(entering) = std::mem::replace(&mut self.phase, Phase::Ready) else { return };
-        for (&neighbour, &asked) in &entering.committed {
-            self.hold_lease(now, neighbour, asked);
+        for (&neighbour, &(asked, sides)) in &entering.committed {
+            self.hold_lease(now, neighbour, sides, asked);
         }
         self.leaf_set = entering.view;
         self.be_ready(now, false);
         let members: Vec<Peer> = self.leaf_set.iter().copied().collect();
         let neighbours = self.neighbours();
         for peer in members {
+            self.former.forget(peer.id);
             self.table.insert(peer, self.liveness.rtt(peer.id));
             if neighbours.contains(&peer) {
                 self.introduce(now, peer);

@@ -1,28 +1,79 @@
-//! Ring nodes that this node once knew: asked again when it finds itself alone, or its join has to start over.
+//! Ring nodes that this node once knew: asked again when it finds itself alone, when its join has to start over, and now
+//! and then because they may live on in a ring of their own (`merge.rs`).
 
 use std::collections::VecDeque;
+use std::time::Duration;
+
+use rand::seq::IteratorRandom;
 
 use super::invariants::Size;
+use crate::id::NodeId;
 use crate::memory;
 use crate::peer::{Peer, Seed};
+use crate::random::Rng;
+use crate::time::Instant;
 
 /// Most former peers remembered; beyond it the oldest are forgotten.
 const MAX_FORMER: usize = 64;
-/// Of those, how many are asked at a time: they take turns.
+/// Of those, how many are asked at a time by a node alone: they take turns.
 const ASKED_AT_ONCE: usize = 8;
+/// How often one of them is asked at most, whoever says that it lives.
+const TRY_SPACING: Duration = Duration::from_secs(1);
 
 /// Former peers, the one to be asked next first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Former {
-    peers: VecDeque<Peer>,
+    peers: VecDeque<Lost>,
+}
+
+/// A peer that was found dead, or was met on a way onto the ring that came to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Lost {
+    peer: Peer,
+    since: Instant,
+    tried: Option<Instant>,
 }
 
 impl Former {
     /// Remembers a peer, to be asked first.
-    pub(super) fn note(&mut self, peer: Peer) {
-        self.peers.retain(|known| known.id != peer.id);
-        self.peers.push_front(peer);
+    pub(super) fn note(&mut self, now: Instant, peer: Peer) {
+        self.forget(peer.id);
+        self.peers.push_front(Lost { peer, since: now, tried: None });
         self.peers.truncate(MAX_FORMER);
+    }
+
+    /// Whether this life of a peer, or a later one, was lost.
+    pub(super) fn contains(&self, peer: Peer) -> bool {
+        self.peers.iter().any(|lost| lost.peer.supersedes(&peer))
+    }
+
+    /// It is back, in whatever life. Returns when it was lost.
+    pub(super) fn forget(&mut self, id: NodeId) -> Option<Instant> {
+        let at = self.peers.iter().position(|lost| lost.peer.id == id)?;
+        self.peers.remove(at).map(|lost| lost.since)
+    }
+
+    /// When the last one was lost that is still missing.
+    pub(super) fn last_loss(&self) -> Option<Instant> {
+        self.peers.iter().map(|lost| lost.since).max()
+    }
+
+    /// Whether this one may be asked now, being asked often enough for a while then.
+    pub(super) fn may_try(&mut self, now: Instant, id: NodeId) -> bool {
+        let rested = |tried: Instant| now - tried >= TRY_SPACING;
+        let lost = self.peers.iter_mut().find(|lost| lost.peer.id == id && lost.tried.is_none_or(rested));
+        lost.map(|lost| lost.tried = Some(now)).is_some()
+    }
+
+    /// Any one of them.
+    pub(super) fn any(&self, dice: &mut Rng) -> Option<Peer> {
+        self.peers.iter().choose(dice).map(|lost| lost.peer)
+    }
+
+    /// Those that were lost about when a certain one was.
+    pub(super) fn lost_about(&self, when: Instant, within: Duration) -> Vec<Peer> {
+        let apart = |lost: &Lost| lost.since.max(when) - lost.since.min(when);
+        self.peers.iter().filter(|lost| apart(lost) <= within).map(|lost| lost.peer).collect()
     }
 
     /// Bytes on the heap.
@@ -38,7 +89,7 @@ impl Former {
     /// Some of them; the next ones when called again.
     pub(super) fn take_turns(&mut self) -> Vec<Seed> {
         let turn = self.peers.len().min(ASKED_AT_ONCE);
-        let asked = self.peers.iter().take(turn).map(|&peer| peer.into()).collect();
+        let asked = self.peers.iter().take(turn).map(|lost| lost.peer.into()).collect();
         self.peers.rotate_left(turn);
         asked
     }

@@ -202,7 +202,7 @@ impl Node {
         }
         self.transmit_frame(to, Header::Routed(sent), payload.clone());
         self.hops.keep(hop, Pending { to, routed, payload, tried, sent: now, fate: Fate::Unknown });
-        let rto = self.rto(to.id);
+        let rto = self.hop_rto(to.id);
         self.deadlines.set(Timer::Hop(hop), now + rto);
     }
 

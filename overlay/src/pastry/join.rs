@@ -15,9 +15,10 @@ use std::time::Duration;
 use super::enter::Entering;
 use super::{Node, Timer};
 use crate::config::Role;
-use crate::kbr::{Bootstrap, Event, KeyBasedRouting, StartError};
+use crate::kbr::{Event, KeyBasedRouting, StartError};
 use crate::machine::Refusal;
-use crate::peer::{Addr, Peer, Seed};
+use crate::peer::{Peer, Seed};
+use crate::sides::Sides;
 use crate::table::LeafSet;
 use crate::time::Instant;
 use crate::wire::{Answer, Header, Probe, ProbeAck, Purpose, Standing};
@@ -115,7 +116,7 @@ impl Node {
     /// Probes a seed; returns the probe's number.
     pub(super) fn ask(&mut self, seed: Seed) -> u64 {
         let number = self.number();
-        let probe = Probe { number, standing: self.standing(), lease: false, leaf_set: false };
+        let probe = Probe { number, standing: self.standing(), lease: Sides::None, leaf_set: false };
         self.transmit_to_seed(seed, Header::Probe(probe));
         number
     }
@@ -152,7 +153,8 @@ impl Node {
             let is_new = !asking.waiting.values().any(|waiting| waiting.addr == seed.addr);
             if is_new && peer.id != self.me.id {
                 asking.waiting.insert(number, seed);
-                let probe = Probe { number, standing: Standing::Starting, lease: false, leaf_set: false };
+                let probe =
+                    Probe { number, standing: Standing::Starting, lease: Sides::None, leaf_set: false };
                 self.transmit_to_seed(seed, Header::Probe(probe));
             }
         }
@@ -252,15 +254,16 @@ impl Node {
 
     /// The root of this node's id has answered.
     pub(super) fn on_sought(&mut self, now: Instant, answer: Answer) {
-        let found = [answer.root].into_iter().chain(answer.leaf_set);
+        let found: Vec<Peer> = [answer.root].into_iter().chain(answer.leaf_set).collect();
+        self.note_named(now, &found);
         match self.phase {
             Phase::Seeking { through, id, .. } if id == answer.id => {
                 let view = LeafSet::new(self.me.id, self.config.leaf_set);
                 self.phase = Phase::Entering(Entering::new(view, through));
-                self.learn(now, found.collect());
+                self.learn(now, found);
                 self.enter_on(now);
             }
-            Phase::Ready => self.consider_all(now, found.collect()),
+            Phase::Ready => self.consider_all(now, found),
             Phase::Idle | Phase::Asking(_) | Phase::Attaching { .. } | Phase::Seeking { .. } => {}
             Phase::Entering(_) | Phase::Stopped => {}
         }
@@ -275,13 +278,16 @@ impl Node {
         if self.is_edge() {
             return;
         }
+        self.tuning.begin(now);
         self.plan_heartbeat(now);
         // The first look is an early one: the way onto the ring has taken much memory.
         let soon = self.jittered(SETTLED_AFTER);
         self.deadlines.set(Timer::Sweep, now + soon);
-        let repair = self.jittered(self.config.repair);
+        self.begin_members_on_arrival(now);
+        let period = self.repair_period();
+        let repair = self.jittered(period);
         self.deadlines.set(Timer::Repair, now + repair);
-        self.look_after_loneliness(now);
+        self.plan_asking(now);
         self.look_around(now);
         self.unpark(now);
     }
@@ -299,31 +305,5 @@ impl Node {
             None => StartError::Unreachable(asked()),
         };
         self.stop(Event::StartFailed(error));
-    }
-
-    /// A node that finds itself alone asks again soon; one that does not need not.
-    pub(super) fn look_after_loneliness(&mut self, now: Instant) {
-        if !self.leaf_set.is_empty() {
-            self.deadlines.cancel(Timer::AskAgain);
-        } else if !self.deadlines.is_set(Timer::AskAgain) {
-            let wait = self.jittered(self.config.ask_again);
-            self.deadlines.set(Timer::AskAgain, now + wait);
-        }
-    }
-
-    /// Alone in its ring, a node keeps asking: its seeds, and those that once stood around it.
-    pub(super) fn on_ask_again(&mut self, now: Instant) {
-        self.look_after_loneliness(now);
-        if !self.leaf_set.is_empty() {
-            return;
-        }
-        let Bootstrap { join, local, remembered } = &self.bootstrap;
-        let mut seeds: Vec<Seed> = join.iter().chain(local).chain(remembered).copied().collect();
-        seeds.extend(self.former.take_turns());
-        for seed in seeds {
-            if seed.addr != self.me.addr && seed.addr != Addr::Unreachable && seed.id != Some(self.me.id) {
-                self.ask(seed);
-            }
-        }
     }
 }

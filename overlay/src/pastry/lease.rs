@@ -6,15 +6,19 @@
 //!
 //! Two neighbours renew their leases in one exchange of three frames: one asks, the other grants and asks in return, the
 //! first grants. Who asks first: each node asks its left neighbour, and its right one only if that one is late.
+//!
+//! A lease is for one side of its issuer, and an issuer grants each side to one holder at a time: so a node that does not
+//! see all that stand around it, or whose neighbour sees another next to itself, gets no lease for the part that it would
+//! take wrongly.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::{Node, Timer};
-use crate::config::Config;
-use crate::id::{Key, NodeId};
+use crate::id::NodeId;
 use crate::memory;
 use crate::peer::Peer;
+use crate::sides::{Side, Sides};
 use crate::time::{Instant, earliest};
 use crate::wire::Standing;
 
@@ -26,38 +30,40 @@ const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Leases held and granted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Leases {
-    /// Issuer, and until when it keeps its hands off this node's range.
-    held: Terms,
-    /// Holder, and until when this node keeps its hands off the holder's range.
-    granted: Terms,
+    /// Issuer and the side of it on which this node stands, and until when it keeps its hands off this node's range.
+    held: Terms<(NodeId, Side)>,
+    /// Holder and the side of this node on which it stands, and until when this node keeps its hands off its range.
+    granted: Terms<(NodeId, Side)>,
     /// Holders that were found dead, or restarted, while their lease runs: out of use, but not yet dropped.
-    condemned: Terms,
+    condemned: Terms<NodeId>,
     /// After a sleep: members of the leaf set that have not answered since.
     waking: BTreeSet<NodeId>,
 }
 
-/// Nodes and the ends of their leases; few.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Terms(Vec<(NodeId, Instant)>);
+/// Whose leases they are, and when they end; few.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Terms<K>(Vec<(K, Instant)>);
 
-impl Terms {
-    fn end(&self, id: NodeId) -> Option<Instant> {
-        self.0.iter().find(|&&(other, _)| other == id).map(|&(_, until)| until)
+impl<K> Default for Terms<K> {
+    fn default() -> Self {
+        Terms(Vec::new())
+    }
+}
+
+impl<K: PartialEq> Terms<K> {
+    fn end(&self, key: K) -> Option<Instant> {
+        self.0.iter().find(|(other, _)| *other == key).map(|&(_, until)| until)
     }
 
-    fn set(&mut self, id: NodeId, until: Instant) {
-        match self.0.iter_mut().find(|(other, _)| *other == id) {
+    fn set(&mut self, key: K, until: Instant) {
+        match self.0.iter_mut().find(|(other, _)| *other == key) {
             Some((_, end)) => *end = until,
-            None => self.0.push((id, until)),
+            None => self.0.push((key, until)),
         }
     }
 
-    fn remove(&mut self, id: NodeId) {
-        self.0.retain(|&(other, _)| other != id);
-    }
-
-    fn runs(&self, now: Instant, id: NodeId) -> bool {
-        self.end(id).is_some_and(|until| until > now)
+    fn runs(&self, now: Instant, key: K) -> bool {
+        self.end(key).is_some_and(|until| until > now)
     }
 
     fn first_end(&self) -> Option<Instant> {
@@ -65,32 +71,49 @@ impl Terms {
     }
 }
 
-impl Leases {
-    /// Takes a lease that was asked for at `asked`.
-    pub(super) fn hold(&mut self, issuer: NodeId, asked: Instant, length: Duration) {
-        let until = (asked + length).max(self.held.end(issuer).unwrap_or_default());
-        self.held.set(issuer, until);
+impl Terms<(NodeId, Side)> {
+    fn remove(&mut self, id: NodeId) {
+        self.0.retain(|&((other, _), _)| other != id);
     }
 
-    /// Grants a lease.
-    pub(super) fn grant(&mut self, now: Instant, holder: NodeId, length: Duration) {
-        self.granted.set(holder, now + length.mul_f64(1.05));
+    /// When the last lease of this node ends.
+    fn last_end(&self, id: NodeId) -> Option<Instant> {
+        Side::BOTH.into_iter().filter_map(|side| self.end((id, side))).max()
+    }
+}
+
+impl Leases {
+    /// Takes leases that were asked for at `asked`, for these sides of the issuer.
+    pub(super) fn hold(&mut self, issuer: NodeId, sides: Sides, asked: Instant, length: Duration) {
+        for side in sides.iter() {
+            let until = (asked + length).max(self.held.end((issuer, side)).unwrap_or_default());
+            self.held.set((issuer, side), until);
+        }
+    }
+
+    /// Grants leases for these sides of this node.
+    pub(super) fn grant(&mut self, now: Instant, holder: NodeId, sides: Sides, length: Duration) {
+        for side in sides.iter() {
+            self.granted.set((holder, side), now + length.mul_f64(1.05));
+        }
     }
 
     /// Whether a lease of this holder still runs.
     pub(super) fn binds(&self, now: Instant, holder: NodeId) -> bool {
-        self.granted.runs(now, holder)
+        self.granted.last_end(holder).is_some_and(|until| until > now)
     }
 
-    /// Whether this node holds a running lease of this issuer.
-    pub(super) fn holds(&self, now: Instant, issuer: NodeId) -> bool {
-        self.held.runs(now, issuer)
+    /// Whether this side is granted to nobody else by now.
+    fn is_free(&self, now: Instant, side: Side, holder: NodeId) -> bool {
+        let is_others =
+            |&((other, of), until): &((NodeId, Side), Instant)| of == side && other != holder && until > now;
+        !self.granted.0.iter().any(is_others)
     }
 
-    /// Whether a lease of this issuer need not be renewed before half of a heartbeat is over.
-    pub(super) fn is_fresh(&self, now: Instant, issuer: NodeId, config: &Config) -> bool {
-        let rest = config.lease.saturating_sub(config.heartbeat / 2);
-        self.held.end(issuer).is_some_and(|until| until > now + rest)
+    /// When the first of the leases ends that this node needs of this issuer, if it holds them all.
+    fn held_until(&self, issuer: NodeId, sides: Sides) -> Option<Instant> {
+        let ends: Option<Vec<Instant>> = sides.iter().map(|side| self.held.end((issuer, side))).collect();
+        ends?.into_iter().min()
     }
 
     /// Whether this holder waits to be dropped.
@@ -100,14 +123,14 @@ impl Leases {
 
     /// The holder showed that it lives after all.
     pub(super) fn pardon(&mut self, holder: NodeId) {
-        self.condemned.remove(holder);
+        self.condemned.0.retain(|&(other, _)| other != holder);
     }
 
     /// The holder gave its lease back, or is gone for good.
     pub(super) fn forget(&mut self, node: NodeId) {
         self.held.remove(node);
         self.granted.remove(node);
-        self.condemned.remove(node);
+        self.condemned.0.retain(|&(other, _)| other != node);
     }
 
     /// The holder gives its lease back: it answers for nothing.
@@ -131,7 +154,7 @@ impl Leases {
     }
 
     fn condemn(&mut self, holder: NodeId) {
-        if let Some(until) = self.granted.end(holder) {
+        if let Some(until) = self.granted.last_end(holder) {
             self.condemned.set(holder, until);
         }
     }
@@ -154,24 +177,47 @@ impl Leases {
 
     /// Bytes on the heap.
     pub(super) fn bytes(&self) -> usize {
-        let terms = [&self.held, &self.granted, &self.condemned];
         let waking = memory::tree(self.waking.len(), size_of::<NodeId>());
-        terms.map(|terms| memory::list(&terms.0)).iter().sum::<usize>() + waking
+        memory::list(&self.held.0) + memory::list(&self.granted.0) + memory::list(&self.condemned.0) + waking
     }
 }
 
 impl Node {
-    /// Whether this node answers for its range: on the ring, and both neighbours' leases run. Alone in a ring none
-    /// is needed; with two nodes one neighbour counts for both sides.
+    /// Whether this node answers for its range: on the ring, and both neighbours' leases run, each for the side on which
+    /// this node stands. Alone in a ring none is needed; of two nodes each has two of the other.
     pub(super) fn is_serving(&self, now: Instant) -> bool {
         self.is_ready()
             && !self.is_edge()
             && self.leases.waking.is_empty()
-            && self.ends().all(|neighbour| self.leases.holds(now, neighbour.id))
+            && self.ends().all(|neighbour| self.holds_lease(now, neighbour.id))
+    }
+
+    /// On which sides of a ring neighbour this node stands, as it sees the ring.
+    pub(super) fn stands_at(&self, neighbour: NodeId) -> Sides {
+        let is = |end: Option<&Peer>| end.is_some_and(|peer| peer.id == neighbour);
+        let left = is(self.leaf_set.right()).then_some(Side::Left);
+        let right = is(self.leaf_set.left()).then_some(Side::Right);
+        left.into_iter().chain(right).collect()
+    }
+
+    /// When the leases that this node needs of a ring neighbour end, if it holds them.
+    fn held_until(&self, neighbour: NodeId) -> Option<Instant> {
+        self.leases.held_until(neighbour, self.stands_at(neighbour))
+    }
+
+    /// Whether the leases run that this node needs of a ring neighbour.
+    pub(super) fn holds_lease(&self, now: Instant, neighbour: NodeId) -> bool {
+        self.held_until(neighbour).is_some_and(|until| until > now)
+    }
+
+    /// Whether they need not be renewed before half of a heartbeat is over.
+    pub(super) fn is_lease_fresh(&self, now: Instant, neighbour: NodeId) -> bool {
+        let rest = self.config.lease.saturating_sub(self.config.heartbeat / 2);
+        self.held_until(neighbour).is_some_and(|until| until > now + rest)
     }
 
     /// The ring neighbours on both sides; a single one twice.
-    fn ends(&self) -> impl Iterator<Item = &Peer> {
+    pub(super) fn ends(&self) -> impl Iterator<Item = &Peer> {
         self.leaf_set.left().into_iter().chain(self.leaf_set.right())
     }
 
@@ -205,7 +251,7 @@ impl Node {
         let is_left = self.leaf_set.left().is_some_and(|left| left.id == neighbour);
         let wait = self.config.heartbeat + if is_left { Duration::ZERO } else { COURTESY };
         let rest = self.config.lease.saturating_sub(wait).as_nanos() as u64;
-        let until = self.leases.held.end(neighbour)?;
+        let until = self.held_until(neighbour)?;
         Some(Instant::from_nanos(until.as_nanos().saturating_sub(rest)))
     }
 
@@ -219,32 +265,41 @@ impl Node {
 
     /// Whether this node is a ring neighbour, or would be one.
     pub(super) fn is_next_to(&self, id: NodeId) -> bool {
-        !self.sides_of(id).is_empty()
+        !self.sides_of(id).is_none()
     }
 
-    /// Grants a lease to a ready node that is this node's ring neighbour, as this node sees the ring.
-    pub(super) fn grant_lease(&mut self, now: Instant, holder: Peer, standing: Standing) -> bool {
-        let grants = self.is_ready()
-            && standing == Standing::Ready
-            && self.leases.waking.is_empty()
-            && self.ends().any(|neighbour| neighbour.id == holder.id)
-            && (self.leases.binds(now, holder.id) || self.is_next(holder.id));
-        if grants {
-            self.leases.grant(now, holder.id, self.config.lease);
+    /// Grants leases to a ready node that is this node's ring neighbour, as this node sees the ring: of the sides that it
+    /// asks for those on which it stands, which are granted to nobody else.
+    pub(super) fn grant_lease(
+        &mut self,
+        now: Instant,
+        holder: Peer,
+        standing: Standing,
+        asked: Sides,
+    ) -> Sides {
+        if !self.is_ready() || standing != Standing::Ready || !self.leases.waking.is_empty() {
+            return Sides::None;
         }
-        grants
+        let (left, right) = (self.leaf_set.left(), self.leaf_set.right());
+        let is = |end: Option<&Peer>| end.is_some_and(|peer| peer.id == holder.id);
+        let may_have = |side: Side| {
+            let stands_there = is(if side == Side::Left { left } else { right });
+            let has = self.leases.granted.runs(now, (holder.id, side));
+            stands_there
+                && (has || self.is_next(holder.id, side) && self.leases.is_free(now, side, holder.id))
+        };
+        let granted: Sides = asked.iter().filter(|&side| may_have(side)).collect();
+        self.leases.grant(now, holder.id, granted, self.config.lease);
+        granted
     }
 
-    /// Whether no joiner, to whom a part was given up, stands between this node and its neighbour. Such a neighbour
-    /// came back after the joiner's part was promised: one of the two must wait for the other.
-    fn is_next(&self, neighbour: NodeId) -> bool {
-        let me = self.me.id.key();
-        let joiners = || self.slots.successors().map(|peer| peer.id).filter(|&id| id != neighbour);
-        let is_left = self.leaf_set.left().is_some_and(|peer| peer.id == neighbour);
-        let is_right = self.leaf_set.right().is_some_and(|peer| peer.id == neighbour);
-        let between = |id: NodeId, from: Key, to: Key| from.clockwise_to(id) < from.clockwise_to(to);
-        is_left && joiners().all(|id| !between(id, neighbour.key(), me))
-            || is_right && joiners().all(|id| !between(id, me, neighbour.key()))
+    /// Whether no joiner, to whom a part was given up, stands between this node and its neighbour on this side. Such a
+    /// neighbour came back after the joiner's part was promised: one of the two must wait for the other.
+    fn is_next(&self, neighbour: NodeId, side: Side) -> bool {
+        let (me, neighbour) = (self.me.id.key(), neighbour.key());
+        let (from, to) = if side == Side::Left { (neighbour, me) } else { (me, neighbour) };
+        let mut joiners = self.slots.successors().map(|peer| peer.id.key()).filter(|&key| key != neighbour);
+        joiners.all(|joiner| from.clockwise_to(joiner) >= from.clockwise_to(to))
     }
 
     /// The node slept through a lease: others took its part over, and may have forgotten it, and its neighbours may
@@ -264,9 +319,9 @@ impl Node {
         self.is_ready() && !self.is_edge() && now - self.last_run >= self.config.lease
     }
 
-    /// The answer to a request for a lease.
-    pub(super) fn hold_lease(&mut self, now: Instant, issuer: NodeId, asked: Instant) {
-        self.leases.hold(issuer, asked, self.config.lease);
+    /// The answer to a request for leases.
+    pub(super) fn hold_lease(&mut self, now: Instant, issuer: NodeId, sides: Sides, asked: Instant) {
+        self.leases.hold(issuer, sides, asked, self.config.lease);
         self.watch_leases();
         self.plan_heartbeat(now);
     }

@@ -15,8 +15,9 @@ use crate::kbr::{Event, KeyBasedRouting};
 use crate::machine::Refusal;
 use crate::memory;
 use crate::peer::{Peer, Seed};
+use crate::sides::Sides;
 use crate::time::Instant;
-use crate::wire::{Header, Probe, ProbeAck, Standing};
+use crate::wire::{Ask, Header, Probe, ProbeAck, Standing};
 
 /// Peers that are watched or asked; beyond it, nobody is probed because others named him. A node of a ring of a million
 /// has some 300 in its tables; who names nodes that do not exist fills the rest, until their probes run out.
@@ -35,6 +36,8 @@ const REFUSAL_SPACING: Duration = Duration::from_millis(150);
 const FIRST_RTO: Duration = Duration::from_secs(1);
 /// How many sweeps there are in the shortest period of a probe.
 const SWEEPS: u32 = 16;
+/// Longest time between two of them, in the mean: a sweep also gives back what bursts have taken.
+const LONGEST_SWEEP: Duration = Duration::from_secs(60);
 
 /// What this node knows of its peers' lives.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -118,7 +121,10 @@ struct Asked {
     number: u64,
     sent: Instant,
     attempts: u8,
+    /// It is asked for its leases.
     lease: bool,
+    /// Those that were asked for when the question was sent.
+    sides: Sides,
     /// It was asked for its leaf set, too.
     leaf_set: bool,
     /// The peer said something else since.
@@ -321,7 +327,7 @@ impl Node {
     }
 
     /// The node of this id in the tables that are kept alive.
-    fn member(&self, id: NodeId) -> Option<Peer> {
+    pub(super) fn member(&self, id: NodeId) -> Option<Peer> {
         self.leaf_set.get(id).or_else(|| self.table.get(id)).copied()
     }
 
@@ -336,6 +342,14 @@ impl Node {
         let watched = self.liveness.vitals(id).and_then(|vitals| vitals.round_trip).map(RoundTrip::wait);
         let wait = watched.or_else(|| self.table.rtt(id).map(|rtt| rtt * 3)).unwrap_or(FIRST_RTO);
         wait.clamp(self.config.rto_min, self.config.rto_max)
+    }
+
+    /// How long to wait for the acknowledgement of a hop: less than for that of a probe, since another way costs little and
+    /// decides nothing (MSPastry §3.2).
+    pub(super) fn hop_rto(&self, id: NodeId) -> Duration {
+        let watched = self.liveness.vitals(id).and_then(|vitals| vitals.round_trip).map(RoundTrip::wait);
+        let wait = watched.or_else(|| self.table.rtt(id).map(|rtt| rtt * 2)).unwrap_or(FIRST_RTO);
+        wait.clamp(self.config.hop_rto_min, self.config.rto_max)
     }
 
     /// A later life of this peer that was heard itself: in the tables, watched, about to join here, or hanging here as an
@@ -372,31 +386,46 @@ impl Node {
         let standing = self.standing();
         let leaf_set = leaf_set || matches!(self.phase, Phase::Entering(_));
         let lease = lease && standing == Standing::Ready;
-        let number = self.expect_answer(now, peer, attempts, lease);
+        let (number, sides) = self.expect_answer(now, peer, attempts, lease);
         if let Some(asked) = self.liveness.asked_mut(peer.id) {
             asked.leaf_set = leaf_set;
         }
-        self.transmit(peer, Header::Probe(Probe { number, standing, lease, leaf_set }));
+        let probe = Header::Probe(Probe { number, standing, lease: sides, leaf_set });
+        self.transmit_probe(now, peer, probe, attempts);
     }
 
-    /// Notes a question that is being sent to this peer; returns its number. An answer bears the same.
-    fn expect_answer(&mut self, now: Instant, peer: Peer, attempts: u8, lease: bool) -> u64 {
+    /// Notes a question that is being sent to this peer; returns its number, and the leases to be asked for. An answer
+    /// bears the same number.
+    fn expect_answer(&mut self, now: Instant, peer: Peer, attempts: u8, lease: bool) -> (u64, Sides) {
         let number = self.number();
+        let sides = if lease { self.stands_at(peer.id) } else { Sides::None };
         self.liveness.watch(now, peer);
-        self.liveness.ask(Asked { peer, number, sent: now, attempts, lease, leaf_set: false, spoke: false });
+        self.liveness.ask(Asked {
+            peer,
+            number,
+            sent: now,
+            attempts,
+            lease,
+            sides,
+            leaf_set: false,
+            spoke: false,
+        });
         let rto = self.rto(peer.id);
         // A neighbour's lease may end meanwhile: it is asked without patience, but more often.
         let doubled = if lease { 0 } else { (attempts - 1).min(4) };
         let wait = rto.saturating_mul(1 << doubled).min(self.config.rto_max);
         self.deadlines.set(Timer::Probe(peer.id), now + wait);
-        number
+        (number, sides)
     }
 
     /// A neighbour that asks for a lease is asked for one in the answer, if this node's is not fresh: one exchange
-    /// serves both. Returns the question's number.
-    fn ask_in_return(&mut self, now: Instant, from: Peer) -> Option<u64> {
-        let is_due = self.is_ready() && !self.leases.is_fresh(now, from.id, &self.config);
-        (is_due && self.liveness.asked(from.id).is_none()).then(|| self.expect_answer(now, from, 1, true))
+    /// serves both.
+    fn ask_in_return(&mut self, now: Instant, from: Peer) -> Option<Ask> {
+        let is_due = self.is_ready() && !self.is_lease_fresh(now, from.id);
+        (is_due && self.liveness.asked(from.id).is_none()).then(|| {
+            let (number, lease) = self.expect_answer(now, from, 1, true);
+            Ask { number, lease }
+        })
     }
 
     /// Probes these peers as if nobody had asked them yet: what they were asked before a sleep counts for nothing, and
@@ -470,13 +499,13 @@ impl Node {
 
     pub(super) fn on_probe(&mut self, now: Instant, from: Peer, probe: Probe) {
         // Before it is met: whoever has become a neighbour by this very word need not be asked again.
-        let may_ask = probe.lease && probe.standing == Standing::Ready && self.is_next_to(from.id);
+        let may_ask = !probe.lease.is_none() && probe.standing == Standing::Ready && self.is_next_to(from.id);
         let asks = if may_ask { self.ask_in_return(now, from) } else { None };
         if probe.standing == Standing::Ready {
             self.meet(now, from);
         }
-        let lease = probe.lease && self.grant_lease(now, from, probe.standing);
-        let wants_members = probe.leaf_set || probe.lease && !lease;
+        let lease = self.grant_lease(now, from, probe.standing, probe.lease);
+        let wants_members = probe.leaf_set || lease != probe.lease;
         let asks_for_a_ring = probe.standing == Standing::Starting && self.is_edge();
         let leaf_set = (wants_members || asks_for_a_ring).then(|| self.members_to_tell()).flatten();
         let ack = ProbeAck { number: probe.number, standing: self.standing(), lease, asks, leaf_set };
@@ -495,32 +524,34 @@ impl Node {
     pub(super) fn announce(&mut self, to: Peer) {
         // No question has this number.
         let (number, standing) = (0, self.standing());
-        let ack = ProbeAck { number, standing, lease: false, asks: None, leaf_set: None };
+        let ack = ProbeAck { number, standing, lease: Sides::None, asks: None, leaf_set: None };
         self.transmit(to, Header::ProbeAck(ack));
     }
 
     pub(super) fn on_probe_ack(&mut self, now: Instant, from: Peer, ack: ProbeAck) {
         let answered = self.liveness.asked(from.id).filter(|asked| asked.number == ack.number);
-        let answered = answered.map(|asked| (asked.sent, asked.lease));
-        if let Some((sent, lease)) = answered {
+        let answered = answered.map(|asked| (asked.sent, asked.sides));
+        self.note_way(now, from.id, ack.number, answered.is_some());
+        if let Some((sent, sides)) = answered {
             self.note_round_trip(from, now - sent);
             self.leases.settle_waking(from.id);
-            if ack.lease {
-                self.hold_lease(now, from.id, sent);
+            let granted = ack.lease.and(sides);
+            if !granted.is_none() {
+                self.hold_lease(now, from.id, granted, sent);
             }
             self.settle_probe(from.id);
-            if lease && !ack.lease {
+            if granted != sides {
                 self.look_between(now, from.id, ack.leaf_set.as_deref().unwrap_or_default());
             }
         }
         self.on_asked_standing(now, from, &ack);
         match ack.standing {
-            Standing::Ready if self.is_ready() => self.meet(now, from),
+            Standing::Ready if self.is_ready() => self.meet_answering(now, from, ack.number),
             Standing::Ready => {}
             Standing::Starting | Standing::Joining | Standing::Edge => self.on_not_on_ring(now, from.id),
         }
-        if let Some(number) = ack.asks {
-            self.answer_in_return(now, from, number, ack.standing);
+        if let Some(ask) = ack.asks {
+            self.answer_in_return(now, from, ask, ack.standing);
         }
         if let Some((sent, _)) = answered {
             self.on_entering_ack(now, from, &ack, sent);
@@ -533,10 +564,10 @@ impl Node {
     }
 
     /// The other half of an exchange: the answerer asked as well.
-    fn answer_in_return(&mut self, now: Instant, from: Peer, number: u64, standing: Standing) {
-        let lease = self.grant_lease(now, from, standing);
-        let leaf_set = if lease { None } else { self.members_to_tell() };
-        let ack = ProbeAck { number, standing: self.standing(), lease, asks: None, leaf_set };
+    fn answer_in_return(&mut self, now: Instant, from: Peer, ask: Ask, standing: Standing) {
+        let lease = self.grant_lease(now, from, standing, ask.lease);
+        let leaf_set = if lease == ask.lease { None } else { self.members_to_tell() };
+        let ack = ProbeAck { number: ask.number, standing: self.standing(), lease, asks: None, leaf_set };
         self.transmit(from, Header::ProbeAck(ack));
     }
 
@@ -550,12 +581,18 @@ impl Node {
     /// Verdict: this node is gone. Its place is closed, its messages go other ways.
     pub(super) fn lose(&mut self, now: Instant, id: NodeId) {
         let known = self.liveness.vitals(id).map(|vitals| vitals.incarnation);
-        let known = known.or_else(|| self.member(id).map(|peer| peer.incarnation));
+        let member = self.member(id).map(|peer| peer.incarnation);
+        if member.is_some() {
+            self.tuning.note_death(now);
+        }
+        let known = known.or(member);
         self.liveness.forget(id);
         self.leases.settle_waking(id);
         self.settle_probe(id);
         self.table.remove(id);
         self.neighbourhood.remove(id);
+        self.detours.forget(id);
+        self.members.remove(id);
         if let Some(incarnation) = known {
             self.liveness.bury(id, incarnation, now + self.config.bury_for);
         }
@@ -588,7 +625,8 @@ impl Node {
 
     /// Sets the time for the next look at who was not heard.
     pub(super) fn plan_sweep(&mut self, now: Instant) {
-        let period = self.jittered(self.config.leaf_probe.min(self.config.table_probe) / SWEEPS);
+        let sweep = self.config.leaf_probe.min(self.table_probe(now)) / SWEEPS;
+        let period = self.jittered(sweep.min(LONGEST_SWEEP));
         self.deadlines.set(Timer::Sweep, now + period);
     }
 
@@ -597,10 +635,11 @@ impl Node {
     /// of a death: MSPastry §4.1.) Of all others nothing is kept but what the tables have.
     pub(super) fn on_sweep(&mut self, now: Instant) {
         self.plan_sweep(now);
+        let table_probe = self.table_probe(now);
         let in_use = (0..self.table.rows()).flat_map(|row| self.table.row(row));
         let watched = self.leaf_set.iter().map(|peer| (*peer, self.config.leaf_probe));
         let mut watched: Vec<(Peer, Duration)> =
-            watched.chain(in_use.map(|peer| (*peer, self.config.table_probe))).collect();
+            watched.chain(in_use.map(|peer| (*peer, table_probe))).collect();
         watched.sort_by_key(|(peer, _)| peer.id);
         for &(peer, patience) in &watched {
             let vitals = self.liveness.vitals(peer.id);

@@ -16,12 +16,15 @@ impl Node {
         parts.add("neighbourhood", self.neighbourhood.bytes());
         parts.add("proximity", self.proximity.bytes());
         parts.add("liveness", self.liveness.bytes());
+        parts.add("tuning", self.tuning.bytes());
         parts.add("leases", self.leases.bytes());
         parts.add("deadlines", self.deadlines.bytes());
+        parts.add("detours", self.detours.bytes());
         parts.add("hops", self.hops.bytes());
         parts.add("lookups", self.lookups.bytes());
         parts.add("broadcasts", self.broadcasts.bytes());
         parts.add("edges", self.edges.bytes() + self.access.bytes());
+        parts.add("members", self.members.bytes());
         parts.add("former", self.former.bytes() + seeds.into_iter().map(memory::list).sum::<usize>());
         parts.add("queues", queues);
         parts
@@ -35,5 +38,6 @@ impl Node {
         self.broadcasts.tidy();
         self.lookups.tidy();
         self.edges.tidy();
+        self.members.tidy();
     }
 }

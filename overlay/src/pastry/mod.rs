@@ -5,6 +5,7 @@
 
 mod access;
 mod broadcast;
+mod detour;
 mod edges;
 mod enter;
 mod former;
@@ -15,13 +16,16 @@ mod lease;
 mod letters;
 mod liveness;
 mod lookup;
+mod members;
 mod memory;
+mod merge;
 mod model;
 mod proximity;
 mod repair;
 mod route;
 mod seen;
 mod slots;
+mod tuning;
 #[cfg(test)]
 mod tests;
 
@@ -39,12 +43,14 @@ use crate::kbr::{Bootstrap, Command, Event, KeyBasedRouting, StartError, Transit
 use crate::machine::{Destination, Link, Machine, Refusal, Store, StoreToken, Transmit};
 use crate::peer::{Contact, Peer, Seed};
 use crate::random::{self, Rng};
+use crate::sides::Sides;
 use crate::table::{LeafSet, NeighbourhoodSet, RoutingTable};
 use crate::time::Instant;
 use crate::wire::{Frame, Header, Probe, Standing};
 
 use access::Access;
 use broadcast::Broadcasts;
+use detour::Detours;
 use edges::Edges;
 use former::Former;
 use hops::Hops;
@@ -53,8 +59,11 @@ use join::Phase;
 use lease::Leases;
 use liveness::Liveness;
 use lookup::Lookups;
+use members::Members;
+use merge::Merge;
 use proximity::Proximity;
 use slots::Slots;
+use tuning::Tuning;
 
 /// Frames for which a busy node keeps room between two calls; what a burst took beyond it is given back at once.
 const KEPT_CAPACITY: usize = 32;
@@ -68,6 +77,7 @@ const _: () = {
     const fn can_be_driven<S: Clone + std::hash::Hash>() {}
     can_be_driven::<Phase>();
     can_be_driven::<Slots>();
+    can_be_driven::<Detours>();
     can_be_driven::<Leases>();
     can_be_driven::<Liveness>();
     can_be_driven::<Access>();
@@ -91,8 +101,10 @@ enum Timer {
     Repair,
     /// A round of looking for nearer nodes.
     Proximity,
-    /// A node alone asks again; a node that lost peers tries one.
+    /// A node alone asks again; others ask one that they lost, or a seed.
     AskAgain,
+    /// Strangers next to this node are told of.
+    Zip,
     /// An unanswered probe.
     Probe(NodeId),
     /// An unacknowledged hop.
@@ -118,13 +130,17 @@ pub struct Node {
     neighbourhood: NeighbourhoodSet,
     proximity: Proximity,
     liveness: Liveness,
+    tuning: Tuning,
     leases: Leases,
     slots: Slots,
+    detours: Detours,
     hops: Hops,
     lookups: Lookups,
     broadcasts: Broadcasts,
     edges: Edges,
     former: Former,
+    merge: Merge,
+    members: Members,
     access: Access,
     /// Whether this node answered for its range when last looked at: a change is an event.
     serving: bool,
@@ -157,13 +173,17 @@ impl Node {
             neighbourhood: NeighbourhoodSet::new(me.id, config.neighbourhood),
             proximity: Proximity::default(),
             liveness: Liveness::default(),
+            tuning: Tuning::default(),
             leases: Leases::default(),
             slots: Slots::default(),
+            detours: Detours::default(),
             hops: Hops::default(),
             lookups: Lookups::default(),
             broadcasts: Broadcasts::default(),
             edges: Edges::default(),
             former: Former::default(),
+            merge: Merge::default(),
+            members: Members::default(),
             access: Access::default(),
             serving: false,
             twin_sought: None,
@@ -214,11 +234,7 @@ impl Node {
         self.last_number
     }
 
-    fn transmit(&mut self, to: Peer, header: Header) {
-        self.transmit_frame(to, header, Bytes::new());
-    }
-
-    fn transmit_frame(&mut self, to: Peer, header: Header, payload: Bytes) {
+    fn transmit_directly(&mut self, to: Peer, header: Header, payload: Bytes) {
         debug_assert_ne!(to.id, self.me.id, "a node sends nothing to itself: {header:?}");
         self.transmits.push_back(Transmit { to: Destination::Peer(to), frame: Frame { header, payload } });
     }
@@ -257,7 +273,7 @@ impl Node {
         if life.id == self.me.id && life.incarnation > self.me.incarnation && !rests {
             self.twin_sought = Some(now);
             let number = self.number();
-            let probe = Probe { number, standing: self.standing(), lease: false, leaf_set: false };
+            let probe = Probe { number, standing: self.standing(), lease: Sides::None, leaf_set: false };
             // By its address: whoever answers there is told by its key.
             self.transmit_to_seed(life.addr.into(), Header::Probe(probe));
         }
@@ -292,6 +308,15 @@ impl Node {
         self.stop(Event::Left);
     }
 
+    fn on_heard_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
+        match self.hear(now, from) {
+            Ok(()) => self.on_frame(now, from, frame),
+            Err(Some(newer)) => self.transmit(from, Header::Outdated(newer)),
+            // Its words are void all the same; where the newer life is, others know.
+            Err(None) => {}
+        }
+    }
+
     fn on_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
         let Frame { header, payload } = frame;
         match header {
@@ -306,7 +331,7 @@ impl Node {
             Header::Admit => self.on_admit(now, from),
             Header::Admission(admission) => self.on_admission(now, from, admission),
             Header::Commit { number } => self.on_commit(now, from, number),
-            Header::Committed { number } => self.on_committed(now, from, number),
+            Header::Committed { number, lease } => self.on_committed(now, from, number, lease),
             Header::Withdraw => self.on_withdraw(now, from),
             Header::LeafSet { members, reply } => self.on_leaf_set(now, from, members, reply),
             Header::NearerRequest { rtt_micros } => self.on_nearer_request(now, from, rtt_micros),
@@ -315,6 +340,7 @@ impl Node {
             Header::Broadcast { hop, origin, id, until } => {
                 self.on_broadcast(now, from, hop, broadcast::Id { origin, id }, until, payload);
             }
+            Header::Via { to, from: sender } => self.on_via(now, from, to, sender, payload),
             Header::Outdated(life) => self.look_for_twin(now, life),
             Header::Attach => self.on_attach(now, from),
             Header::Attached { accepted, members } => self.on_attached(now, from, accepted, members),
@@ -332,6 +358,7 @@ impl Node {
             Timer::Repair => self.on_repair_timer(now),
             Timer::Proximity => self.on_proximity_timer(now),
             Timer::AskAgain => self.on_ask_again(now),
+            Timer::Zip => self.on_zip_timer(),
             Timer::Probe(id) => self.on_probe_timeout(now, id),
             Timer::Hop(hop) => self.on_hop_timeout(now, hop),
             Timer::Parked => self.on_parked_timer(now),
@@ -388,12 +415,7 @@ impl Machine for Node {
         // Expiry is checked before anything is handled (design §4): a lease that ended counts for nothing.
         self.run_timers(now);
         if self.phase != Phase::Stopped && from.id != self.me.id {
-            match self.hear(now, from) {
-                Ok(()) => self.on_frame(now, from, frame),
-                Err(Some(newer)) => self.transmit(from, Header::Outdated(newer)),
-                // Its words are void all the same; where the newer life is, others know.
-                Err(None) => {}
-            }
+            self.on_direct_frame(now, from, frame);
         }
         self.settle(now);
     }

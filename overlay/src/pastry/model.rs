@@ -25,6 +25,10 @@ impl Node {
             neighbourhood: self.neighbourhood.clone(),
             proximity: self.proximity.clone(),
             liveness: self.liveness.clone(),
+            tuning: self.tuning.clone(),
+            detours: self.detours.clone(),
+            members: self.members.clone(),
+            merge: self.merge.clone(),
             leases: self.leases.clone(),
             slots: self.slots.clone(),
             hops: self.hops.clone(),
@@ -51,9 +55,10 @@ impl Node {
 
     /// Hashes all that decides what a ring node does in a small ring that nobody looks anything up in, as long as waits
     /// have one length (`rto_min` = `rto_max`) and rounds of repair and proximity are far. Left out are constants, dice,
-    /// counters, measured times, and [`taken_hops`](Node::taken_hops).
+    /// counters, measured times and rates, and [`taken_hops`](Node::taken_hops).
     pub fn hash_state(&self, state: &mut impl Hasher) {
         (&self.phase, &self.leaf_set, &self.liveness, &self.leases, &self.slots).hash(state);
+        (&self.detours, &self.members, &self.merge).hash(state);
         (&self.edges, &self.former, &self.access, self.role, self.serving).hash(state);
         self.hops.hash_waiting(state);
         self.table.iter().for_each(|peer| peer.hash(state));

@@ -35,6 +35,8 @@ const APPROACH_PROBES: usize = 6;
 const FILL_PROBES: usize = 15;
 /// Most nodes that are measured because of one message later.
 const ROUND_PROBES: usize = 8;
+/// A round has brought much if one of so many that were measured has found a place.
+const MUCH: usize = 2;
 /// Entries without a distance that are measured in a round.
 const ROUND_UNMEASURED: usize = 3;
 /// How much nearer or farther than the one who asks the nodes are that it is told of, in hundredths: the nearer to it
@@ -61,8 +63,9 @@ pub(super) struct Proximity {
     stage: Stage,
     /// Mean time to the next round.
     period: Duration,
-    /// This node has found a nearer one since the last round. (One that came by itself says nothing about others.)
-    gained: bool,
+    /// Nodes measured since the last round because others named them, and how many of them deserved a place.
+    measured: usize,
+    gained: usize,
     /// Who was asked, and when: the answer measures it once more.
     asked: Option<(NodeId, Instant)>,
     /// Last bits of the ids of those measured in vain, oldest first.
@@ -265,10 +268,12 @@ impl Node {
         self.watch_on(now);
     }
 
-    /// Rounds that bring something hurry the next one, others let it wait.
+    /// Rounds that bring much hurry the next one, others let it wait: a few of those who are measured always find a place
+    /// where others have died.
     fn watch_on(&mut self, now: Instant) {
-        let Proximity { period, gained, .. } = &mut self.proximity;
-        *period = if std::mem::take(gained) { *period / 2 } else { *period * 2 };
+        let Proximity { period, measured, gained, .. } = &mut self.proximity;
+        let (measured, gained) = (std::mem::take(measured), std::mem::take(gained));
+        *period = if gained * MUCH > measured { *period / 2 } else { *period * 2 };
         *period = (*period).min(self.config.gossip_max).max(self.config.gossip);
         let wait = self.proximity.period;
         let wait = self.jittered(wait);
@@ -425,6 +430,7 @@ impl Node {
                 || self.table.get(peer.id).is_some();
             if probes < most && !barred && !self.liveness.is_full() {
                 probes += 1;
+                self.proximity.measured += 1;
                 self.proximity.note_tried(peer.id);
                 self.probe(now, peer, false);
             }
@@ -440,7 +446,7 @@ impl Node {
         if let Some(rtt) = measured.filter(|_| is_new && changed) {
             self.neighbourhood.insert(peer, rtt);
             if told.is_none() {
-                self.proximity.gained = true;
+                self.proximity.gained += 1;
                 // Being near is mutual: it need not measure what this node knows.
                 self.tell(peer, Some(micros(rtt)), Vec::new(), None);
             }

@@ -29,16 +29,27 @@ impl Node {
         if !self.is_ready() || self.is_edge() || barred {
             return;
         }
+        // (A later life than the one that was lost is another matter.)
+        if self.try_lost(now, peer) {
+            return;
+        }
+        self.former.forget(peer.id);
         let alone = self.leaf_set.is_empty();
+        let is_expected = self.slots.joiner(peer.id).is_some();
         self.slots.release(peer);
         let before = self.neighbours();
         let in_table = self.place(peer, told);
         let in_leaf_set = self.leaf_set.insert(peer);
+        self.note_member(now, peer);
         if in_table || in_leaf_set {
             self.liveness.begin(now, peer);
         }
         if in_leaf_set {
             self.on_members_changed(now, &before);
+            let is_next = |peer: &Peer| self.ends().any(|end| end.id == peer.id);
+            if !is_expected && is_next(&peer) && before.iter().all(|end| end.id != peer.id) {
+                self.zip(now, &before);
+            }
         }
         if alone {
             // Two rings have found each other, one of them a single node: its place is asked for (design §5). Whom it
@@ -56,7 +67,9 @@ impl Node {
             (self.leaf_set.len() >= self.config.leaf_set, self.leaf_set.rights().any(|peer| peer.id == id));
         self.leases.forget(id);
         let Some(dropped) = self.leaf_set.remove(id) else { return };
-        self.former.note(dropped);
+        if !self.liveness.has_left(&dropped) {
+            self.former.note(now, dropped);
+        }
         self.on_members_changed(now, &before);
         if !self.is_ready() {
             return;
@@ -80,7 +93,7 @@ impl Node {
         }
     }
 
-    fn members_in_use(&self) -> Vec<Peer> {
+    pub(super) fn members_in_use(&self) -> Vec<Peer> {
         self.leaf_set.iter().filter(|peer| !self.leases.is_condemned(peer.id)).copied().collect()
     }
 
@@ -88,14 +101,14 @@ impl Node {
         let neighbours = self.neighbours();
         if neighbours != before {
             for neighbour in &neighbours {
-                if !self.leases.holds(now, neighbour.id) && !self.leases.is_condemned(neighbour.id) {
+                if !self.holds_lease(now, neighbour.id) && !self.leases.is_condemned(neighbour.id) {
                     self.probe(now, *neighbour, true);
                 }
             }
             self.events.push_back(Event::NeighboursChanged);
         }
         self.plan_heartbeat(now);
-        self.look_after_loneliness(now);
+        self.plan_asking(now);
         self.unpark(now);
     }
 
@@ -105,6 +118,9 @@ impl Node {
         for peer in peers {
             if peer.id == self.me.id {
                 self.look_for_twin(now, peer);
+                continue;
+            }
+            if self.leaf_set.wants(peer.id) && self.try_lost(now, peer) {
                 continue;
             }
             let room = probes < MAX_PROBES_PER_MESSAGE && !self.liveness.is_full();
@@ -155,6 +171,7 @@ impl Node {
             let members = self.members_in_use();
             self.transmit(from, Header::LeafSet { members, reply: false });
         }
+        self.take_arc(now, from, &members);
         self.check_missing(now, from, &members);
         self.consider_all(now, members);
     }
@@ -179,12 +196,15 @@ impl Node {
         }
     }
 
-    /// One round: leaf sets are compared with a random member.
+    /// One round: leaf sets are compared with a random member, or with the next node on the walk around a small ring.
     pub(super) fn on_repair_timer(&mut self, now: Instant) {
-        let wait = self.jittered(self.config.repair);
+        self.begin_members_below(now, self.config.full_membership / 2);
+        let period = self.repair_period();
+        let wait = self.jittered(period);
         self.deadlines.set(Timer::Repair, now + wait);
         let members = self.members_in_use();
-        if let Some(&peer) = members.choose(&mut self.rng) {
+        let partner = self.next_on_walk().or_else(|| members.choose(&mut self.rng).copied());
+        if let Some(peer) = partner {
             self.transmit(peer, Header::LeafSet { members, reply: true });
         }
     }

@@ -119,8 +119,13 @@ impl Node {
                 (Some(_), None) => Hop::Wait,
             };
         }
-        // "Otherwise use the routing table, and forward to a node that shares a longer prefix with the key."
         let allowed = |peer: &Peer| usable(peer) && (!routed.by_leaf_set || closer(peer));
+        // In a small ring every node knows every node: as if all of it were the leaf set.
+        let sound = |peer: &Peer| allowed(peer) && closer(peer) && !self.liveness.is_suspect(peer.id);
+        if let Some(peer) = self.members.closest(key, sound) {
+            return Hop::To { peer, by_leaf_set: true };
+        }
+        // "Otherwise use the routing table, and forward to a node that shares a longer prefix with the key."
         let slot = || self.table.next_hops(key).iter().filter(|entry| allowed(&entry.peer));
         let cost = |entry: &&Entry| self.proximity.cost(entry, key);
         let sound = slot().filter(|entry| !self.liveness.is_suspect(entry.peer.id)).min_by_key(cost);
@@ -197,11 +202,7 @@ impl Node {
                 }));
             }
             Purpose::Lookup => answer(Vec::new()),
-            Purpose::Seek => {
-                let seeker = origin.id();
-                let members = self.leaf_set.iter().filter(|peer| peer.id != seeker).copied().collect();
-                answer(members)
-            }
+            Purpose::Seek => answer(self.all_but(origin.id())),
         };
         self.send_letter(now, &origin, Letter::Answer(answer), Bytes::new());
     }

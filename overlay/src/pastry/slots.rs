@@ -8,17 +8,9 @@ use super::Node;
 use crate::id::{Key, NodeId};
 use crate::kbr::Event;
 use crate::peer::Peer;
+use crate::sides::{Side, Sides};
 use crate::time::Instant;
-use crate::wire::{Admission, Header};
-
-/// One side of this node on the ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Side {
-    /// Towards smaller ids.
-    Left,
-    /// Towards greater ids.
-    Right,
-}
+use crate::wire::{Admission, Header, Standing};
 
 /// The two slots of a ready node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -52,18 +44,25 @@ impl Slots {
         self.both().filter(|slot| slot.given_up).map(|slot| &slot.joiner)
     }
 
-    fn has_given_up(&self, joiner: Peer) -> bool {
-        self.both().any(|slot| slot.joiner == joiner && slot.given_up)
+    /// The sides on which this node's part was given up to this joiner.
+    fn given_up(&self, joiner: Peer) -> Sides {
+        let sides = [(Side::Left, &self.left), (Side::Right, &self.right)];
+        let is_its = |slot: &Slot| slot.joiner == joiner && slot.given_up;
+        sides
+            .into_iter()
+            .filter(|(_, slot)| slot.as_ref().is_some_and(is_its))
+            .map(|(side, _)| side)
+            .collect()
     }
 
     /// Takes the slots of the named sides for the joiner, if they are free, expired, or its own already.
-    fn take(&mut self, now: Instant, sides: &[Side], slot: Slot, is_free: impl Fn(&Slot) -> bool) -> bool {
+    fn take(&mut self, now: Instant, sides: Sides, slot: Slot, is_free: impl Fn(&Slot) -> bool) -> bool {
         let free = |held: &Option<Slot>| {
             held.is_none_or(|held| held.joiner == slot.joiner || held.until <= now && is_free(&held))
         };
-        let all_free = sides.iter().all(|&side| free(self.slot(side)));
+        let all_free = sides.iter().all(|side| free(self.slot(side)));
         if all_free {
-            for &side in sides {
+            for side in sides.iter() {
                 let given_up =
                     self.slot(side).is_some_and(|held| held.given_up && held.joiner == slot.joiner);
                 *self.slot(side) = Some(Slot { given_up, ..slot });
@@ -74,7 +73,7 @@ impl Slots {
 
     /// Gives up this node's part to the joiner, on each side where it holds a slot.
     fn give_up(&mut self, joiner: Peer) {
-        for side in [Side::Left, Side::Right] {
+        for side in Side::BOTH {
             if let Some(slot) = self.slot(side).as_mut().filter(|slot| slot.joiner == joiner) {
                 slot.given_up = true;
             }
@@ -84,7 +83,7 @@ impl Slots {
     /// The joiner does not come. What was given up to it stays given up until its lease ends: this word may be an
     /// old one, and the joiner in its place by now.
     fn withdraw(&mut self, now: Instant, joiner: Peer) {
-        for side in [Side::Left, Side::Right] {
+        for side in Side::BOTH {
             let slot = self.slot(side);
             slot.take_if(|slot| slot.joiner == joiner && !slot.given_up);
             if let Some(slot) = slot.as_mut().filter(|slot| slot.joiner == joiner) {
@@ -94,8 +93,8 @@ impl Slots {
     }
 
     /// Whether the joiner holds each of these sides.
-    fn holds(&mut self, joiner: Peer, sides: &[Side]) -> bool {
-        sides.iter().all(|&side| self.slot(side).is_some_and(|slot| slot.joiner == joiner))
+    fn holds(&mut self, joiner: Peer, sides: Sides) -> bool {
+        sides.iter().all(|side| self.slot(side).is_some_and(|slot| slot.joiner == joiner))
     }
 
     /// The node of this id that holds a slot, if it does.
@@ -105,7 +104,7 @@ impl Slots {
 
     /// Frees whatever this node holds, or an earlier life of it: not what a later one does.
     pub(super) fn release(&mut self, joiner: Peer) {
-        for side in [Side::Left, Side::Right] {
+        for side in Side::BOTH {
             self.slot(side).take_if(|slot| joiner.supersedes(&slot.joiner));
         }
     }
@@ -113,20 +112,18 @@ impl Slots {
 
 impl Node {
     /// On which sides a joiner would be this node's neighbour: both, if this node is alone.
-    pub(super) fn sides_of(&self, joiner: NodeId) -> Vec<Side> {
+    pub(super) fn sides_of(&self, joiner: NodeId) -> Sides {
         let me = self.me.id.key();
         let (Some(left), Some(right)) = (self.leaf_set.left(), self.leaf_set.right()) else {
-            return vec![Side::Left, Side::Right];
+            return Sides::Both;
         };
         let between = |from: Key, to: Key| from.clockwise_to(joiner) < from.clockwise_to(to);
-        let mut sides = Vec::new();
-        if between(left.id.key(), me) || left.id == joiner {
-            sides.push(Side::Left);
-        }
-        if between(me, right.id.key()) || right.id == joiner {
-            sides.push(Side::Right);
-        }
-        sides
+        let is_left = between(left.id.key(), me) || left.id == joiner;
+        let is_right = between(me, right.id.key()) || right.id == joiner;
+        [(is_left, Side::Left), (is_right, Side::Right)]
+            .into_iter()
+            .filter_map(|(is, side)| is.then_some(side))
+            .collect()
     }
 
     pub(super) fn on_admit(&mut self, now: Instant, from: Peer) {
@@ -144,13 +141,13 @@ impl Node {
             return Admission::Busy;
         }
         let sides = self.sides_of(joiner.id);
-        if sides.is_empty() {
+        if sides.is_none() {
             return Admission::NotNeighbour { members: self.leaf_set.iter().copied().collect() };
         }
         let slot = Slot { joiner, until: now + self.config.join_slot, given_up: false };
         // A part that was given up is taken back only when the lease that went with it has ended.
         let leases = &self.leases;
-        if self.slots.take(now, &sides, slot, |held| !leases.binds(now, held.joiner.id)) {
+        if self.slots.take(now, sides, slot, |held| !leases.binds(now, held.joiner.id)) {
             Admission::Granted { members: self.leaf_set.iter().copied().collect() }
         } else {
             Admission::Busy
@@ -163,24 +160,25 @@ impl Node {
         if !self.is_ready() || self.is_edge() {
             return self.transmit(from, Header::Admission(Admission::NotReady));
         }
-        if !known && !self.slots.has_given_up(from) {
-            if self.leases.is_any_waking() {
-                // It slept, and others may have taken its part over: it has nothing to give up before it knows.
-                return self.transmit(from, Header::Admission(Admission::Busy));
-            }
-            // The ring may have changed since the slot was given: a node that had been thought dead came back between.
-            let sides = self.sides_of(from.id);
-            if sides.is_empty() {
-                let members = self.leaf_set.iter().copied().collect();
-                return self.transmit(from, Header::Admission(Admission::NotNeighbour { members }));
-            }
-            if !self.slots.holds(from, &sides) {
-                return self.transmit(from, Header::Admission(Admission::Busy));
-            }
+        let sides = self.sides_of(from.id);
+        let refuse = |admission| Header::Admission(admission);
+        if !known && self.slots.given_up(from).is_none() && self.leases.is_any_waking() {
+            // It slept, and others may have taken its part over: it has nothing to give up before it knows.
+            return self.transmit(from, refuse(Admission::Busy));
+        }
+        // The ring may have changed since the slot was given: a node that had been thought dead came back between.
+        if !known && sides.is_none() {
+            let members = self.leaf_set.iter().copied().collect();
+            return self.transmit(from, refuse(Admission::NotNeighbour { members }));
+        }
+        if !known && !self.slots.holds(from, sides) {
+            return self.transmit(from, refuse(Admission::Busy));
         }
         self.slots.give_up(from);
-        self.leases.grant(now, from.id, self.config.lease);
-        self.transmit(from, Header::Committed { number });
+        let given_up = self.slots.given_up(from).and(sides);
+        self.leases.grant(now, from.id, given_up, self.config.lease);
+        let lease = if known { self.grant_lease(now, from, Standing::Ready, sides) } else { given_up };
+        self.transmit(from, Header::Committed { number, lease });
         self.events.push_back(Event::NeighboursChanged);
     }
 
@@ -192,7 +190,7 @@ impl Node {
     /// Takes back what was given up to joiners that never came: their slot and their lease have ended.
     pub(super) fn expire_slots(&mut self, now: Instant) {
         let leases = &self.leases;
-        for side in [Side::Left, Side::Right] {
+        for side in Side::BOTH {
             self.slots.slot(side).take_if(|slot| slot.until <= now && !leases.binds(now, slot.joiner.id));
         }
     }

@@ -12,8 +12,11 @@ use crate::kbr::{Delivery, Found};
 use crate::machine::Refusal;
 use crate::peer::Addr;
 
+mod cuts;
 mod hostile;
 mod idle;
+mod members;
+mod merge;
 mod near;
 
 const DELAY: Duration = Duration::from_millis(1);

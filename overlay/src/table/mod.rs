@@ -86,7 +86,7 @@ fn micros(rtt: Duration) -> NonZeroU32 {
 }
 
 /// Makes room for one more without doubling: tables are small, and many.
-fn reserve_one<T>(list: &mut Vec<T>) {
+pub(crate) fn reserve_one<T>(list: &mut Vec<T>) {
     if list.len() == list.capacity() {
         list.reserve_exact(1 + list.len() / 8);
     }

@@ -72,11 +72,16 @@ pub fn decode(bytes: Bytes) -> Result<Frame, DecodeError> {
     Ok(Frame { header, payload })
 }
 
+/// The frame within a [`Header::Via`]; `None` if the frame is none, or what it carries is no frame.
+pub fn within(frame: &Frame) -> Option<Frame> {
+    matches!(frame.header, Header::Via { .. }).then(|| decode(frame.payload.clone()).ok()).flatten()
+}
+
 fn carries_payload(header: &Header) -> bool {
     match header {
         Header::Routed(routed) => routed.purpose == Purpose::Application,
         Header::Letter(letter) | Header::Relayed { letter, .. } => *letter == Letter::Payload,
-        Header::Broadcast { .. } => true,
+        Header::Broadcast { .. } | Header::Via { .. } => true,
         Header::HopAck { .. }
         | Header::Probe(_)
         | Header::ProbeAck(_)
@@ -122,6 +127,7 @@ fn check(header: &Header) -> Result<(), DecodeError> {
         | Header::NearerRequest { .. }
         | Header::Outdated(_)
         | Header::Broadcast { .. }
+        | Header::Via { .. }
         | Header::Attach
         | Header::Detach => Ok(()),
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::bounded;
 use crate::id::{Key, NodeId};
 use crate::peer::{Contact, Peer};
+use crate::sides::Sides;
 
 /// Most peers that one list in a frame may have. Longer ones are refused by the decoder, so that to keep to it is the
 /// duty of whoever makes the frame.
@@ -52,6 +53,8 @@ pub enum Header {
     Committed {
         /// The number of the `Commit`.
         number: u64,
+        /// On which sides of the neighbour the joiner's part is, each with a lease.
+        lease: Sides,
     },
     /// A joiner gives its slot back.
     Withdraw,
@@ -102,6 +105,14 @@ pub enum Header {
     Detach,
     /// The receiver is an older life of this peer; its words are void. (A hint: the receiver looks for itself.)
     Outdated(Peer),
+    /// A frame for a node that its sender cannot reach directly: the payload, encoded. Its receiver passes it on, or is
+    /// the one that it is for.
+    Via {
+        /// Whom it is for.
+        to: Peer,
+        /// Whom it is from.
+        from: Peer,
+    },
 }
 
 // Queues are full of these in a burst: what is rare and large stands apart.
@@ -208,8 +219,8 @@ pub struct Probe {
     pub number: u64,
     /// How far the sender is; a ready sender may enter the receiver's tables.
     pub standing: Standing,
-    /// The sender is a ring neighbour and asks for a lease.
-    pub lease: bool,
+    /// On these sides of the receiver the sender stands, as it sees the ring, and asks for a lease for each.
+    pub lease: Sides,
     /// The sender wants the receiver's leaf set.
     pub leaf_set: bool,
 }
@@ -221,13 +232,22 @@ pub struct ProbeAck {
     pub number: u64,
     /// How far the answerer is.
     pub standing: Standing,
-    /// Whether the asked-for lease is granted: four seconds by default, counted from the probe's sending.
-    pub lease: bool,
-    /// The answerer asks for a lease in return, under this number of its own; another `ProbeAck` answers it.
-    pub asks: Option<u64>,
+    /// The asked-for leases that are granted: four seconds by default, counted from the probe's sending.
+    pub lease: Sides,
+    /// The answerer asks for leases in return; another `ProbeAck` answers it.
+    pub asks: Option<Ask>,
     /// The answerer's leaf set, if it was asked for.
     #[serde(deserialize_with = "bounded::optional::<MAX_PEERS, _, _>")]
     pub leaf_set: Option<Vec<Peer>>,
+}
+
+/// A question for leases in an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ask {
+    /// The asker's number: it comes back in the acknowledgement.
+    pub number: u64,
+    /// As in a [`Probe`].
+    pub lease: Sides,
 }
 
 /// Nodes that the sender knows, each with how near it is to the sender: so the receiver can tell who may be near to

@@ -8,10 +8,10 @@ mod hello;
 #[cfg(test)]
 mod tests;
 
-pub use codec::{DecodeError, EncodedFrame, decode, encode, encode_header};
+pub use codec::{DecodeError, EncodedFrame, decode, encode, encode_header, within};
 pub use header::{
-    Admission, Answer, Header, Known, Letter, MAX_PATH, MAX_PEERS, MAX_TRACE, Near, Probe, ProbeAck, Purpose,
-    RouteFailure, Routed, Standing, TraceHop,
+    Admission, Answer, Ask, Header, Known, Letter, MAX_PATH, MAX_PEERS, MAX_TRACE, Near, Probe, ProbeAck,
+    Purpose, RouteFailure, Routed, Standing, TraceHop,
 };
 pub use hello::{Hello, HelloError, MAX_NETWORK_NAME, PROTOCOL_VERSION};
 

@@ -12,6 +12,7 @@ use proptest::strategy::ValueTree;
 use super::*;
 use crate::id::{Key, NodeId};
 use crate::peer::{Addr, Contact, Peer};
+use crate::sides::Sides;
 
 // Compound strategies are boxed: their value trees would overflow a test thread's stack.
 
@@ -107,13 +108,22 @@ fn standing() -> impl Strategy<Value = Standing> {
     select(vec![Standing::Starting, Standing::Joining, Standing::Ready, Standing::Edge])
 }
 
+fn sides() -> impl Strategy<Value = Sides> {
+    select(vec![Sides::None, Sides::Left, Sides::Right, Sides::Both])
+}
+
 fn probe() -> impl Strategy<Value = Probe> {
-    (number(), standing(), any::<bool>(), any::<bool>())
-        .prop_map(|(number, standing, lease, leaf_set)| Probe { number, standing, lease, leaf_set })
+    (number(), standing(), sides(), any::<bool>()).prop_map(|(number, standing, lease, leaf_set)| Probe {
+        number,
+        standing,
+        lease,
+        leaf_set,
+    })
 }
 
 fn probe_ack() -> impl Strategy<Value = ProbeAck> {
-    (number(), standing(), any::<bool>(), option::of(number()), option::of(peers())).prop_map(
+    let ask = (number(), sides()).prop_map(|(number, lease)| Ask { number, lease });
+    (number(), standing(), sides(), option::of(ask), option::of(peers())).prop_map(
         |(number, standing, lease, asks, leaf_set)| ProbeAck { number, standing, lease, asks, leaf_set },
     )
 }
@@ -129,7 +139,7 @@ fn admission() -> impl Strategy<Value = Admission> {
 
 /// How many variants [`Header`] has. The match has no `_`: a new variant does not compile until it is counted here,
 /// and is not covered until [`header`] makes it.
-const VARIANTS: usize = 20;
+const VARIANTS: usize = 21;
 
 fn variant(header: &Header) -> usize {
     match header {
@@ -153,6 +163,7 @@ fn variant(header: &Header) -> usize {
         Header::Attached { .. } => 17,
         Header::Detach => 18,
         Header::Outdated(_) => 19,
+        Header::Via { .. } => 20,
     }
 }
 
@@ -175,10 +186,11 @@ fn header() -> impl Strategy<Value = Header> {
         Just(Header::Admit),
         admission().prop_map(Header::Admission),
         number().prop_map(|number| Header::Commit { number }),
-        number().prop_map(|number| Header::Committed { number }),
+        (number(), sides()).prop_map(|(number, lease)| Header::Committed { number, lease }),
         Just(Header::Withdraw),
         peers().prop_map(|members| Header::Leave { members }),
         peer().prop_map(Header::Outdated),
+        (peer(), peer()).prop_map(|(to, from)| Header::Via { to, from }),
     ];
     let of_upkeep = prop_oneof![
         probe().prop_map(Header::Probe),
@@ -201,6 +213,7 @@ fn header() -> impl Strategy<Value = Header> {
 fn may_carry(header: &Header) -> bool {
     let text = format!("{header:?}");
     text.starts_with("Broadcast")
+        || text.starts_with("Via")
         || text.starts_with("Letter(Payload")
         || text.starts_with("Relayed") && text.ends_with("letter: Payload }")
         || text.starts_with("Routed") && text.contains("purpose: Application")
@@ -336,7 +349,7 @@ fn frames_with_lists_of(len: usize) -> Vec<(Frame, usize)> {
         (Answer { leaf_set: peers.clone(), ..empty }, MAX_PEERS),
     ];
     let leaf_set = Some(peers.clone());
-    let ack = ProbeAck { number: 0, standing: Standing::Ready, lease: false, asks: None, leaf_set };
+    let ack = ProbeAck { number: 0, standing: Standing::Ready, lease: Sides::None, asks: None, leaf_set };
     let known = peers.iter().map(|&peer| Known { peer, rtt_micros: None }).collect();
     let mut headers = vec![
         (routed(Purpose::Lookup, Some(path)), MAX_TRACE),

@@ -137,7 +137,8 @@ impl Forest {
     pub(super) fn attach(&mut self, cx: Context<'_>, topic: TopicId, id: NodeId) {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         let Some(child) = tree.children.get_mut(&id) else { return };
-        child.version += 1;
+        self.words += 1;
+        child.version = self.words;
         (child.said, child.said_again) = (cx.now, false);
         if let (None, Some(log)) = (child.cursor, &tree.log) {
             let version = child.version;
@@ -284,7 +285,7 @@ fn place(log: &Log, after: Option<Mark>) -> Option<u64> {
 
 /// Whether a mark lies in this term, or before it.
 fn is_of(mark: Mark, term: Term) -> bool {
-    mark.position.is_none_or(|position| position.term <= term.number)
+    mark.position.is_none_or(|position| position.term <= term)
 }
 
 /// Only what the child has acknowledged is surely there: what flies must not look like a gap to it.
@@ -315,15 +316,18 @@ mod tests {
     fn a_child_ahead_of_an_empty_window_is_started() {
         let term = Term { number: 1, root: NodeId(1) };
         let log = Log { birth: 7, term, window: Window::new(None) };
-        let wish = |term| Some(Mark { birth: 7, position: Some(Position { term, offset: 0 }) });
+        let wish = |number| {
+            let position = Position { term: Term { number, root: NodeId(1) }, offset: 0 };
+            Some(Mark { birth: 7, position: Some(position) })
+        };
         assert_eq!(place(&log, wish(1)), Some(0), "what it has comes again, and is passed over");
         assert_eq!(place(&log, wish(2)), None, "the start of its term is yet to come");
     }
 
     #[test]
     fn a_child_is_started_where_its_cursor_stands() {
-        let at = |offset| Some(Position { term: 1, offset });
         let term = Term { number: 1, root: NodeId(1) };
+        let at = |offset| Some(Position { term, offset });
         let log = Log { birth: 7, term, window: Window::new(at(22)) };
         // The grandchild is ahead of this window, the child between them has nothing at all.
         for (wish, begins) in [(at(22), 23), (at(23), 23), (at(40), 23)] {

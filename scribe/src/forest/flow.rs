@@ -10,9 +10,9 @@ use treecast_overlay::time::Instant;
 use super::adopt::{link, millis};
 use super::tree::{Child, Cursor, Log, Role, Tree};
 use super::{Context, Forest, Request, Timer};
-use crate::message::{GapReason, Mark, Term};
+use crate::message::{GapReason, Mark};
 use crate::topic::TopicId;
-use crate::window::{Arrival, Entry, Follow, Window};
+use crate::window::{Arrival, Entry, Follow, Held, Window};
 use crate::wire::{Ack, Body, Data, Header, Started};
 
 impl Forest {
@@ -83,27 +83,25 @@ impl Forest {
     fn entry(&self, data: Data, bytes: &Bytes, payload: Bytes) -> Entry {
         let (position, body) = (data.position, data.body);
         if bytes.len() >= self.config.copy_below {
-            return Entry { position, body, encoded: bytes.clone(), payload };
+            return Entry { position, held: Held { body, encoded: bytes.clone(), payload } };
         }
         let encoded = Bytes::copy_from_slice(bytes);
         let payload = encoded.slice(encoded.len() - payload.len()..);
-        Entry { position, body, encoded, payload }
+        Entry { position, held: Held { body, encoded, payload } }
     }
 
     /// Appends an entry that was found to be next, or to start a term on an earlier entry.
     pub(super) fn append(&mut self, cx: Context<'_>, topic: TopicId, entry: Entry) {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         let Some(log) = &mut tree.log else { return };
-        let start = match entry.body {
-            Body::TermStart { root, previous, .. } => Some((root, previous)),
-            Body::Message { .. } => None,
-        };
-        if let Some((root, previous)) = start {
-            log.term = log.term.max(Term { number: entry.position.term, root });
-            if previous != log.window.tail() && log.window.holds(previous) {
+        let start = matches!(entry.held.body, Body::TermStart { .. });
+        if let Body::TermStart { previous, .. } = entry.held.body {
+            let previous = entry.position.behind(previous);
+            log.term = log.term.max(entry.position.term);
+            if log.window.tail() == previous || log.window.holds(previous) {
                 log.window.cut_after(previous);
                 clamp(tree);
-            } else if previous != log.window.tail() {
+            } else {
                 renew(tree, Window::new(previous));
             }
         }
@@ -111,7 +109,7 @@ impl Forest {
         log.window.append(entry);
         self.moved.insert(topic);
         self.count_window(cx.now, topic);
-        if start.is_some() {
+        if start {
             self.start_children(cx, topic);
         }
     }
@@ -188,7 +186,8 @@ impl Forest {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         let (Some(log), Some(child)) = (&tree.log, tree.children.get_mut(&id)) else { return };
         let start = log.window.start();
-        let version = child.version + 1;
+        // That of the word that says so.
+        let version = self.words + 1;
         child.cursor = Some(Cursor { next: start, acknowledged: start, version, repeated: None });
         self.attach(cx, topic, id);
         self.push(cx, topic, id);
@@ -297,7 +296,7 @@ impl Forest {
     fn deny_data(&mut self, cx: Context<'_>, from: Contact, topic: TopicId) {
         if cx.now.since(self.denied) >= self.config.ack_delay {
             self.denied = cx.now;
-            self.deny(from, topic);
+            self.deny(from, topic, self.joins);
         }
     }
 }
@@ -328,7 +327,7 @@ fn advance(window: &Window, cursor: &mut Cursor, ack: &Ack) {
 
 /// The one entry that a child misses: it was pushed, and others after it have come. It is sent again once at the
 /// child's wish; if that is lost too, the timer goes back and pushes all that follows.
-fn missing<'a>(window: &'a Window, cursor: &mut Cursor, ack: &Ack) -> Option<&'a Entry> {
+fn missing<'a>(window: &'a Window, cursor: &mut Cursor, ack: &Ack) -> Option<&'a Held> {
     let at = cursor.acknowledged;
     if !ack.again || cursor.next <= at || cursor.repeated == Some(at) {
         return None;
@@ -338,7 +337,7 @@ fn missing<'a>(window: &'a Window, cursor: &mut Cursor, ack: &Ack) -> Option<&'a
     Some(entry)
 }
 
-/// Entries at the window's end were replaced: who was ahead of its new end goes back to it.
+/// A term begins at the window's end: whoever was ahead of that, on a branch that is over, goes back to it.
 fn clamp(tree: &mut Tree) {
     let Some(log) = &tree.log else { return };
     let end = log.window.end();
@@ -393,19 +392,19 @@ mod tests {
     use super::super::tree::{Cursor, Reader, Subscription};
     use super::*;
     use crate::event::SubscriptionId;
-    use crate::message::{Gap, Item, Position, Start};
+    use crate::message::{Gap, Item, Position, Start, Term};
     use crate::seen::Seen;
     use crate::topic::TopicId;
     use treecast_overlay::id::Key;
 
     const TOPIC: TopicId = TopicId(Key(1));
 
-    fn at(term: u64, offset: u64) -> Position {
-        Position { term, offset }
+    fn at(number: u64, offset: u64) -> Position {
+        Position { term: Term { number, root: NodeId(9) }, offset }
     }
 
     fn start_of(at: Position, previous: Position, forced: bool) -> Entry {
-        encode_entry(TOPIC, at, Body::TermStart { root: NodeId(9), previous: Some(previous), forced }, &[])
+        encode_entry(TOPIC, at, Body::TermStart { previous: Some(previous.term), forced }, &[])
     }
 
     fn tree(last: Position) -> Tree {
@@ -437,6 +436,18 @@ mod tests {
         let log = tree.log.as_mut().unwrap();
         log.window.append(start_of(at(3, 7), at(2, 6), false));
         let gap = Gap { after: Some(at(1, 8)), until: Some(at(3, 7)), reason: GapReason::OutOfWindow };
+        assert_eq!(next_item(&mut tree), Some(Item::Gap(gap)));
+    }
+
+    #[test]
+    fn a_reader_hears_that_it_was_on_a_branch_that_is_over() {
+        // Two roots opened a term 2 behind 1:5; this log is the one that was handed over, the reader was on the other.
+        let mut tree = tree(at(1, 5));
+        let beside = Position { term: Term { number: 2, root: NodeId(3) }, offset: 8 };
+        tree.subscriptions.values_mut().next().unwrap().reader.as_mut().unwrap().last = Some(beside);
+        let log = tree.log.as_mut().unwrap();
+        log.window.append(start_of(at(2, 6), at(1, 5), false));
+        let gap = Gap { after: Some(beside), until: Some(at(2, 6)), reason: GapReason::RootLost };
         assert_eq!(next_item(&mut tree), Some(Item::Gap(gap)));
     }
 

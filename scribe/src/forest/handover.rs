@@ -13,11 +13,11 @@ use super::flow::{forsake, renew};
 use super::tree::{Log, Role, Tree};
 use super::{Context, Forest, Life, Size, Timer};
 use crate::config::Config;
-use crate::message::{Position, Term};
-use crate::sessions::{SessionState, Sessions};
+use crate::message::Position;
+use crate::sessions::{Sessions, SessionsState};
 use crate::topic::TopicId;
-use crate::window::{Arrival, Entry, Window};
-use crate::wire::{self, Body, Header, Known, MAX_PARTS};
+use crate::window::{Arrival, Entry, Held, Window};
+use crate::wire::{self, Header, Known, MAX_PARTS};
 
 /// Bytes of one part: small beside a frame, so that control passes between them.
 const PART: usize = 32 * 1024;
@@ -30,7 +30,7 @@ const AHEAD: usize = 8;
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Estate {
     pub known: Known,
-    pub sessions: Vec<SessionState>,
+    pub sessions: SessionsState,
     /// The entry before the first of these.
     base: Option<Position>,
     /// The window's newest entries, as they travel.
@@ -87,14 +87,14 @@ struct Assembly {
 impl Estate {
     fn of(log: &Log, sessions: &Sessions, window_bytes: usize, session_bytes: usize) -> Estate {
         let mut room = window_bytes;
-        let mut entries: Vec<&Entry> = Vec::new();
+        let mut entries: Vec<&Held> = Vec::new();
         for entry in log.window.entries().rev() {
             let Some(rest) = room.checked_sub(entry.encoded.len()) else { break };
             room = rest;
             entries.push(entry);
         }
         entries.reverse();
-        let first = entries.first().map_or(log.window.end(), |entry| entry.position.offset);
+        let first = log.window.end() - entries.len() as u64;
         Estate {
             known: log.known(),
             sessions: sessions.state(session_bytes),
@@ -138,10 +138,8 @@ fn append_encoded(log: &mut Log, bytes: &[u8]) {
     if log.window.arrival(data.position, &data.body) != Arrival::Next {
         return;
     }
-    if let Body::TermStart { root, .. } = data.body {
-        log.term = log.term.max(Term { number: data.position.term, root });
-    }
-    log.window.append(Entry { position: data.position, body: data.body, encoded, payload });
+    log.term = log.term.max(data.position.term);
+    log.window.append(Entry { position: data.position, held: Held { body: data.body, encoded, payload } });
 }
 
 impl Inheritance {
@@ -167,7 +165,7 @@ impl Estate {
         let positions = [self.known.tail, self.base].into_iter().flatten();
         let in_range = |number: u64| number < wire::MAX_NUMBER;
         in_range(self.known.term.number)
-            && positions.into_iter().all(|p| in_range(p.term) && in_range(p.offset))
+            && positions.into_iter().all(|at| in_range(at.term.number) && in_range(at.offset))
     }
 }
 
@@ -406,7 +404,8 @@ mod tests {
 
     use super::*;
     use crate::forest::position::encode_entry;
-    use crate::wire::{Publish, Signature};
+    use crate::message::Term;
+    use crate::wire::{Body, Publish, Signature};
 
     /// `docs/protocol.md` shows a handover's bytes: that is this one.
     #[test]
@@ -424,11 +423,12 @@ mod tests {
             signature: Signature::None,
         };
         let root = NodeId(0x3f00_0000_0000_0000_0000_0000_0000_0001);
-        let at = Position { term: 1, offset: 0 };
+        let term = Term { number: 1, root };
+        let at = Position { term, offset: 0 };
         let body = Body::Message { publisher, session: 77, sequence: 1, signature: Signature::None };
         let mut window = Window::new(None);
         window.append(encode_entry(topic, at, body, b"hi"));
-        let log = Log { birth: 300, term: Term { number: 1, root }, window };
+        let log = Log { birth: 300, term, window };
         let mut sessions = Sessions::default();
         sessions.appended(Instant::ZERO, &publish, at);
         let estate = Estate::of(&log, &sessions, 1000, 1000);

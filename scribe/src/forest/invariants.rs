@@ -102,6 +102,8 @@ impl Forest {
         assert_eq!(sessions, self.sessions, "sessions of all topics");
         let entries: usize = self.trees.values().map(|tree| tree.children.len()).sum();
         assert_eq!(entries, self.entries, "children in all trees");
+        let own = self.trees.values().filter(|tree| tree.is_own()).count();
+        assert_eq!(own, self.own, "own topics");
         let subscriptions: BTreeSet<_> =
             self.trees.values().flat_map(|tree| tree.subscriptions.keys().copied()).collect();
         assert!(self.topics.keys().copied().eq(subscriptions), "subscriptions of all topics");

@@ -120,18 +120,18 @@ impl Forest {
         if self.is_chosen(topic, from.id(), attached.join) {
             return self.on_attached_ahead(cx, from, attached);
         }
-        let Some(tree) = self.trees.get_mut(&topic) else { return self.deny(from, topic) };
+        let Some(tree) = self.trees.get_mut(&topic) else { return self.deny(from, topic, attached.join) };
         let parent = tree.parent();
         if tree.is_root() || attached.join != tree.join || parent.is_some_and(|parent| parent != from.id()) {
             if parent != Some(from.id()) {
-                self.deny(from, topic);
+                self.deny(from, topic, attached.join);
             }
             return;
         }
         // S1: nobody accepts a parent whose last known path to the root contains it.
         if attached.path.contains(&self.me) || attached.path.len() >= MAX_PATH {
             tracing::debug!(%topic, parent = %from.id(), "own id in the path to the root: looking for another");
-            self.deny(from, topic);
+            self.deny(from, topic, attached.join);
             if parent.is_some() {
                 self.lose_parent(cx, topic);
             }
@@ -153,8 +153,11 @@ impl Forest {
         let Some(tree) = self.trees.get_mut(&topic) else { return false };
         let mut upward = Upward::through(from.id(), cx.now, attached.clone());
         let mut path_changed = true;
+        // A later life of the parent numbers its words anew.
+        let known = self.neighbours.contact(from.id());
+        let reborn = known.is_some_and(|known| known.peer.incarnation < from.peer.incarnation);
         match &tree.role {
-            Role::Child(before) if upward.version <= before.version => return false,
+            Role::Child(before) if upward.version <= before.version && !reborn => return false,
             Role::Child(before) => {
                 upward.since = before.since;
                 path_changed = before.path != upward.path || before.root != upward.root;
@@ -254,6 +257,7 @@ impl Forest {
             self.tell(parent, &Header::Leave { topic, join: self.joins });
         }
         self.entries -= tree.children.len();
+        self.own -= usize::from(tree.counted_own);
         for &child in tree.children.keys() {
             let Some(contact) = self.neighbours.contact(child) else { continue };
             self.forget_child(topic, contact);
@@ -268,8 +272,9 @@ impl Forest {
         self.budget.forget(topic, tree.counted);
     }
 
-    /// Tells a node that takes this one for its child that it is not.
-    pub(super) fn deny(&mut self, to: Contact, topic: TopicId) {
-        self.tell(to, &Header::Leave { topic, join: self.joins });
+    /// Tells a node that takes this one for its child, by a JOIN of this number or an earlier one, that it is not. A
+    /// later JOIN may have come there already.
+    pub(super) fn deny(&mut self, to: Contact, topic: TopicId, join: u64) {
+        self.tell(to, &Header::Leave { topic, join });
     }
 }

@@ -185,11 +185,16 @@ pub struct Forest {
     handovers: Handovers,
     /// Children in all trees.
     entries: usize,
+    /// Topics that this node subscribes to, or is the root of.
+    own: usize,
     /// Attempts in vain to have fewer, and how many there were at the last one.
     load_tries: u8,
     load_before: usize,
     /// The number of the last JOIN.
     joins: u64,
+    /// The number of the last word to a child. A child that was forgotten and comes again under an old number must not
+    /// take the next word for an old one.
+    words: u64,
     /// When a stranger was last told that it is none of ours.
     denied: Instant,
     deadlines: Deadlines<Timer>,
@@ -221,9 +226,11 @@ impl Forest {
             sessions: 0,
             handovers: Handovers::default(),
             entries: 0,
+            own: 0,
             load_tries: 0,
             load_before: 0,
             joins: 0,
+            words: 0,
             denied: Instant::ZERO,
             deadlines: Deadlines::default(),
             beat_at: None,

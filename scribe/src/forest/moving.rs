@@ -340,7 +340,7 @@ impl Forest {
             return self.refresh(cx, topic);
         }
         if let Some(to) = moving.chosen() {
-            self.deny(to, topic);
+            self.deny(to, topic, self.joins);
         }
         self.choose(cx, topic);
     }
@@ -350,7 +350,7 @@ impl Forest {
         self.deadlines.cancel(Timer::Move(topic));
         let moving = self.trees.get_mut(&topic).and_then(|tree| tree.moving.take());
         if let Some(to) = moving.and_then(|moving| moving.chosen()) {
-            self.deny(to, topic);
+            self.deny(to, topic, self.joins);
         }
     }
 

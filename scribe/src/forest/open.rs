@@ -18,7 +18,7 @@ use super::{Context, Forest, Life, Timer};
 use crate::message::{Position, Term};
 use crate::sessions::Sessions;
 use crate::topic::TopicId;
-use crate::window::{Entry, Window};
+use crate::window::{Held, Window};
 use crate::wire::{Body, Header, Known, Publish};
 
 impl Forest {
@@ -264,8 +264,8 @@ impl Forest {
             self.sessions -= root.sessions.len();
             root.sessions = Sessions::default();
         }
-        let body = Body::TermStart { root: self.me, previous: known.tail, forced };
-        let at = Position { term: number, offset };
+        let body = Body::TermStart { previous: known.tail.map(|tail| tail.term), forced };
+        let at = Position { term, offset };
         tracing::debug!(%topic, term = number, offset, forced, "opening a term");
         self.append(cx, topic, encode_entry(topic, at, body, &[]));
         if let Some(log) = self.trees.get_mut(&topic).and_then(|tree| tree.log.as_mut()) {
@@ -291,7 +291,7 @@ impl Forest {
         }
         estate.fill(tree);
         let room = self.config.max_sessions.saturating_sub(self.sessions);
-        let forced = |entry: &Entry| matches!(entry.body, Body::TermStart { forced: true, .. });
+        let forced = |held: &Held| matches!(held.body, Body::TermStart { forced: true, .. });
         let guessed = tree.log.as_ref().is_some_and(|log| log.window.entries().any(forced));
         if let Role::Root(root) = &mut tree.role {
             if guessed {
@@ -329,6 +329,7 @@ impl Forest {
             }
         }
         self.deadlines.cancel(Timer::Open(topic));
+        self.count_own(topic);
         self.seek(cx, topic);
         self.review_need(cx, topic);
     }

@@ -7,7 +7,7 @@ use super::{Context, Forest, Life, Request, Way};
 use crate::message::Position;
 use crate::sessions::Verdict;
 use crate::topic::TopicId;
-use crate::window::Entry;
+use crate::window::{Entry, Held};
 use crate::wire::{self, Body, Data, Header, Publish, Receipt, RefusedReason};
 
 /// With one holder of the log, the root itself, a receipt can promise no more.
@@ -97,7 +97,7 @@ impl Forest {
         while let Some((publish, payload)) = next {
             let Some(tree) = self.trees.get_mut(&topic) else { return };
             let (Role::Root(root), Some(log)) = (&mut tree.role, &tree.log) else { return };
-            let at = Position { term: log.term.number, offset: log.window.end() };
+            let at = Position { term: log.term, offset: log.window.end() };
             let before = root.sessions.len();
             next = root.sessions.appended(cx.now, &publish, at);
             root.sessions.bound((publish.publisher.id(), publish.session), self.config.publish_messages);
@@ -141,7 +141,7 @@ impl Forest {
 pub(super) fn encode_entry(topic: TopicId, position: Position, body: Body, payload: &[u8]) -> Entry {
     let encoded = wire::encode(&Header::Data(Data { topic, position, body }), payload);
     let payload = encoded.slice(encoded.len() - payload.len()..);
-    Entry { position, body, encoded, payload }
+    Entry { position, held: Held { body, encoded, payload } }
 }
 
 impl Opening {

@@ -43,6 +43,7 @@ enum Need {
 impl Forest {
     /// Looks whether this node's place in a tree is as it should be, after its children or subscribers changed.
     pub(super) fn review_shape(&mut self, cx: Context<'_>, topic: TopicId) {
+        self.count_own(topic);
         let Some(tree) = self.trees.get(&topic) else { return };
         let need = self.need(tree);
         if let Some(tree) = self.trees.get_mut(&topic) {
@@ -84,15 +85,21 @@ impl Forest {
         }
     }
 
-    /// How many children this node has at most in all trees. Who takes much gives much: two for each topic that it
-    /// subscribes to or is the root of, if that is more than the limit.
+    /// How many children this node has at most in all trees. Who takes much gives much: two for each topic of its own,
+    /// if that is more than the limit.
     fn most_entries(&self) -> usize {
-        let limit = self.config.node_children;
-        if self.entries < limit {
-            return limit;
+        self.config.node_children.max(2 * self.own)
+    }
+
+    /// Counts a topic among this node's own, or no more, after its place or its subscriptions changed.
+    pub(super) fn count_own(&mut self, topic: TopicId) {
+        let Some(tree) = self.trees.get_mut(&topic) else { return };
+        let own = tree.is_own();
+        match (std::mem::replace(&mut tree.counted_own, own), own) {
+            (false, true) => self.own += 1,
+            (true, false) => self.own -= 1,
+            (false, false) | (true, true) => {}
         }
-        let own = self.trees.values().filter(|tree| tree.is_root() || !tree.subscriptions.is_empty());
-        limit.max(2 * own.count())
     }
 
     fn pause(&mut self, need: Need, tries: u8) -> Duration {

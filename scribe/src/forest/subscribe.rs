@@ -145,7 +145,7 @@ fn begin(log: &Log, start: Start, latest: Option<Position>) -> (Reader, Mark) {
 /// A mark's numbers as they can travel: whoever made up larger ones gets what the largest get.
 fn in_range(start: Start) -> Start {
     let Start::After(Mark { birth, position: Some(position) }) = start else { return start };
-    let term = position.term.min(MAX_NUMBER - 1);
+    let term = Term { number: position.term.number.min(MAX_NUMBER - 1), ..position.term };
     let offset = position.offset.min(MAX_NUMBER - 1);
     Start::After(Mark { birth, position: Some(Position { term, offset }) })
 }
@@ -153,9 +153,11 @@ fn in_range(start: Start) -> Start {
 /// A mark of a term that this node has not heard of says that there was one.
 fn claim(log: &Log, mark: Mark) -> Option<Known> {
     let position = mark.position?;
-    let term = Term { number: position.term, root: treecast_overlay::id::NodeId(0) };
-    (mark.birth == log.birth && position.term > log.term.number && is_plausible(mark.position))
-        .then_some(Known { birth: mark.birth, term, tail: Some(position) })
+    (mark.birth == log.birth && position.term > log.term && is_plausible(mark.position)).then_some(Known {
+        birth: mark.birth,
+        term: position.term,
+        tail: Some(position),
+    })
 }
 
 impl Subscription {
@@ -182,14 +184,15 @@ impl Reader {
         }
         loop {
             let entry = log.window.entry(self.next)?;
-            let at = entry.position;
+            let at = log.window.position(self.next)?;
             if Some(at) <= self.last {
                 // A subscriber only ever moves forward.
                 self.next += 1;
                 continue;
             }
             match entry.body {
-                Body::TermStart { forced: true, .. } => {
+                // Who read on behind the entry that this term follows was on a branch that is over.
+                Body::TermStart { forced, previous } if forced || self.last > at.behind(previous) => {
                     let (reason, after) = match self.owed.take() {
                         // That it is another log says more: its positions go on from nothing that was before.
                         Some((GapReason::OtherLog, after)) => (GapReason::OtherLog, after),
@@ -199,11 +202,11 @@ impl Reader {
                     self.pass(at);
                     return Some(Item::Gap(Gap { after, until: Some(at), reason }));
                 }
-                Body::TermStart { forced: false, .. } | Body::Message { .. } if self.owed.is_some() => {
+                Body::TermStart { .. } | Body::Message { .. } if self.owed.is_some() => {
                     let (reason, after) = self.owed.take()?;
                     return Some(Item::Gap(Gap { after, until: Some(at), reason }));
                 }
-                Body::TermStart { forced: false, .. } => self.pass(at),
+                Body::TermStart { .. } => self.pass(at),
                 Body::Message { publisher, session, sequence, .. } => {
                     self.pass(at);
                     let id = MessageId { publisher, session, sequence };

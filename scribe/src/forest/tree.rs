@@ -52,6 +52,8 @@ pub(crate) struct Tree {
     pub unanswered: u8,
     /// Bytes that the forest counts for this tree's window and early entries, and when they last grew.
     pub counted: (usize, Instant),
+    /// The forest counts this tree among the node's own topics.
+    pub counted_own: bool,
 }
 
 /// This node's place in the tree.
@@ -258,6 +260,7 @@ impl Tree {
             tries: 0,
             unanswered: 0,
             counted: (0, now),
+            counted_own: false,
         }
     }
 
@@ -313,6 +316,11 @@ impl Tree {
         }
     }
 
+    /// Whether the topic is this node's own: it subscribes to it, or is its root.
+    pub(crate) fn is_own(&self) -> bool {
+        self.is_root() || !self.subscriptions.is_empty()
+    }
+
     /// Whether it looks for a parent.
     pub(crate) fn is_joining(&self) -> bool {
         matches!(self.role, Role::Joining { .. })
@@ -344,8 +352,7 @@ impl Tree {
     fn implied(&self) -> Option<Known> {
         let implied = || {
             let mark = self.wish()?;
-            let term = Term { number: mark.position?.term, root: NodeId(0) };
-            Some(Known { birth: mark.birth, term, tail: mark.position })
+            Some(Known { birth: mark.birth, term: mark.position?.term, tail: mark.position })
         };
         self.known().or_else(implied)
     }
@@ -383,7 +390,7 @@ impl Tree {
 /// Whether a position may be the word of an honest node: no log has had so many terms, or so many entries. A claim
 /// beyond that would drive the topic's numbers towards their end.
 pub(crate) fn is_plausible(position: Option<Position>) -> bool {
-    position.is_none_or(|position| position.term < 1 << 40 && position.offset < 1 << 50)
+    position.is_none_or(|position| position.term.number < 1 << 40 && position.offset < 1 << 50)
 }
 
 /// What two nodes know together: the highest term, and the last position. Of two logs the longer one is kept.

@@ -162,7 +162,7 @@ impl Forest {
                 // It may be this very sender's answer to a JOIN that is on its way.
                 Some((None, false)) => {}
                 Some((Some(parent), _)) if parent == id => {}
-                Some(_) | None => self.deny(from, topic),
+                Some(_) | None => self.deny(from, topic, self.joins),
             }
         }
         let Some(neighbour) = self.neighbours.find(id) else { return };
@@ -254,6 +254,8 @@ impl Forest {
         for topic in self.topic_ids() {
             let Some(tree) = self.trees.get_mut(&topic) else { continue };
             tree.subscriptions.clear();
+            self.count_own(topic);
+            let Some(tree) = self.trees.get(&topic) else { continue };
             let others = cx.ring.replica_set(topic.key(), 2).into_iter().find(|peer| peer.id != self.me);
             if let (Role::Root(_), Some(successor)) = (&tree.role, others) {
                 self.abdicate(cx, topic, successor.into());

@@ -23,8 +23,8 @@ pub enum DecodeError {
     /// A number is larger than any that counting leads to.
     #[error("number {0} is out of range")]
     OutOfRange(u64),
-    /// A term's first entry does not follow the entry that it names.
-    #[error("a term starts at offset {0}, which does not follow its previous entry")]
+    /// A term's first entry does not follow one of the term that it names.
+    #[error("a term starts at offset {0}, behind no entry of an earlier term")]
     TermStart(u64),
     /// Bytes behind a header that carries no payload.
     #[error("{0} bytes follow a header that carries no payload")]
@@ -131,9 +131,10 @@ fn body(at: Position, body: &Body) -> Result<(), DecodeError> {
     match *body {
         Body::Message { session, sequence, .. } => numbers(&[session, sequence]),
         Body::TermStart { previous, .. } => {
-            position(previous)?;
-            let follows = previous.map_or(0, |previous| previous.offset + 1) == at.offset
-                && previous.is_none_or(|previous| previous.term < at.term);
+            let follows = match previous {
+                None => at.offset == 0,
+                Some(previous) => at.offset > 0 && previous.number < at.term.number,
+            };
             if follows { Ok(()) } else { Err(DecodeError::TermStart(at.offset)) }
         }
     }
@@ -144,7 +145,7 @@ fn mark(mark: Option<Mark>) -> Result<(), DecodeError> {
 }
 
 fn position(position: Option<Position>) -> Result<(), DecodeError> {
-    position.map_or(Ok(()), |position| numbers(&[position.term, position.offset]))
+    position.map_or(Ok(()), |position| numbers(&[position.term.number, position.offset]))
 }
 
 fn known(known: Option<Known>) -> Result<(), DecodeError> {

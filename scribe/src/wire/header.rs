@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 
+use super::place::{KnownForm, StartedForm};
 use crate::message::{Mark, Position, Term};
 use crate::topic::TopicId;
 
@@ -191,7 +192,7 @@ pub struct Attached {
     pub topic: TopicId,
     /// The number of the JOIN that made the receiver a child.
     pub join: u64,
-    /// Counts the parent's words about this JOIN: an older one is void.
+    /// Grows with the parent's words: of those about one JOIN an older one is void.
     pub version: u64,
     /// From the parent to the root, as far as the parent knows.
     pub path: Vec<NodeId>,
@@ -203,6 +204,7 @@ pub struct Attached {
 
 /// Where a parent starts its child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StartedForm", into = "StartedForm")]
 pub struct Started {
     /// The log's term as the parent knows it.
     pub term: Term,
@@ -237,13 +239,11 @@ pub enum Body {
         /// The publisher's signature.
         signature: Signature,
     },
-    /// A root opens its term. It takes a position like a message (as leaders of VSR and Raft append a no-op), so
-    /// that it is ordered, acknowledged and repaired by the same cursors.
+    /// A root opens the term of this position. It takes a position like a message (as leaders of VSR and Raft append a
+    /// no-op), so that it is ordered, acknowledged and repaired by the same cursors.
     TermStart {
-        /// The new root.
-        root: NodeId,
-        /// The entry before this one.
-        previous: Option<Position>,
+        /// The term of the entry before this one; `None` at the log's beginning.
+        previous: Option<Term>,
         /// The previous root did not hand its log over: what only it had is lost.
         forced: bool,
     },
@@ -328,6 +328,7 @@ pub enum RefusedReason {
 
 /// What a node knows of a topic's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "KnownForm", into = "KnownForm")]
 pub struct Known {
     /// The log's birth.
     pub birth: u64,

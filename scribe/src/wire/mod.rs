@@ -3,6 +3,7 @@
 
 mod codec;
 mod header;
+mod place;
 #[cfg(test)]
 mod tests;
 

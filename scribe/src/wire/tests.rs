@@ -3,8 +3,12 @@ use proptest::prelude::*;
 use treecast_overlay::id::{Key, NodeId};
 
 use super::*;
-use crate::message::Position;
+use crate::message::{Position, Term};
 use crate::topic::TopicId;
+
+fn at(number: u64, offset: u64) -> Position {
+    Position { term: Term { number, root: NodeId(u128::MAX / 5) }, offset }
+}
 
 fn data(position: Position, body: Body) -> Header {
     Header::Data(Data { topic: TopicId(Key(u128::MAX / 3)), position, body })
@@ -15,18 +19,18 @@ fn message(publisher: u128, session: u64, sequence: u64) -> Body {
 }
 
 #[test]
-fn a_message_costs_at_most_fifty_bytes_more_than_its_payload() {
-    let position = Position { term: 9, offset: 1_000_000 };
+fn a_message_costs_at_most_66_bytes_more_than_its_payload() {
+    let position = at(9, 1_000_000);
     let header = data(position, message(u128::MAX, (1 << 48) - 1, 16_000));
-    assert!(encode(&header, b"").len() <= 50, "{}", encode(&header, b"").len());
+    assert!(encode(&header, b"").len() <= 66, "{}", encode(&header, b"").len());
 }
 
 #[test]
 fn no_data_header_exceeds_its_limit() {
     let last = MAX_NUMBER - 1;
-    let position = Position { term: last, offset: last };
-    let previous = Some(Position { term: last - 1, offset: last - 1 });
-    let start = Body::TermStart { root: NodeId(u128::MAX), previous, forced: true };
+    let position = at(last, last);
+    let previous = Some(at(last - 1, 0).term);
+    let start = Body::TermStart { previous, forced: true };
     for body in [message(u128::MAX, last, last), start] {
         assert!(encode(&data(position, body), b"").len() <= MAX_DATA_HEADER);
     }
@@ -34,7 +38,7 @@ fn no_data_header_exceeds_its_limit() {
 
 #[test]
 fn the_payload_is_not_copied() {
-    let bytes = encode(&data(Position::default(), message(1, 2, 3)), b"hello");
+    let bytes = encode(&data(at(1, 0), message(1, 2, 3)), b"hello");
     let (_, payload) = decode(&bytes).unwrap();
     assert_eq!(payload, "hello");
     assert_eq!(payload.as_ptr(), bytes[bytes.len() - 5..].as_ptr());
@@ -52,11 +56,13 @@ fn what_no_node_says_is_refused_by_name() {
         start: None,
     });
     assert_eq!(decode(&encode(&long, b"")), Err(DecodeError::ListTooLong { len: 65, limit: 64 }));
-    let huge = data(Position { term: u64::MAX, offset: 0 }, message(1, 1, 1));
+    let huge = data(at(u64::MAX, 0), message(1, 1, 1));
     assert_eq!(decode(&encode(&huge, b"")), Err(DecodeError::OutOfRange(u64::MAX)));
-    let start = Body::TermStart { root: NodeId(1), previous: None, forced: true };
-    let jump = data(Position { term: 2, offset: 5 }, start);
-    assert_eq!(decode(&encode(&jump, b"")), Err(DecodeError::TermStart(5)));
+    let start = |previous| Body::TermStart { previous, forced: true };
+    for (offset, previous) in [(5, None), (0, Some(at(1, 0).term)), (5, Some(at(2, 0).term))] {
+        let jump = data(at(2, offset), start(previous));
+        assert_eq!(decode(&encode(&jump, b"")), Err(DecodeError::TermStart(offset)));
+    }
     let tail = encode(&Header::Query { topic }, b"x");
     assert_eq!(decode(&tail), Err(DecodeError::UnexpectedPayload(1)));
     let part = Header::Handover { topic, transfer: 1, part: 3, parts: 3 };
@@ -66,10 +72,10 @@ fn what_no_node_says_is_refused_by_name() {
 proptest! {
     #[test]
     fn data_round_trips(
-        topic: u128, term in 0..MAX_NUMBER, offset in 0..MAX_NUMBER, publisher: u128,
+        topic: u128, number in 0..MAX_NUMBER, root: u128, offset in 0..MAX_NUMBER, publisher: u128,
         session in 0..MAX_NUMBER, sequence in 0..MAX_NUMBER, payload: Vec<u8>,
     ) {
-        let position = Position { term, offset };
+        let position = Position { term: Term { number, root: NodeId(root) }, offset };
         let header = Header::Data(Data {
             topic: TopicId(Key(topic)), position, body: message(publisher, session, sequence),
         });
@@ -87,10 +93,10 @@ proptest! {
     }
 
     #[test]
-    fn flipped_bytes_never_panic(at in 0usize..60, bit in 0u8..8) {
-        let mut bytes = encode(&data(Position { term: 1, offset: 5 }, message(1 << 90, 77, 8)), b"hello").to_vec();
-        let at = at % bytes.len();
-        bytes[at] ^= 1 << bit;
+    fn flipped_bytes_never_panic(index in 0usize..60, bit in 0u8..8) {
+        let mut bytes = encode(&data(at(1, 5), message(1 << 90, 77, 8)), b"hello").to_vec();
+        let index = index % bytes.len();
+        bytes[index] ^= 1 << bit;
         let _ = decode(&Bytes::from(bytes));
     }
 }

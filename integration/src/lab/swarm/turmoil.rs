@@ -27,6 +27,9 @@ const TREE_BOUND: Duration = Duration::from_secs(20);
 /// How long after that everything is answered and delivered, or announced as lost: a publication waits 30 s for its
 /// receipt or its error (promises S4, S5).
 const END_BOUND: Duration = Duration::from_secs(40);
+/// How long after that the trees have their shape: a former root stays for 30 s, and attempts in vain double their pauses
+/// up to 32 times one or two seconds (promise S1).
+const SHAPE_BOUND: Duration = Duration::from_secs(180);
 /// How long a publisher may wait for its first receipt, when all is well.
 const RECEIPT_BOUND: Duration = Duration::from_secs(60);
 /// Share of the nodes without applications: those that may be cut off for long. (Two sides that both publish make two
@@ -440,6 +443,7 @@ impl Turmoil {
         self.reach_all()?;
         self.grove.advance_until(END_BOUND, Grove::is_well)?;
         self.grove.review()?;
+        self.grove.advance_until(SHAPE_BOUND, Grove::is_shapely)?;
         self.grove.rest(SECOND * 5)
     }
 

@@ -1,6 +1,7 @@
 //! Stories of peers that lie, and of words that come too late.
 
 use super::*;
+use crate::sides::Sides;
 use crate::wire::Probe;
 
 /// A node that says whatever a story wants; it runs no code of ours.
@@ -19,7 +20,7 @@ impl Net {
 }
 
 fn probe(standing: Standing) -> Header {
-    Header::Probe(Probe { number: 1, standing, lease: false, leaf_set: false })
+    Header::Probe(Probe { number: 1, standing, lease: Sides::None, leaf_set: false })
 }
 
 #[test]
@@ -88,7 +89,7 @@ fn a_question_that_is_asked_again_waits_once() {
     // Its heir may not answer before the lease of the dead ends, and the origin asks every three seconds.
     net.cut = Box::new(|_, _| true);
     let now = net.now;
-    net.node(0).leases.grant(now, other.id, Duration::from_secs(60));
+    net.node(0).leases.grant(now, other.id, Sides::Both, Duration::from_secs(60));
     net.run(Duration::from_secs(9));
     assert_eq!(net.node(0).hops.parked(), 1);
 }
@@ -147,7 +148,7 @@ fn who_enters_a_table_by_a_probe_is_measured_already() {
     net.now = net.now + Duration::from_millis(7);
     let standing = Standing::Ready;
     let number = number.unwrap();
-    let ack = crate::wire::ProbeAck { number, standing, lease: false, asks: None, leaf_set: None };
+    let ack = crate::wire::ProbeAck { number, standing, lease: Sides::None, asks: None, leaf_set: None };
     net.hand(0, newcomer, Header::ProbeAck(ack));
     assert_eq!(net.node(0).routing_table().rtt(newcomer.id), Some(Duration::from_millis(7)));
 }

@@ -1,5 +1,10 @@
 use super::*;
-use crate::message::GapReason;
+use crate::message::{GapReason, Position, Term};
+
+/// In a term that some root may have opened.
+fn at(number: u64, offset: u64) -> Position {
+    Position { term: Term { number, root: NodeId(5) }, offset }
+}
 
 #[test]
 fn a_lost_root_is_followed_by_a_forced_term_that_says_so() {
@@ -16,7 +21,7 @@ fn a_lost_root_is_followed_by_a_forced_term_that_says_so() {
     world.run(seconds(3));
     let receipt = world.receipt(nodes[10], token).expect("publishing goes on");
     assert_eq!(
-        (receipt.position.term, receipt.position.offset),
+        (receipt.position.term.number, receipt.position.offset),
         (2, 21),
         "offsets go on behind the term's start"
     );
@@ -26,7 +31,7 @@ fn a_lost_root_is_followed_by_a_forced_term_that_says_so() {
         assert_eq!(messages[0].mark.birth, messages[20].mark.birth, "it is still the same log");
         let gap = world.gaps(id, subscription);
         let last = messages[19].position;
-        let until = Some(crate::message::Position { term: 2, offset: 20 });
+        let until = Some(Position { term: receipt.position.term, offset: 20 });
         assert_eq!(gap, [Gap { after: Some(last), until, reason: GapReason::RootLost }]);
     }
 }
@@ -91,7 +96,7 @@ fn a_newcomer_closer_to_the_key_takes_over_without_a_gap() {
         world.expect_all(id, subscription, &expected);
         let messages = world.messages(id, subscription);
         assert!(messages.iter().all(|message| message.mark.birth == messages[0].mark.birth));
-        assert_eq!(messages.last().unwrap().position.term, 2);
+        assert_eq!(messages.last().unwrap().position.term.number, 2);
     }
     assert_eq!(world.failures(nodes[9]), [], "no outcome is unknown");
     assert_eq!(world.receipts(nodes[9]).len(), 320);
@@ -156,7 +161,7 @@ fn a_root_without_leases_positions_nothing_and_continues_its_term() {
     world.with(nodes[0], |forest, cx| forest.handle_neighbours_changed(cx));
     world.run(seconds(6));
     world.expect_all(nodes[2], news, &[numbered("before", 3), numbered("parked", 3)].concat());
-    assert!(world.messages(nodes[2], news).iter().all(|message| message.position.term == 1));
+    assert!(world.messages(nodes[2], news).iter().all(|message| message.position.term.number == 1));
 }
 
 #[test]
@@ -168,7 +173,7 @@ fn a_root_that_hears_of_a_later_term_opens_one_above_it() {
     world.publish_many(nodes[3], "before", 3);
     world.run(seconds(1));
     let mut mark = world.messages(nodes[2], news)[2].mark;
-    mark.position = Some(crate::message::Position { term: 7, offset: 90 });
+    mark.position = Some(at(7, 90));
     let late = world.subscribe(nodes[5], Start::After(mark));
     world.run(seconds(3));
     let token = world.publish(nodes[3], "after");
@@ -178,7 +183,7 @@ fn a_root_that_hears_of_a_later_term_opens_one_above_it() {
     assert!(receipt.is_some() || !failed.is_empty());
     let token = world.publish(nodes[3], "at last");
     world.run(seconds(3));
-    assert_eq!(world.receipt(nodes[3], token).unwrap().position.term, 8);
+    assert_eq!(world.receipt(nodes[3], token).unwrap().position.term.number, 8);
     for (id, subscription) in [(nodes[2], news), (nodes[5], late)] {
         assert_eq!(world.gaps(id, subscription).len(), 1);
         assert_eq!(world.texts(id, subscription).last().unwrap(), "at last");
@@ -192,7 +197,7 @@ fn a_mark_of_another_log_yields_a_gap_and_the_earliest() {
     let nodes = world.by_distance();
     world.publish_many(nodes[3], "kept", 5);
     world.run(seconds(2));
-    let position = Some(crate::message::Position { term: 4, offset: 44 });
+    let position = Some(at(4, 44));
     let late = world.subscribe(nodes[5], Start::After(Mark { birth: 1, position }));
     world.run(seconds(3));
     let gaps = world.gaps(nodes[5], late);
@@ -209,24 +214,13 @@ fn two_terms_of_one_number_are_followed_by_one_above_both() {
     world.publish_many(nodes[3], "before", 3);
     world.run(seconds(1));
     let mark = world.messages(nodes[2], news)[2].mark;
-    let term = crate::message::Term { number: 1, root: NodeId(5) };
-    let heard = Some(wire::Known { birth: mark.birth, term, tail: mark.position });
-    let join = wire::Join {
-        topic: topic(),
-        number: 1 << 40,
-        after: Some(mark),
-        heard,
-        subscribers: 1,
-        former: None,
-    };
-    let payload = wire::encode(&Header::Join(join), &[]);
-    let stranger = world.nodes[&nodes[6]].contact;
-    world.with(nodes[0], |forest, cx| forest.handle_deliver(cx, &stranger, &payload, false));
+    let term = Term { number: 1, root: NodeId(5) };
+    tell_root(&mut world, nodes[6], mark, term);
     world.run(seconds(3));
     assert_eq!(world.gaps(nodes[2], news)[0].reason, GapReason::RootLost);
     let token = world.publish(nodes[7], "above both");
     world.run(seconds(3));
-    assert_eq!(world.receipt(nodes[7], token).unwrap().position.term, 3);
+    assert_eq!(world.receipt(nodes[7], token).unwrap().position.term.number, 3);
 }
 
 #[test]
@@ -236,13 +230,13 @@ fn a_made_up_mark_harms_nobody() {
     world.publish_many(nodes[3], "kept", 5);
     world.run(seconds(2));
     let birth = world.nodes[&nodes[0]].forest.trees[&topic()].log.as_ref().unwrap().birth;
-    let position = Some(crate::message::Position { term: u64::MAX, offset: u64::MAX });
+    let position = Some(at(u64::MAX, u64::MAX));
     let start = Start::After(Mark { birth, position });
     let [at_root, far] = [nodes[0], nodes[5]].map(|id| (id, world.subscribe(id, start)));
     world.run(seconds(3));
     let token = world.publish(nodes[3], "goes on");
     world.run(seconds(3));
-    assert_eq!(world.receipt(nodes[3], token).unwrap().position.term, 1, "no term is burnt on it");
+    assert_eq!(world.receipt(nodes[3], token).unwrap().position.term.number, 1, "no term is burnt on it");
     for (id, subscription) in [at_root, far] {
         assert_eq!(world.gaps(id, subscription).len(), 1);
         assert_eq!(world.texts(id, subscription).last().unwrap(), "goes on");
@@ -318,4 +312,77 @@ fn a_first_message_that_the_ring_repeated_is_refused_where_the_lost_root_may_hav
     }
     world.run(seconds(2));
     assert_eq!(world.texts(nodes[3], news), [numbered("before", 3), vec!["fresh".into()]].concat());
+}
+
+/// The root hears, by a stranger's JOIN, of a term that another root has opened.
+fn tell_root(world: &mut World, stranger: NodeId, mark: Mark, term: Term) {
+    let heard = Some(wire::Known { birth: mark.birth, term, tail: mark.position });
+    let join = wire::Join {
+        topic: topic(),
+        number: 1 << 40,
+        after: Some(mark),
+        heard,
+        subscribers: 1,
+        former: None,
+    };
+    let payload = wire::encode(&Header::Join(join), &[]);
+    let stranger = world.nodes[&stranger].contact;
+    let root = world.root();
+    world.with(root, |forest, cx| forest.handle_deliver(cx, &stranger, &payload, false));
+}
+
+#[test]
+fn a_child_that_was_ahead_of_its_root_hears_of_the_next_term() {
+    let mut world = World::new(8, 32);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[2], Start::Latest);
+    world.run(seconds(2));
+    world.publish_many(nodes[3], "before", 3);
+    world.run(seconds(1));
+    let mark = world.messages(nodes[2], news)[2].mark;
+    // An earlier root had given out one position more, of which this one has not heard.
+    let child = &world.nodes[&nodes[0]].forest.trees[&topic()].children.get(&nodes[2]).unwrap();
+    let ahead = mark.position.map(|at| Position { offset: at.offset + 1, ..at });
+    let (join, version) = (child.join, child.version);
+    let ack = wire::Ack { topic: topic(), join, version, position: ahead, subscribers: 1, again: false };
+    let payload = wire::encode(&Header::Ack(ack), &[]);
+    let contact = world.nodes[&nodes[2]].contact;
+    world.with(nodes[0], |forest, cx| forest.handle_received(cx, &contact, &payload));
+    tell_root(&mut world, nodes[6], mark, Term { number: 2, root: NodeId(5) });
+    world.run(seconds(3));
+    assert_eq!(world.gaps(nodes[2], news)[0].reason, GapReason::RootLost);
+    world.publish(nodes[7], "after");
+    world.run(seconds(3));
+    assert_eq!(world.texts(nodes[2], news).last().unwrap(), "after");
+}
+
+#[test]
+fn readers_of_two_branches_of_one_number_hear_of_a_gap_each() {
+    for other in [NodeId(1), NodeId(u128::MAX)] {
+        let mut world = World::new(8, 33);
+        let nodes = world.by_distance();
+        let news = world.subscribe(nodes[2], Start::Latest);
+        world.run(seconds(2));
+        world.publish_many(nodes[3], "before", 5);
+        world.run(seconds(1));
+        let mark = world.messages(nodes[2], news)[4].mark;
+        tell_root(&mut world, nodes[6], mark, Term { number: 2, root: NodeId(5) });
+        world.run(seconds(3));
+        let begin = world.gaps(nodes[2], news)[0].until.unwrap();
+        // Another root opened a term of the same number, of which one reader has more than the other of this.
+        let beside = Position { term: Term { root: other, ..begin.term }, offset: begin.offset + 4 };
+        let last = Mark { position: Some(begin), ..mark };
+        let there = world.subscribe(nodes[5], Start::After(Mark { position: Some(beside), ..last }));
+        world.run(seconds(3));
+        let token = world.publish(nodes[7], "on one branch");
+        world.run(seconds(3));
+        let at = world.receipt(nodes[7], token).unwrap().position;
+        assert!(at.term.number > begin.term.number, "{at:#}, while one reader followed {beside:#}");
+        assert_eq!(world.gaps(nodes[2], news).len(), 2, "{:?}", world.gaps(nodes[2], news));
+        assert_eq!(world.gaps(nodes[5], there)[0].after, Some(beside));
+        for (id, subscription) in [(nodes[2], news), (nodes[5], there)] {
+            assert_eq!(world.texts(id, subscription).last().unwrap(), "on one branch");
+            world.expect_order(id, subscription);
+        }
+    }
 }

@@ -220,7 +220,7 @@ fn what_a_young_window_does_not_hold_is_asked_for_further_up() {
     world.publish_many(world.root(), "early", 10);
     world.run(seconds(2));
     let log = world.nodes[&world.root()].forest.trees[&topic()].log.as_ref().unwrap();
-    let mark = Mark { birth: log.birth, position: log.window.entry(3).map(|entry| entry.position) };
+    let mark = Mark { birth: log.birth, position: log.window.position(3) };
     world.subscribe(hop, Start::Latest);
     world.run(seconds(2));
     let news = world.subscribe(subscriber, Start::After(mark));
@@ -242,4 +242,33 @@ fn news_of_the_path_do_not_make_a_gap_of_what_still_flies() {
     world.with(parent, |forest, cx| forest.announce_path(cx, topic()));
     world.run(seconds(3));
     world.expect_all(nodes[4], news, &numbered("lost at first", 5));
+}
+
+#[test]
+fn a_child_that_was_forgotten_and_comes_again_by_an_old_join_is_started() {
+    let mut world = World::unspliced(60, 11);
+    let (subscriber, hop) = deep(&world);
+    // The forwarder is not started yet, so that it does not start its child.
+    world.cut = Some(|header| matches!(header, Header::Attached(attached) if attached.start.is_some()));
+    let news = world.subscribe(subscriber, Start::Latest);
+    world.run(millis(200));
+    for _ in 0..5 {
+        world.with(hop, |forest, cx| forest.announce_path(cx, topic()));
+        world.run(millis(20));
+    }
+    assert_eq!(world.parent(subscriber), Some(hop));
+    let join = world.nodes[&subscriber].forest.trees[&topic()].join_message(1, None);
+    let number = world.nodes[&subscriber].forest.trees[&topic()].join;
+    let child = world.nodes[&subscriber].contact;
+    let leave = wire::encode(&Header::Leave { topic: topic(), join: number }, &[]);
+    world.with(hop, |forest, cx| forest.handle_received(cx, &child, &leave));
+    assert_eq!(world.children(hop), [], "a word that was long on its way");
+    let again = wire::encode(&Header::Join(wire::Join { number, ..join }), &[]);
+    assert!(world.with(hop, |forest, cx| forest.handle_forward(cx, &child, &again)), "and another one");
+    world.cut = None;
+    world.run(seconds(4));
+    assert!(world.started(subscriber, news).is_some());
+    world.publish(world.root(), "at last");
+    world.run(seconds(1));
+    world.expect_all(subscriber, news, &["at last".to_string()]);
 }

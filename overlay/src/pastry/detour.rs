@@ -1,0 +1,211 @@
+//! Ways around a broken one: two nodes of a leaf set that cannot reach each other speak through a third.
+//!
+//! A member of the leaf set that does not answer is asked by way of others as well, before it is found dead (SWIM, Das et
+//! al. 2002, §4.1): if it answers there, it has refuted the suspicion, and that way is kept while the direct one stays
+//! broken. So a pair that is cut apart still renews its leases, and messages to a live root arrive (non-transitive
+//! connectivity: Freedman et al. 2005, "Non-Transitive Connectivity and DHTs").
+//!
+//! What another is said to have said is taken on trust, from members of the leaf set only.
+
+use bytes::{Bytes, BytesMut};
+use rand::seq::SliceRandom;
+use std::time::Duration;
+
+use super::Node;
+use super::invariants::Size;
+use super::join::Phase;
+use crate::id::NodeId;
+use crate::memory;
+use crate::peer::Peer;
+use crate::table::LeafSet;
+use crate::time::Instant;
+use crate::wire::{self, Frame, Header};
+
+/// The unanswered probe from which on others are asked to pass it on: one or two are lost easily.
+const INDIRECT_FROM: u8 = 3;
+/// How many others pass on one probe.
+const RELAYS: usize = 2;
+/// How soon the direct way is tried again at first; each time in vain doubles it.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// How seldom it is tried at last.
+const TRY_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// Most detours kept; beyond it the oldest is forgotten, and found again when it is needed.
+const MAX_DETOURS: usize = 64;
+
+/// Peers that are reached through others.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Detours {
+    /// Oldest first.
+    ways: Vec<Detour>,
+    /// Whose frame is being handled, and who passed it on, if anybody: an answer goes the way that the question came.
+    answering: Option<(NodeId, Option<Peer>)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Detour {
+    to: NodeId,
+    relay: Peer,
+    /// The probe that was answered this way.
+    number: u64,
+    /// When the direct way is tried again.
+    again: Instant,
+    wait: Duration,
+}
+
+impl Detours {
+    /// Who passes on what goes to this peer.
+    fn relay(&self, to: NodeId) -> Option<Peer> {
+        match self.answering {
+            Some((id, relay)) if id == to => relay,
+            _ => self.ways.iter().find(|way| way.to == to).map(|way| way.relay),
+        }
+    }
+
+    /// A probe was answered by way of `relay`.
+    fn note(&mut self, now: Instant, to: NodeId, relay: Peer, number: u64) {
+        if let Some(way) = self.ways.iter_mut().find(|way| way.to == to) {
+            (way.relay, way.number) = (relay, number);
+            return;
+        }
+        if self.ways.len() == MAX_DETOURS {
+            self.ways.remove(0);
+        }
+        self.ways.push(Detour { to, relay, number, again: now + TRY_AGAIN, wait: TRY_AGAIN });
+    }
+
+    /// A probe was answered directly: perhaps later than by way of another.
+    fn note_direct(&mut self, to: NodeId, number: u64, is_outstanding: bool) {
+        self.ways.retain(|way| way.to != to || !is_outstanding && way.number != number);
+    }
+
+    /// Whether the direct way is to be tried, besides the detour.
+    fn is_to_be_tried(&mut self, now: Instant, to: NodeId) -> bool {
+        let Some(way) = self.ways.iter_mut().find(|way| way.to == to) else { return true };
+        let is_due = way.again <= now;
+        if is_due {
+            way.wait = (way.wait * 2).min(TRY_AGAIN_MAX);
+            way.again = now + way.wait;
+        }
+        is_due
+    }
+
+    /// The peer is gone, as a target or as a relay.
+    pub(super) fn forget(&mut self, id: NodeId) {
+        self.ways.retain(|way| way.to != id && way.relay.id != id);
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn bytes(&self) -> usize {
+        memory::list(&self.ways)
+    }
+
+    /// How many are kept (promise O5).
+    pub(super) fn size(&self) -> Size {
+        ("detours", self.ways.len(), MAX_DETOURS)
+    }
+}
+
+impl Node {
+    pub(super) fn transmit(&mut self, to: Peer, header: Header) {
+        self.transmit_frame(to, header, Bytes::new());
+    }
+
+    /// Sends a frame, by a detour if there is one.
+    pub(super) fn transmit_frame(&mut self, to: Peer, header: Header, payload: Bytes) {
+        match self.detours.relay(to.id) {
+            Some(relay) => self.transmit_through(relay, to, header, payload),
+            None => self.transmit_directly(to, header, payload),
+        }
+    }
+
+    fn transmit_through(&mut self, relay: Peer, to: Peer, header: Header, payload: Bytes) {
+        let encoded = wire::encode(&Frame { header, payload });
+        let mut inner = BytesMut::with_capacity(encoded.len());
+        inner.extend_from_slice(&encoded.head);
+        inner.extend_from_slice(&encoded.payload);
+        self.transmit_directly(relay, Header::Via { to, from: self.me }, inner.freeze());
+    }
+
+    /// Sends a probe: directly, and also by way of others if it is not the first, or if that is the way by now.
+    pub(super) fn transmit_probe(&mut self, now: Instant, to: Peer, probe: Header, attempts: u8) {
+        let is_indirect = attempts >= INDIRECT_FROM;
+        let known = self.detours.relay(to.id);
+        if self.detours.is_to_be_tried(now, to.id) || is_indirect || known.is_none() {
+            self.transmit_directly(to, probe.clone(), Bytes::new());
+        }
+        let relays = if is_indirect { self.relays_to(to.id) } else { known.into_iter().collect() };
+        for relay in relays {
+            self.transmit_through(relay, to, probe.clone(), Bytes::new());
+        }
+    }
+
+    /// The leaf set, or what is to become it.
+    fn surroundings(&self) -> &LeafSet {
+        if let Phase::Entering(entering) = &self.phase { entering.view() } else { &self.leaf_set }
+    }
+
+    /// Some who may reach a node that stands near this one on the ring: others of the leaf set.
+    fn relays_to(&mut self, to: NodeId) -> Vec<Peer> {
+        let around = self.surroundings();
+        if !around.contains(to) && !around.wants(to) {
+            return Vec::new();
+        }
+        let sound = |peer: &&Peer| peer.id != to && !self.liveness.is_suspect(peer.id);
+        let mut relays: Vec<Peer> = around.iter().filter(sound).copied().collect();
+        relays.shuffle(&mut self.rng);
+        relays.truncate(RELAYS);
+        relays
+    }
+
+    /// A probe was answered, the outstanding one or an earlier: which way?
+    pub(super) fn note_way(&mut self, now: Instant, from: NodeId, number: u64, is_outstanding: bool) {
+        match self.detours.answering {
+            Some((id, Some(relay))) if id == from => {
+                if is_outstanding {
+                    self.detours.note(now, from, relay, number);
+                }
+            }
+            _ => self.detours.note_direct(from, number, is_outstanding),
+        }
+    }
+
+    /// A frame came directly from this peer: whatever is answered goes the same way.
+    pub(super) fn on_direct_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
+        if !self.detours.ways.is_empty() {
+            self.detours.answering = Some((from.id, None));
+        }
+        self.on_heard_frame(now, from, frame);
+        self.detours.answering = None;
+    }
+
+    /// A frame that `previous` passes on: for another, or for this node.
+    pub(super) fn on_via(&mut self, now: Instant, previous: Peer, to: Peer, from: Peer, inner: Bytes) {
+        if to.id != self.me.id {
+            // For its own sender only, to a node that is known, and not by yet another.
+            let known = self.is_ready().then(|| self.member(to.id)).flatten();
+            if let Some(known) = known.filter(|known| known.id != from.id && from == previous) {
+                self.transmit_directly(known, Header::Via { to, from }, inner);
+            }
+            return;
+        }
+        // Of another life than the one that is known only its own connection can tell.
+        let is_other_life = self.member(from.id).is_some_and(|known| known.incarnation != from.incarnation);
+        if !self.surroundings().contains(previous.id)
+            || is_other_life
+            || from.id == self.me.id
+            || to.incarnation != self.me.incarnation
+        {
+            return;
+        }
+        match wire::decode(inner) {
+            Ok(frame) if !matches!(frame.header, Header::Via { .. } | Header::Attach | Header::Detach) => {
+                let before = self.detours.answering.replace((from.id, Some(previous)));
+                self.on_heard_frame(now, from, frame);
+                self.detours.answering = before;
+            }
+            Ok(_) | Err(_) => {
+                tracing::debug!(node = %self.me.id, relay = %previous.id, "passes on what is no frame");
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Probe rates that tune themselves (MSPastry §4.1). The nodes in use in the routing table are probed just so often that of
+//! all messages no more than a chosen share meets a dead one on its way: seldom in a quiet ring, often in a restless one.
+//!
+//! How often nodes die is estimated from the last deaths that this node has found itself. Unlike MSPastry's, nobody else's
+//! estimate is asked for: a wrong one costs a message a hop's retransmission, and no more.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::Node;
+use super::invariants::Size;
+use crate::memory;
+use crate::time::Instant;
+
+/// Deaths that are remembered (MSPastry's K); beyond it the oldest is forgotten.
+const REMEMBERED: usize = 16;
+/// The shortest time over which deaths are counted: two in a second are no rate yet.
+const SHORTEST: Duration = Duration::from_secs(120);
+/// The shortest period, whatever happens: a ring that falls apart is not to be drowned in probes.
+const SHORTEST_PERIOD: Duration = Duration::from_secs(10);
+
+/// Deaths among those whom this node watches.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Tuning {
+    since: Instant,
+    /// Oldest first.
+    deaths: VecDeque<Instant>,
+}
+
+impl Tuning {
+    /// From now on deaths are counted.
+    pub(super) fn begin(&mut self, now: Instant) {
+        *self = Tuning { since: now, deaths: VecDeque::new() };
+    }
+
+    /// Somebody whom this node watched was found dead.
+    pub(super) fn note_death(&mut self, now: Instant) {
+        if self.deaths.len() == REMEMBERED {
+            self.since = self.deaths.pop_front().unwrap_or(now);
+        }
+        self.deaths.push_back(now);
+    }
+
+    /// The period at which the share `raw_loss` of messages meets a dead node, if each makes so many hops by the table,
+    /// and `watched` nodes were watched. Found dead at its next probe, a node has stood there for half a period.
+    fn period(&self, now: Instant, raw_loss: f64, hops: usize, watched: usize) -> Duration {
+        let time = (now - self.since).max(SHORTEST).as_secs_f64();
+        // (At least one, just about to happen: no rate is known to be zero.)
+        let deaths = self.deaths.len().max(1) as f64;
+        let rate = deaths / (watched.max(1) as f64 * time);
+        Duration::from_secs_f64((2.0 * raw_loss / (hops.max(1) as f64 * rate)).clamp(0.0, 1e6))
+            .max(SHORTEST_PERIOD)
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn bytes(&self) -> usize {
+        memory::queue(&self.deaths)
+    }
+
+    /// How many are remembered (promise O5).
+    pub(super) fn size(&self) -> Size {
+        ("deaths remembered", self.deaths.len(), REMEMBERED)
+    }
+}
+
+impl Node {
+    /// After which silence the node in use of a routing-table slot is probed.
+    pub(super) fn table_probe(&self, now: Instant) -> Duration {
+        let in_use = self.table.rows() * crate::id::BASE / 2;
+        let watched = self.leaf_set.len() + in_use.min(self.table.len());
+        let hops = self.table.rows();
+        self.tuning.period(now, self.config.raw_loss, hops, watched).min(self.config.table_probe)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_more_die_the_more_often_is_looked() {
+        let at = |seconds| Instant::ZERO + Duration::from_secs(seconds);
+        let mut tuning = Tuning::default();
+        tuning.begin(at(0));
+        let quiet = tuning.period(at(100_000), 0.1, 3, 80);
+        assert!(quiet > Duration::from_secs(3600), "one death in a day is nothing: {quiet:?}");
+        // Of 80 one each 60 s: a mean life of 80 minutes.
+        (1..=40).for_each(|n| tuning.note_death(at(60 * n)));
+        let period = tuning.period(at(60 * 40), 0.1, 2, 80).as_secs();
+        // 2 × 0.1 / 2 hops × 4,800 s.
+        assert!((400..560).contains(&period), "{period} s");
+        // All of a sudden.
+        (0..40).for_each(|_| tuning.note_death(at(60 * 41)));
+        assert!(tuning.period(at(60 * 41), 0.1, 2, 80) < Duration::from_secs(80));
+        assert!(tuning.period(at(60 * 41), 0.001, 2, 80) >= SHORTEST_PERIOD);
+    }
+}

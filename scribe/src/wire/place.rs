@@ -1,0 +1,71 @@
+//! Structs that name a term, and positions which mostly lie in it: on the wire that term is said once.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Known, Started};
+use crate::message::{Mark, Position, Term};
+
+/// A position beside a term.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Place {
+    /// In that term, at this offset.
+    Here(u64),
+    /// In another one.
+    Elsewhere(Position),
+}
+
+impl Place {
+    fn beside(term: Term, position: Position) -> Place {
+        if position.term == term { Place::Here(position.offset) } else { Place::Elsewhere(position) }
+    }
+
+    fn position(self, term: Term) -> Position {
+        match self {
+            Place::Here(offset) => Position { term, offset },
+            Place::Elsewhere(position) => position,
+        }
+    }
+}
+
+/// [`Known`] as it travels.
+#[derive(Serialize, Deserialize)]
+pub(super) struct KnownForm {
+    birth: u64,
+    term: Term,
+    tail: Option<Place>,
+}
+
+impl From<Known> for KnownForm {
+    fn from(Known { birth, term, tail }: Known) -> KnownForm {
+        KnownForm { birth, term, tail: tail.map(|at| Place::beside(term, at)) }
+    }
+}
+
+impl From<KnownForm> for Known {
+    fn from(KnownForm { birth, term, tail }: KnownForm) -> Known {
+        Known { birth, term, tail: tail.map(|place| place.position(term)) }
+    }
+}
+
+/// [`Started`] as it travels.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StartedForm {
+    term: Term,
+    birth: u64,
+    after: Option<Place>,
+    latest: Option<Place>,
+}
+
+impl From<Started> for StartedForm {
+    fn from(Started { term, after: Mark { birth, position }, latest }: Started) -> StartedForm {
+        let [after, latest] = [position, latest].map(|at| at.map(|at| Place::beside(term, at)));
+        StartedForm { term, birth, after, latest }
+    }
+}
+
+impl From<StartedForm> for Started {
+    fn from(StartedForm { term, birth, after, latest }: StartedForm) -> Started {
+        let [position, latest] = [after, latest].map(|place| place.map(|place| place.position(term)));
+        Started { term, after: Mark { birth, position }, latest }
+    }
+}
