@@ -77,14 +77,12 @@ fn the_dead_are_forgotten_and_not_brought_back() {
 fn a_message_that_meets_a_dead_entry_reaches_the_heir() {
     let mut net = Net::small(60, 256);
     net.until_known(59, Duration::from_secs(300));
-    // Far enough from the sender that its leaf set does not know better.
-    let me = net.node(0).peer().id.key();
-    let far = |slot: &usize| !net.nodes[0].as_ref().unwrap().leaf_set().contains(peer_at(*slot).id);
-    let slot = (1..60).filter(far).max_by_key(|&slot| me.clockwise_to(peer_at(slot).id)).unwrap();
-    let dead = net.kill(slot);
-    net.run(Duration::from_secs(10));
-    assert!(net.node(0).members.iter().any(|peer| peer.id == dead.id), "the entry is stale");
-    net.route(0, dead.id.key(), "for the heir");
+    let dead = net.kill(30);
+    // Its range has been taken over, and many have not heard of it.
+    net.run(Duration::from_secs(8));
+    let names = |node: &Node| node.members.iter().any(|peer| peer.id == dead.id);
+    let sender = net.live().find(|(_, node)| names(node)).expect("an entry is stale").0;
+    net.route(sender, dead.id.key(), "for the heir");
     net.run(Duration::from_secs(5));
     let heir = net.true_root(dead.id.key());
     assert!(matches!(net.deliveries()[..], [(slot, _)] if slot == heir));
@@ -99,6 +97,7 @@ fn a_ring_that_outgrows_the_limit_gives_the_list_up_and_takes_it_up_again() {
         net.run(Duration::from_millis(200));
     }
     net.until_known(0, Duration::from_secs(300));
+    net.run(Duration::from_secs(10));
     net.assert_one_ring();
     for slot in (14..50).rev() {
         net.command(slot, Command::Leave);
