@@ -47,6 +47,16 @@ impl Sides {
         }
     }
 
+    /// Left for right, and right for left: where one stands at a node that stands there at oneself.
+    #[must_use]
+    pub fn opposite(self) -> Sides {
+        match self {
+            Sides::Left => Sides::Right,
+            Sides::Right => Sides::Left,
+            Sides::None | Sides::Both => self,
+        }
+    }
+
     /// Those that are among both.
     #[must_use]
     pub fn and(self, other: Sides) -> Sides {

@@ -110,6 +110,11 @@ impl Leases {
         !self.granted.0.iter().any(is_others)
     }
 
+    /// Whether this node holds a running lease for this side of the issuer.
+    pub(super) fn holds(&self, now: Instant, issuer: NodeId, side: Side) -> bool {
+        self.held.runs(now, (issuer, side))
+    }
+
     /// When the first of the leases ends that this node needs of this issuer, if it holds them all.
     fn held_until(&self, issuer: NodeId, sides: Sides) -> Option<Instant> {
         let ends: Option<Vec<Instant>> = sides.iter().map(|side| self.held.end((issuer, side))).collect();
@@ -192,12 +197,9 @@ impl Node {
             && self.ends().all(|neighbour| self.holds_lease(now, neighbour.id))
     }
 
-    /// On which sides of a ring neighbour this node stands, as it sees the ring.
+    /// On which sides of a ring neighbour, or of one that is about to be it, this node stands, as it sees the ring.
     pub(super) fn stands_at(&self, neighbour: NodeId) -> Sides {
-        let is = |end: Option<&Peer>| end.is_some_and(|peer| peer.id == neighbour);
-        let left = is(self.leaf_set.right()).then_some(Side::Left);
-        let right = is(self.leaf_set.left()).then_some(Side::Right);
-        left.into_iter().chain(right).collect()
+        self.sides_of(neighbour).opposite()
     }
 
     /// When the leases that this node needs of a ring neighbour end, if it holds them.

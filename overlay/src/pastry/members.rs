@@ -101,11 +101,16 @@ impl Members {
 }
 
 impl Node {
-    /// Begins the list if the ring has no more nodes than this, as far as its density shows.
+    /// Begins the list if the ring has no more nodes than this, as far as its density shows: with the leaf set, from whose
+    /// end the walk goes on. (The routing table may have nodes that left long ago.)
     pub(super) fn begin_members_below(&mut self, now: Instant, limit: usize) {
         if !self.members.is_on && self.ring_size() <= limit as u128 {
-            let known: Vec<Peer> = self.leaf_set.iter().chain(self.table.iter()).copied().collect();
-            self.begin_members(now, known);
+            self.begin_members(now, self.leaf_set.iter().copied().collect());
+        }
+        if self.members.is_on && self.leaf_set.len() < self.config.leaf_set {
+            // All of the ring fits into a leaf set, which is watched over.
+            let leaf_set = &self.leaf_set;
+            self.members.peers.retain(|peer| leaf_set.contains(peer.id));
         }
     }
 

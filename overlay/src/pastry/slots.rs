@@ -162,8 +162,8 @@ impl Node {
         }
         let sides = self.sides_of(from.id);
         let refuse = |admission| Header::Admission(admission);
-        if !known && self.slots.given_up(from).is_none() && self.leases.is_any_waking() {
-            // It slept, and others may have taken its part over: it has nothing to give up before it knows.
+        if !known && self.slots.given_up(from).is_none() && !self.may_give_up(now, sides) {
+            // It slept, say, or its neighbour died, and another may answer for that part by a lease that still runs.
             return self.transmit(from, refuse(Admission::Busy));
         }
         // The ring may have changed since the slot was given: a node that had been thought dead came back between.
@@ -180,6 +180,18 @@ impl Node {
         let lease = if known { self.grant_lease(now, from, Standing::Ready, sides) } else { given_up };
         self.transmit(from, Header::Committed { number, lease });
         self.events.push_back(Event::NeighboursChanged);
+    }
+
+    /// Whether this node answers for its part on these sides: nobody has anything to give up that he does not hold.
+    fn may_give_up(&self, now: Instant, sides: Sides) -> bool {
+        let holds = |side| {
+            let (neighbour, stands) = match side {
+                Side::Left => (self.leaf_set.left(), Side::Right),
+                Side::Right => (self.leaf_set.right(), Side::Left),
+            };
+            neighbour.is_none_or(|neighbour| self.leases.holds(now, neighbour.id, stands))
+        };
+        !self.leases.is_any_waking() && sides.iter().all(holds)
     }
 
     pub(super) fn on_withdraw(&mut self, now: Instant, from: Peer) {
