@@ -13,8 +13,9 @@ use treecast_overlay::time::Instant;
 
 /// The model's time begins here: 13 days, so that no instant is as small as a count.
 pub(super) const EPOCH: Instant = Instant::from_nanos(1 << 50);
-/// What is as far in the future is out of reach: periods that a bounded protocol never waits for.
-pub(super) const FAR: Duration = Duration::from_secs(64);
+/// What is as far in the future is out of reach: of all that nodes wait for, only rounds of repair, of sweeping and of
+/// asking who was lost are. A ring at rest has come back to itself before they come.
+pub(super) const FAR: Duration = Duration::from_secs(9);
 /// What is as long ago is older than anything is measured by.
 const LONG_AGO: Duration = Duration::from_secs(16);
 const INSTANTS: std::ops::Range<u64> = 1 << 49..1 << 58;

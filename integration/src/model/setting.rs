@@ -33,13 +33,15 @@ pub(super) fn peer(bounds: &Bounds, slot: usize) -> Peer {
 /// The overlay's figures, its adaptive parts fixed: every wait for an answer is a quarter of a lease, and what is periodic,
 /// besides leases, is out of reach.
 pub(super) fn config(bounds: &Bounds, slot: usize) -> Config {
-    let never = FAR * 1000;
+    let never = FAR * 10_000;
     let overstays = bounds.plant == Some(Fault::Overstays) && slot == 0;
     Config {
         lease: QUARTER * if overstays { 8 } else { 4 },
         heartbeat: QUARTER * 2,
         rto_min: QUARTER,
         rto_max: QUARTER,
+        hop_rto_min: QUARTER,
+        full_membership: 0,
         probe_attempts: bounds.attempts,
         lease_attempts: bounds.attempts,
         join_slot: QUARTER * 4,
