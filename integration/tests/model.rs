@@ -48,6 +48,15 @@ fn two_joiners_of_one_gap_do_not_split_the_ring() {
     expect_sound(&explore(2, 2, |bounds| bounds.together = true));
 }
 
+/// Who holds its leases for longer than they were granted answers beside its heir: the model sees time, too.
+#[test]
+fn a_lease_that_is_held_for_too_long_is_found() {
+    let [sound, spoilt] = [None, Some(Fault::Overstays)]
+        .map(|plant| explore(3, 0, |bounds| (bounds.losses, bounds.attempts, bounds.plant) = (2, 1, plant)));
+    expect_sound(&sound);
+    assert_eq!(spoilt.broken.first().map(|&(promise, _)| promise), Some(O1));
+}
+
 /// Lu, Merz & Weidenbach 2011: two nodes join the published protocol in one gap, none fails, and both answer for one key.
 #[test]
 fn published_pastry_is_split_by_two_joiners_and_not_by_one() {

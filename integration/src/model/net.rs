@@ -114,7 +114,7 @@ impl Net {
         }
         let &Bounds { crashes, losses, duplicates, delays, .. } = bounds;
         net.left = Left { crashes, losses, duplicates, delays };
-        net.seal();
+        net.seal(bounds);
         net
     }
 
@@ -244,7 +244,7 @@ impl Net {
             }
             Step::Pass { crash, start, late } => net.pass(bounds, crash, start, late),
         }
-        net.seal();
+        net.seal(bounds);
         net
     }
 
@@ -298,8 +298,9 @@ impl Net {
         let config = setting::config(bounds, slot);
         let mut node = Node::new(setting::peer(bounds, slot), config, [0; 32]).expect("the figures fit");
         node.count_from(image::first_number(slot));
-        let through = slot.checked_sub(bounds.ring).unwrap_or_default();
-        let through = (slot > 0).then(|| Seed::from(Addr::Memory((through % bounds.ring) as u32)));
+        // The ring's nodes join through its first one, joiners each through another.
+        let through = slot.saturating_sub(bounds.ring) % bounds.ring;
+        let through = (slot > 0).then(|| Seed::from(Addr::Memory(through as u32)));
         let bootstrap = Bootstrap { join: through.into_iter().collect(), ..Bootstrap::default() };
         node.handle_command(self.now, Command::Start(bootstrap));
         self.settle(slot, node, None);
@@ -340,7 +341,7 @@ impl Net {
     }
 
     /// Forgets what is sent to nobody, and takes the state's print.
-    fn seal(&mut self) {
+    fn seal(&mut self, bounds: &Bounds) {
         let seats = &self.seats;
         self.flying.retain(|flying| matches!(seats[flying.to], Seat::Alive(_)));
         let beings = || (0..self.seats.len()).filter_map(|slot| self.being(slot));
@@ -368,8 +369,14 @@ impl Net {
                 }
             }
         }
-        let mut frames: Vec<u64> = self.flying.iter().map(|flying| flying.print(&live)).collect();
-        frames.sort_unstable();
+        // The order of frames counts within a connection.
+        let place = |flying: &Flying, print| (flying.from, flying.to, flying.copy, print);
+        let mut frames: Vec<_> =
+            self.flying.iter().map(|flying| place(flying, flying.print(&live))).collect();
+        match bounds.reorder {
+            true => frames.sort_unstable(),
+            false => frames.sort_by_key(|&(from, to, copy, print)| (from, to, copy.then_some(print))),
+        }
         frames.hash(&mut hasher);
         self.print = hasher.finish();
     }

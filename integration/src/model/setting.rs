@@ -61,9 +61,10 @@ pub(super) fn answer_as_published(asked: &Header, answer: &mut Header, members: 
     if !matches!(answer, Header::Admission(Admission::Busy)) {
         return;
     }
-    *answer = match *asked {
-        Header::Commit { number } => Header::Committed { number, lease: Sides::Both },
-        _ => Header::Admission(Admission::Granted { members: members() }),
+    *answer = if let Header::Commit { number } = *asked {
+        Header::Committed { number, lease: Sides::Both }
+    } else {
+        Header::Admission(Admission::Granted { members: members() })
     };
 }
 
