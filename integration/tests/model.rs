@@ -52,7 +52,7 @@ fn two_joiners_of_one_gap_do_not_split_the_ring() {
 #[test]
 fn a_lease_that_is_held_for_too_long_is_found() {
     let [sound, spoilt] = [None, Some(Fault::Overstays)]
-        .map(|plant| explore(3, 0, |bounds| (bounds.losses, bounds.attempts, bounds.plant) = (2, 1, plant)));
+        .map(|plant| explore(2, 0, |bounds| (bounds.losses, bounds.attempts, bounds.plant) = (3, 1, plant)));
     expect_sound(&sound);
     assert_eq!(spoilt.broken.first().map(|&(promise, _)| promise), Some(O1));
 }

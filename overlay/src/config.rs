@@ -167,6 +167,7 @@ impl Config {
             table_probe: Duration::from_secs(3600),
             raw_loss: 0.3,
             repair: Duration::from_secs(180),
+            gossip_max: Duration::from_secs(1800),
             ..Config::default()
         }
     }

@@ -99,6 +99,8 @@ pub enum When {
     EachRound,
     /// Once no faults happen any more, within a bound.
     Settled,
+    /// Once nobody comes or goes any more, within a bound: it takes several moves, with pauses between them.
+    Shaped,
     /// Once nobody does anything any more: over some seconds in which beats are counted.
     AtRest,
 }
@@ -123,7 +125,7 @@ pub const JUDGES: [Judge; 17] = [
     Judge { promise: Promise::O4, when: When::Settled, judge: o4::judge_open },
     Judge { promise: Promise::O5, when: When::EachSecond, judge: o5::judge },
     Judge { promise: Promise::S1, when: When::Settled, judge: s1::judge },
-    Judge { promise: Promise::S1, when: When::AtRest, judge: s1::judge_shape },
+    Judge { promise: Promise::S1, when: When::Shaped, judge: s1::judge_shape },
     Judge { promise: Promise::S2, when: When::EachRound, judge: s2::judge },
     Judge { promise: Promise::S3, when: When::EachRound, judge: s3::judge },
     Judge { promise: Promise::S4, when: When::EachRound, judge: s4::judge },

@@ -36,10 +36,12 @@ pub fn answered(history: &History) -> Result<(), String> {
 /// compared within one log, and within one branch of it.
 pub fn true_receipts(history: &History) -> Result<(), String> {
     let mut delivered: BTreeMap<_, BTreeSet<(TopicId, MessageId, Position)>> = BTreeMap::new();
+    let mut stands: BTreeMap<(TopicId, u64, Position), MessageId> = BTreeMap::new();
     let forced = Forced::of(history);
     for watched in history.subscriptions.values() {
         for (_, message) in watched.messages() {
             let found = (watched.topic, message.id, message.position);
+            stands.insert((watched.topic, message.mark.birth, message.position), message.id);
             delivered.entry((token(&message.payload), message.mark.birth)).or_default().insert(found);
         }
     }
@@ -56,6 +58,11 @@ pub fn true_receipts(history: &History) -> Result<(), String> {
         };
         if let Some(found) = places.clone().find(differs) {
             return Err(format!("{token:?} has a receipt for {promised:?}, and was delivered as {found:?}"));
+        }
+        if let Some(other) =
+            stands.get(&(offered.topic, birth, receipt.position)).filter(|id| **id != receipt.id)
+        {
+            return Err(format!("{token:?} has a receipt for {promised:?}, where {other:?} stands"));
         }
         if receipt.copies == 0 {
             return Err(format!("{token:?} has a receipt, and nobody has a copy"));
@@ -79,5 +86,11 @@ mod tests {
         assert!(answered(&history).unwrap_err().contains("is not answered"));
         history.publications.first_entry().unwrap().get_mut().outcome = Some((at, Ok(receipt)));
         assert!(true_receipts(&history).unwrap_err().contains("was delivered as"));
+        // Nobody got this one, but another one from the place that its receipt names.
+        for watched in history.subscriptions.values_mut() {
+            watched.items.remove(0);
+        }
+        let fault = true_receipts(&history).unwrap_err();
+        assert!(fault.contains("where MessageId"), "{fault}");
     }
 }

@@ -294,7 +294,7 @@ impl Grove {
 
     /// Whether no node has more children than it may, nor forwards for one child only (promise S1).
     pub fn is_shapely(&self) -> Verdict {
-        self.judge(&[], check::s1::judge_shape)
+        self.judge(&[], |scene| check::ask(When::Shaped, scene))
     }
 
     /// Whether all that was published has been answered, and all that was delivered or acknowledged has come to

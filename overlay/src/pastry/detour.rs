@@ -1,6 +1,6 @@
 //! Ways around a broken one: two nodes of a leaf set that cannot reach each other speak through a third.
 //!
-//! A member of the leaf set that does not answer is asked by way of others as well, before it is found dead (SWIM, Das et
+//! A ring neighbour that does not answer is asked by way of others as well, before it is found dead (SWIM, Das et
 //! al. 2002, §4.1): if it answers there, it has refuted the suspicion, and that way is kept while the direct one stays
 //! broken. So a pair that is cut apart still renews its leases, and messages to a live root arrive (non-transitive
 //! connectivity: Freedman et al. 2005, "Non-Transitive Connectivity and DHTs").
@@ -128,7 +128,8 @@ impl Node {
 
     /// Sends a probe: directly, and also by way of others if it is not the first, or if that is the way by now.
     pub(super) fn transmit_probe(&mut self, now: Instant, to: Peer, probe: Header, attempts: u8) {
-        let is_indirect = attempts >= INDIRECT_FROM;
+        // (Whoever stands farther away is lost from a leaf set without harm: its neighbours watch over its range.)
+        let is_indirect = attempts >= INDIRECT_FROM && (self.is_next_to(to.id) || !self.is_ready());
         let known = self.detours.relay(to.id);
         if self.detours.is_to_be_tried(now, to.id) || is_indirect || known.is_none() {
             self.transmit_directly(to, probe.clone(), Bytes::new());

@@ -8,11 +8,16 @@ use super::{Node, Timer};
 use crate::id::NodeId;
 
 impl Node {
-    /// A copy of this drained node, its dice at their beginning: what it does next follows from its state alone.
+    /// A copy of this drained node, its dice at their beginning: what it does next follows from its state alone. On a ring
+    /// with others it asks nobody any more whom it lost: that goes on for ever, and never at the same pace.
     pub fn fork(&self) -> Node {
         debug_assert!(self.transmits.is_empty() && self.events.is_empty(), "a node is drained first");
         let mut rng = self.rng.clone();
         rng.set_word_pos(0);
+        let mut deadlines = self.deadlines.clone();
+        if !self.leaf_set.is_empty() {
+            deadlines.cancel(Timer::AskAgain);
+        }
         Node {
             rng,
             me: self.me,
@@ -42,7 +47,7 @@ impl Node {
             last_number: self.last_number,
             sent: self.sent,
             last_run: self.last_run,
-            deadlines: self.deadlines.clone(),
+            deadlines,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
@@ -62,7 +67,9 @@ impl Node {
         (&self.edges, &self.former, &self.access, self.role, self.serving).hash(state);
         self.hops.hash_waiting(state);
         self.table.iter().for_each(|peer| peer.hash(state));
-        for (timer, at) in self.deadlines.iter().filter(|(timer, _)| !matches!(timer, Timer::Proximity)) {
+        let alone = self.leaf_set.is_empty();
+        let counts = |timer: &Timer| *timer != Timer::Proximity && (alone || *timer != Timer::AskAgain);
+        for (timer, at) in self.deadlines.iter().filter(|(timer, _)| counts(timer)) {
             (timer, at).hash(state);
         }
     }

@@ -9,6 +9,7 @@ use super::{Node, Timer};
 use crate::id::NodeId;
 use crate::kbr::Event;
 use crate::peer::Peer;
+use crate::table::LeafSet;
 use crate::time::Instant;
 use crate::wire::Header;
 
@@ -114,6 +115,11 @@ impl Node {
 
     /// Nodes that another one named: those that would fit are probed, and enter when they answer.
     pub(super) fn consider_all(&mut self, now: Instant, peers: Vec<Peer>) {
+        // Where a member is missing, all who stand farther would fit: only the nearest is to be asked.
+        let mut view = self.leaf_set.clone();
+        for &peer in peers.iter().filter(|peer| peer.id != self.me.id && !self.is_barred(now, peer)) {
+            view.insert(peer);
+        }
         let mut probes = 0;
         for peer in peers {
             if peer.id == self.me.id {
@@ -124,7 +130,7 @@ impl Node {
                 continue;
             }
             let room = probes < MAX_PROBES_PER_MESSAGE && !self.liveness.is_full();
-            if room && self.is_ready() && self.would_fit(now, &peer) {
+            if room && self.is_ready() && self.would_fit(now, &peer, &view) {
                 probes += 1;
                 self.probe(now, peer, false);
             }
@@ -154,13 +160,16 @@ impl Node {
         }
     }
 
-    fn would_fit(&self, now: Instant, peer: &Peer) -> bool {
-        let for_leaf_set = !self.leaf_set.contains(peer.id) && self.leaf_set.wants(peer.id);
+    /// `view`: the leaf set with all in it who were named.
+    fn would_fit(&self, now: Instant, peer: &Peer, view: &LeafSet) -> bool {
+        let for_leaf_set = !self.leaf_set.contains(peer.id) && view.contains(peer.id);
         let for_table = self.table.get(peer.id).is_none()
             && self.table.next_hops(peer.id.key()).len() < self.config.candidates;
-        (for_leaf_set || for_table)
-            && !self.liveness.is_buried(now, peer)
-            && !self.leases.is_condemned(peer.id)
+        (for_leaf_set || for_table) && !self.is_barred(now, peer)
+    }
+
+    fn is_barred(&self, now: Instant, peer: &Peer) -> bool {
+        self.liveness.is_buried(now, peer) || self.leases.is_condemned(peer.id)
     }
 
     pub(super) fn on_leaf_set(&mut self, now: Instant, from: Peer, members: Vec<Peer>, reply: bool) {
@@ -181,14 +190,24 @@ impl Node {
         if !self.leaf_set.contains(from.id) {
             return;
         }
-        let mut theirs = crate::table::LeafSet::new(from.id, self.config.leaf_set);
+        let mut theirs = LeafSet::new(from.id, self.config.leaf_set);
         for &member in members {
             theirs.insert(member);
         }
+        // Near itself it knows all; how far is not told by its list's ends, which move where one is missing in between.
+        // (One that knows few knows all.)
+        let (start, knows_all) = (from.id.key(), 2 * theirs.len() <= self.config.leaf_set);
+        let surely = theirs.len() / 4;
+        let to_right = theirs.rights().nth(surely).map_or(0, |end| start.clockwise_to(end.id));
+        let to_left = theirs.lefts().nth(surely).map_or(0, |end| end.id.key().clockwise_to(start));
+        let is_near = |id: NodeId| {
+            knows_all || start.clockwise_to(id) <= to_right || id.key().clockwise_to(start) <= to_left
+        };
         let missing: Vec<Peer> = self
             .leaf_set
             .iter()
-            .filter(|peer| peer.id != from.id && !theirs.contains(peer.id) && theirs.wants(peer.id))
+            .filter(|peer| peer.id != from.id && !theirs.contains(peer.id))
+            .filter(|peer| theirs.wants(peer.id) && is_near(peer.id))
             .copied()
             .collect();
         for peer in missing.into_iter().take(MAX_PROBES_PER_MESSAGE) {

@@ -85,7 +85,7 @@ struct Assembly {
 }
 
 impl Estate {
-    fn of(log: &Log, sessions: &Sessions, window_bytes: usize, session_bytes: usize) -> Estate {
+    pub(super) fn of(log: &Log, sessions: &Sessions, window_bytes: usize, session_bytes: usize) -> Estate {
         let mut room = window_bytes;
         let mut entries: Vec<&Held> = Vec::new();
         for entry in log.window.entries().rev() {

@@ -276,13 +276,11 @@ impl Forest {
         self.flow(cx, topic);
     }
 
-    /// Takes over what the former root handed over. `false`: somebody knows of more than it did.
+    /// Takes over what the former root handed over. `false`: somebody knows of more than it did, or of another log that
+    /// is longer; then the estate's sessions are none of that log's.
     fn inherit(&mut self, cx: Context<'_>, topic: TopicId, estate: Estate) -> bool {
         let Some(tree) = self.trees.get_mut(&topic) else { return false };
-        let whole = tree.known().is_none_or(|known| {
-            known.birth != estate.known.birth
-                || (known.term <= estate.known.term && known.tail <= estate.known.tail)
-        });
+        let whole = tree.known().is_none_or(|known| better(known, estate.known) == estate.known);
         if !whole {
             return false;
         }

@@ -164,7 +164,7 @@ impl Forest {
     }
 
     /// Offers some children the others: those whom a detour costs least, because few nodes are below them and they are
-    /// far away anyway; so a newcomer that is nearer than an older child displaces it. If that was `in_vain`, any.
+    /// far away anyway; so a newcomer that is nearer than an older child displaces it. If that was `in_vain`, any, to any.
     fn hand_children_over(&mut self, cx: Context<'_>, topic: TopicId, count: usize, in_vain: bool) {
         let Some(tree) = self.trees.get(&topic) else { return };
         if !tree.is_settled() || self.life != Life::Running {
@@ -184,6 +184,10 @@ impl Forest {
         let rtt = |id: &NodeId| tree.children.get(id).map_or(u32::MAX, |child| child.rtt);
         let mut near: Vec<_> = stay.into_iter().map(|(_, id)| (rtt(&id), id)).collect();
         near.sort_unstable();
+        if in_vain {
+            // The nearest have no room.
+            near.shuffle(&mut self.rng);
+        }
         near.truncate(self.config.offered.min(MAX_OFFERED));
         let offered = |(micros, id)| Some(Offered { contact: self.neighbours.contact(id)?, micros });
         let offered: Vec<_> = near.into_iter().filter_map(offered).collect();

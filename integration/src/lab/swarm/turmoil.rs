@@ -27,9 +27,10 @@ const TREE_BOUND: Duration = Duration::from_secs(20);
 /// How long after that everything is answered and delivered, or announced as lost: a publication waits 30 s for its
 /// receipt or its error (promises S4, S5).
 const END_BOUND: Duration = Duration::from_secs(40);
-/// How long after that the trees have their shape: a former root stays for 30 s, and attempts in vain double their pauses
-/// up to 32 times one or two seconds (promise S1).
-const SHAPE_BOUND: Duration = Duration::from_secs(180);
+/// How long after that the trees have their shape: a former root stays for 30 s, attempts in vain double their pauses up to
+/// 32 times one or two seconds, and where a plan has one sibling offered at a time, that may be the wrong one often
+/// (promise S1).
+const SHAPE_BOUND: Duration = Duration::from_secs(600);
 /// How long a publisher may wait for its first receipt, when all is well.
 const RECEIPT_BOUND: Duration = Duration::from_secs(60);
 /// Share of the nodes without applications: those that may be cut off for long. (Two sides that both publish make two

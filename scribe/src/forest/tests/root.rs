@@ -1,3 +1,5 @@
+use super::super::handover::Estate;
+use super::super::tree::Role;
 use super::*;
 use crate::message::{GapReason, Position, Term};
 
@@ -385,4 +387,37 @@ fn readers_of_two_branches_of_one_number_hear_of_a_gap_each() {
             world.expect_order(id, subscription);
         }
     }
+}
+
+#[test]
+fn the_estate_of_a_shorter_log_is_not_taken_for_that_of_this_one() {
+    // A node that was cut off had a log of its own for a while, with one message.
+    let mut elsewhere = World::new(2, 35);
+    let nodes = elsewhere.by_distance();
+    elsewhere.publish(nodes[1], "astray");
+    elsewhere.run(seconds(2));
+    let tree = &elsewhere.nodes[&nodes[0]].forest.trees[&topic()];
+    let Role::Root(root) = &tree.role else { unreachable!("it is the root") };
+    let estate = Estate::of(tree.log.as_ref().unwrap(), &root.sessions, 1 << 20, 1 << 20);
+    let estate = postcard::to_stdvec(&estate).unwrap();
+
+    let mut world = World::new(8, 34);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[2], Start::Latest);
+    world.run(seconds(2));
+    world.publish_many(nodes[4], "before", 5);
+    world.run(seconds(1));
+    world.crash(nodes[0]);
+    // The others have told the new root of this log already.
+    world.run(VERDICT + LATENCY * 3);
+    let part = Header::Handover { topic: topic(), transfer: 1, part: 0, parts: 1 };
+    let former = world.nodes[&nodes[6]].contact;
+    let payload = wire::encode(&part, &estate);
+    world.with(nodes[1], |forest, cx| forest.handle_received(cx, &former, &payload));
+    world.run(seconds(3));
+    assert_eq!(world.nodes[&nodes[1]].forest.sessions, 0, "nothing is known of the sessions of this log");
+    assert_eq!(world.gaps(nodes[2], news)[0].reason, GapReason::RootLost, "the root was lost, whatever came");
+    world.publish(nodes[7], "after");
+    world.run(seconds(3));
+    assert_eq!(world.texts(nodes[2], news), [numbered("before", 5), vec!["after".into()]].concat());
 }
