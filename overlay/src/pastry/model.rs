@@ -7,17 +7,19 @@ use std::hash::{Hash, Hasher};
 use super::{Node, Timer};
 use crate::id::NodeId;
 
+/// Timers that a copy may give up.
+const PACED: [Timer; 2] = [Timer::Sweep, Timer::AskAgain];
+
 impl Node {
-    /// A copy of this drained node, its dice at their beginning: what it does next follows from its state alone. On a ring
-    /// with others it asks nobody any more whom it lost: that goes on for ever, and never at the same pace.
+    /// A copy of this drained node, its dice at their beginning: what it does next follows from its state alone. It does
+    /// not look any more for who is silent, and, on a ring with others, for those whom it lost: that goes on for ever, and
+    /// hardly ever at one pace.
     pub fn fork(&self) -> Node {
         debug_assert!(self.transmits.is_empty() && self.events.is_empty(), "a node is drained first");
         let mut rng = self.rng.clone();
         rng.set_word_pos(0);
         let mut deadlines = self.deadlines.clone();
-        if !self.leaf_set.is_empty() {
-            deadlines.cancel(Timer::AskAgain);
-        }
+        PACED.into_iter().filter(|&timer| self.is_left_out(timer)).for_each(|timer| deadlines.cancel(timer));
         Node {
             rng,
             me: self.me,
@@ -67,11 +69,15 @@ impl Node {
         (&self.edges, &self.former, &self.access, self.role, self.serving).hash(state);
         self.hops.hash_waiting(state);
         self.table.iter().for_each(|peer| peer.hash(state));
-        let alone = self.leaf_set.is_empty();
-        let counts = |timer: &Timer| *timer != Timer::Proximity && (alone || *timer != Timer::AskAgain);
-        for (timer, at) in self.deadlines.iter().filter(|(timer, _)| counts(timer)) {
+        for (timer, at) in self.deadlines.iter().filter(|&(timer, _)| !self.is_left_out(timer)) {
             (timer, at).hash(state);
         }
+    }
+
+    fn is_left_out(&self, timer: Timer) -> bool {
+        timer == Timer::Sweep
+            || timer == Timer::Proximity
+            || timer == Timer::AskAgain && !self.leaf_set.is_empty()
     }
 
     /// Hops that this node has taken over, and would not take again: who handed them over, and their numbers.
