@@ -106,7 +106,7 @@ pub struct Outcome {
     pub complete: bool,
     /// Promises that do not hold, and the way there in words.
     pub broken: Vec<(&'static str, Vec<String>)>,
-    /// What should be possible, and is not.
+    /// What should be possible, and is not, if everything was explored.
     pub missing: Vec<&'static str>,
 }
 
@@ -176,15 +176,16 @@ pub fn explore(bounds: Bounds, stop_at: Option<usize>, mut say: impl FnMut(usize
         let path = discoveries.get(name)?.clone();
         Some((name, promises::tell(path.into_vec())))
     });
+    let broken: Vec<_> = broken.collect();
+    // It goes no further than to where all is broken.
+    let complete = broken.len() < 2 && stop_at.is_none_or(|limit| checker.state_count() < limit);
+    let missing = [ALL_READY, WHOLE_AGAIN].into_iter().filter(|name| !discoveries.contains_key(name));
     Outcome {
         unique: checker.unique_state_count(),
         generated: checker.state_count(),
         depth: checker.max_depth(),
-        complete: stop_at.is_none_or(|limit| checker.state_count() < limit),
-        broken: broken.collect(),
-        missing: [ALL_READY, WHOLE_AGAIN]
-            .into_iter()
-            .filter(|name| !discoveries.contains_key(name))
-            .collect(),
+        missing: if complete { missing.collect() } else { Vec::new() },
+        complete,
+        broken,
     }
 }
