@@ -7,6 +7,7 @@ use crate::lab::{Progress, Setting};
 
 fn ring(nodes: u32) -> Living {
     let setting = Setting {
+        full_membership: None,
         nodes: Some(nodes),
         seed: 3,
         topology: None,
