@@ -13,7 +13,6 @@ fn ring(nodes: u32) -> Living {
         topology: None,
         profile: Profile::Default,
         leaf_set: None,
-        full_membership: None,
         settle: 5,
     };
     let world = setting.world(crate::world::Topology::Constant(Duration::from_millis(20)));
