@@ -12,7 +12,7 @@ pub struct Tally {
     pub asked: u64,
     /// Answered in time.
     pub answered: u64,
-    /// Not answered within [`LIMIT`], or by an error, though the origin lived and was not paused.
+    /// Not answered within a minute, or by an error, though the origin lived and was not paused.
     pub lost: u64,
     /// Why, by the last word that came back, and how often.
     pub reasons: BTreeMap<&'static str, u64>,
