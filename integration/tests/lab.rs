@@ -121,7 +121,7 @@ fn a_ring_whose_nodes_come_and_go_answers_rightly() {
     let count = |field: &str| figures[field].as_u64();
     assert_eq!([count("lookups"), count("wrong"), count("never_claimed")], [Some(120), Some(0), Some(0)]);
     assert_eq!(figures["ring_correct"], true, "{figures}");
-    assert!(number(&figures, "crashes") >= 10.0, "nobody goes: {figures}");
+    assert!(number(&figures, "crashes") >= 5.0, "nobody goes: {figures}");
     assert!(
         number(&figures, "stretch_mean") >= 1.0 && number(&figures, "unclaimed_ms_p50") > 100.0,
         "{figures}"

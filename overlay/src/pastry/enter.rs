@@ -201,6 +201,11 @@ impl Node {
             Admission::Busy => {
                 // Busy is an answer: the queue moves, and the start timeout bounds the wait.
                 entering.attempts = 0;
+                if entering.has_asked_to_commit() {
+                    // The other neighbour may have given up its part, and this one cannot: without it, it gets no lease of
+                    // the other any more. Both are let go, until what was given up has come back.
+                    return self.step_back(now);
+                }
                 entering.give_back(from.id);
                 self.leave_wrong_slots();
                 let wait = self.rng.random_range(50..300);
@@ -227,6 +232,16 @@ impl Node {
                 self.leave_wrong_slots();
             }
         }
+    }
+
+    /// Gives all slots back, and waits until what was given up with them is its neighbour's again.
+    fn step_back(&mut self, now: Instant) {
+        self.withdraw();
+        let Phase::Entering(entering) = &mut self.phase else { return };
+        (entering.admitted, entering.committed, entering.commits) = Default::default();
+        let wait = self.config.lease + self.config.lease / 4;
+        let wait = self.jittered(wait / 2) + wait;
+        self.deadlines.set(Timer::Join, now + wait);
     }
 
     /// A member of the view has answered what it was asked at `asked`: it lives, and may know nearer ones.
