@@ -161,18 +161,8 @@ impl Node {
             return self.transmit(from, Header::Admission(Admission::NotReady));
         }
         let sides = self.sides_of(from.id);
-        let refuse = |admission| Header::Admission(admission);
-        if !known && self.slots.given_up(from).is_none() && !self.may_give_up(now, sides) {
-            // It slept, say, or its neighbour died, and another may answer for that part by a lease that still runs.
-            return self.transmit(from, refuse(Admission::Busy));
-        }
-        // The ring may have changed since the slot was given: a node that had been thought dead came back between.
-        if !known && sides.is_none() {
-            let members = self.leaf_set.iter().copied().collect();
-            return self.transmit(from, refuse(Admission::NotNeighbour { members }));
-        }
-        if !known && !self.slots.holds(from, sides) {
-            return self.transmit(from, refuse(Admission::Busy));
+        if let Some(refusal) = self.refusal(now, from, sides).filter(|_| !known) {
+            return self.transmit(from, Header::Admission(refusal));
         }
         self.slots.give_up(from);
         let given_up = self.slots.given_up(from).and(sides);
@@ -180,6 +170,19 @@ impl Node {
         let lease = if known { self.grant_lease(now, from, Standing::Ready, sides) } else { given_up };
         self.transmit(from, Header::Committed { number, lease });
         self.events.push_back(Event::NeighboursChanged);
+    }
+
+    /// Why a joiner gets no part on these sides, where it stands by now.
+    fn refusal(&mut self, now: Instant, joiner: Peer, sides: Sides) -> Option<Admission> {
+        if self.slots.given_up(joiner).is_none() && !self.may_give_up(now, sides) {
+            // It slept, say, or its neighbour died, and another may answer for that part by a lease that still runs.
+            return Some(Admission::Busy);
+        }
+        if sides.is_none() {
+            // The ring has changed since the slot was given: a node that had been thought dead came back between.
+            return Some(Admission::NotNeighbour { members: self.leaf_set.iter().copied().collect() });
+        }
+        (!self.slots.holds(joiner, sides)).then_some(Admission::Busy)
     }
 
     /// Whether this node answers for its part on these sides: nobody has anything to give up that he does not hold.
