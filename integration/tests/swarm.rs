@@ -14,13 +14,16 @@ fn two_hundred_seeds() {
 }
 
 /// Seeds that failed once; each says what it found.
-const MENDED: [(u64, &str); 13] = [
+const MENDED: [(u64, &str); 16] = [
     (325, "the estate of a node that had been cut off was taken for that of a longer log"),
     (506, "a node that had slept gave up a part that another still answered for"),
     (696, "two roots opened terms of one number, and positions did not tell them apart"),
+    (859, "a joiner took one part again and again while the other neighbour waited for its lease"),
+    (1080, "a part that no joiner wanted any more stayed without a root until its lease ended"),
     (1523, "the judge of S5 wanted a message again that had come from another log"),
     (2614, "a child that was forgotten, and came again by an old JOIN, was never started"),
     (2902, "children were offered the nearest sibling again and again, which had no room"),
+    (3204, "a part stayed given up while its joiner stepped back"),
     (3753, "a lease of one neighbour counted for both sides of a node that did not see the other"),
     (4172, "as 1523"),
     (4849, "a child ahead of its root never got the start of the next term"),

@@ -106,7 +106,7 @@ fn headers_of_upkeep() -> Vec<Header> {
         Header::Admission(Admission::NotReady),
         Header::Commit { number: 5 },
         Header::Committed { number: 5, lease: Sides::Right },
-        Header::Withdraw,
+        Header::Withdraw { number: 6 },
         Header::LeafSet { members: vec![a, b], reply: true },
         Header::NearerRequest { rtt_micros: 450 },
         Header::Near(Near {
@@ -174,7 +174,7 @@ fn name(header: &Header) -> &'static str {
         Header::Admission(_) => "Admission",
         Header::Commit { .. } => "Commit",
         Header::Committed { .. } => "Committed",
-        Header::Withdraw => "Withdraw",
+        Header::Withdraw { .. } => "Withdraw",
         Header::LeafSet { .. } => "LeafSet",
         Header::NearerRequest { .. } => "NearerRequest",
         Header::Near(_) => "Near",

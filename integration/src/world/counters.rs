@@ -53,7 +53,7 @@ pub fn kind(header: &Header) -> usize {
         Header::Admission(_) => 11,
         Header::Commit { .. } => 12,
         Header::Committed { .. } => 13,
-        Header::Withdraw => 14,
+        Header::Withdraw { .. } => 14,
         Header::LeafSet { .. } => 15,
         Header::NearerRequest { .. } => 16,
         Header::Near(_) => 17,

@@ -5,6 +5,7 @@
 //! members are probed, once each.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use rand::RngExt;
@@ -20,6 +21,8 @@ use crate::wire::{Admission, Header, ProbeAck, Standing};
 
 /// Unanswered commits; who answers a joiner with floods of other words makes it ask no more often than that.
 const MAX_COMMITS: usize = 16;
+/// How long a joiner that has let both parts go leaves its neighbours alone.
+const STEP_BACK: Range<Duration> = Duration::from_millis(300)..Duration::from_millis(1000);
 
 /// The state of entering.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -234,13 +237,12 @@ impl Node {
         }
     }
 
-    /// Gives all slots back, and waits until what was given up with them is its neighbour's again.
+    /// Gives all slots back, and with them what was given up: the neighbours renew their leases meanwhile.
     fn step_back(&mut self, now: Instant) {
         self.withdraw();
         let Phase::Entering(entering) = &mut self.phase else { return };
         (entering.admitted, entering.committed, entering.commits) = Default::default();
-        let wait = self.config.lease + self.config.lease / 4;
-        let wait = self.jittered(wait / 2) + wait;
+        let wait = self.rng.random_range(STEP_BACK);
         self.deadlines.set(Timer::Join, now + wait);
     }
 
@@ -291,9 +293,7 @@ impl Node {
             entering.give_back(id);
             told.extend(entering.view.get(id).copied());
         }
-        for peer in told {
-            self.transmit(peer, Header::Withdraw);
-        }
+        self.withdraw_from(told);
     }
 
     /// Back to asking: the seeds, and whoever was met on the ring.
@@ -310,8 +310,14 @@ impl Node {
         let Phase::Entering(entering) = &self.phase else { return };
         let holders: Vec<Peer> =
             entering.admitted.keys().filter_map(|&id| entering.view.get(id)).copied().collect();
+        self.withdraw_from(holders);
+    }
+
+    /// Their slots, and whatever they gave up: no commit that was sent so far counts any more.
+    fn withdraw_from(&mut self, holders: Vec<Peer>) {
+        let number = self.last_number;
         for peer in holders {
-            self.transmit(peer, Header::Withdraw);
+            self.transmit(peer, Header::Withdraw { number });
         }
     }
 

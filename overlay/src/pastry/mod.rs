@@ -332,7 +332,7 @@ impl Node {
             Header::Admission(admission) => self.on_admission(now, from, admission),
             Header::Commit { number } => self.on_commit(now, from, number),
             Header::Committed { number, lease } => self.on_committed(now, from, number, lease),
-            Header::Withdraw => self.on_withdraw(now, from),
+            Header::Withdraw { number } => self.on_withdraw(now, from, number),
             Header::LeafSet { members, reply } => self.on_leaf_set(now, from, members, reply),
             Header::NearerRequest { rtt_micros } => self.on_nearer_request(now, from, rtt_micros),
             Header::Near(near) => self.on_near(now, from, near),

@@ -23,8 +23,8 @@ pub(super) struct Slots {
 struct Slot {
     joiner: Peer,
     until: Instant,
-    /// This node no longer answers for the joiner's part: the joiner may.
-    given_up: bool,
+    /// This node no longer answers for the joiner's part: the joiner may. The number of its latest `Commit`.
+    given_up: Option<u64>,
 }
 
 impl Slots {
@@ -41,13 +41,13 @@ impl Slots {
 
     /// Joiners to whom this node has given up a part.
     pub(super) fn successors(&self) -> impl Iterator<Item = &Peer> {
-        self.both().filter(|slot| slot.given_up).map(|slot| &slot.joiner)
+        self.both().filter(|slot| slot.given_up.is_some()).map(|slot| &slot.joiner)
     }
 
     /// The sides on which this node's part was given up to this joiner.
     fn given_up(&self, joiner: Peer) -> Sides {
         let sides = [(Side::Left, &self.left), (Side::Right, &self.right)];
-        let is_its = |slot: &Slot| slot.joiner == joiner && slot.given_up;
+        let is_its = |slot: &Slot| slot.joiner == joiner && slot.given_up.is_some();
         sides
             .into_iter()
             .filter(|(_, slot)| slot.as_ref().is_some_and(is_its))
@@ -63,8 +63,8 @@ impl Slots {
         let all_free = sides.iter().all(|side| free(self.slot(side)));
         if all_free {
             for side in sides.iter() {
-                let given_up =
-                    self.slot(side).is_some_and(|held| held.given_up && held.joiner == slot.joiner);
+                let held = self.slot(side).filter(|held| held.joiner == slot.joiner);
+                let given_up = held.and_then(|held| held.given_up);
                 *self.slot(side) = Some(Slot { given_up, ..slot });
             }
         }
@@ -72,20 +72,20 @@ impl Slots {
     }
 
     /// Gives up this node's part to the joiner, on each side where it holds a slot.
-    fn give_up(&mut self, joiner: Peer) {
+    fn give_up(&mut self, joiner: Peer, number: u64) {
         for side in Side::BOTH {
             if let Some(slot) = self.slot(side).as_mut().filter(|slot| slot.joiner == joiner) {
-                slot.given_up = true;
+                slot.given_up = slot.given_up.max(Some(number));
             }
         }
     }
 
-    /// The joiner does not come. What was given up to it stays given up until its lease ends: this word may be an
-    /// old one, and the joiner in its place by now.
-    fn withdraw(&mut self, now: Instant, joiner: Peer) {
+    /// The joiner does not come by any `Commit` up to this number. What was given up for a later one stays given up
+    /// until its lease ends: this word is an old one, and the joiner may be in its place by now.
+    fn withdraw(&mut self, now: Instant, joiner: Peer, number: u64) {
         for side in Side::BOTH {
             let slot = self.slot(side);
-            slot.take_if(|slot| slot.joiner == joiner && !slot.given_up);
+            slot.take_if(|slot| slot.joiner == joiner && slot.given_up <= Some(number));
             if let Some(slot) = slot.as_mut().filter(|slot| slot.joiner == joiner) {
                 slot.until = slot.until.min(now);
             }
@@ -144,7 +144,11 @@ impl Node {
         if sides.is_none() {
             return Admission::NotNeighbour { members: self.leaf_set.iter().copied().collect() };
         }
-        let slot = Slot { joiner, until: now + self.config.join_slot, given_up: false };
+        let slot = Slot { joiner, until: now + self.config.join_slot, given_up: None };
+        if self.slots.given_up(joiner).is_none() && !self.may_give_up(now, sides) {
+            // It would get no part by now.
+            return Admission::Busy;
+        }
         // A part that was given up is taken back only when the lease that went with it has ended.
         let leases = &self.leases;
         if self.slots.take(now, sides, slot, |held| !leases.binds(now, held.joiner.id)) {
@@ -164,7 +168,7 @@ impl Node {
         if let Some(refusal) = self.refusal(now, from, sides).filter(|_| !known) {
             return self.transmit(from, Header::Admission(refusal));
         }
-        self.slots.give_up(from);
+        self.slots.give_up(from, number);
         let given_up = self.slots.given_up(from).and(sides);
         self.leases.grant(now, from.id, given_up, self.config.lease);
         let lease = if known { self.grant_lease(now, from, Standing::Ready, sides) } else { given_up };
@@ -197,8 +201,14 @@ impl Node {
         !self.leases.is_any_waking() && sides.iter().all(holds)
     }
 
-    pub(super) fn on_withdraw(&mut self, now: Instant, from: Peer) {
-        self.slots.withdraw(now, from);
+    pub(super) fn on_withdraw(&mut self, now: Instant, from: Peer, number: u64) {
+        let had = self.slots.given_up(from);
+        self.slots.withdraw(now, from, number);
+        if !had.is_none() && self.slots.given_up(from).is_none() {
+            // It answers for nothing: its neighbours may have their leases back.
+            self.leases.renounce(from.id);
+            self.events.push_back(Event::NeighboursChanged);
+        }
         self.unpark(now);
     }
 

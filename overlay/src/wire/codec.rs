@@ -89,7 +89,7 @@ fn carries_payload(header: &Header) -> bool {
         | Header::Admission(_)
         | Header::Commit { .. }
         | Header::Committed { .. }
-        | Header::Withdraw
+        | Header::Withdraw { .. }
         | Header::LeafSet { .. }
         | Header::NearerRequest { .. }
         | Header::Near(_)
@@ -123,7 +123,7 @@ fn check(header: &Header) -> Result<(), DecodeError> {
         | Header::Admission(_)
         | Header::Commit { .. }
         | Header::Committed { .. }
-        | Header::Withdraw
+        | Header::Withdraw { .. }
         | Header::NearerRequest { .. }
         | Header::Outdated(_)
         | Header::Broadcast { .. }

@@ -56,8 +56,12 @@ pub enum Header {
         /// On which sides of the neighbour the joiner's part is, each with a lease.
         lease: Sides,
     },
-    /// A joiner gives its slot back.
-    Withdraw,
+    /// A joiner gives its slot back, and with it what was given up to it.
+    Withdraw {
+        /// The joiner takes its place by no `Commit` of this number or a smaller one: whatever it was granted for those
+        /// is void.
+        number: u64,
+    },
     /// Periodic repair: my leaf set; `reply` asks for yours.
     LeafSet {
         /// The sender's leaf set.

@@ -88,7 +88,7 @@ fn a_frame_is_passed_on_once_and_in_nobody_elses_name() {
         node.handle_frame(now, from, Frame { header, payload });
         std::iter::from_fn(|| node.poll_transmit()).map(|sent| sent.frame.header).collect::<Vec<_>>()
     };
-    let detach = inner(Header::Withdraw);
+    let detach = inner(Header::Withdraw { number: 1 });
     let passed = hand(2, a, Header::Via { to: b, from: a }, detach.clone());
     assert!(matches!(passed[..], [Header::Via { .. }]), "{passed:?}");
     let forged = hand(2, stranger, Header::Via { to: b, from: a }, detach);
