@@ -123,6 +123,7 @@ fn headers_of_upkeep() -> Vec<Header> {
         Header::Detach,
         Header::Outdated(a),
         Header::Via { to: a, from: b },
+        Header::Lost(a),
     ]
 }
 
@@ -184,6 +185,7 @@ fn name(header: &Header) -> &'static str {
         Header::Attached { .. } => "Attached",
         Header::Detach => "Detach",
         Header::Outdated(_) => "Outdated",
+        Header::Lost(_) => "Lost",
         Header::Via { .. } => "Via",
     }
 }

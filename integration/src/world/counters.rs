@@ -6,7 +6,7 @@ use treecast_overlay::wire::{Header, Letter, Purpose};
 
 /// Names of the kinds of frames, in the order of the wire's enum. Routed messages are told apart by purpose and
 /// letters by content: joins and lookups are counted separately.
-pub const KINDS: [&str; 25] = [
+pub const KINDS: [&str; 26] = [
     "routed/application",
     "routed/lookup",
     "routed/seek",
@@ -32,6 +32,7 @@ pub const KINDS: [&str; 25] = [
     "detach",
     "outdated",
     "via",
+    "lost",
 ];
 
 /// A header's place in [`KINDS`].
@@ -64,6 +65,7 @@ pub fn kind(header: &Header) -> usize {
         Header::Detach => 22,
         Header::Outdated(_) => 23,
         Header::Via { .. } => 24,
+        Header::Lost(_) => 25,
     }
 }
 

@@ -23,7 +23,7 @@ use crate::time::{Instant, earliest};
 use crate::wire::Standing;
 
 /// How long a node waits for its right neighbour, who is to ask it, before it asks itself.
-const COURTESY: Duration = Duration::from_millis(300);
+const COURTESY: Duration = Duration::from_millis(150);
 /// How soon a neighbour that has refused a lease, or given none, is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::route::Hop;
 use super::{Node, Timer};
 use crate::id::Key;
 use crate::kbr::{Event, Found};
 use crate::memory;
 use crate::time::Instant;
-use crate::wire::{Answer, Purpose, RouteFailure};
+use crate::wire::{Answer, Purpose, RouteFailure, Routed};
 
 /// Most lookups under way; a further one is `NotFound` (`Overloaded`) at once.
 const MAX_LOOKUPS: usize = 4096;
@@ -75,7 +76,23 @@ impl Node {
         let Some(lookup) = self.lookups.open.get(&id) else { return };
         let routed = self.new_routed(id, lookup.key, Purpose::Lookup, lookup.trace);
         self.deadlines.set(Timer::Lookup(id), now + PATIENCE);
+        self.hedge(now, &routed);
         self.pass_on(now, routed, Bytes::new(), None);
+    }
+
+    /// A question whose first hop may well be dead goes another way, too: whoever comes first is answered first (Dean &
+    /// Barroso 2013, "The Tail at Scale", hedged requests).
+    fn hedge(&mut self, now: Instant, routed: &Routed) {
+        if self.is_edge() {
+            return;
+        }
+        let Hop::To { peer: first, by_leaf_set: false } = self.next_hop(routed, &[]) else { return };
+        if !self.is_doubtful(now, &first) {
+            return;
+        }
+        if let Hop::To { peer, by_leaf_set } = self.next_hop(routed, &[first.id]) {
+            self.send_hop(now, peer, by_leaf_set, routed.clone(), Bytes::new());
+        }
     }
 
     pub(super) fn on_lookup_timer(&mut self, now: Instant, id: u64) {

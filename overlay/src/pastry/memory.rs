@@ -11,7 +11,7 @@ impl Node {
         let queues = memory::queue(&self.transmits) + memory::queue(&self.events);
         let mut parts = Memory::default();
         parts.add("inline", size_of::<Node>());
-        parts.add("leaf set", self.leaf_set.bytes());
+        parts.add("leaf set", self.leaf_set.bytes() + memory::list(&self.spare));
         parts.add("routing table", self.table.bytes());
         parts.add("neighbourhood", self.neighbourhood.bytes());
         parts.add("proximity", self.proximity.bytes());

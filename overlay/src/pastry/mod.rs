@@ -20,12 +20,15 @@ mod members;
 mod memory;
 mod merge;
 mod model;
+mod probes;
 mod proximity;
 mod repair;
 mod route;
+mod rumour;
 mod seen;
 mod slots;
 mod tuning;
+mod verdict;
 #[cfg(test)]
 mod tests;
 
@@ -126,6 +129,8 @@ pub struct Node {
     phase: Phase,
     bootstrap: Bootstrap,
     leaf_set: LeafSet,
+    /// Who comes next where others have found members dead, until this node has found out for itself.
+    spare: Vec<Peer>,
     table: RoutingTable,
     neighbourhood: NeighbourhoodSet,
     proximity: Proximity,
@@ -169,6 +174,7 @@ impl Node {
             phase: Phase::Idle,
             bootstrap: Bootstrap::default(),
             leaf_set: LeafSet::new(me.id, config.leaf_set),
+            spare: Vec::new(),
             table: RoutingTable::new(me.id, config.candidates),
             neighbourhood: NeighbourhoodSet::new(me.id, config.neighbourhood),
             proximity: Proximity::default(),
@@ -342,6 +348,7 @@ impl Node {
             }
             Header::Via { to, from: sender } => self.on_via(now, from, to, sender, payload),
             Header::Outdated(life) => self.look_for_twin(now, life),
+            Header::Lost(dead) => self.on_lost(now, dead),
             Header::Attach => self.on_attach(now, from),
             Header::Attached { accepted, members } => self.on_attached(now, from, accepted, members),
             Header::Detach => self.on_detach(from),

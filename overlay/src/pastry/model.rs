@@ -28,6 +28,7 @@ impl Node {
             phase: self.phase.clone(),
             bootstrap: self.bootstrap.clone(),
             leaf_set: self.leaf_set.clone(),
+            spare: self.spare.clone(),
             table: self.table.clone(),
             neighbourhood: self.neighbourhood.clone(),
             proximity: self.proximity.clone(),
@@ -64,7 +65,7 @@ impl Node {
     /// have one length (`rto_min` = `rto_max`) and rounds of repair and proximity are far. Left out are constants, dice,
     /// counters, measured times and rates, and [`taken_hops`](Node::taken_hops).
     pub fn hash_state(&self, state: &mut impl Hasher) {
-        (&self.phase, &self.leaf_set, &self.liveness, &self.leases, &self.slots).hash(state);
+        (&self.phase, &self.leaf_set, &self.spare, &self.liveness, &self.leases, &self.slots).hash(state);
         (&self.detours, &self.members, &self.merge).hash(state);
         (&self.edges, &self.former, &self.access, self.role, self.serving).hash(state);
         self.hops.hash_waiting(state);

@@ -34,7 +34,7 @@ const APPROACH_PROBES: usize = 6;
 /// Most nodes that are measured because of one message while the table is filled.
 const FILL_PROBES: usize = 15;
 /// Most nodes that are measured because of one message later.
-const ROUND_PROBES: usize = 8;
+const ROUND_PROBES: usize = 3;
 /// A round has brought much if one of so many that were measured has found a place.
 const MUCH: usize = 2;
 /// Entries without a distance that are measured in a round.
@@ -227,7 +227,7 @@ impl Node {
 
     fn fill(&mut self, now: Instant, row: usize) {
         match self.partners(row).into_iter().next() {
-            Some((peer, rtt)) if row < self.table.rows() => {
+            Some((peer, rtt)) if row < self.rows_in_use() => {
                 self.proximity.stage = Stage::Filling { row: row + 1 };
                 self.exchange(now, peer, Some(rtt), row);
                 self.deadlines.set(Timer::Proximity, now + PATIENCE);
@@ -241,7 +241,11 @@ impl Node {
 
     /// Measures entries that came by themselves and said nothing of their distance.
     fn measure_some(&mut self, now: Instant) {
-        let unmeasured = self.table.entries_from(0).iter().filter(|entry| entry.rtt().is_none());
+        let unmeasured = self
+            .table
+            .entries_from(0)
+            .iter()
+            .filter(|entry| entry.rtt().is_none() && self.is_worth_a_place(entry.peer.id));
         let some: Vec<Peer> = unmeasured.map(|entry| entry.peer).take(ROUND_UNMEASURED).collect();
         for peer in some {
             self.probe(now, peer, false);
@@ -250,7 +254,7 @@ impl Node {
 
     /// A round: one row is exchanged with a node that shares enough digits, mostly with one of the nearest.
     fn watch(&mut self, now: Instant) {
-        let rows = self.table.rows();
+        let rows = self.rows_in_use();
         if rows > 0 {
             // The upper rows have the most to choose from, and need the most rounds.
             let row = self.rng.random_range(0..rows).min(self.rng.random_range(0..rows));
@@ -281,7 +285,7 @@ impl Node {
     }
 
     /// The measured nodes that share at least so many digits with this one, nearest first.
-    fn partners(&self, digits: usize) -> Vec<(Peer, Duration)> {
+    pub(super) fn partners(&self, digits: usize) -> Vec<(Peer, Duration)> {
         let measured = |entry: &Entry| Some((entry.peer, entry.rtt()?));
         let mut partners: Vec<(Peer, Duration)> =
             self.table.entries_from(digits).iter().filter_map(measured).collect();
@@ -402,8 +406,14 @@ impl Node {
 
     /// How near a named node may be; `None` if it promises nothing.
     fn promise(&self, known: &Known, distance: Option<Duration>) -> Option<Promise> {
+        if !self.is_worth_a_place(known.peer.id) {
+            return None;
+        }
         let slot = self.table.next_hops(known.peer.id.key());
-        let worst = if slot.len() < self.config.candidates { None } else { slot.last()?.weight() };
+        // Later on, who would only be one more candidate comes by himself.
+        let watching = self.proximity.stage == Stage::Watching;
+        let enough = if watching { 1 } else { self.config.candidates };
+        let worst = if slot.len() < enough { None } else { slot.last()?.weight() };
         let bounds = known.rtt_micros.zip(distance.map(micros));
         let Some(worst) = worst.map(u64::from) else {
             // There is room: the nearer the better.
@@ -445,13 +455,26 @@ impl Node {
         let changed = self.table.insert(peer, measured.or(told));
         if let Some(rtt) = measured.filter(|_| is_new && changed) {
             self.neighbourhood.insert(peer, rtt);
-            if told.is_none() {
+            if told.is_none() && self.is_worth_a_place(peer.id) {
                 self.proximity.gained += 1;
                 // Being near is mutual: it need not measure what this node knows.
                 self.tell(peer, Some(micros(rtt)), Vec::new(), None);
             }
         }
         changed
+    }
+
+    /// Rows of the routing table that messages go by: where a slot is no wider than a leaf set, that does.
+    pub(super) fn rows_in_use(&self) -> usize {
+        match self.proximity.outlook.rest.len() {
+            0 => self.table.rows(),
+            ahead => self.table.rows().min(ahead - 1),
+        }
+    }
+
+    /// Whether messages go by the row in which this node would stand: for others no probe is spent.
+    pub(super) fn is_worth_a_place(&self, id: NodeId) -> bool {
+        self.me.id.key().shared_prefix(id) < self.rows_in_use()
     }
 
     /// Works out what messages have to expect.

@@ -15,6 +15,8 @@ use crate::wire::Header;
 
 /// Most nodes that one message of another may make this node probe. What is left out comes with a later round.
 const MAX_PROBES_PER_MESSAGE: usize = 48;
+/// Most nodes remembered that come next where members are missing.
+const MAX_SPARE: usize = 4;
 /// Most nodes asked at once that a neighbour names in place of a lease; the nearest first, and it names them again.
 const MAX_BETWEEN: usize = 4;
 
@@ -80,10 +82,20 @@ impl Node {
             // One early round on news, by those who watch each other: the members hear what this node's leaf set is
             // now, and check for themselves whom they miss in it (MSPastry §4.1).
             self.tell_leaf_set(|peer| ends.contains(&Some(*peer)));
-        } else if was_full && let Some(end) = ends[usize::from(on_right)] {
-            // Its neighbours tell the others. The farthest on its side knows who comes next (Pastry §2.5).
-            let members = self.members_in_use();
-            self.transmit(end, Header::LeafSet { members, reply: true });
+        } else if was_full {
+            // Its neighbours tell the others, and have said who comes next. If not, the farthest on its side knows
+            // (Pastry §2.5).
+            let spare = std::mem::take(&mut self.spare);
+            let next: Vec<Peer> = spare.into_iter().filter(|peer| self.leaf_set.wants(peer.id)).collect();
+            if next.is_empty()
+                && let Some(end) = ends[usize::from(on_right)]
+            {
+                let members = self.members_in_use();
+                self.transmit(end, Header::LeafSet { members, reply: true });
+            }
+            for peer in next {
+                self.probe(now, peer, false);
+            }
         }
     }
 
@@ -163,8 +175,7 @@ impl Node {
     /// `view`: the leaf set with all in it who were named.
     fn would_fit(&self, now: Instant, peer: &Peer, view: &LeafSet) -> bool {
         let for_leaf_set = !self.leaf_set.contains(peer.id) && view.contains(peer.id);
-        let for_table = self.table.get(peer.id).is_none()
-            && self.table.next_hops(peer.id.key()).len() < self.config.candidates;
+        let for_table = self.is_worth_a_place(peer.id) && self.table.next_hops(peer.id.key()).is_empty();
         (for_leaf_set || for_table) && !self.is_barred(now, peer)
     }
 
@@ -210,9 +221,26 @@ impl Node {
             .filter(|peer| theirs.wants(peer.id) && is_near(peer.id))
             .copied()
             .collect();
+        self.spare = self.next_without(now, &missing, members);
         for peer in missing.into_iter().take(MAX_PROBES_PER_MESSAGE) {
-            self.probe(now, peer, false);
+            self.look_again(now, peer);
         }
+    }
+
+    /// Who of the named would be a member if the missing ones were not.
+    fn next_without(&self, now: Instant, missing: &[Peer], named: &[Peer]) -> Vec<Peer> {
+        if missing.is_empty() {
+            return Vec::new();
+        }
+        let mut view = self.leaf_set.clone();
+        for peer in missing {
+            view.remove(peer.id);
+        }
+        let strange = |peer: &&Peer| !self.leaf_set.contains(peer.id) && !self.is_barred(now, peer);
+        for &peer in named.iter().filter(strange) {
+            view.insert(peer);
+        }
+        view.iter().filter(strange).take(MAX_SPARE).copied().collect()
     }
 
     /// One round: leaf sets are compared with a random member, or with the next node on the walk around a small ring.

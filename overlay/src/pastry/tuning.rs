@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::Node;
 use super::invariants::Size;
 use crate::memory;
+use crate::peer::Peer;
 use crate::time::Instant;
 
 /// Deaths that are remembered (MSPastry's K); beyond it the oldest is forgotten.
@@ -18,6 +19,8 @@ const REMEMBERED: usize = 16;
 const SHORTEST: Duration = Duration::from_secs(120);
 /// The shortest period, whatever happens: a ring that falls apart is not to be drowned in probes.
 const SHORTEST_PERIOD: Duration = Duration::from_secs(10);
+/// A node is doubtful that is dead with a probability above this (measured: `lab churn`).
+const DOUBT: f64 = 0.01;
 
 /// Deaths among those whom this node watches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -52,6 +55,12 @@ impl Tuning {
             .max(SHORTEST_PERIOD)
     }
 
+    /// Deaths a second of one of those that are watched.
+    fn rate(&self, now: Instant, watched: usize) -> f64 {
+        let time = (now - self.since).max(SHORTEST).as_secs_f64();
+        self.deaths.len() as f64 / (watched.max(1) as f64 * time)
+    }
+
     /// Bytes on the heap.
     pub(super) fn bytes(&self) -> usize {
         memory::queue(&self.deaths)
@@ -64,11 +73,24 @@ impl Tuning {
 }
 
 impl Node {
+    /// Whether this node may well be dead, by how long it was silent and how fast others died. Of those that are not
+    /// watched nobody knows how long that is.
+    pub(super) fn is_doubtful(&self, now: Instant, peer: &Peer) -> bool {
+        let rate = self.tuning.rate(now, self.watched_count());
+        let watched = self.liveness.is_watched(peer.id).then(|| self.liveness.silence(now, peer.id));
+        let silence = watched.unwrap_or(self.config.table_probe).as_secs_f64();
+        rate * silence > DOUBT
+    }
+
+    /// How many nodes this one watches.
+    fn watched_count(&self) -> usize {
+        let in_use = self.rows_in_use() * crate::id::BASE / 2;
+        self.leaf_set.len() + in_use.min(self.table.len())
+    }
+
     /// After which silence the node in use of a routing-table slot is probed.
     pub(super) fn table_probe(&self, now: Instant) -> Duration {
-        let in_use = self.table.rows() * crate::id::BASE / 2;
-        let watched = self.leaf_set.len() + in_use.min(self.table.len());
-        let hops = self.table.rows();
+        let (hops, watched) = (self.rows_in_use(), self.watched_count());
         self.tuning.period(now, self.config.raw_loss, hops, watched).min(self.config.table_probe)
     }
 }

@@ -95,6 +95,7 @@ fn carries_payload(header: &Header) -> bool {
         | Header::Near(_)
         | Header::Leave { .. }
         | Header::Outdated(_)
+        | Header::Lost(_)
         | Header::Attach
         | Header::Attached { .. }
         | Header::Detach => false,
@@ -126,6 +127,7 @@ fn check(header: &Header) -> Result<(), DecodeError> {
         | Header::Withdraw { .. }
         | Header::NearerRequest { .. }
         | Header::Outdated(_)
+        | Header::Lost(_)
         | Header::Broadcast { .. }
         | Header::Via { .. }
         | Header::Attach

@@ -117,6 +117,9 @@ pub enum Header {
         /// Whom it is from.
         from: Peer,
     },
+    /// The sender has found this peer dead, which the receiver may have in its routing table too. (A rumour: whoever hears
+    /// it looks for itself.)
+    Lost(Peer),
 }
 
 // Queues are full of these in a burst: what is rare and large stands apart.

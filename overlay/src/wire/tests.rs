@@ -139,7 +139,7 @@ fn admission() -> impl Strategy<Value = Admission> {
 
 /// How many variants [`Header`] has. The match has no `_`: a new variant does not compile until it is counted here,
 /// and is not covered until [`header`] makes it.
-const VARIANTS: usize = 21;
+const VARIANTS: usize = 22;
 
 fn variant(header: &Header) -> usize {
     match header {
@@ -164,6 +164,7 @@ fn variant(header: &Header) -> usize {
         Header::Detach => 18,
         Header::Outdated(_) => 19,
         Header::Via { .. } => 20,
+        Header::Lost(_) => 21,
     }
 }
 
@@ -190,6 +191,7 @@ fn header() -> impl Strategy<Value = Header> {
         number().prop_map(|number| Header::Withdraw { number }),
         peers().prop_map(|members| Header::Leave { members }),
         peer().prop_map(Header::Outdated),
+        peer().prop_map(Header::Lost),
         (peer(), peer()).prop_map(|(to, from)| Header::Via { to, from }),
     ];
     let of_upkeep = prop_oneof![
