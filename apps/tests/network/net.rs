@@ -108,13 +108,19 @@ impl Net {
         run(&format!("nft add rule bridge faults arrivals numgen random mod 100 < {percent} counter drop"));
     }
 
-    /// Ends all faults; returns how many frames they took.
-    pub(crate) fn heal(&self) -> u64 {
+    /// How many frames the faults of now have taken.
+    pub(crate) fn dropped(&self) -> u64 {
         let rules = run("nft list chain bridge faults arrivals");
-        run("nft flush chain bridge faults arrivals");
         let words: Vec<&str> = rules.split_whitespace().collect();
         let count = |pair: &[&str]| pair[1].parse::<u64>().unwrap();
         words.windows(2).filter(|pair| pair[0] == "packets").map(count).sum()
+    }
+
+    /// Ends all faults; returns how many frames they took.
+    pub(crate) fn heal(&self) -> u64 {
+        let dropped = self.dropped();
+        run("nft flush chain bridge faults arrivals");
+        dropped
     }
 }
 
