@@ -71,6 +71,7 @@ impl Publisher {
 
 /// A `treecast sub`, and all that it was told.
 pub(crate) struct Subscriber {
+    pub(crate) host: Host,
     name: String,
     process: Process,
     items: Vec<Item>,
@@ -87,7 +88,7 @@ impl Subscriber {
         let command = on(host, &["sub", TOPIC, "--json", "--ephemeral", "-v"], &[host]);
         let mut process = Process::start(&name, command);
         process.event("subscribed");
-        Subscriber { name, process, items: Vec::new() }
+        Subscriber { host, name, process, items: Vec::new() }
     }
 
     /// Listens until this has come.

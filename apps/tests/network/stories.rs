@@ -10,16 +10,19 @@ use crate::support::PATIENCE;
 
 /// Hosts that have a node, a publisher or a subscriber from the beginning.
 const HOSTS: u8 = 6;
+/// The default profile's lease.
+const LEASE: Duration = Duration::from_secs(4);
 /// As many frames are lost at least where a tenth is: then every kind of frame was among them.
 const MANY: u64 = 300;
 /// One way through the slow cable.
 const DELAY: Duration = Duration::from_millis(80);
 
-pub(crate) const STORIES: [Story; 6] = [
+pub(crate) const STORIES: [Story; 7] = [
     Story { name: "a_split_ring_serves_both_sides_and_is_one_again", run: split, cable: false },
     Story { name: "a_ring_split_in_one_direction_is_one_again", run: split_one_way, cable: false },
     Story { name: "who_is_killed_finds_its_ring_by_what_it_remembers", run: kills, cable: false },
     Story { name: "a_root_that_sleeps_beyond_its_leases_is_none_when_it_wakes", run: sleep, cable: false },
+    Story { name: "a_listener_that_cannot_reach_the_root_hears_by_a_third", run: broken_pair, cable: false },
     Story { name: "all_is_heard_where_a_tenth_of_all_frames_is_lost", run: loss, cable: false },
     Story { name: "a_slow_cable_loses_nothing_and_may_be_cut", run: slow_cable, cable: true },
 ];
@@ -185,6 +188,30 @@ fn sleep() {
         "sleep of the root: replaced after {replaced:.1?}, one ring {whole:.1?} after it woke; {} messages without receipt, \
          {announced} announced as lost",
         town.without_receipt(),
+    );
+}
+
+fn broken_pair() {
+    let mut town = Town::found(Net::new(HOSTS));
+    town.assert_all_hear_all("before");
+    let root = town.root().host;
+    let listener =
+        town.subscribers.iter().map(|subscriber| subscriber.host).find(|&host| host != root).unwrap();
+    town.net.cut(&[root], &[listener]);
+    let begun = Instant::now();
+    let rounds = (1..).take_while(|round| {
+        town.assert_all_hear_all(&format!("by a third, {round}"));
+        begun.elapsed() < 2 * LEASE
+    });
+    let rounds = rounds.count();
+    let lost = town.net.heal();
+    assert!(lost > 0, "the cut took no frame");
+    let whole = town.wait_for_one_ring();
+    town.assert_all_hear_all("after");
+    let announced = town.judge();
+    println!(
+        "cut between the root and a listener: {lost} frames dropped, {rounds} rounds; one ring {whole:.1?} after healing; \
+         {announced} announced as lost",
     );
 }
 
