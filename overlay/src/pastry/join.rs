@@ -33,8 +33,10 @@ const STARTING_PATIENCE: Duration = Duration::from_millis(150);
 const MAX_REFERRALS: usize = 2;
 /// How long nodes that are just starting are waited for, before this one goes its own way (and merges later).
 const STARTING_LIMIT: Duration = Duration::from_secs(5);
-/// How long seeds that the user named are tried while none can be reached.
+/// How long seeds that the user named are tried while none can be reached, and the system says so.
 const JOIN_PATIENCE: Duration = Duration::from_secs(3);
+/// The same while one of them is silent: where a tenth of all frames is lost, two lost greetings of TCP in a row take 3 s.
+const SILENT_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a step of the join waits for its answer before it is repeated.
 pub(super) const STEP_PATIENCE: Duration = Duration::from_millis(700);
 /// How long after a start its memory is given back, in the mean.
@@ -215,7 +217,9 @@ impl Node {
         let Asking { since, waiting, mut refused, .. } = asking;
         let hopeless = waiting.is_empty()
             && refused.iter().all(|(_, why)| !matches!(why, Refusal::Unreachable(_) | Refusal::TimedOut));
-        if hopeless || now - since >= JOIN_PATIENCE {
+        let is_silent = !waiting.is_empty() || refused.iter().any(|(_, why)| *why == Refusal::TimedOut);
+        let patience = if is_silent { SILENT_PATIENCE } else { JOIN_PATIENCE };
+        if hopeless || now - since >= patience {
             let silent: BTreeSet<Seed> = waiting.into_values().collect();
             refused.extend(silent.into_iter().map(|seed| (seed, Refusal::TimedOut)));
             return self.stop(Event::StartFailed(StartError::Unreachable(refused)));

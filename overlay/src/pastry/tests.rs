@@ -447,6 +447,17 @@ fn a_start_that_reaches_nobody_says_so() {
 }
 
 #[test]
+fn who_is_silent_is_waited_for_longer_than_who_is_not_there() {
+    let mut net = Net::ring(3);
+    net.cut = Box::new(|from, to| from == 3 || to == 3);
+    net.join(Some(0), Config::default());
+    net.run(Duration::from_secs(8));
+    net.cut = Box::new(|_, _| false);
+    net.run(Duration::from_secs(5));
+    assert_eq!(net.ready().len(), 4, "{:?}", net.events);
+}
+
+#[test]
 fn the_layer_above_owns_messages_in_transit() {
     let mut net = Net::ring(2);
     net.run(Duration::from_secs(2));
