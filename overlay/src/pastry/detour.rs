@@ -55,6 +55,8 @@ struct Detour {
     relay: Peer,
     /// The probe that was answered this way.
     number: u64,
+    /// When that was: who is no ring neighbour any more is probed no more, and the relay may have lost it.
+    answered: Instant,
     /// When the direct way is tried again.
     again: Instant,
     wait: Duration,
@@ -71,24 +73,24 @@ struct Indirect {
 }
 
 impl Detours {
-    /// Who passes on what goes to this peer.
-    fn relay(&self, to: NodeId) -> Option<Peer> {
+    /// Who passes on what goes to this peer; `since`: by an answer that is no older.
+    fn relay(&self, to: NodeId, since: Instant) -> Option<Peer> {
         match self.answering {
             Some((id, relay)) if id == to => relay,
-            _ => self.ways.iter().find(|way| way.to == to).map(|way| way.relay),
+            _ => self.ways.iter().find(|way| way.to == to && way.answered >= since).map(|way| way.relay),
         }
     }
 
     /// A probe was answered by way of `relay`.
     fn note(&mut self, now: Instant, to: NodeId, relay: Peer, number: u64) {
         if let Some(way) = self.ways.iter_mut().find(|way| way.to == to) {
-            (way.relay, way.number) = (relay, number);
+            (way.relay, way.number, way.answered) = (relay, number, now);
             return;
         }
         if self.ways.len() == MAX_DETOURS {
             self.ways.remove(0);
         }
-        self.ways.push(Detour { to, relay, number, again: now + TRY_AGAIN, wait: TRY_AGAIN });
+        self.ways.push(Detour { to, relay, number, answered: now, again: now + TRY_AGAIN, wait: TRY_AGAIN });
     }
 
     /// A probe was answered directly: perhaps later than by way of another.
@@ -163,10 +165,18 @@ impl Node {
 
     /// Sends a frame, by a detour if there is one.
     pub(super) fn transmit_frame(&mut self, to: Peer, header: Header, payload: Bytes) {
-        match self.detours.relay(to.id) {
+        match self.relay(to.id) {
             Some(relay) => self.transmit_through(relay, to, header, payload),
             None => self.transmit_directly(to, header, payload),
         }
+    }
+
+    /// Who passes on what goes to this peer, if a probe was answered that way within a lease: ring neighbours ask each
+    /// other that often.
+    fn relay(&self, to: NodeId) -> Option<Peer> {
+        let lease = self.config.lease.as_nanos() as u64;
+        let since = Instant::from_nanos(self.last_run.as_nanos().saturating_sub(lease));
+        self.detours.relay(to, since)
     }
 
     fn transmit_through(&mut self, relay: Peer, to: Peer, header: Header, payload: Bytes) {
@@ -183,7 +193,7 @@ impl Node {
     pub(super) fn transmit_probe(&mut self, now: Instant, to: Peer, probe: Probe, attempts: u8) {
         // (Whoever stands farther away is lost from a leaf set without harm: its neighbours watch over its range.)
         let is_indirect = attempts >= INDIRECT_FROM && (self.is_next_to(to.id) || !self.is_ready());
-        let known = self.detours.relay(to.id);
+        let known = self.relay(to.id);
         if self.detours.is_to_be_tried(now, to.id) || is_indirect || known.is_none() {
             self.transmit_directly(to, Header::Probe(probe), Bytes::new());
         }
