@@ -59,7 +59,8 @@ fn run(seed: u64, nodes: usize, cut_for: Duration, one_way: bool, apart: bool, c
     }
     rings.run(SECOND * 30);
     if !apart {
-        o3::one_ring(rings.world.now(), rings.nodes()).unwrap_or_else(|fault| panic!("{fault}"));
+        o3::one_ring(rings.nodes().map(|node| (rings.world.now(), node)))
+            .unwrap_or_else(|fault| panic!("{fault}"));
     }
     let cut = first.unwrap_or_else(|| {
         rings.world.cut(match one_way {
@@ -82,7 +83,7 @@ fn run(seed: u64, nodes: usize, cut_for: Duration, one_way: bool, apart: bool, c
     let mut took = None;
     for _ in 0..1200 {
         rings.run(SECOND / 10);
-        if o3::one_ring(rings.world.now(), rings.nodes()).is_ok() {
+        if o3::one_ring(rings.nodes().map(|node| (rings.world.now(), node))).is_ok() {
             took = Some(rings.world.now() - begin);
             break;
         }

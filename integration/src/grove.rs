@@ -144,6 +144,7 @@ impl Grove {
         } else {
             self.world.restart(slot, tapped);
         }
+        self.find_sides();
         let join = through.iter().map(|&slot| Seed::from(Addr::Memory(slot as u32))).collect();
         self.world.command(slot, Command::Start(Bootstrap { join, ..Bootstrap::default() }));
         slot
@@ -181,6 +182,7 @@ impl Grove {
         self.note_failure(slot);
         self.bury(slot);
         self.world.crash(slot, how);
+        self.find_sides();
     }
 
     /// Tells a node to leave; it ends when it has.
@@ -202,18 +204,69 @@ impl Grove {
 
     /// Cuts one node off from all others: it stands on a side of its own.
     pub fn isolate(&mut self, slot: usize) -> CutId {
-        self.note_failure(slot);
-        self.watch.sides.resize(self.world.slots().max(self.watch.sides.len()), 0);
-        self.watch.sides[slot] = 1 + (slot % 255) as u8;
-        self.world.cut(Cut::isolate(slot))
+        self.part(&[slot])
     }
 
-    /// Takes the cut of [`isolate`](Grove::isolate) back. Until the ring is whole again, promise O1 rests.
-    pub fn rejoin(&mut self, slot: usize, cut: CutId) {
-        self.note_failure(slot);
+    /// Cuts some nodes off from all others, not from each other: they stand on a side of their own.
+    pub fn part(&mut self, slots: &[usize]) -> CutId {
+        slots.iter().for_each(|&slot| self.note_failure(slot));
+        self.cut(Cut::island(slots))
+    }
+
+    /// Takes the cut of [`isolate`](Grove::isolate) or [`part`](Grove::part) back. Until the ring is whole again,
+    /// promise O1 rests.
+    pub fn rejoin(&mut self, slots: &[usize], cut: CutId) {
+        slots.iter().for_each(|&slot| self.note_failure(slot));
+        self.heal(cut);
+    }
+
+    /// Severs what a cut says.
+    pub fn cut(&mut self, cut: Cut) -> CutId {
+        let cut = self.world.cut(cut);
+        self.find_sides();
+        cut
+    }
+
+    /// Takes a cut back. If sides become one by it, promise O1 rests until the ring is whole again.
+    pub fn heal(&mut self, cut: CutId) {
         self.world.heal(cut);
-        self.watch.sides[slot] = 0;
-        self.watch.merging = true;
+        self.find_sides();
+    }
+
+    /// Edge nodes pass nothing on between ring nodes, and neither do the dead.
+    fn find_sides(&mut self) {
+        let on_ring = |(_, stack): &(usize, &PastryStack)| stack.ring().role() == Role::Ring;
+        let nodes: Vec<usize> = self.stacks().filter(on_ring).map(|(slot, _)| slot).collect();
+        let (sides, before) = (self.world.sides(&nodes), &self.watch);
+        let is_one = |&(a, b): &(usize, usize)| sides[a] == sides[b];
+        let was_one = |&(a, b): &(usize, usize)| before.side(a) == before.side(b);
+        let pairs = || nodes.iter().flat_map(|&a| nodes.iter().map(move |&b| (a, b)));
+        let joined = pairs().any(|pair| is_one(&pair) && !was_one(&pair));
+        let parted = pairs().any(|pair| !is_one(&pair) && was_one(&pair));
+        self.watch.merging |= joined;
+        if parted {
+            self.watch.parted = Some(self.world.now());
+        }
+        self.watch.sides = sides;
+    }
+
+    /// Makes a node slow: each frame takes it so long. It may do nothing in time until [`quicken`](Grove::quicken) is
+    /// called, as if it were paused.
+    pub fn slow(&mut self, slot: usize, per_frame: Duration) {
+        self.note_failure(slot);
+        self.world.set_slowness(slot, per_frame);
+    }
+
+    /// A slow node is quick again.
+    pub fn quicken(&mut self, slot: usize) {
+        self.slow(slot, Duration::ZERO);
+    }
+
+    /// A node's clock jumps ahead, as if it had slept: what it has asked is over when it wakes.
+    pub fn jump_clock(&mut self, slot: usize, by: Duration) {
+        self.note_failure(slot);
+        self.watch.lookups.open.retain(|_, asked| asked.slot != slot);
+        self.world.jump_clock(slot, by);
     }
 
     fn note_failure(&mut self, slot: usize) {

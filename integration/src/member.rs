@@ -57,8 +57,10 @@ impl Member {
             return;
         };
         let me = self.id();
-        let onto_the_ring =
-            routed.origin.id() == me && (matches!(routed.purpose, Purpose::Seek) || routed.origin.is_edge());
+        // (A node of the ring that asks again has its answer come by way of another, and is no edge.)
+        let again = routed.origin.via.is_some_and(|via| self.node.leaf_set().contains(via.id));
+        let hung = routed.origin.is_edge() && !again;
+        let onto_the_ring = routed.origin.id() == me && (matches!(routed.purpose, Purpose::Seek) || hung);
         let hop = Hop { key: routed.key, from: me, to: to.id, by_leaf_set: routed.by_leaf_set };
         if !onto_the_ring && let Err(fault) = o2::progress(&hop) {
             panic!("{fault}");

@@ -325,6 +325,12 @@ impl Rings {
 fn seen(world: &World<Member>) -> Vec<Seen<'_>> {
     world
         .machines()
-        .map(|(slot, member)| Seen { slot, runs: world.is_running(slot), node: member.node(), stack: None })
+        .map(|(slot, member)| Seen {
+            slot,
+            runs: world.is_running(slot),
+            clock: world.local_time(slot),
+            node: member.node(),
+            stack: None,
+        })
         .collect()
 }

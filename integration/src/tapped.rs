@@ -256,7 +256,10 @@ impl Tapped {
             // The first hop of a joiner and those of edges lead onto the ring.
             let edge = matches!(self.stack.ring().role(), Role::Edge { .. });
             let seeks = matches!(routed.purpose, Purpose::Seek);
-            let onto_the_ring = edge || routed.origin.id() == me && (seeks || routed.origin.is_edge());
+            // (A node of the ring that asks again has its answer come by way of another, and is no edge.)
+            let again = routed.origin.via.is_some_and(|via| self.stack.ring().leaf_set().contains(via.id));
+            let hung = routed.origin.is_edge() && !again;
+            let onto_the_ring = edge || routed.origin.id() == me && (seeks || hung);
             if let Some(to) = to.filter(|_| !onto_the_ring) {
                 let hop = Hop { key: routed.key, from: me, to: to.id, by_leaf_set: routed.by_leaf_set };
                 self.witness.borrow_mut().hops.push(hop);

@@ -73,6 +73,8 @@ pub struct Watch {
     pub failures: Vec<(Instant, NodeId)>,
     /// Which side each slot stands on; slots beyond the list, and all slots without a partition: 0.
     pub sides: Vec<u8>,
+    /// When a side last fell apart: to each part the others failed together.
+    pub parted: Option<Instant>,
     /// Promise O1 rests: rings that were apart find each other again.
     pub merging: bool,
     /// Members of a leaf set, as the world was told.
@@ -89,6 +91,7 @@ impl Watch {
         Watch {
             failures: Vec::new(),
             sides: Vec::new(),
+            parted: None,
             merging: false,
             leaf_set,
             lookups: Lookups::default(),
@@ -102,13 +105,16 @@ impl Watch {
     }
 
     /// Promise O1's excuse: around a key, more than half of one side of the leaf set failed within the last minute.
-    /// `ready`: the nodes on the ring.
-    pub fn is_excused(&self, now: Instant, key: Key, ready: &[NodeId]) -> bool {
+    /// `ready`: the nodes on the ring; `beyond`: those of them that stand on another side than the one in question.
+    pub fn is_excused(&self, now: Instant, key: Key, ready: &[NodeId], beyond: &[NodeId]) -> bool {
         if self.merging {
             return true;
         }
-        let recently =
-            |id: NodeId| self.failures.iter().any(|&(at, other)| other == id && now - at < REPAIR_LIMIT);
+        let parted = self.parted.is_some_and(|at| now - at < REPAIR_LIMIT);
+        let recently = |id: NodeId| {
+            self.failures.iter().any(|&(at, other)| other == id && now - at < REPAIR_LIMIT)
+                || parted && beyond.contains(&id)
+        };
         let mut ids: Vec<NodeId> = ready.to_vec();
         ids.extend(self.failures.iter().map(|&(_, id)| id));
         let side = |order: &dyn Fn(NodeId) -> u128| {

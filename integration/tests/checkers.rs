@@ -88,7 +88,7 @@ fn lookups(grove: &mut Grove) -> Verdict {
 fn merge(grove: &mut Grove) -> Verdict {
     let cut = grove.isolate(CULPRIT);
     grove.advance(SECOND * 30)?;
-    grove.rejoin(CULPRIT, cut);
+    grove.rejoin(&[CULPRIT], cut);
     grove.advance(SECOND * 10)?;
     grove.advance_until(SECOND * 60, Grove::is_well).map(drop)
 }

@@ -9,7 +9,7 @@ use treecast_integration::case;
 use treecast_integration::check::{Promise, s4, s6, s7};
 use treecast_integration::grove::Grove;
 use treecast_integration::history::Watched;
-use treecast_integration::world::{self, Case, Crash, Faults, Tally};
+use treecast_integration::world::{self, Case, Crash, Cut, Faults, Tally};
 use treecast_scribe::event::SubscriptionId;
 use treecast_scribe::{Config, Item, Topic};
 
@@ -380,4 +380,22 @@ fn a_slow_subscriber_gets_a_gap_and_disturbs_nobody() {
     let gap = watched.items.iter().position(|(_, item)| matches!(item, Item::Gap(_)));
     eprintln!("slowest delivery {slowest:?}; the slow one: gap at {gap:?}, {} items", watched.items.len());
     assert_eq!((gap, watched.gaps(), grove.history.gaps()), (Some(10), 1, 1));
+}
+
+#[test]
+fn a_publisher_that_its_root_cannot_reach_gets_its_receipts_another_way() {
+    let mut grove =
+        grove(case!("a_publisher_that_its_root_cannot_reach_gets_its_receipts_another_way", 1), 16);
+    let news = topic("cut/news");
+    let root = grove.root(&news);
+    let leaf_set = grove.stack(root).ring().leaf_set();
+    let next: Vec<_> = leaf_set.left().into_iter().chain(leaf_set.right()).map(|peer| peer.id).collect();
+    let publisher = (0..16).find(|&slot| slot != root && !next.contains(&grove.id(slot))).unwrap();
+    grove.world.cut(Cut::pair(root, publisher));
+    for _ in 0..3 {
+        let token = grove.publish(publisher, &news, 64);
+        grove.run_until(ANSWERED, |grove| grove.judge(&[], s4::judge_open));
+        let outcome = &grove.history.publications[&token].outcome;
+        assert!(matches!(outcome, Some((_, Ok(_)))), "{outcome:?}");
+    }
 }

@@ -16,6 +16,10 @@ pub trait KeyBasedRouting: Machine<Command = Command, Event = Event> {
     /// How others reach this node now. For an edge it changes with its access node.
     fn contact(&self) -> Contact;
 
+    /// How others reach this node another way, for an answer that did not come: the direct way from whoever gave it may
+    /// be broken. Each number stands for one of the ways there are.
+    fn roundabout(&self, nth: u64) -> Contact;
+
     /// How far this node is.
     fn standing(&self) -> Standing;
 

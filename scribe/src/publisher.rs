@@ -65,7 +65,8 @@ pub(crate) struct Outgoing {
     pub sequence: u64,
     /// All up to this sequence have their receipts.
     pub acknowledged: u64,
-    pub resent: bool,
+    /// How often it is sent with this time.
+    pub sends: u32,
     pub payload: Bytes,
     /// Where to send it; `None`: route it.
     pub root: Option<Contact>,
@@ -158,7 +159,7 @@ impl Publisher {
             session: self.session,
             sequence,
             acknowledged,
-            resent: flight.sends > 1,
+            sends: flight.sends,
             payload: flight.payload.clone(),
             root: self.root.or(told.filter(|_| flight.sends == 1)),
         })
@@ -353,7 +354,7 @@ mod tests {
 
     fn sends(publisher: &mut Publisher, now: Instant, config: &Config) -> Vec<(u64, u64, bool)> {
         std::iter::from_fn(|| publisher.poll_send(now, config, None))
-            .map(|out| (out.session, out.sequence, out.resent))
+            .map(|out| (out.session, out.sequence, out.sends > 1))
             .collect()
     }
 
@@ -436,7 +437,7 @@ mod tests {
         sends(&mut publisher, seconds(1), &config);
         publisher.on_receipt(seconds(1), 77, 2, contact(10));
         let out: Vec<_> = std::iter::from_fn(|| publisher.poll_send(seconds(1), &config, None)).collect();
-        assert!(out.iter().all(|out| out.root.map(|root| root.id()) == Some(NodeId(10)) && out.resent));
+        assert!(out.iter().all(|out| out.root.map(|root| root.id()) == Some(NodeId(10)) && out.sends > 1));
         assert_eq!(out.iter().map(|out| out.sequence).collect::<Vec<_>>(), [3, 4]);
     }
 }

@@ -144,6 +144,8 @@ pub struct Seen<'a> {
     pub slot: usize,
     /// It is not paused.
     pub runs: bool,
+    /// What its clock shows: leases end by it.
+    pub clock: Instant,
     /// Its overlay.
     pub node: &'a Node,
     /// All of it, if there is more than the overlay.
@@ -189,6 +191,11 @@ impl<'a> Scene<'a> {
         self.nodes.iter().map(|seen| seen.node)
     }
 
+    /// Likewise, each with what its clock shows.
+    fn clocked(&self) -> impl Iterator<Item = (Instant, &'a Node)> {
+        self.nodes.iter().map(|seen| (seen.clock, seen.node))
+    }
+
     /// The whole nodes that live.
     pub fn stacks(&self) -> impl Iterator<Item = (usize, &'a PastryStack)> {
         self.nodes.iter().filter_map(|seen| Some((seen.slot, seen.stack?)))
@@ -196,7 +203,7 @@ impl<'a> Scene<'a> {
 
     /// Ids of the nodes on the ring.
     fn ready(&self) -> Vec<NodeId> {
-        on_the_ring(self.rings()).into_iter().map(|node| node.peer().id).collect()
+        on_the_ring(self.clocked()).into_iter().map(|(_, node)| node.peer().id).collect()
     }
 }
 
@@ -206,9 +213,9 @@ pub fn ask(when: When, scene: &Scene<'_>) -> Verdict {
 }
 
 /// The nodes on the ring among `nodes`, by id.
-fn on_the_ring<'a>(nodes: impl Iterator<Item = &'a Node>) -> Vec<&'a Node> {
-    let mut ready: Vec<&Node> = nodes.filter(|node| node.standing() == Standing::Ready).collect();
-    ready.sort_by_key(|node| node.peer().id);
+fn on_the_ring<'a>(nodes: impl Iterator<Item = (Instant, &'a Node)>) -> Vec<(Instant, &'a Node)> {
+    let mut ready: Vec<_> = nodes.filter(|(_, node)| node.standing() == Standing::Ready).collect();
+    ready.sort_by_key(|(_, node)| node.peer().id);
     ready
 }
 

@@ -20,42 +20,41 @@ const NEAR: usize = 3;
 
 /// Judges all borders between nodes, and the scene's keys, on each side.
 pub fn judge(scene: &Scene<'_>) -> Verdict {
-    for (key, what) in breaches(scene) {
-        excuse(scene, key, what)?;
-    }
-    Ok(())
+    breaches(scene).into_iter().try_for_each(|(side, key, what)| excuse(scene, side, key, what))
 }
 
 /// Counts a fault, if it is excused.
-fn excuse(scene: &Scene<'_>, key: Key, what: String) -> Verdict {
-    if !scene.watch.is_excused(scene.now, key, &scene.ready()) {
+fn excuse(scene: &Scene<'_>, side: u8, key: Key, what: String) -> Verdict {
+    let beyond = scene.nodes.iter().filter(|seen| scene.watch.side(seen.slot) != side);
+    let beyond: Vec<NodeId> = beyond.map(|seen| seen.node.peer().id).collect();
+    if !scene.watch.is_excused(scene.now, key, &scene.ready(), &beyond) {
         return Err(Promise::O1.broken(what));
     }
     scene.watch.excused.update(|count| count + 1);
     Ok(())
 }
 
-fn breaches(scene: &Scene<'_>) -> Vec<(Key, String)> {
+fn breaches(scene: &Scene<'_>) -> Vec<(u8, Key, String)> {
     let sides: BTreeSet<u8> = scene.nodes.iter().map(|seen| scene.watch.side(seen.slot)).collect();
     let mut breaches = Vec::new();
     for side in sides {
         let nodes = on_side(scene, side);
-        let serving = serving(scene.now, nodes.iter().copied());
+        let serving = serving(nodes.iter().copied());
         for &key in scene.keys {
-            breaches.extend(at_most_one(scene.now, key, &serving).err().map(|what| (key, what)));
+            breaches.extend(at_most_one(scene.now, key, &serving).err().map(|what| (side, key, what)));
         }
         let all = super::on_the_ring(nodes.into_iter());
         for key in borders(&all) {
             let near = around(key, &serving);
-            breaches.extend(at_most_one(scene.now, key, &near).err().map(|what| (key, what)));
+            breaches.extend(at_most_one(scene.now, key, &near).err().map(|what| (side, key, what)));
         }
     }
     breaches
 }
 
-fn on_side<'a>(scene: &Scene<'a>, side: u8) -> Vec<&'a Node> {
+fn on_side<'a>(scene: &Scene<'a>, side: u8) -> Vec<(Instant, &'a Node)> {
     let same = scene.nodes.iter().filter(|seen| scene.watch.side(seen.slot) == side);
-    same.map(|seen| seen.node).collect()
+    same.map(|seen| (seen.clock, seen.node)).collect()
 }
 
 /// Judges an answer at the very instant at which it was given: the node that gave it as it was when it did, the others
@@ -63,11 +62,12 @@ fn on_side<'a>(scene: &Scene<'a>, side: u8) -> Vec<&'a Node> {
 pub fn judge_decision(scene: &Scene<'_>, decision: Decision) -> Verdict {
     let Decision { by, key, serves } = decision;
     let Some(seen) = scene.nodes.iter().find(|seen| seen.node.peer().id == by) else { return Ok(()) };
-    let nodes = on_side(scene, scene.watch.side(seen.slot));
-    let what = match nodes.into_iter().find(|node| outdoes(scene.now, node, by, key)) {
+    let side = scene.watch.side(seen.slot);
+    let nodes = on_side(scene, side);
+    let what = match nodes.into_iter().find(|(now, node)| outdoes(*now, node, by, key)) {
         None if serves => return Ok(()),
         None => format!("{by:?} answers for {key:?} at {}, and is not its root", scene.now),
-        Some(other) => {
+        Some((_, other)) => {
             let other = other.peer().id;
             format!(
                 "{by:?} answers for {key:?} at {}, but {other:?} serves, and is closer or does too",
@@ -75,7 +75,7 @@ pub fn judge_decision(scene: &Scene<'_>, decision: Decision) -> Verdict {
             )
         }
     };
-    excuse(scene, key, what)
+    excuse(scene, side, key, what)
 }
 
 /// Whether a node's word on a key counts for more than that of `by`, or as much: its leases run, and it is closer, or
@@ -85,18 +85,20 @@ pub fn outdoes(now: Instant, other: &Node, by: NodeId, key: Key) -> bool {
     id != by && other.is_root_of(now, id.key()) && (other.is_root_of(now, key) || key.is_closer(id, by))
 }
 
-/// The nodes whose leases run, by id: those that answer for their own id.
-pub fn serving<'a>(now: Instant, nodes: impl Iterator<Item = &'a Node>) -> Vec<&'a Node> {
-    let mut serving: Vec<&Node> = nodes.filter(|node| node.is_root_of(now, node.peer().id.key())).collect();
-    serving.sort_by_key(|node| node.peer().id);
+/// The nodes whose leases run, each by its own clock, by id: those that answer for their own id.
+pub fn serving<'a>(nodes: impl Iterator<Item = (Instant, &'a Node)>) -> Vec<(Instant, &'a Node)> {
+    let mut serving: Vec<_> =
+        nodes.filter(|(now, node)| node.is_root_of(*now, node.peer().id.key())).collect();
+    serving.sort_by_key(|(_, node)| node.peer().id);
     serving
 }
 
 /// At most one node answers for the key, and it is the closest of those whose leases run.
-pub fn at_most_one(now: Instant, key: Key, serving: &[&Node]) -> Result<Option<NodeId>, String> {
-    let claimants = serving.iter().filter(|node| node.is_root_of(now, key)).map(|node| node.peer().id);
-    let claimants: Vec<NodeId> = claimants.collect();
-    let closest = serving.iter().map(|node| node.peer().id).min_by(|&a, &b| key.closer(a, b));
+/// `now`: for people.
+pub fn at_most_one(now: Instant, key: Key, serving: &[(Instant, &Node)]) -> Result<Option<NodeId>, String> {
+    let claimants = serving.iter().filter(|(clock, node)| node.is_root_of(*clock, key));
+    let claimants: Vec<NodeId> = claimants.map(|(_, node)| node.peer().id).collect();
+    let closest = serving.iter().map(|(_, node)| node.peer().id).min_by(|&a, &b| key.closer(a, b));
     match claimants[..] {
         [] => Ok(None),
         [one] if Some(one) == closest => Ok(Some(one)),
@@ -107,19 +109,19 @@ pub fn at_most_one(now: Instant, key: Key, serving: &[&Node]) -> Result<Option<N
 
 /// The keys where two nodes could get into each other's way: halfway between any two that follow each other, on both
 /// sides of it.
-fn borders(nodes: &[&Node]) -> Vec<Key> {
-    let ids: Vec<NodeId> = nodes.iter().map(|node| node.peer().id).collect();
+fn borders(nodes: &[(Instant, &Node)]) -> Vec<Key> {
+    let ids: Vec<NodeId> = nodes.iter().map(|(_, node)| node.peer().id).collect();
     let next = ids.iter().cycle().skip(1);
     let halves = ids.iter().zip(next).map(|(a, b)| a.0.wrapping_add(b.0.wrapping_sub(a.0) / 2));
     halves.flat_map(|half| [Key(half.wrapping_sub(1)), Key(half.wrapping_add(1))]).collect()
 }
 
 /// Those of the serving nodes, which stand by id, that are next to a key on either side.
-fn around<'a>(key: Key, serving: &[&'a Node]) -> Vec<&'a Node> {
+fn around<'a>(key: Key, serving: &[(Instant, &'a Node)]) -> Vec<(Instant, &'a Node)> {
     let reach = NEAR.min(serving.len());
-    let at = serving.partition_point(|node| node.peer().id.key() < key) + serving.len() * NEAR - reach;
-    let mut near: Vec<&Node> = (0..2 * reach).map(|i| serving[(at + i) % serving.len()]).collect();
-    near.sort_by_key(|node| node.peer().id);
-    near.dedup_by_key(|node| node.peer().id);
+    let at = serving.partition_point(|(_, node)| node.peer().id.key() < key) + serving.len() * NEAR - reach;
+    let mut near: Vec<_> = (0..2 * reach).map(|i| serving[(at + i) % serving.len()]).collect();
+    near.sort_by_key(|(_, node)| node.peer().id);
+    near.dedup_by_key(|(_, node)| node.peer().id);
     near
 }

@@ -16,15 +16,15 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
         let (id, standing) = (node.peer().id, node.standing());
         return Err(Promise::O3.broken(format!("{id:?} is not on the ring at {}: {standing:?}", scene.now)));
     }
-    one_ring(scene.now, scene.rings())
+    one_ring(scene.clocked())
 }
 
-/// Whether the nodes on the ring stand in one ring, each of them answering for its part.
-pub fn one_ring<'a>(now: Instant, nodes: impl Iterator<Item = &'a Node>) -> Verdict {
+/// Whether the nodes on the ring stand in one ring, each of them answering for its part, by its own clock.
+pub fn one_ring<'a>(nodes: impl Iterator<Item = (Instant, &'a Node)>) -> Verdict {
     let ring = super::on_the_ring(nodes);
-    for (at, node) in ring.iter().enumerate() {
-        let expected = |steps: usize| ring[(at + steps) % ring.len()].peer().id;
-        stands_between(now, node, expected(ring.len() - 1), expected(1))?;
+    for (at, (now, node)) in ring.iter().enumerate() {
+        let expected = |steps: usize| ring[(at + steps) % ring.len()].1.peer().id;
+        stands_between(*now, node, expected(ring.len() - 1), expected(1))?;
     }
     Ok(())
 }

@@ -126,11 +126,10 @@ impl Grove {
 
     /// Who lost its leases while it stood on the ring.
     fn notice_demotions(&mut self) {
-        let now = self.world.now();
         let (mut serving, mut demoted) = (BTreeSet::new(), 0);
-        for (_, stack) in self.stacks() {
+        for (slot, stack) in self.stacks() {
             let id = stack.peer().id;
-            if stack.ring().is_root_of(now, id.key()) {
+            if stack.ring().is_root_of(self.world.local_time(slot), id.key()) {
                 serving.insert(id);
             } else if stack.ring().standing() == Standing::Ready && self.known.serving.contains(&id) {
                 demoted += 1;
@@ -215,10 +214,12 @@ impl Grove {
                 self.failed_starts.push(format!("slot {slot} at {at}: {error}"));
                 self.bury(slot);
                 self.world.stop(slot);
+                self.find_sides();
             }
             Event::Left | Event::Superseded { .. } => {
                 self.bury(slot);
                 self.world.stop(slot);
+                self.find_sides();
             }
             Event::Found { token, found } => self.watch.lookups.on_found(at, token.0, &found),
             Event::NotFound { token, reason } => {
@@ -270,6 +271,7 @@ impl Grove {
         let seen = self.stacks().map(|(slot, stack)| Seen {
             slot,
             runs: self.world.is_running(slot),
+            clock: self.world.local_time(slot),
             node: stack.ring(),
             stack: Some(stack),
         });

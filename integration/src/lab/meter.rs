@@ -11,7 +11,7 @@ use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, Transmit};
 use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{Frame, Header, Letter, Purpose, encode_header};
+use treecast_overlay::wire::{Answer, Frame, Header, Letter, Purpose, encode_header, within};
 use treecast_scribe::PastryStack;
 use treecast_scribe::event::{Command, Event};
 use treecast_scribe::wire::{self, Body, Header as Word};
@@ -142,6 +142,13 @@ impl Metered {
     /// A frame leaves: does it carry a lookup, or answer one?
     fn follow(&self, passages: &mut Passages, transmit: &Transmit) {
         let header = &transmit.frame.header;
+        if let Header::Via { to, from } = header {
+            // Its own words by a detour are its words.
+            if let Some(frame) = within(&transmit.frame).filter(|_| from.id == self.stack.peer().id) {
+                self.follow(passages, &Transmit { to: Destination::Peer(*to), frame });
+            }
+            return;
+        }
         passages.on_probe(header);
         let Destination::Peer(to) = transmit.to else { return };
         if let Header::Routed(routed) = header
@@ -149,16 +156,27 @@ impl Metered {
             && let Addr::Memory(slot) = to.addr
         {
             passages.on_hop(self.slot(), slot, routed, || encode_header(header, Vec::new()).len() as u64);
-        } else if let Header::Letter(Letter::Answer(answer)) = header
+        } else if let Some((origin, answer)) = answer_in(header, to)
             && answer.root.id == self.stack.peer().id
         {
-            let serves = self.serves(passages.key_of(to.id, answer.id));
-            passages.on_answer((to.id, answer.id), answer.hops, (answer.root.id, self.slot()), serves);
+            let serves = self.serves(passages.key_of(origin, answer.id));
+            passages.on_answer((origin, answer.id), answer.hops, (answer.root.id, self.slot()), serves);
         }
     }
 
     fn is_new(&self) -> bool {
         self.new_until.is_none_or(|until| self.now < until)
+    }
+}
+
+/// An answer to a lookup, and for whom it is.
+fn answer_in(header: &Header, to: Peer) -> Option<(NodeId, &Answer)> {
+    if let Header::Letter(Letter::Answer(answer)) = header {
+        Some((to.id, answer))
+    } else if let Header::Relayed { to, letter: Letter::Answer(answer), .. } = header {
+        Some((to.id(), answer))
+    } else {
+        None
     }
 }
 

@@ -16,7 +16,7 @@ use crate::witness::Witness;
 
 /// O1, by the laboratory's own judge: of every key on a border between two nodes.
 pub(super) fn o1(net: &Net) -> Verdict {
-    let seen = |(slot, node)| Seen { slot, runs: true, node, stack: None };
+    let seen = |(slot, node)| Seen { slot, runs: true, clock: net.now(), node, stack: None };
     check::o1::judge(&Scene {
         now: net.now(),
         nodes: net.nodes().map(seen).collect(),
@@ -41,9 +41,9 @@ pub(super) fn o1(net: &Net) -> Verdict {
 /// (That everybody is on the ring and knows its neighbours is what the ring comes to, not what always holds: the
 /// laboratory's judge of O3 looks at it once faults end.)
 pub(super) fn o3(net: &Net) -> Verdict {
-    let serving = check::o1::serving(net.now(), net.nodes().map(|(_, node)| node));
-    let answers: BTreeMap<NodeId, &Node> = serving.iter().map(|node| (node.peer().id, *node)).collect();
-    let known = |id: &NodeId| serving.iter().any(|node| node.leaf_set().contains(*id));
+    let serving = check::o1::serving(net.nodes().map(|(_, node)| (net.now(), node)));
+    let answers: BTreeMap<NodeId, &Node> = serving.iter().map(|(_, node)| (node.peer().id, *node)).collect();
+    let known = |id: &NodeId| serving.iter().any(|(_, node)| node.leaf_set().contains(*id));
     let ready = net.nodes().filter(|(_, node)| is_ready(node)).map(|(slot, _)| slot);
     let others = ready.chain(net.just_crashed()).map(|slot| net.id(slot)).filter(known);
     let ring: BTreeSet<NodeId> = others.chain(answers.keys().copied()).collect();
@@ -68,7 +68,7 @@ pub(super) fn whole(net: &Net, bounds: &Bounds) -> bool {
     let ready = net.nodes().filter(|(_, node)| is_ready(node)).count();
     ready + usize::from(bounds.crashes) == bounds.ring + bounds.joiners
         && net.is_past_crashes()
-        && check::o3::one_ring(net.now(), net.nodes().map(|(_, node)| node)).is_ok()
+        && check::o3::one_ring(net.nodes().map(|(_, node)| (net.now(), node))).is_ok()
 }
 
 /// A way in words, its end with what is wrong there.

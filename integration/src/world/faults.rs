@@ -1,6 +1,7 @@
 //! What goes wrong on the way: loss, duplication, reordering by dice, and cuts between nodes by decree.
 
-use std::collections::BTreeSet;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
@@ -71,7 +72,13 @@ pub enum Cut {
 impl Cut {
     /// One slot on its own, both ways.
     pub fn isolate(slot: usize) -> Cut {
-        Cut::Where(Box::new(move |from, to| (from == slot) != (to == slot)))
+        Cut::island(&[slot])
+    }
+
+    /// Some slots from all others, both ways; not from each other.
+    pub fn island(slots: &[usize]) -> Cut {
+        let slots: BTreeSet<usize> = slots.iter().copied().collect();
+        Cut::Where(Box::new(move |from, to| slots.contains(&from) != slots.contains(&to)))
     }
 
     /// One pair, both ways: others reach both.
@@ -89,7 +96,8 @@ impl Cut {
         }))
     }
 
-    pub(super) fn severs(&self, from: usize, to: usize) -> bool {
+    /// Whether nothing passes from the one slot to the other.
+    pub fn severs(&self, from: usize, to: usize) -> bool {
         match self {
             Cut::Sides(sides) => {
                 let side = |slot: usize| sides.get(slot).copied().unwrap_or_default();
@@ -121,6 +129,20 @@ impl fmt::Debug for Cut {
     }
 }
 
+/// Who is reached from a slot, step by step.
+fn reached(nodes: &[usize], first: usize, passes: impl Fn(usize, usize) -> bool) -> BTreeSet<usize> {
+    let (mut met, mut edge) = (BTreeSet::from([first]), vec![first]);
+    while let Some(from) = edge.pop() {
+        for &to in nodes {
+            if !met.contains(&to) && passes(from, to) {
+                met.insert(to);
+                edge.push(to);
+            }
+        }
+    }
+    met
+}
+
 /// Names a cut, for healing it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CutId(u64);
@@ -149,5 +171,44 @@ impl Cuts {
 
     pub(super) fn sever(&self, from: usize, to: usize) -> bool {
         self.cuts.iter().any(|(_, cut)| cut.severs(from, to))
+    }
+
+    /// The strongly connected components of who reaches whom among `nodes`, by their first one; the largest is 0.
+    pub(super) fn sides(&self, slots: usize, nodes: &[usize]) -> Vec<u8> {
+        let mut firsts: BTreeMap<usize, usize> = BTreeMap::new();
+        let mut sizes = BTreeMap::new();
+        for &first in nodes {
+            if !firsts.contains_key(&first) {
+                let there = reached(nodes, first, |from, to| !self.sever(from, to));
+                let back = reached(nodes, first, |from, to| !self.sever(to, from));
+                let both: Vec<usize> = there.intersection(&back).copied().collect();
+                sizes.insert(first, both.len());
+                firsts.extend(both.into_iter().map(|slot| (slot, first)));
+            }
+        }
+        let largest =
+            sizes.iter().max_by_key(|&(&first, &size)| (size, Reverse(first))).map(|(first, _)| *first);
+        let number = |first: usize| if Some(first) == largest { 0 } else { 1 + (first % 255) as u8 };
+        (0..slots).map(|slot| firsts.get(&slot).map_or(0, |&first| number(first))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_reach_each_other_through_others_are_one_side() {
+        let (mut cuts, all) = (Cuts::default(), [0, 1, 2, 3]);
+        assert_eq!(cuts.sides(4, &all), [0, 0, 0, 0]);
+        cuts.add(Cut::pair(0, 3));
+        assert_eq!(cuts.sides(4, &all), [0, 0, 0, 0], "others reach both");
+        assert_eq!(cuts.sides(4, &[0, 3]), [0, 0, 0, 4], "nobody else is there to help");
+        cuts.add(Cut::OneWay { from: [1, 2].into(), to: [3].into() });
+        assert_eq!(cuts.sides(4, &all), [0, 0, 0, 4], "nothing reaches it, whatever it says");
+        let island = cuts.add(Cut::island(&[0, 1]));
+        assert_eq!(cuts.sides(4, &all), [0, 0, 3, 4]);
+        cuts.heal(island);
+        assert_eq!(cuts.sides(4, &all), [0, 0, 0, 4]);
     }
 }

@@ -414,6 +414,12 @@ impl<M: Machine> World<M> {
         self.cuts.heal(cut);
     }
 
+    /// On which side each slot stands: those of `nodes` that reach each other, be it through others of them, are one
+    /// side, and the largest is 0, where all other slots stand.
+    pub fn sides(&self, nodes: &[usize]) -> Vec<u8> {
+        self.cuts.sides(self.slots.len(), nodes)
+    }
+
     /// Takes all cuts back.
     pub fn heal_all(&mut self) {
         self.cuts.heal_all();

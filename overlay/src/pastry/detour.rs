@@ -17,9 +17,10 @@ use super::join::Phase;
 use crate::id::NodeId;
 use crate::memory;
 use crate::peer::Peer;
+use crate::sides::Sides;
 use crate::table::LeafSet;
 use crate::time::Instant;
-use crate::wire::{self, Frame, Header};
+use crate::wire::{self, Frame, Header, Letter, Probe};
 
 /// The unanswered probe from which on others are asked to pass it on: one or two are lost easily.
 const INDIRECT_FROM: u8 = 3;
@@ -29,6 +30,11 @@ const RELAYS: usize = 2;
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// How seldom it is tried at last.
 const TRY_AGAIN_MAX: Duration = Duration::from_secs(60);
+/// How long the answer to an indirect probe is waited for: a lease of the default profile that comes later has ended.
+const LATE: Duration = Duration::from_secs(4);
+/// Most indirect probes kept that may still be answered: as many as two neighbours get in that time, and some more.
+/// Beyond it the oldest are forgotten, and their answers count for nothing.
+const MAX_INDIRECT: usize = 64;
 /// Most detours kept; beyond it the oldest is forgotten, and found again when it is needed.
 const MAX_DETOURS: usize = 64;
 
@@ -37,6 +43,8 @@ const MAX_DETOURS: usize = 64;
 pub(super) struct Detours {
     /// Oldest first.
     ways: Vec<Detour>,
+    /// Oldest first. An answer by way of others takes longer than a direct one, for which the next probe waits.
+    indirect: Vec<Indirect>,
     /// Whose frame is being handled, and who passed it on, if anybody: an answer goes the way that the question came.
     answering: Option<(NodeId, Option<Peer>)>,
 }
@@ -47,30 +55,42 @@ struct Detour {
     relay: Peer,
     /// The probe that was answered this way.
     number: u64,
+    /// When that was: who is no ring neighbour any more is probed no more, and the relay may have lost it.
+    answered: Instant,
     /// When the direct way is tried again.
     again: Instant,
     wait: Duration,
 }
 
+/// A probe that others passed on, or were to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Indirect {
+    to: NodeId,
+    number: u64,
+    sent: Instant,
+    /// The leases that it asked for.
+    sides: Sides,
+}
+
 impl Detours {
-    /// Who passes on what goes to this peer.
-    fn relay(&self, to: NodeId) -> Option<Peer> {
+    /// Who passes on what goes to this peer; `since`: by an answer that is no older.
+    fn relay(&self, to: NodeId, since: Instant) -> Option<Peer> {
         match self.answering {
             Some((id, relay)) if id == to => relay,
-            _ => self.ways.iter().find(|way| way.to == to).map(|way| way.relay),
+            _ => self.ways.iter().find(|way| way.to == to && way.answered >= since).map(|way| way.relay),
         }
     }
 
     /// A probe was answered by way of `relay`.
     fn note(&mut self, now: Instant, to: NodeId, relay: Peer, number: u64) {
         if let Some(way) = self.ways.iter_mut().find(|way| way.to == to) {
-            (way.relay, way.number) = (relay, number);
+            (way.relay, way.number, way.answered) = (relay, number, now);
             return;
         }
         if self.ways.len() == MAX_DETOURS {
             self.ways.remove(0);
         }
-        self.ways.push(Detour { to, relay, number, again: now + TRY_AGAIN, wait: TRY_AGAIN });
+        self.ways.push(Detour { to, relay, number, answered: now, again: now + TRY_AGAIN, wait: TRY_AGAIN });
     }
 
     /// A probe was answered directly: perhaps later than by way of another.
@@ -89,6 +109,30 @@ impl Detours {
         is_due
     }
 
+    fn note_indirect(&mut self, now: Instant, to: NodeId, probe: Probe) {
+        self.indirect.retain(|indirect| now - indirect.sent < LATE);
+        if self.indirect.len() == MAX_INDIRECT {
+            self.indirect.remove(0);
+        }
+        self.indirect.push(Indirect { to, number: probe.number, sent: now, sides: probe.lease });
+    }
+
+    /// When an indirect probe was sent, and for which leases it asked.
+    fn indirect(&self, now: Instant, to: NodeId, number: u64) -> Option<(Instant, Sides)> {
+        let sent = self.indirect.iter().find(|probe| (probe.to, probe.number) == (to, number))?;
+        (now - sent.sent < LATE).then_some((sent.sent, sent.sides))
+    }
+
+    /// A probe was answered: a second answer to it, or one to an earlier probe, tells nothing.
+    fn settle_indirect(&mut self, to: NodeId, number: u64) {
+        self.indirect.retain(|probe| probe.to != to || probe.number > number);
+    }
+
+    /// What was asked before a sleep counts for nothing.
+    pub(super) fn forget_asked(&mut self) {
+        self.indirect.clear();
+    }
+
     /// The peer is gone, as a target or as a relay.
     pub(super) fn forget(&mut self, id: NodeId) {
         self.ways.retain(|way| way.to != id && way.relay.id != id);
@@ -96,13 +140,22 @@ impl Detours {
 
     /// Bytes on the heap.
     pub(super) fn bytes(&self) -> usize {
-        memory::list(&self.ways)
+        memory::list(&self.ways) + memory::list(&self.indirect)
     }
 
     /// How many are kept (promise O5).
-    pub(super) fn size(&self) -> Size {
-        ("detours", self.ways.len(), MAX_DETOURS)
+    pub(super) fn sizes(&self) -> [Size; 2] {
+        [("detours", self.ways.len(), MAX_DETOURS), ("indirect probes", self.indirect.len(), MAX_INDIRECT)]
     }
+}
+
+/// A frame as the payload of another.
+fn within(header: Header, payload: Bytes) -> Bytes {
+    let encoded = wire::encode(&Frame { header, payload });
+    let mut inner = BytesMut::with_capacity(encoded.len());
+    inner.extend_from_slice(&encoded.head);
+    inner.extend_from_slice(&encoded.payload);
+    inner.freeze()
 }
 
 impl Node {
@@ -112,31 +165,44 @@ impl Node {
 
     /// Sends a frame, by a detour if there is one.
     pub(super) fn transmit_frame(&mut self, to: Peer, header: Header, payload: Bytes) {
-        match self.detours.relay(to.id) {
+        match self.relay(to.id) {
             Some(relay) => self.transmit_through(relay, to, header, payload),
             None => self.transmit_directly(to, header, payload),
         }
     }
 
+    /// Who passes on what goes to this peer, if a probe was answered that way within a lease: ring neighbours ask each
+    /// other that often.
+    fn relay(&self, to: NodeId) -> Option<Peer> {
+        let lease = self.config.lease.as_nanos() as u64;
+        let since = Instant::from_nanos(self.last_run.as_nanos().saturating_sub(lease));
+        self.detours.relay(to, since)
+    }
+
     fn transmit_through(&mut self, relay: Peer, to: Peer, header: Header, payload: Bytes) {
-        let encoded = wire::encode(&Frame { header, payload });
-        let mut inner = BytesMut::with_capacity(encoded.len());
-        inner.extend_from_slice(&encoded.head);
-        inner.extend_from_slice(&encoded.payload);
-        self.transmit_directly(relay, Header::Via { to, from: self.me }, inner.freeze());
+        let from = self.me;
+        self.transmit_directly(relay, Header::Via { to, from }, within(header, payload));
+    }
+
+    /// Passes a letter on to a node that has named this one as a way around a broken link.
+    pub(super) fn pass_letter_on(&mut self, to: Peer, from: Peer, letter: Letter, payload: Bytes) {
+        self.transmit_directly(to, Header::Via { to, from }, within(Header::Letter(letter), payload));
     }
 
     /// Sends a probe: directly, and also by way of others if it is not the first, or if that is the way by now.
-    pub(super) fn transmit_probe(&mut self, now: Instant, to: Peer, probe: Header, attempts: u8) {
+    pub(super) fn transmit_probe(&mut self, now: Instant, to: Peer, probe: Probe, attempts: u8) {
         // (Whoever stands farther away is lost from a leaf set without harm: its neighbours watch over its range.)
         let is_indirect = attempts >= INDIRECT_FROM && (self.is_next_to(to.id) || !self.is_ready());
-        let known = self.detours.relay(to.id);
+        let known = self.relay(to.id);
         if self.detours.is_to_be_tried(now, to.id) || is_indirect || known.is_none() {
-            self.transmit_directly(to, probe.clone(), Bytes::new());
+            self.transmit_directly(to, Header::Probe(probe), Bytes::new());
         }
         let relays = if is_indirect { self.relays_to(to.id) } else { known.into_iter().collect() };
+        if !relays.is_empty() {
+            self.detours.note_indirect(now, to.id, probe);
+        }
         for relay in relays {
-            self.transmit_through(relay, to, probe.clone(), Bytes::new());
+            self.transmit_through(relay, to, Header::Probe(probe), Bytes::new());
         }
     }
 
@@ -158,8 +224,22 @@ impl Node {
         relays
     }
 
+    /// When the probe of this number was sent, and for which leases it asked, if its answer is waited for though it is
+    /// not the outstanding one: it had a longer way.
+    pub(super) fn asked_indirectly(
+        &self,
+        now: Instant,
+        from: NodeId,
+        number: u64,
+    ) -> Option<(Instant, Sides)> {
+        self.detours.indirect(now, from, number).filter(|_| self.surroundings().contains(from))
+    }
+
     /// A probe was answered, the outstanding one or an earlier: which way?
     pub(super) fn note_way(&mut self, now: Instant, from: NodeId, number: u64, is_outstanding: bool) {
+        if is_outstanding {
+            self.detours.settle_indirect(from, number);
+        }
         match self.detours.answering {
             Some((id, Some(relay))) if id == from => {
                 if is_outstanding {

@@ -23,7 +23,7 @@ impl Node {
         sizes.extend(self.liveness.sizes());
         sizes.push(self.broadcasts.size());
         sizes.push(self.former.size());
-        sizes.push(self.detours.size());
+        sizes.extend(self.detours.sizes());
         sizes.push(self.tuning.size());
         sizes.push(self.members.size(&self.config));
         sizes

@@ -309,6 +309,11 @@ impl Node {
     /// answered it, or was found dead; whoever answers knows of it.
     pub(super) fn on_waking(&mut self, now: Instant) {
         let members: Vec<Peer> = self.leaf_set.iter().copied().collect();
+        // A joiner to whom a part was given up is none of them, and may be in its place: its lease counts anew.
+        let joiners: Vec<Peer> = self.slots.successors().copied().collect();
+        for joiner in joiners {
+            self.leases.grant(now, joiner.id, self.slots.given_up(joiner), self.config.lease);
+        }
         self.leases.held.0.clear();
         self.leases.waking = members.iter().map(|peer| peer.id).collect();
         self.ask_anew(now, members);

@@ -1,4 +1,5 @@
-//! Letters: what one node tells another, directly or by way of an edge's access node.
+//! Letters: what one node tells another, directly or by way of an edge's access node; or of another one that the
+//! receiver has named, since the direct way may be broken.
 
 use bytes::Bytes;
 
@@ -71,6 +72,11 @@ impl Node {
                     Header::Relayed { to: to.into(), from: from.into(), letter },
                     payload,
                 );
+            }
+        } else if let Some(known) = self.member(to.id()).filter(|known| known.id != from.id()) {
+            // On the ring, and has named this node as a way around a broken link: a detour, by the same rules.
+            if self.is_ready() && Contact::from(previous) == from {
+                self.pass_letter_on(known, previous, letter, payload);
             }
         }
     }

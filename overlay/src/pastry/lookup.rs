@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::route::Hop;
 use super::{Node, Timer};
 use crate::id::Key;
-use crate::kbr::{Event, Found};
+use crate::kbr::{Event, Found, KeyBasedRouting};
 use crate::memory;
 use crate::time::Instant;
 use crate::wire::{Answer, Purpose, RouteFailure, Routed};
@@ -33,6 +33,8 @@ struct Lookup {
     key: Key,
     trace: bool,
     started: Instant,
+    /// How often it was asked.
+    asked: u32,
     failure: Option<RouteFailure>,
 }
 
@@ -68,13 +70,19 @@ impl Node {
             return self.events.push_back(Event::NotFound { token, reason: Some(RouteFailure::Overloaded) });
         }
         let id = self.number();
-        self.lookups.open.insert(id, Lookup { token, key, trace, started: now, failure: None });
+        self.lookups.open.insert(id, Lookup { token, key, trace, started: now, asked: 0, failure: None });
         self.ask_for_root(now, id);
     }
 
     fn ask_for_root(&mut self, now: Instant, id: u64) {
-        let Some(lookup) = self.lookups.open.get(&id) else { return };
-        let routed = self.new_routed(id, lookup.key, Purpose::Lookup, lookup.trace);
+        let Some(lookup) = self.lookups.open.get_mut(&id) else { return };
+        lookup.asked += 1;
+        let (key, trace, times) = (lookup.key, lookup.trace, lookup.asked);
+        let mut routed = self.new_routed(id, key, Purpose::Lookup, trace);
+        // Perhaps it was answered, and only the way back is broken: every second answer is to come another way.
+        if times.is_multiple_of(2) {
+            routed.origin = self.roundabout(id.wrapping_add(times.into()));
+        }
         self.deadlines.set(Timer::Lookup(id), now + PATIENCE);
         self.hedge(now, &routed);
         self.pass_on(now, routed, Bytes::new(), None);

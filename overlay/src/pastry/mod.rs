@@ -488,6 +488,16 @@ impl KeyBasedRouting for Node {
         Contact { peer: self.me, via }
     }
 
+    fn roundabout(&self, nth: u64) -> Contact {
+        let ways: Vec<Peer> = if self.is_edge() {
+            self.access.in_use().into_iter().skip(1).collect()
+        } else {
+            self.leaf_set.iter().filter(|peer| !self.liveness.is_suspect(peer.id)).copied().collect()
+        };
+        let way = (!ways.is_empty()).then(|| ways[(nth % ways.len() as u64) as usize]);
+        Contact { peer: self.me, via: way.or(self.contact().via) }
+    }
+
     fn standing(&self) -> Standing {
         match self.phase {
             Phase::Ready if self.is_edge() => Standing::Edge,

@@ -57,7 +57,7 @@ impl Node {
         };
         let (number, sides) = self.expect_answer(now, peer, attempts, question);
         let leaf_set = question.leaf_set;
-        let probe = Header::Probe(Probe { number, standing, lease: sides, leaf_set });
+        let probe = Probe { number, standing, lease: sides, leaf_set };
         self.transmit_probe(now, peer, probe, attempts);
     }
 
@@ -98,6 +98,7 @@ impl Node {
         for asked in self.liveness.take_all_asked() {
             self.deadlines.cancel(Timer::Probe(asked.peer.id));
         }
+        self.detours.forget_asked();
         let neighbours = self.neighbours();
         for peer in peers {
             self.probe(now, peer, neighbours.contains(&peer));
@@ -211,6 +212,7 @@ impl Node {
     pub(super) fn on_probe_ack(&mut self, now: Instant, from: Peer, ack: ProbeAck) {
         let answered = self.liveness.asked(from.id).filter(|asked| asked.number == ack.number);
         let answered = answered.map(|asked| (asked.sent, asked.sides));
+        let answered = answered.or_else(|| self.asked_indirectly(now, from.id, ack.number));
         self.note_way(now, from.id, ack.number, answered.is_some());
         if let Some((sent, sides)) = answered {
             self.note_round_trip(from, now - sent);

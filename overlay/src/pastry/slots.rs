@@ -45,7 +45,7 @@ impl Slots {
     }
 
     /// The sides on which this node's part was given up to this joiner.
-    fn given_up(&self, joiner: Peer) -> Sides {
+    pub(super) fn given_up(&self, joiner: Peer) -> Sides {
         let sides = [(Side::Left, &self.left), (Side::Right, &self.right)];
         let is_its = |slot: &Slot| slot.joiner == joiner && slot.given_up.is_some();
         sides

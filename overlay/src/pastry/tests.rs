@@ -1,4 +1,4 @@
-//! Stories of joining, routing, repair, leases, edges and broadcast, told by nodes in one queue with a constant delay.
+//! Stories of joining, routing, repair, leases, edges and broadcast, told by nodes in one queue.
 #![expect(clippy::wildcard_enum_match_arm, reason = "a story looks for one event and passes over the others")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -30,6 +30,8 @@ struct Net {
     events: Vec<(usize, Event)>,
     /// Frames between these slots are lost.
     cut: Box<dyn Fn(usize, usize) -> bool>,
+    /// How long a frame takes from one slot to another.
+    delay: Box<dyn Fn(usize, usize) -> Duration>,
     /// Frames sent so far.
     sent: usize,
     /// What the layer above does with a message in transit.
@@ -56,6 +58,7 @@ impl Net {
             wires: VecDeque::new(),
             events: Vec::new(),
             cut: Box::new(|_, _| false),
+            delay: Box::new(|_, _| DELAY),
             sent: 0,
             resumes: true,
         }
@@ -108,7 +111,13 @@ impl Net {
             let encoded = crate::wire::encode(&frame);
             let bytes = [encoded.head, encoded.payload].concat();
             assert_eq!(crate::wire::decode(bytes.into()).as_ref(), Ok(&frame));
-            self.wires.push_back((self.now + DELAY, from, to, frame));
+            let addr = match to {
+                Destination::Peer(peer) => peer.addr,
+                Destination::Seed(seed) => seed.addr,
+            };
+            let at = self.now + (self.delay)(slot, slot_of(addr));
+            let place = self.wires.partition_point(|wire| wire.0 <= at);
+            self.wires.insert(place, (at, from, to, frame));
         }
         let mut transits = Vec::new();
         while let Some(event) = node.poll_event() {

@@ -47,6 +47,8 @@ use crate::wire::{self, Header};
 pub trait RingView {
     /// See [`KeyBasedRouting::contact`].
     fn contact(&self) -> Contact;
+    /// See [`KeyBasedRouting::roundabout`].
+    fn roundabout(&self, nth: u64) -> Contact;
     /// See [`KeyBasedRouting::standing`].
     fn standing(&self) -> Standing;
     /// See [`KeyBasedRouting::is_root_of`].
@@ -58,6 +60,10 @@ pub trait RingView {
 impl<R: KeyBasedRouting> RingView for R {
     fn contact(&self) -> Contact {
         KeyBasedRouting::contact(self)
+    }
+
+    fn roundabout(&self, nth: u64) -> Contact {
+        KeyBasedRouting::roundabout(self, nth)
     }
 
     fn standing(&self) -> Standing {

@@ -142,7 +142,7 @@ impl Living {
     /// Whether promise O1 is excused around a key.
     pub fn is_excused(&self, key: Key) -> bool {
         let ready: Vec<NodeId> = self.roster.iter().map(|(id, _)| id).collect();
-        self.watch.is_excused(self.now(), key, &ready)
+        self.watch.is_excused(self.now(), key, &ready, &[])
     }
 
     /// Whether somebody of a side answers for a key.

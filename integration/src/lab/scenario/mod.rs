@@ -240,7 +240,7 @@ impl Stage {
             }
             (Act::Rejoin, Some(slot)) if self.isolated.contains_key(&slot) => {
                 if let Some(cut) = self.isolated.remove(&slot) {
-                    self.grove.rejoin(slot, cut);
+                    self.grove.rejoin(&[slot], cut);
                 }
             }
             (Act::Part, Some(slot)) => {

@@ -10,7 +10,7 @@ use treecast_overlay::config::Config as RingConfig;
 use treecast_overlay::random::{self, Rng};
 use treecast_scribe::Config;
 
-use crate::world::{self, Faults, Topology};
+use crate::world::{self, Faults, Matrix, Topology};
 
 /// What may happen to a world, one by one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -49,9 +49,38 @@ pub enum Deed {
     Burst,
     /// The root of a topic dies.
     CrashRoot,
+    /// A node is slow for a while.
+    Slow,
+    /// All clocks run at rates of their own.
+    Drift,
+    /// A clock jumps ahead, as when a laptop wakes.
+    JumpClock,
+    /// A node sends no faster than a thin line takes it.
+    Throttle,
+    /// A share of all pairs cannot reach each other, others reach both.
+    Pairs,
+    /// Two ring neighbours cannot reach each other, or one of them not the other.
+    PartNeighbours,
+    /// Several nodes are cut off from all others, not from each other.
+    PartMany,
+    /// Latencies are those of a matrix: no triangle need close.
+    Matrix,
 }
 
 impl Deed {
+    /// Drawn from a stream of their own since seeds have been kept: a plan without these is the plan that its seed made
+    /// before there were any.
+    pub const LATER: [Deed; 8] = [
+        Deed::Slow,
+        Deed::Drift,
+        Deed::JumpClock,
+        Deed::Throttle,
+        Deed::Pairs,
+        Deed::PartNeighbours,
+        Deed::PartMany,
+        Deed::Matrix,
+    ];
+
     const ALL: [Deed; 17] = [
         Deed::CrashProcess,
         Deed::CrashPower,
@@ -115,14 +144,33 @@ fn one_of<T: Clone>(choices: &[T], dice: &mut Rng) -> T {
 impl Plan {
     /// What the seed says, without certain deeds: to find out which of them a fault needs.
     pub fn without(seed: u64, without: &[Deed]) -> Plan {
-        let mut plan = Plan::of(seed);
+        let key = blake3::hash(&seed.to_le_bytes());
+        let mut plan = Plan::first(seed, &mut random::stream(key.as_bytes(), "swarm/plan"));
+        plan.add_later(&mut random::stream(key.as_bytes(), "swarm/later"), without);
         plan.deeds.retain(|deed| !without.contains(deed));
         plan
     }
 
-    /// Everything follows from the seed.
-    pub fn of(seed: u64) -> Plan {
-        let dice = &mut random::stream(blake3::hash(&seed.to_le_bytes()).as_bytes(), "swarm/plan");
+    /// Deeds that are drawn besides the first ones, in seven plans of ten.
+    fn add_later(&mut self, dice: &mut Rng, without: &[Deed]) {
+        if dice.random_bool(0.3) {
+            return;
+        }
+        let points = dice.random_range(4..=16);
+        let matrix = Matrix::drawn(points, millis(1..=20, dice), millis(20..=150, dice), dice);
+        for deed in Deed::LATER {
+            if !dice.random_bool(0.4) || without.contains(&deed) {
+                continue;
+            }
+            if deed == Deed::Matrix {
+                self.network.topology = Topology::Matrix(matrix.clone());
+            } else {
+                self.deeds.push(deed);
+            }
+        }
+    }
+
+    fn first(seed: u64, dice: &mut Rng) -> Plan {
         let nodes = one_of(&[3, 4, 5, 6, 8, 8, 10, 10, 12, 12, 16, 16, 20, 24, 32, 40], dice);
         let (weather, early) = (weather(dice), dice.random_bool(0.5));
         let some = |deed: &Deed, dice: &mut Rng| dice.random_bool(0.5).then_some(*deed);

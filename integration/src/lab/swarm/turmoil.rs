@@ -13,6 +13,7 @@ use treecast_scribe::Topic;
 use treecast_scribe::event::SubscriptionId;
 
 use super::plan::{Deed, Plan};
+use super::trouble::Hampered;
 use crate::check::{Promise, Verdict, s4};
 use crate::grove::Grove;
 use crate::world::{Case, Crash, Cut, CutId, Faults};
@@ -41,23 +42,24 @@ const BYSTANDERS: usize = 4;
 pub struct Turmoil {
     /// The world.
     pub grove: Grove,
-    plan: Plan,
-    dice: Rng,
+    pub(super) plan: Plan,
+    pub(super) dice: Rng,
     topics: Vec<Topic>,
     subscriptions: Vec<SubscriptionId>,
     stalled: Vec<SubscriptionId>,
+    pub(super) hampered: Vec<Hampered>,
     paused: Vec<(usize, usize)>,
-    cuts: Vec<Severed>,
+    pub(super) cuts: Vec<Severed>,
     /// How many failed within the last steps: (step, how many).
-    failures: Vec<(usize, usize)>,
+    pub(super) failures: Vec<(usize, usize)>,
 }
 
 /// Something severed, and the step at which it heals.
-struct Severed {
-    cut: CutId,
-    /// A node that stands alone; `None`: a pair.
-    slot: Option<usize>,
-    until: usize,
+pub(super) struct Severed {
+    pub(super) cut: CutId,
+    /// Nodes that stand apart from all others; none: pairs.
+    pub(super) apart: Vec<usize>,
+    pub(super) until: usize,
 }
 
 impl Turmoil {
@@ -72,6 +74,7 @@ impl Turmoil {
             plan,
             subscriptions: Vec::new(),
             stalled: Vec::new(),
+            hampered: Vec::new(),
             paused: Vec::new(),
             cuts: Vec::new(),
             failures: Vec::new(),
@@ -100,12 +103,12 @@ impl Turmoil {
         self.review()
     }
 
-    fn tell(&mut self, what: impl FnOnce() -> String) {
+    pub(super) fn tell(&mut self, what: impl FnOnce() -> String) {
         let now = self.grove.world.now();
         self.grove.witness.borrow().tell(|| format!("{now} == {}", what()));
     }
 
-    fn note(&mut self, event: &'static str, what: impl FnOnce() -> String) {
+    pub(super) fn note(&mut self, event: &'static str, what: impl FnOnce() -> String) {
         self.grove.count(event, 1);
         self.tell(|| format!("{event}: {}", what()));
     }
@@ -153,11 +156,11 @@ impl Turmoil {
         live.filter(|&slot| !self.is_bystander(slot)).collect()
     }
 
-    fn is_bystander(&self, slot: usize) -> bool {
+    pub(super) fn is_bystander(&self, slot: usize) -> bool {
         slot % BYSTANDERS == BYSTANDERS - 1
     }
 
-    fn some_ready(&mut self, count: usize) -> Vec<usize> {
+    pub(super) fn some_ready(&mut self, count: usize) -> Vec<usize> {
         let mut ready = self.grove.ready();
         ready.shuffle(&mut self.dice);
         ready.truncate(count);
@@ -200,6 +203,9 @@ impl Turmoil {
             self.tell(|| format!("slot {slot} goes on"));
             self.grove.resume(slot);
         }
+        for hampered in self.hampered.extract_if(.., |hampered| hampered.until <= step).collect::<Vec<_>>() {
+            self.free(&hampered);
+        }
         for severed in self.cuts.extract_if(.., |severed| severed.until <= step).collect::<Vec<_>>() {
             self.heal(&severed);
         }
@@ -211,14 +217,14 @@ impl Turmoil {
     }
 
     fn heal(&mut self, severed: &Severed) {
-        match severed.slot {
-            Some(slot) => {
-                self.tell(|| format!("slot {slot} is reached again"));
-                self.grove.rejoin(slot, severed.cut);
+        match &severed.apart[..] {
+            [] => {
+                self.tell(|| "nodes reach each other again".to_string());
+                self.grove.heal(severed.cut);
             }
-            None => {
-                self.tell(|| "two nodes reach each other again".to_string());
-                self.grove.world.heal(severed.cut);
+            slots => {
+                self.tell(|| format!("slots {slots:?} are reached again"));
+                self.grove.rejoin(slots, severed.cut);
             }
         }
     }
@@ -232,7 +238,7 @@ impl Turmoil {
 
     /// How many more may fail now: a leaf set of which half fails at once is excused of what follows, and proves
     /// nothing; and somebody must be left.
-    fn spare(&mut self, step: usize) -> usize {
+    pub(super) fn spare(&mut self, step: usize) -> usize {
         self.failures.retain(|(at, _)| at + 8 > step);
         let failing: usize = self.failures.iter().map(|(_, count)| count).sum();
         let ready = self.grove.ready().len();
@@ -262,18 +268,31 @@ impl Turmoil {
             Deed::Unsubscribe => self.end_subscription(),
             Deed::Stall => self.stall(),
             Deed::Burst => self.burst(),
+            Deed::Slow => self.slow_down(step),
+            Deed::Drift => self.drift(step),
+            Deed::JumpClock => self.jump_clock(step),
+            Deed::Throttle => self.throttle(step),
+            Deed::Pairs => self.part_pairs(step),
+            Deed::PartNeighbours => self.part_neighbours(step),
+            Deed::PartMany => self.part_many(step),
+            // It is not done: the world is like that from its beginning.
+            Deed::Matrix => {}
         }
     }
 
-    fn victims(&mut self, step: usize, count: usize) -> Vec<usize> {
+    pub(super) fn victims(&mut self, step: usize, count: usize) -> Vec<usize> {
         let count = count.min(self.spare(step));
         let mut ready = self.grove.ready();
-        // Whoever is cut off already is left alone.
-        ready.retain(|slot| self.cuts.iter().all(|severed| severed.slot != Some(*slot)));
+        ready.retain(|slot| !self.stands_apart(*slot));
         ready.shuffle(&mut self.dice);
         ready.truncate(count);
         self.failures.push((step, ready.len()));
         ready
+    }
+
+    /// Whoever is cut off already is left alone.
+    pub(super) fn stands_apart(&self, slot: usize) -> bool {
+        self.cuts.iter().any(|severed| severed.apart.contains(&slot))
     }
 
     fn crash(&mut self, step: usize, count: usize, how: Crash) {
@@ -294,7 +313,7 @@ impl Turmoil {
     fn crash_root(&mut self, step: usize) {
         let topic = self.dice.random_range(0..self.topics.len());
         let root = self.grove.root(&self.topics[topic]);
-        let free = self.grove.world.is_running(root) && self.cuts.iter().all(|s| s.slot != Some(root));
+        let free = self.grove.world.is_running(root) && !self.stands_apart(root);
         if free && self.spare(step) > 0 {
             self.failures.push((step, 1));
             let how = if self.dice.random() { Crash::Process } else { Crash::Power };
@@ -337,7 +356,7 @@ impl Turmoil {
         let steps = if long { self.dice.random_range(12..24) } else { 1 };
         self.note("isolation", || format!("slot {slot}"));
         let cut = self.grove.isolate(slot);
-        self.cuts.push(Severed { cut, slot: Some(slot), until: step + steps });
+        self.cuts.push(Severed { cut, apart: vec![slot], until: step + steps });
     }
 
     fn part(&mut self, step: usize, both: bool) {
@@ -350,13 +369,12 @@ impl Turmoil {
             false => ("one-way cut", Cut::OneWay { from: [a].into(), to: [b].into() }),
         };
         self.note(event, || format!("slots {a} and {b}"));
-        let cut = self.grove.world.cut(cut);
+        let cut = self.grove.cut(cut);
         let until = step + self.dice.random_range(1..6);
-        self.cuts.push(Severed { cut, slot: None, until });
+        self.cuts.push(Severed { cut, apart: Vec::new(), until });
     }
 
-    /// Ring neighbours that cannot reach each other may both answer for what lies between them: they need each other's
-    /// leases, and relaying those around a broken link comes with the hard cases of the ring. (`docs/guarantees.md`)
+    /// Neighbours are parted by a deed of their own.
     fn are_neighbours(&self, a: usize, b: usize) -> bool {
         let ring = |slot: usize| self.grove.stack(slot).ring().leaf_set();
         let knows = |slot: usize, other: usize| {
@@ -427,6 +445,9 @@ impl Turmoil {
         }
         for (slot, _) in std::mem::take(&mut self.paused) {
             self.grove.resume(slot);
+        }
+        for hampered in std::mem::take(&mut self.hampered) {
+            self.free(&hampered);
         }
         for subscription in std::mem::take(&mut self.stalled) {
             self.unstall(subscription);

@@ -63,12 +63,23 @@ impl Matrix {
         Ok(Matrix { path: path.to_string(), points, micros: micros.into() })
     }
 
+    /// So many points, each way between two of them as long as the dice say; within a point a tenth of the shortest.
+    pub fn drawn(points: usize, least: Duration, most: Duration, dice: &mut Rng) -> Matrix {
+        let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        let (least, most) = (micros(least), micros(most).max(micros(least)));
+        let mut latency = |from: usize, to: usize| {
+            if from == to { least / 10 } else { dice.random_range(least..=most) }
+        };
+        let micros = (0..points * points).map(|at| latency(at / points, at % points)).collect();
+        Matrix { path: "drawn".to_string(), points, micros }
+    }
+
     /// How many points it has.
     pub fn points(&self) -> usize {
         self.points
     }
 
-    /// The file that it came from.
+    /// The file that it came from; `drawn` if there is none.
     pub fn path(&self) -> &str {
         &self.path
     }

@@ -1,6 +1,7 @@
 //! Stories of nodes that cannot reach each other, though others reach both.
 
 use super::*;
+use crate::wire::Letter;
 
 impl Net {
     /// The slots of the ring neighbours.
@@ -52,7 +53,42 @@ fn ring_neighbours_that_cannot_reach_each_other_speak_through_others() {
 
         net.cut = Box::new(|_, _| false);
         net.run(Duration::from_secs(130));
-        assert!(net.live().all(|(_, node)| node.detours.size().1 == 0), "the direct way is found again");
+        assert!(net.live().all(|(_, node)| node.detours.sizes()[0].1 == 0), "the direct way is found again");
+    }
+}
+
+#[test]
+fn a_detour_is_found_though_it_takes_longer_than_the_direct_way_ever_did() {
+    let mut net = Net::ring(10);
+    net.run(Duration::from_secs(5));
+    let pair = [2, net.neighbours_of(2)[1]];
+    net.cut_pair(pair, false);
+    // There and back by way of another: 480 ms. A probe waits for 300 ms, and nothing measured tells it to wait longer.
+    net.delay = Box::new(move |a, b| {
+        let is_far = pair.contains(&a) || pair.contains(&b);
+        if is_far { Duration::from_millis(120) } else { DELAY }
+    });
+    let unclaimed = net.run_watched(Duration::from_secs(150));
+    assert!(unclaimed <= Duration::from_secs(3), "{unclaimed:?} without a root");
+    net.assert_one_ring();
+}
+
+#[test]
+fn a_root_that_cannot_reach_whoever_asks_answers_through_another() {
+    let mut net = Net::ring(12);
+    net.run(Duration::from_secs(5));
+    let neighbours = net.neighbours_of(2);
+    let far = (0..12).find(|slot| *slot != 2 && !neighbours.contains(slot)).unwrap();
+    let root = net.node(far).peer();
+    for one_way in [false, true] {
+        net.cut_pair([far, 2], one_way);
+        net.events.clear();
+        net.command(2, Command::Lookup { token: 7, key: root.id.key(), trace: false });
+        net.run(Duration::from_secs(4));
+        let found = |(slot, event): &(usize, Event)| {
+            *slot == 2 && matches!(event, Event::Found { token: 7, found } if found.root == root)
+        };
+        assert!(net.events.iter().any(found), "one way: {one_way}: {:?}", net.events);
     }
 }
 
@@ -93,6 +129,15 @@ fn a_frame_is_passed_on_once_and_in_nobody_elses_name() {
     assert!(matches!(passed[..], [Header::Via { .. }]), "{passed:?}");
     let forged = hand(2, stranger, Header::Via { to: b, from: a }, detach);
     assert!(forged.is_empty(), "only what is the sender's own: {forged:?}");
+    let letter = |from: Peer| Header::Relayed {
+        to: Box::new(b.into()),
+        from: Box::new(from.into()),
+        letter: Letter::Payload,
+    };
+    let passed = hand(2, a, letter(a), Bytes::from_static(b"hi"));
+    assert!(matches!(passed[..], [Header::Via { to, from }] if to == b && from == a), "{passed:?}");
+    let forged = hand(2, stranger, letter(a), Bytes::from_static(b"hi"));
+    assert!(forged.is_empty(), "likewise: {forged:?}");
     let number = 77;
     let probe =
         Header::Probe(Probe { number, standing: Standing::Ready, lease: Sides::None, leaf_set: false });

@@ -86,6 +86,10 @@ impl RingView for View<'_> {
         self.contact
     }
 
+    fn roundabout(&self, _: u64) -> Contact {
+        self.contact
+    }
+
     fn standing(&self) -> Standing {
         if self.contact.is_edge() { Standing::Edge } else { Standing::Ready }
     }
