@@ -104,7 +104,7 @@ fn headers_of_upkeep() -> Vec<Header> {
         Header::Admission(Admission::Busy),
         Header::Admission(Admission::NotNeighbour { members: vec![a] }),
         Header::Admission(Admission::NotReady),
-        Header::Commit { number: 5 },
+        Header::Commit { number: 5, beside: b.id },
         Header::Committed { number: 5, lease: Sides::Right },
         Header::Withdraw { number: 6 },
         Header::LeafSet { members: vec![a, b], reply: true },

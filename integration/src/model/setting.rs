@@ -63,7 +63,7 @@ pub(super) fn answer_as_published(asked: &Header, answer: &mut Header, members: 
     if !matches!(answer, Header::Admission(Admission::Busy)) {
         return;
     }
-    *answer = if let Header::Commit { number } = *asked {
+    *answer = if let Header::Commit { number, .. } = *asked {
         Header::Committed { number, lease: Sides::Both }
     } else {
         Header::Admission(Admission::Granted { members: members() })

@@ -85,6 +85,11 @@ impl Entering {
         both
     }
 
+    /// The other neighbour; the same, if there is only one.
+    fn beside(&self, neighbour: NodeId) -> NodeId {
+        self.neighbours().iter().map(|peer| peer.id).find(|&id| id != neighbour).unwrap_or(neighbour)
+    }
+
     /// This node has no slot of this one (any more), and no word about one counts.
     fn give_back(&mut self, id: NodeId) {
         self.admitted.remove(&id);
@@ -173,10 +178,11 @@ impl Node {
         for neighbour in neighbours {
             let Phase::Entering(entering) = &self.phase else { return };
             if !entering.committed.contains_key(&neighbour.id) && entering.commits.len() < MAX_COMMITS {
+                let beside = entering.beside(neighbour.id);
                 let number = self.number();
                 let Phase::Entering(entering) = &mut self.phase else { return };
                 entering.commits.insert(number, (neighbour.id, now));
-                self.transmit(neighbour, Header::Commit { number });
+                self.transmit(neighbour, Header::Commit { number, beside });
             }
         }
     }

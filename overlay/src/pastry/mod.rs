@@ -336,7 +336,7 @@ impl Node {
             Header::ProbeAck(ack) => self.on_probe_ack(now, from, ack),
             Header::Admit => self.on_admit(now, from),
             Header::Admission(admission) => self.on_admission(now, from, admission),
-            Header::Commit { number } => self.on_commit(now, from, number),
+            Header::Commit { number, beside } => self.on_commit(now, from, number, beside),
             Header::Committed { number, lease } => self.on_committed(now, from, number, lease),
             Header::Withdraw { number } => self.on_withdraw(now, from, number),
             Header::LeafSet { members, reply } => self.on_leaf_set(now, from, members, reply),

@@ -159,13 +159,13 @@ impl Node {
     }
 
     /// An admitted joiner, whose leaf set has answered, takes its part over.
-    pub(super) fn on_commit(&mut self, now: Instant, from: Peer, number: u64) {
+    pub(super) fn on_commit(&mut self, now: Instant, from: Peer, number: u64, beside: NodeId) {
         let known = self.leaf_set.get(from.id).is_some_and(|member| member.incarnation == from.incarnation);
         if !self.is_ready() || self.is_edge() {
             return self.transmit(from, Header::Admission(Admission::NotReady));
         }
         let sides = self.sides_of(from.id);
-        if let Some(refusal) = self.refusal(now, from, sides).filter(|_| !known) {
+        if let Some(refusal) = self.refusal(now, from, sides, beside).filter(|_| !known) {
             return self.transmit(from, Header::Admission(refusal));
         }
         self.slots.give_up(from, number);
@@ -177,16 +177,23 @@ impl Node {
     }
 
     /// Why a joiner gets no part on these sides, where it stands by now.
-    fn refusal(&mut self, now: Instant, joiner: Peer, sides: Sides) -> Option<Admission> {
+    fn refusal(&mut self, now: Instant, joiner: Peer, sides: Sides, beside: NodeId) -> Option<Admission> {
         if self.slots.given_up(joiner).is_none() && !self.may_give_up(now, sides) {
             // It slept, say, or its neighbour died, and another may answer for that part by a lease that still runs.
             return Some(Admission::Busy);
         }
-        if sides.is_none() {
-            // The ring has changed since the slot was given: a node that had been thought dead came back between.
+        if sides.is_none() || sides.iter().any(|side| self.beside(side) != beside) {
+            // The ring has changed since the slot was given: a node that had been thought dead came back between, or the
+            // joiner's other neighbour has left, and the next one has this node's lease for the joiner's part.
             return Some(Admission::NotNeighbour { members: self.leaf_set.iter().copied().collect() });
         }
         (!self.slots.holds(joiner, sides)).then_some(Admission::Busy)
+    }
+
+    /// The ring neighbour on this side; this node itself, if it is alone.
+    fn beside(&self, side: Side) -> NodeId {
+        let neighbour = if side == Side::Left { self.leaf_set.left() } else { self.leaf_set.right() };
+        neighbour.map_or(self.me.id, |peer| peer.id)
     }
 
     /// Whether this node answers for its part on these sides: nobody has anything to give up that he does not hold.

@@ -48,6 +48,8 @@ pub enum Header {
     Commit {
         /// The joiner's number for the request; the lease that answers it counts from its sending.
         number: u64,
+        /// The joiner's other neighbour: the receiver's own on that side.
+        beside: NodeId,
     },
     /// The neighbour no longer answers for the joiner's part, and grants it a lease.
     Committed {

@@ -186,7 +186,7 @@ fn header() -> impl Strategy<Value = Header> {
     let of_joining = prop_oneof![
         Just(Header::Admit),
         admission().prop_map(Header::Admission),
-        number().prop_map(|number| Header::Commit { number }),
+        (number(), any::<u128>()).prop_map(|(number, id)| Header::Commit { number, beside: NodeId(id) }),
         (number(), sides()).prop_map(|(number, lease)| Header::Committed { number, lease }),
         number().prop_map(|number| Header::Withdraw { number }),
         peers().prop_map(|members| Header::Leave { members }),
