@@ -18,6 +18,7 @@ mod idle;
 mod members;
 mod merge;
 mod near;
+mod rumours;
 mod slots;
 
 const DELAY: Duration = Duration::from_millis(1);
