@@ -106,7 +106,7 @@ fn a_question_goes_two_ways_where_the_first_may_be_dead() {
         node.handle_command(now, Command::Lookup { token: 1, key: far.id.key(), trace: false });
         let sent: Vec<Transmit> = std::iter::from_fn(|| node.poll_transmit()).collect();
         let hops = sent.iter().filter(|sent| matches!(sent.frame.header, Header::Routed(_)));
-        hops.map(|sent| sent.to.clone()).collect::<Vec<Destination>>()
+        hops.map(|sent| sent.to).collect::<Vec<Destination>>()
     };
     assert_eq!(ways(&mut net).len(), 1, "nobody has died");
     let now = net.now;
