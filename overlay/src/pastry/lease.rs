@@ -121,6 +121,11 @@ impl Leases {
         ends?.into_iter().min()
     }
 
+    /// What was granted for a place where the holder stands no more is void.
+    fn keep_held(&mut self, places: &[(NodeId, Side)]) {
+        self.held.0.retain(|(place, _)| places.contains(place));
+    }
+
     /// Whether this holder waits to be dropped.
     pub(super) fn is_condemned(&self, holder: NodeId) -> bool {
         self.condemned.end(holder).is_some()
@@ -136,6 +141,11 @@ impl Leases {
         self.held.remove(node);
         self.granted.remove(node);
         self.condemned.0.retain(|&(other, _)| other != node);
+    }
+
+    /// Its leases are void.
+    pub(super) fn forget_held(&mut self, issuer: NodeId) {
+        self.held.remove(issuer);
     }
 
     /// The holder gives its lease back: it answers for nothing.
@@ -216,6 +226,17 @@ impl Node {
     pub(super) fn is_lease_fresh(&self, now: Instant, neighbour: NodeId) -> bool {
         let rest = self.config.lease.saturating_sub(self.config.heartbeat / 2);
         self.held_until(neighbour).is_some_and(|until| until > now + rest)
+    }
+
+    /// Gives up the leases of those who are next to this node no more: should they be again, they may have granted that
+    /// side to another one meanwhile, by a joiner to whom this node had given up its part.
+    pub(super) fn give_up_old_leases(&mut self) {
+        let places = |peer: &Peer| {
+            let id = peer.id;
+            self.stands_at(id).iter().map(move |side| (id, side)).collect::<Vec<(NodeId, Side)>>()
+        };
+        let places: Vec<(NodeId, Side)> = self.ends().flat_map(places).collect();
+        self.leases.keep_held(&places);
     }
 
     /// The ring neighbours on both sides; a single one twice.

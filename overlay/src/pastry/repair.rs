@@ -113,6 +113,7 @@ impl Node {
     fn on_members_changed(&mut self, now: Instant, before: &[Peer]) {
         let neighbours = self.neighbours();
         if neighbours != before {
+            self.give_up_old_leases();
             for neighbour in &neighbours {
                 if !self.holds_lease(now, neighbour.id) && !self.leases.is_condemned(neighbour.id) {
                     self.probe(now, *neighbour, true);
@@ -258,6 +259,11 @@ impl Node {
 
     /// The sender answers for nothing any more: its leases are given back with this word.
     pub(super) fn on_leave(&mut self, now: Instant, from: Peer, members: Vec<Peer>) {
+        for side in self.slots.given_up(from).iter() {
+            // Whoever stands behind it may have given up more to others meanwhile.
+            let behind = self.beside(side);
+            self.leases.forget_held(behind);
+        }
         self.slots.release(from);
         self.leases.renounce(from.id);
         self.liveness.note_left(now, from);

@@ -191,7 +191,7 @@ impl Node {
     }
 
     /// The ring neighbour on this side; this node itself, if it is alone.
-    fn beside(&self, side: Side) -> NodeId {
+    pub(super) fn beside(&self, side: Side) -> NodeId {
         let neighbour = if side == Side::Left { self.leaf_set.left() } else { self.leaf_set.right() };
         neighbour.map_or(self.me.id, |peer| peer.id)
     }
