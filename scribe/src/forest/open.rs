@@ -392,10 +392,7 @@ impl Tree {
         let fresh = || Log { birth: known.birth, term: known.term, window: Window::new(known.tail) };
         match &mut self.log {
             None => self.log = Some(fresh()),
-            Some(log) if log.birth != known.birth => {
-                self.log = Some(fresh());
-                forsake(self);
-            }
+            Some(log) if log.birth != known.birth => forsake(self, fresh()),
             Some(log) if log.window.tail() != known.tail => {
                 // What came between was only where this node cannot get it from.
                 renew(self, Window::new(known.tail));

@@ -421,3 +421,34 @@ fn the_estate_of_a_shorter_log_is_not_taken_for_that_of_this_one() {
     world.run(seconds(3));
     assert_eq!(world.texts(nodes[2], news), [numbered("before", 5), vec!["after".into()]].concat());
 }
+
+/// The root's leases end for a moment: it asks around before it goes on.
+fn interrupt_root(world: &mut World) -> NodeId {
+    let root = world.root();
+    for leases in [false, true] {
+        world.nodes.get_mut(&root).unwrap().leases = leases;
+        world.with(root, |forest, cx| forest.handle_neighbours_changed(cx));
+    }
+    root
+}
+
+#[test]
+fn readers_below_a_root_that_goes_over_to_another_log_hear_of_it_at_once() {
+    let mut world = World::new(8, 36);
+    let nodes = world.by_distance();
+    let readers = [nodes[0], nodes[2], nodes[5]].map(|id| (id, world.subscribe(id, Start::Latest)));
+    world.run(seconds(2));
+    world.publish_many(nodes[3], "before", 3);
+    world.run(seconds(1));
+    let root = interrupt_root(&mut world);
+    let longer = wire::Known { birth: 1, term: at(4, 0).term, tail: Some(at(4, 44)) };
+    let answer = Header::Known { topic: topic(), known: Some(longer), handover: false };
+    let somebody = world.nodes[&nodes[6]].contact;
+    world.with(root, |forest, cx| forest.handle_received(cx, &somebody, &wire::encode(&answer, &[])));
+    world.run(seconds(5));
+    for (id, subscription) in readers {
+        let after = world.messages(id, subscription).last().map(|message| message.position);
+        let until = Some(Position { term: Term { number: 5, root }, offset: 45 });
+        assert_eq!(world.gaps(id, subscription), [Gap { after, until, reason: GapReason::OtherLog }]);
+    }
+}
