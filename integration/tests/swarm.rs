@@ -35,9 +35,10 @@ const MENDED: [(u64, &str); 17] = [
 ];
 
 /// Likewise, with the later deeds.
-const MENDED_LATER: [(u64, &str); 3] = [
+const MENDED_LATER: [(u64, &str); 4] = [
     (146, "the judge of O1 took a node that only edges could reach for one of the side of all others"),
     (1116, "frames went by a detour whose relay the receiver did not trust any more"),
+    (1323, "the judge of S5 did not see that a gap told of what a root took that had been overruled before"),
     (1378, "a node whose clock had leapt answered for the part that it had given up to a joiner"),
 ];
 
