@@ -28,6 +28,13 @@ impl Forced {
         Forced(forced)
     }
 
+    /// Whether whoever has followed the log up to `reached` has passed the start of a term that left this position
+    /// behind: another root gave it out beyond that start, without having heard of it.
+    pub(super) fn overrule(&self, topic: TopicId, at: Position, reached: Position) -> bool {
+        let mut starts = self.0.get(&topic).into_iter().flat_map(|starts| starts.range(..=reached));
+        starts.any(|start| at.term.number < start.term.number && start.offset <= at.offset)
+    }
+
     /// Whether the root that gave out one of these positions may not have known of the other: then one message may stand
     /// at both.
     pub(super) fn parts(&self, topic: TopicId, a: Position, b: Position) -> bool {

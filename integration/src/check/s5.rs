@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use treecast_overlay::time::Instant;
 use treecast_scribe::event::SubscriptionId;
 use treecast_scribe::message::MessageId;
 use treecast_scribe::{Gap, GapReason, Item, Position, Receipt, TopicId};
 
-use super::branches::are_beside;
+use super::branches::{Forced, are_beside};
 use super::{Promise, Scene, Verdict};
 use crate::history::{History, Offered, Watched};
 
@@ -47,11 +48,11 @@ pub fn astray(history: &History) -> u64 {
 }
 
 /// What is known of the topics' logs: everything that anybody got, or has a receipt for.
-#[derive(Default)]
 struct Logs<'a> {
     /// By topic and birth: what stands where.
     places: BTreeMap<TopicId, BTreeMap<u64, BTreeMap<Position, MessageId>>>,
     kept: BTreeMap<TopicId, Vec<Kept<'a>>>,
+    forced: Forced,
 }
 
 /// A message with a receipt, and the birth of its log.
@@ -59,7 +60,8 @@ type Kept<'a> = (&'a Offered, Receipt, Option<u64>);
 
 impl<'a> Logs<'a> {
     fn of(history: &'a History) -> Logs<'a> {
-        let mut logs = Logs::default();
+        let (places, kept) = (BTreeMap::new(), BTreeMap::new());
+        let mut logs = Logs { places, kept, forced: Forced::of(history) };
         for watched in history.subscriptions.values() {
             let topic = logs.places.entry(watched.topic).or_default();
             for (_, message) in watched.messages() {
@@ -99,6 +101,8 @@ struct Seen {
     births: BTreeMap<u64, Option<Position>>,
     messages: BTreeSet<MessageId>,
     holes: Vec<Hole>,
+    /// When it heard that a root was lost, and how far it had come in which log.
+    losses: Vec<(Instant, Option<u64>, Position)>,
     /// How far it has come in the log that it read last.
     last: (Option<u64>, Option<Position>),
 }
@@ -110,11 +114,12 @@ impl Seen {
             births: [(mark.birth, mark.position)].into(),
             messages: BTreeSet::new(),
             holes: Vec::new(),
+            losses: Vec::new(),
             last: (Some(mark.birth), mark.position),
         };
         // After the word of another log: where it goes on there.
         let mut entering = None;
-        for (_, item) in &watched.items {
+        for (heard, item) in &watched.items {
             match item {
                 Item::ParentChanged(_) => {}
                 Item::Gap(Gap { after, until, reason: GapReason::OtherLog }) => {
@@ -122,7 +127,10 @@ impl Seen {
                     entering = Some(*until);
                     seen.last = (None, None);
                 }
-                Item::Gap(Gap { after, until, .. }) => {
+                Item::Gap(Gap { after, until, reason }) => {
+                    if let (GapReason::RootLost, Some(after)) = (reason, after) {
+                        seen.losses.push((*heard, seen.last.0, *after));
+                    }
                     seen.holes.push(Hole { birth: seen.last.0, after: *after, until: *until });
                     seen.last.1 = seen.last.1.max(*after);
                 }
@@ -172,7 +180,14 @@ impl Seen {
             // subscription never read is none of its: its places cannot be compared with those of its own.
             let own = birth.is_none_or(|birth| self.births.contains_key(&birth));
             let at = receipt.position;
-            if Some(offered.at) > start && own && !self.has(*birth, at, receipt.id) {
+            // A root that had been overruled without hearing of it gave it a place: that this one is lost, too, was said
+            // after that.
+            let told = |&(heard, log, reached): &(Instant, Option<u64>, Position)| {
+                let same = birth.is_none() || *birth == log;
+                heard > offered.at && same && logs.forced.overrule(watched.topic, at, reached)
+            };
+            let has = self.has(*birth, at, receipt.id) || self.losses.iter().any(told);
+            if Some(offered.at) > start && own && !has {
                 return missing(format!("{at}, published at {} and acknowledged", offered.at));
             }
         }
@@ -244,6 +259,41 @@ mod tests {
         };
         assert_eq!(story(true), "");
         assert!(story(false).contains("neither got nor heard"), "{}", story(false));
+    }
+
+    #[test]
+    fn what_an_overruled_root_took_is_lost_with_a_later_gap() {
+        // Term 2 began behind 1:1, and both subscribers begin in it; the root of term 1, cut off, takes a message more.
+        let place = |number, offset| Position { term: Term { number, root: NodeId(number.into()) }, offset };
+        let story = |taken: Position, lost: Option<u64>| {
+            verdict(|history| {
+                let begin = place(2, 4);
+                for watched in history.subscriptions.values_mut() {
+                    let (_, mark) = watched.mark.as_mut().unwrap();
+                    mark.position = Some(begin);
+                    watched.items.clear();
+                    let gap =
+                        Gap { after: Some(begin), until: Some(place(3, 5)), reason: GapReason::RootLost };
+                    let at = Instant::ZERO + std::time::Duration::from_millis(lost.unwrap_or(0));
+                    watched.items.extend(lost.map(|_| (at, Item::Gap(gap))));
+                }
+                // Somebody who has gone by now was there when term 2 began.
+                let mut gone = first(history).clone();
+                let gap =
+                    Gap { after: Some(place(1, 1)), until: Some(place(2, 2)), reason: GapReason::RootLost };
+                gone.items = vec![(Instant::ZERO, Item::Gap(gap))];
+                gone.ended = Some(Instant::ZERO);
+                history.subscriptions.insert(SubscriptionId(9), gone);
+                history.publications.retain(|token, _| token.0 == 1000);
+                let offered = history.publications.values_mut().next().unwrap();
+                let Some((_, Ok(receipt))) = &mut offered.outcome else { unreachable!("a receipt") };
+                receipt.position = taken;
+            })
+        };
+        assert_eq!(story(place(1, 2), Some(60)), "");
+        assert!(story(place(1, 2), None).contains("acknowledged"), "nothing was said");
+        assert!(story(place(1, 2), Some(6)).contains("acknowledged"), "it was said before that");
+        assert!(story(place(1, 1), Some(60)).contains("acknowledged"), "term 2 goes on behind it");
     }
 
     #[test]

@@ -273,9 +273,8 @@ impl Forest {
             None => tree.log = Some(fresh()),
             Some(log) if log.birth != after.birth => {
                 tree.early.clear();
-                tree.log = Some(fresh());
                 tree.heard = None;
-                forsake(tree);
+                forsake(tree, fresh());
             }
             Some(log) => {
                 log.term = log.term.max(term);
@@ -374,11 +373,15 @@ pub(super) fn renew(tree: &mut Tree, window: Window) {
 }
 
 /// The log is another one: everybody begins at its start, and hears that what they had is no more.
-pub(super) fn forsake(tree: &mut Tree) {
-    let Some(log) = &tree.log else { return };
+pub(super) fn forsake(tree: &mut Tree, log: Log) {
     let start = log.window.start();
+    let Some(old) = tree.log.replace(log) else { return };
     for child in tree.children.values_mut() {
-        child.cursor = None;
+        if let Some(cursor) = child.cursor.take() {
+            // Without a mark it would begin at the end, and not come by what says that the log is another one.
+            let position = old.window.before(cursor.acknowledged);
+            child.after = Some(Box::new(Mark { birth: old.birth, position }));
+        }
     }
     for reader in tree.subscriptions.values_mut().filter_map(|subscription| subscription.reader.as_mut()) {
         let after = reader.owed.map_or(reader.last, |(_, after)| after);
@@ -454,9 +457,8 @@ mod tests {
     #[test]
     fn that_it_is_another_log_is_not_concealed_by_a_forced_term() {
         let mut tree = tree(at(1, 8));
-        let log = tree.log.as_mut().unwrap();
-        (log.birth, log.window) = (8, Window::new(Some(at(1, 2))));
-        forsake(&mut tree);
+        let other = Log { birth: 8, term: at(1, 2).term, window: Window::new(Some(at(1, 2))) };
+        forsake(&mut tree, other);
         tree.log.as_mut().unwrap().window.append(start_of(at(2, 3), at(1, 2), true));
         let gap = Gap { after: Some(at(1, 8)), until: Some(at(2, 3)), reason: GapReason::OtherLog };
         assert_eq!(next_item(&mut tree), Some(Item::Gap(gap)));

@@ -116,8 +116,10 @@ impl Estate {
             self.append_to(&mut log);
             if same {
                 renew(tree, log.window);
-            } else if tree.log.replace(log).is_some() {
-                forsake(tree);
+            } else if tree.log.is_some() {
+                forsake(tree, log);
+            } else {
+                tree.log = Some(log);
             }
         }
         let Some(log) = &mut tree.log else { return };

@@ -15,7 +15,7 @@ use super::neighbours::Side;
 use super::position::encode_entry;
 use super::tree::{Log, Opening, Role, Root, Tree, better, is_plausible};
 use super::{Context, Forest, Life, Timer};
-use crate::message::{Position, Term};
+use crate::message::{Mark, Position, Term};
 use crate::sessions::Sessions;
 use crate::topic::TopicId;
 use crate::window::{Held, Window};
@@ -216,6 +216,7 @@ impl Forest {
         };
         self.deadlines.cancel(Timer::Open(topic));
         let estate = opening.inheritance.and_then(|inheritance| inheritance.open());
+        let gave = opening.resumes.as_ref().and_then(|_| tree.log.as_ref().map(Log::mark));
         if let Some(former) = opening.resumes {
             if tree.knows_no_more(estate.as_ref().map(|estate| estate.known)) {
                 tree.role = Role::Root(Box::new(Root { lapsed: false, ..*former }));
@@ -227,6 +228,9 @@ impl Forest {
             Some(estate) => !self.inherit(cx, topic, estate),
             None => true,
         };
+        // What this node gave places to as the root, while another was it, may be no part of the log that comes back.
+        let astray = gave.is_some_and(|gave| self.trees.get(&topic).is_some_and(|tree| tree.lacks(gave)));
+        let forced = forced || astray;
         match self.trees.get(&topic).and_then(|tree| tree.known()) {
             Some(known) => self.begin_term(cx, topic, known, forced),
             None => self.begin_log(cx, topic),
@@ -387,15 +391,17 @@ impl Tree {
         })
     }
 
+    /// Whether this node's log, if it is that of the mark, does not show what stands there.
+    fn lacks(&self, mark: Mark) -> bool {
+        self.log.as_ref().is_some_and(|log| log.birth == mark.birth && !log.window.holds(mark.position))
+    }
+
     /// Makes this node's log one that ends with the known tail, so that a term can follow.
     fn take_log(&mut self, known: Known) {
         let fresh = || Log { birth: known.birth, term: known.term, window: Window::new(known.tail) };
         match &mut self.log {
             None => self.log = Some(fresh()),
-            Some(log) if log.birth != known.birth => {
-                self.log = Some(fresh());
-                forsake(self);
-            }
+            Some(log) if log.birth != known.birth => forsake(self, fresh()),
             Some(log) if log.window.tail() != known.tail => {
                 // What came between was only where this node cannot get it from.
                 renew(self, Window::new(known.tail));

@@ -1,7 +1,11 @@
 use super::super::handover::Estate;
-use super::super::tree::Role;
+use super::super::position::encode_entry;
+use super::super::tree::{Log, Role};
 use super::*;
 use crate::message::{GapReason, Position, Term};
+use crate::sessions::Sessions;
+use crate::window::Window;
+use crate::wire::Body;
 
 /// In a term that some root may have opened.
 fn at(number: u64, offset: u64) -> Position {
@@ -420,4 +424,65 @@ fn the_estate_of_a_shorter_log_is_not_taken_for_that_of_this_one() {
     world.publish(nodes[7], "after");
     world.run(seconds(3));
     assert_eq!(world.texts(nodes[2], news), [numbered("before", 5), vec!["after".into()]].concat());
+}
+
+/// The root's leases end for a moment: it asks around before it goes on.
+fn interrupt_root(world: &mut World) -> NodeId {
+    let root = world.root();
+    for leases in [false, true] {
+        world.nodes.get_mut(&root).unwrap().leases = leases;
+        world.with(root, |forest, cx| forest.handle_neighbours_changed(cx));
+    }
+    root
+}
+
+#[test]
+fn readers_below_a_root_that_goes_over_to_another_log_hear_of_it_at_once() {
+    let mut world = World::new(8, 36);
+    let nodes = world.by_distance();
+    let readers = [nodes[0], nodes[2], nodes[5]].map(|id| (id, world.subscribe(id, Start::Latest)));
+    world.run(seconds(2));
+    world.publish_many(nodes[3], "before", 3);
+    world.run(seconds(1));
+    let root = interrupt_root(&mut world);
+    let longer = wire::Known { birth: 1, term: at(4, 0).term, tail: Some(at(4, 44)) };
+    let answer = Header::Known { topic: topic(), known: Some(longer), handover: false };
+    let somebody = world.nodes[&nodes[6]].contact;
+    world.with(root, |forest, cx| forest.handle_received(cx, &somebody, &wire::encode(&answer, &[])));
+    world.run(seconds(5));
+    for (id, subscription) in readers {
+        let after = world.messages(id, subscription).last().map(|message| message.position);
+        let until = Some(Position { term: Term { number: 5, root }, offset: 45 });
+        assert_eq!(world.gaps(id, subscription), [Gap { after, until, reason: GapReason::OtherLog }]);
+    }
+}
+
+#[test]
+fn a_root_whose_own_branch_is_lost_says_so_to_all_though_the_other_one_was_handed_over() {
+    for lost in [false, true] {
+        let mut world = World::new(8, 37);
+        let nodes = world.by_distance();
+        let news = world.subscribe(nodes[2], Start::Latest);
+        world.run(seconds(2));
+        world.publish_many(nodes[3], "before", 3);
+        world.run(seconds(1));
+        let messages = world.messages(nodes[2], news);
+        // Another root opened a term behind all of these, or behind the last but one.
+        let fork = messages[if lost { 1 } else { 2 }].position;
+        let mut window = Window::new(Some(fork));
+        let start = at(2, fork.offset + 1);
+        let body = Body::TermStart { previous: Some(fork.term), forced: true };
+        window.append(encode_entry(topic(), start, body, &[]));
+        let birth = messages[0].mark.birth;
+        let estate = Estate::of(&Log { birth, term: start.term, window }, &Sessions::default(), 1000, 1000);
+        let root = interrupt_root(&mut world);
+        let part = Header::Handover { topic: topic(), transfer: 1, part: 0, parts: 1 };
+        let payload = wire::encode(&part, &postcard::to_stdvec(&estate).unwrap());
+        let former = world.nodes[&nodes[6]].contact;
+        world.with(root, |forest, cx| forest.handle_received(cx, &former, &payload));
+        world.run(seconds(3));
+        let log = world.nodes[&root].forest.trees[&topic()].log.as_ref().unwrap();
+        let last = log.window.entries().last().unwrap().body;
+        assert_eq!(last, Body::TermStart { previous: Some(start.term), forced: lost });
+    }
 }
