@@ -69,8 +69,9 @@ fn routing_is_right_and_the_same_in_two_processes() {
 
 #[test]
 fn silent_failures_are_repaired_and_no_lookup_is_lost() {
+    // The search for near nodes is over when the usual upkeep is counted.
     let (figures, _) = figures(
-        "routing --nodes 120 --lookups 500 --settle 20 --fail 10 --leaf-set 16 --topology plane --json",
+        "routing --nodes 120 --lookups 500 --settle 240 --fail 10 --leaf-set 16 --topology plane --json",
     );
     let failed = &figures["fail"];
     assert_eq!(failed["failed"], 12);
