@@ -35,11 +35,13 @@ const MENDED: [(u64, &str); 17] = [
 ];
 
 /// Likewise, with the later deeds.
-const MENDED_LATER: [(u64, &str); 4] = [
+const MENDED_LATER: [(u64, &str); 6] = [
     (146, "the judge of O1 took a node that only edges could reach for one of the side of all others"),
+    (224, "a neighbour left after it had given up a part, and the next one answered beside the joiner"),
     (1116, "frames went by a detour whose relay the receiver did not trust any more"),
     (1323, "the judge of S5 did not see that a gap told of what a root took that had been overruled before"),
     (1378, "a node whose clock had leapt answered for the part that it had given up to a joiner"),
+    (4550, "a lease outlived who stood between its holder and its issuer"),
 ];
 
 #[test]

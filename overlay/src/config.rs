@@ -30,7 +30,7 @@ pub struct Config {
     pub lease: Duration,
     /// How old a ring neighbour's lease gets before it is renewed, which is also how often neighbours see that the other
     /// lives. What is left of the lease is for lost frames: each side asks again after a short silence, so
-    /// that by default three questions in turn may be lost before a lease lapses (guess).
+    /// that by default three questions in turn may be lost before a lease lapses, where answers take 0.3 s or less (guess).
     pub heartbeat: Duration,
     /// After which silence any other leaf-set member is probed: the last resort, since whoever finds a neighbour dead
     /// tells the others (MSPastry §4.1; guess).

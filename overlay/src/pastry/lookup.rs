@@ -81,7 +81,7 @@ impl Node {
         let mut routed = self.new_routed(id, key, Purpose::Lookup, trace);
         // Perhaps it was answered, and only the way back is broken: every second answer is to come another way.
         if times.is_multiple_of(2) {
-            routed.origin = self.roundabout(id.wrapping_add(times.into()));
+            routed.origin = self.roundabout(id.wrapping_add(u64::from(times) / 2));
         }
         self.deadlines.set(Timer::Lookup(id), now + PATIENCE);
         self.hedge(now, &routed);

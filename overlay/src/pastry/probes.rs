@@ -218,8 +218,11 @@ impl Node {
             self.note_round_trip(from, now - sent);
             self.leases.settle_waking(from.id);
             let granted = ack.lease.and(sides);
-            if !granted.is_none() {
-                self.hold_lease(now, from.id, granted, sent);
+            // It may have been granted for a place where this node stands no more.
+            let is_next = self.ends().any(|end| end.id == from.id);
+            let held = granted.and(self.stands_at(from.id));
+            if is_next && !held.is_none() {
+                self.hold_lease(now, from.id, held, sent);
             }
             self.settle_probe(from.id);
             if granted != sides {

@@ -259,13 +259,18 @@ impl Node {
 
     /// The sender answers for nothing any more: its leases are given back with this word.
     pub(super) fn on_leave(&mut self, now: Instant, from: Peer, members: Vec<Peer>) {
+        let mut behinds: Vec<Peer> = Vec::new();
         for side in self.slots.given_up(from).iter() {
             // Whoever stands behind it may have given up more to others meanwhile.
             let behind = self.beside(side);
             self.leases.forget_held(behind);
+            behinds.extend(self.leaf_set.get(behind).copied());
         }
         self.slots.release(from);
         self.leases.renounce(from.id);
+        for behind in behinds {
+            self.probe(now, behind, true);
+        }
         self.liveness.note_left(now, from);
         if self.is_edge() {
             return self.lose_access(now, from.id);

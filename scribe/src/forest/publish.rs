@@ -63,7 +63,7 @@ impl Forest {
         while let Some(out) = publisher.poll_send(cx.now, &self.config, told) {
             // Perhaps it has a place, and the root cannot reach this node: every second receipt is to come another way.
             let publisher = match out.sends.is_multiple_of(2) {
-                true => cx.ring.roundabout(out.sequence.wrapping_add(out.sends.into())),
+                true => cx.ring.roundabout(out.sequence.wrapping_add(u64::from(out.sends) / 2)),
                 false => contact,
             };
             let header = Header::Publish(Publish {

@@ -17,6 +17,18 @@ fn sparse_ring(n: usize) -> Net {
 }
 
 impl Net {
+    /// A node, and a member of its leaf set that is none of its ring neighbours and was not heard for a while.
+    fn silent_member(&self) -> (usize, Peer) {
+        let far = |node: &Node| {
+            let silent = |peer: &&Peer| {
+                node.table.get(peer.id).is_some()
+                    && node.liveness.silence(self.now, peer.id) > Duration::from_secs(5)
+            };
+            node.leaf_set.lefts().skip(1).find(silent).copied()
+        };
+        self.live().find_map(|(slot, node)| Some((slot, far(node)?))).expect("some member was silent")
+    }
+
     /// A node and one that stands in its routing table only.
     fn far_pair(&self) -> (usize, Peer) {
         let far = |node: &Node| {
@@ -41,7 +53,7 @@ fn is_probe(sent: &Transmit, to: Peer) -> bool {
 #[test]
 fn a_rumour_of_a_death_is_looked_into_and_told_on() {
     let mut net = sparse_ring(30);
-    let (slot, victim) = net.far_pair();
+    let (slot, victim) = net.silent_member();
     net.kill(slot_of(victim.addr));
     let asked = net.hand(slot, stranger(1), Header::Lost(victim));
     assert!(asked.iter().any(|sent| is_probe(sent, victim)), "{asked:?}");
