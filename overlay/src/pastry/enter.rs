@@ -207,8 +207,6 @@ impl Node {
                     self.enter_step(now);
                 }
             }
-            // (Whoever is no neighbour was asked nothing that counts any more.)
-            Admission::Busy if entering.neighbours().iter().all(|peer| peer.id != from.id) => {}
             Admission::Busy => {
                 // Busy is an answer: the queue moves, and the start timeout bounds the wait.
                 entering.attempts = 0;
