@@ -483,7 +483,9 @@ impl Turmoil {
         }
         self.grove.begin_calm();
         for (slot, topic) in each(&self.topics) {
-            self.grove.publish(slot, &topic, self.plan.payload);
+            if self.inhabited().contains(&slot) {
+                self.grove.publish(slot, &topic, self.plan.payload);
+            }
         }
         self.grove.advance(SECOND * 2)
     }
@@ -493,6 +495,10 @@ impl Turmoil {
     fn await_receipt(&mut self, slot: usize, topic: &Topic) -> Verdict {
         let begin = self.grove.world.now();
         while self.grove.world.now() - begin < RECEIPT_BOUND {
+            if !self.inhabited().contains(&slot) {
+                // It was told to leave, and has gone only now.
+                return Ok(());
+            }
             let token = self.grove.publish(slot, topic, 64);
             self.grove.advance_until(END_BOUND, |grove| grove.judge(&[], s4::judge_open))?;
             if matches!(self.grove.history.publications[&token].outcome, Some((_, Ok(_)))) {
