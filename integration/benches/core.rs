@@ -69,7 +69,7 @@ fn routed(payload: usize) -> Frame {
         purpose: Purpose::Application,
         trace: None,
     };
-    Frame { header: Header::Routed(routed), payload: Bytes::from(vec![7; payload]) }
+    Frame::new(Header::Routed(routed), Bytes::from(vec![7; payload]))
 }
 
 fn probe() -> Frame {

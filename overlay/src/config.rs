@@ -32,6 +32,9 @@ pub struct Config {
     /// lives. What is left of the lease is for lost frames: each side asks again after a short silence, so
     /// that by default three questions in turn may be lost before a lease lapses, where answers take 0.3 s or less (guess).
     pub heartbeat: Duration,
+    /// How old a ring neighbour's lease is when frames that go there anyway begin to carry its renewal; `None`: they never
+    /// do. By default half a heartbeat, so that there is as much time again for a frame that carries the answer back.
+    pub ride_after: Option<Duration>,
     /// After which silence any other leaf-set member is probed: the last resort, since whoever finds a neighbour dead
     /// tells the others (MSPastry §4.1; guess).
     pub leaf_probe: Duration,
@@ -41,6 +44,9 @@ pub struct Config {
     /// The share of messages that may meet a dead node on their way, and take another one: the probes of the routing table
     /// tune themselves to it, up to once in ten seconds (MSPastry §4.1, there 5 %).
     pub raw_loss: f64,
+    /// How probable it is that the first hop of a lookup is dead, by how long it was silent and how often others died, from
+    /// which on the lookup goes another way, too (by default a guess: 0.03 did no better in one short `lab churn`).
+    pub doubt: f64,
     /// Shortest wait for an answer to a probe (MSPastry §3.1 waits 3 s; connections here are kept, and round trips
     /// measured).
     pub rto_min: Duration,
@@ -58,6 +64,9 @@ pub struct Config {
     pub full_membership: usize,
     /// Mean time between two repair rounds, jittered by half (Rhea et al. 2004 §3: periodic, not reactive).
     pub repair: Duration,
+    /// Bytes a second that leaf sets and rows of tables, told to others, take at the most, after a burst of four seconds'
+    /// worth (guess: of a link of 1 Mbit/s a fifteenth; an ordinary node sends a hundredth of it under churn).
+    pub repair_rate: u32,
     /// Shortest mean time between two rounds of looking for nearer nodes, jittered by half: while they bring something.
     pub gossip: Duration,
     /// Longest: each round that brought nothing doubles the time to the next (guess).
@@ -95,9 +104,11 @@ impl Default for Config {
             neighbourhood: 32,
             lease: Duration::from_secs(4),
             heartbeat: Duration::from_secs(3),
+            ride_after: Some(Duration::from_millis(1500)),
             leaf_probe: Duration::from_secs(3600),
             table_probe: Duration::from_secs(1200),
             raw_loss: 0.1,
+            doubt: 0.01,
             rto_min: Duration::from_millis(300),
             hop_rto_min: Duration::from_millis(100),
             rto_max: Duration::from_secs(3),
@@ -105,6 +116,7 @@ impl Default for Config {
             lease_attempts: 4,
             full_membership: 256,
             repair: Duration::from_secs(60),
+            repair_rate: 8192,
             gossip: Duration::from_secs(10),
             gossip_max: Duration::from_secs(600),
             bury_for: Duration::from_secs(60),
@@ -156,17 +168,18 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// The profile for large quiet rings, with leases of 30 s as FreePastry has them: a fifth of the default's frames, and
-    /// a dead node's range is unclaimed for up to half a minute.
+    /// The profile for large quiet rings, with leases of 30 s as FreePastry has them: a quarter of the default's frames. A dead
+    /// node's range is unclaimed for up to half a minute, and no lookup goes two ways, so under churn they take longer.
     pub fn mspastry() -> Config {
         Config {
             lease: Duration::from_secs(30),
-            heartbeat: Duration::from_secs(27),
-            lease_attempts: 6,
+            heartbeat: Duration::from_secs(29),
+            ride_after: Some(Duration::from_millis(14_500)),
             leaf_probe: Duration::from_secs(3600),
             table_probe: Duration::from_secs(3600),
             raw_loss: 0.3,
-            repair: Duration::from_secs(180),
+            doubt: 1.0,
+            repair: Duration::from_secs(600),
             gossip_max: Duration::from_secs(1800),
             ..Config::default()
         }
@@ -195,12 +208,15 @@ impl Config {
             ("lease_attempts", self.lease_attempts == 0),
             ("max_pending_hops", self.max_pending_hops == 0),
             ("heartbeat", self.heartbeat.is_zero()),
+            ("ride_after", self.ride_after.is_some_and(|after| after.is_zero())),
             ("leaf_probe", self.leaf_probe.is_zero()),
             ("table_probe", self.table_probe.is_zero()),
             ("rto_min", self.rto_min.is_zero()),
             ("hop_rto_min", self.hop_rto_min.is_zero()),
             ("raw_loss", self.raw_loss.is_nan() || self.raw_loss <= 0.0),
             ("repair", self.repair.is_zero()),
+            ("repair_rate", self.repair_rate == 0),
+            ("doubt", self.doubt.is_nan() || self.doubt <= 0.0),
             ("gossip", self.gossip.is_zero()),
             ("ask_again", self.ask_again.is_zero()),
             ("edge_keepalive", self.edge_keepalive.is_zero()),

@@ -8,9 +8,9 @@ use treecast_overlay::id::Key;
 use treecast_overlay::peer::{Addr, Contact};
 use treecast_overlay::sides::Sides;
 use treecast_overlay::wire::{
-    Admission, Answer, Ask, DecodeError, Frame, Header, Hello, Known, Letter, MAX_NETWORK_NAME, MAX_PATH,
-    MAX_PEERS, MAX_TRACE, Near, PROTOCOL_VERSION, Probe, ProbeAck, Purpose, RouteFailure, Routed, Standing,
-    TraceHop, decode, encode,
+    Admission, Answer, Ask, DecodeError, Frame, Grant, Header, Hello, Known, LeaseWords, Letter,
+    MAX_NETWORK_NAME, MAX_PATH, MAX_PEERS, MAX_TRACE, Near, PROTOCOL_VERSION, Probe, ProbeAck, Purpose,
+    RouteFailure, Routed, Standing, TraceHop, decode, encode,
 };
 
 fn hellos() -> Vec<Hello> {
@@ -38,7 +38,7 @@ fn frames_with_payload() -> Vec<Frame> {
         Header::Relayed { to: edge.into(), from: Contact::from(b).into(), letter: Letter::Payload },
         Header::Broadcast { hop: 8, origin: a.into(), id: 9, until: M },
     ];
-    headers.into_iter().map(|header| Frame { header, payload: Bytes::from_static(b"hi") }).collect()
+    headers.into_iter().map(|header| Frame::new(header, Bytes::from_static(b"hi"))).collect()
 }
 
 fn routed(key: Key, origin: Contact, purpose: Purpose, trace: Option<Vec<TraceHop>>) -> Header {
@@ -203,6 +203,25 @@ fn every_frame_has_a_section_under_its_number_and_an_example() {
     // Zeros are enough for the fields of any header: what is still no header has no variant.
     let beyond = [&[has_example.len() as u8][..], &[0; 256]].concat();
     assert_eq!(decode(beyond.into()), Err(DecodeError::Header), "there are more frames than counted here");
+}
+
+#[test]
+fn words_about_leases_stand_before_the_header() {
+    let (ask, grant) = (Ask { number: 4, lease: Sides::Left }, Grant { number: 6, lease: Sides::Right });
+    let both = LeaseWords { ask: Some(ask), grant: Some(grant) };
+    let expected: Vec<(String, Vec<u8>)> =
+        [both, LeaseWords { ask: Some(ask), grant: None }, LeaseWords::default()]
+            .into_iter()
+            .map(|words| {
+                let frame = Frame { words: Some(Box::new(words)), ..Frame::from(Header::HopAck { hop: 7 }) };
+                let bytes = encode(&frame).head;
+                assert_eq!(decode(bytes.clone()), Ok(frame));
+                (format!("HopAck {{ hop: 7 }} with {words:?}"), bytes.to_vec())
+            })
+            .collect();
+    expect_table("words", &expected);
+    let twice = [&expected[2].1[..3], &expected[2].1[..]].concat();
+    assert_eq!(decode(twice.into()), Err(DecodeError::Header), "words are said once in a frame");
 }
 
 #[test]

@@ -178,7 +178,7 @@ impl Family {
 }
 
 fn letter(payload: Bytes) -> Frame {
-    Frame { header: Header::Letter(Letter::Payload), payload }
+    Frame::new(Header::Letter(Letter::Payload), payload)
 }
 
 /// A ring in which everybody but the root subscribes.

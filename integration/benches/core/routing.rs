@@ -111,7 +111,7 @@ impl Traffic {
             purpose: Purpose::Application,
             trace: None,
         };
-        let frame = Frame { header: Header::Routed(routed), payload: self.payload.clone() };
+        let frame = Frame::new(Header::Routed(routed), self.payload.clone());
         machine.handle_frame(now, self.from, black_box(frame));
     }
 

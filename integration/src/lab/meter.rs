@@ -11,7 +11,7 @@ use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, Transmit};
 use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{Answer, Frame, Header, Letter, Purpose, encode_header, within};
+use treecast_overlay::wire::{Answer, Frame, Header, Letter, Purpose, encode_head, within};
 use treecast_scribe::PastryStack;
 use treecast_scribe::event::{Command, Event};
 use treecast_scribe::wire::{self, Body, Header as Word};
@@ -155,7 +155,8 @@ impl Metered {
             && matches!(routed.purpose, Purpose::Lookup)
             && let Addr::Memory(slot) = to.addr
         {
-            passages.on_hop(self.slot(), slot, routed, || encode_header(header, Vec::new()).len() as u64);
+            passages
+                .on_hop(self.slot(), slot, routed, || encode_head(&transmit.frame, Vec::new()).len() as u64);
         } else if let Some((origin, answer)) = answer_in(header, to)
             && answer.root.id == self.stack.peer().id
         {

@@ -44,6 +44,9 @@ pub struct Options {
     /// Frames of one connection overtake each other, too
     #[arg(long)]
     pub reorder: bool,
+    /// Frames that go to a neighbour anyway carry the renewal of its lease
+    #[arg(long)]
+    pub ride: bool,
     /// Renewals and probes between those who know each other take their time like everything else
     #[arg(long)]
     pub talk: bool,
@@ -80,6 +83,7 @@ impl Options {
             delays: self.delays,
             attempts: self.attempts,
             reorder: self.reorder,
+            ride: self.ride,
             talk: self.talk,
             plant: self.plant,
         })
@@ -102,14 +106,14 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
 
 fn report(bounds: &Bounds, outcome: &Outcome, wall_s: f64, peak: u64) -> Report {
     let &Bounds { ring, joiners, gaps, together, crashes, losses, duplicates, delays, .. } = bounds;
-    let &Bounds { attempts, reorder, talk, plant, .. } = bounds;
+    let &Bounds { attempts, reorder, ride, talk, plant, .. } = bounds;
     let Outcome { unique, generated, depth, complete, broken, missing } = outcome;
     let place = if gaps == Gaps::Same { "in one gap" } else { "in gaps of their own" };
     let start = if together { "starting together" } else { "starting whenever they like" };
     let figures = json!({
         "experiment": "model",
         "ring": ring, "joiners": joiners, "gaps": format!("{gaps:?}"), "together": together, "crashes": crashes, "losses": losses,
-        "duplicates": duplicates, "delays": delays, "attempts": attempts, "reorder": reorder, "talk": talk,
+        "duplicates": duplicates, "delays": delays, "attempts": attempts, "reorder": reorder, "ride": ride, "talk": talk,
         "plant": plant.map(|fault| format!("{fault:?}")),
         "unique_states": unique, "generated_states": generated, "depth": depth, "complete": complete,
         "broken": broken.iter().map(|(name, path)| json!({"promise": name, "path": path})).collect::<Vec<_>>(),
@@ -133,6 +137,10 @@ fn report(bounds: &Bounds, outcome: &Outcome, wall_s: f64, peak: u64) -> Report 
             ("losses, duplicates, quarters of delay", format!("{losses}, {duplicates}, {delays}")),
             ("unanswered probes for a verdict", attempts.to_string()),
             ("frames of one connection", if reorder { "in any order" } else { "in order" }.to_string()),
+            (
+                "leases",
+                if ride { "ride along with other frames" } else { "have frames of their own" }.to_string(),
+            ),
             ("small talk", if talk { "takes its time" } else { "takes no time" }.to_string()),
             ("planted", plant.map_or("nothing".to_string(), |fault| format!("{fault:?}"))),
         ],

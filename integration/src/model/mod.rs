@@ -48,6 +48,8 @@ pub struct Bounds {
     pub attempts: u8,
     /// Frames of one connection overtake each other, too.
     pub reorder: bool,
+    /// Traffic carries leases.
+    pub ride: bool,
     /// Small talk (`talk.rs`) takes its time like everything else.
     pub talk: bool,
     /// What is wrong with the nodes.
@@ -68,6 +70,7 @@ impl Default for Bounds {
             delays: 0,
             attempts: 2,
             reorder: false,
+            ride: false,
             talk: false,
             plant: None,
         }

@@ -38,6 +38,8 @@ pub(super) fn config(bounds: &Bounds, slot: usize) -> Config {
     Config {
         lease: QUARTER * if overstays { 8 } else { 4 },
         heartbeat: QUARTER * 2,
+        ride_after: bounds.ride.then_some(QUARTER),
+        repair_rate: u32::MAX,
         rto_min: QUARTER,
         rto_max: QUARTER,
         hop_rto_min: QUARTER,

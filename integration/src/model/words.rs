@@ -79,6 +79,11 @@ impl fmt::Display for Flying {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Flying { from, to, frame, .. } = self;
         write!(f, "{from} to {to}: ")?;
+        if let Some(words) = &frame.words {
+            let ask = words.ask.map(|ask| sides("asks for a lease", ask.lease));
+            let grant = words.grant.map(|grant| sides("grants a lease", grant.lease));
+            write!(f, "({}) ", ask.into_iter().chain(grant).collect::<Vec<_>>().join(", "))?;
+        }
         #[expect(clippy::wildcard_enum_match_arm, reason = "others are few")]
         match &frame.header {
             Header::Routed(routed) => write!(f, "{:?} the root of {:?}", routed.purpose, routed.key),

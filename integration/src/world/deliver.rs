@@ -64,7 +64,7 @@ impl<M: Machine> World<M> {
     fn send(&mut self, from: usize, peer: Peer, transmit: Transmit) {
         let Transmit { to, frame } = transmit;
         self.scratch.clear();
-        self.scratch = wire::encode_header(&frame.header, std::mem::take(&mut self.scratch));
+        self.scratch = wire::encode_head(&frame, std::mem::take(&mut self.scratch));
         let head = &self.scratch;
         let length = head.len() + frame.payload.len();
         let tally = self.counters.on(&frame.header);

@@ -85,7 +85,7 @@ impl Pinger {
     }
 
     fn send(&mut self, to: Destination, header: Header, payload: Bytes) {
-        self.out.push_back(Transmit { to, frame: Frame { header, payload } });
+        self.out.push_back(Transmit { to, frame: Frame::new(header, payload) });
     }
 
     fn ping(&mut self, to: Destination, number: u64) {

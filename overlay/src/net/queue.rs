@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::records::{HEAD, MAX_BODY, frame_head};
 use super::transport::{Limits, QUEUED_STEP};
-use crate::wire::{Frame, encode_header};
+use crate::wire::{Frame, encode_head};
 
 /// Frames up to this size are gathered into batches by a copy; payloads of larger ones are shared.
 const COPY_UP_TO: usize = 8 * 1024;
@@ -254,7 +254,7 @@ fn push_small(lane: &mut Lane, frame: &Frame, control: bool, limits: &Limits) ->
     };
     let start = batch.head.len();
     batch.head.extend_from_slice(&[0; HEAD]);
-    batch.head = encode_header(&frame.header, std::mem::take(&mut batch.head));
+    batch.head = encode_head(frame, std::mem::take(&mut batch.head));
     batch.head.extend_from_slice(&frame.payload);
     let len = batch.head.len() - start - HEAD;
     let refused = if len > limits.max_frame || len > MAX_BODY {
@@ -283,7 +283,7 @@ fn push_small(lane: &mut Lane, frame: &Frame, control: bool, limits: &Limits) ->
 
 /// Cuts a frame into records; the payload's bytes are shared, not copied.
 fn push_large(lane: &mut Lane, frame: &Frame, limits: &Limits) -> Option<Pushed> {
-    let mut head = encode_header(&frame.header, vec![0; HEAD]);
+    let mut head = encode_head(frame, vec![0; HEAD]);
     let header = head.len() - HEAD;
     let len = header + frame.payload.len();
     if len > limits.max_frame || header > MAX_BODY {
@@ -314,7 +314,7 @@ mod tests {
     use crate::wire::{Header, Letter};
 
     fn data(len: usize) -> Frame {
-        Frame { header: Header::Letter(Letter::Payload), payload: Bytes::from(vec![7; len]) }
+        Frame::new(Header::Letter(Letter::Payload), Bytes::from(vec![7; len]))
     }
 
     fn control(hop: u64) -> Frame {

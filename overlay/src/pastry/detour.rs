@@ -151,7 +151,7 @@ impl Detours {
 
 /// A frame as the payload of another.
 fn within(header: Header, payload: Bytes) -> Bytes {
-    let encoded = wire::encode(&Frame { header, payload });
+    let encoded = wire::encode(&Frame::new(header, payload));
     let mut inner = BytesMut::with_capacity(encoded.len());
     inner.extend_from_slice(&encoded.head);
     inner.extend_from_slice(&encoded.payload);
@@ -163,11 +163,14 @@ impl Node {
         self.transmit_frame(to, header, Bytes::new());
     }
 
-    /// Sends a frame, by a detour if there is one.
+    /// Sends a frame, by a detour if there is one. To a ring neighbour it carries words about leases.
     pub(super) fn transmit_frame(&mut self, to: Peer, header: Header, payload: Bytes) {
         match self.relay(to.id) {
             Some(relay) => self.transmit_through(relay, to, header, payload),
-            None => self.transmit_directly(to, header, payload),
+            None => {
+                let words = self.words_for(self.last_run, to.id, &header);
+                self.transmit_directly(to, Frame { words, header, payload });
+            }
         }
     }
 
@@ -181,12 +184,13 @@ impl Node {
 
     fn transmit_through(&mut self, relay: Peer, to: Peer, header: Header, payload: Bytes) {
         let from = self.me;
-        self.transmit_directly(relay, Header::Via { to, from }, within(header, payload));
+        self.transmit_directly(relay, Frame::new(Header::Via { to, from }, within(header, payload)));
     }
 
     /// Passes a letter on to a node that has named this one as a way around a broken link.
     pub(super) fn pass_letter_on(&mut self, to: Peer, from: Peer, letter: Letter, payload: Bytes) {
-        self.transmit_directly(to, Header::Via { to, from }, within(Header::Letter(letter), payload));
+        let inner = within(Header::Letter(letter), payload);
+        self.transmit_directly(to, Frame::new(Header::Via { to, from }, inner));
     }
 
     /// Sends a probe: directly, and also by way of others if it is not the first, or if that is the way by now.
@@ -195,7 +199,7 @@ impl Node {
         let is_indirect = attempts >= INDIRECT_FROM && (self.is_next_to(to.id) || !self.is_ready());
         let known = self.relay(to.id);
         if self.detours.is_to_be_tried(now, to.id) || is_indirect || known.is_none() {
-            self.transmit_directly(to, Header::Probe(probe), Bytes::new());
+            self.transmit_directly(to, Header::Probe(probe).into());
         }
         let relays = if is_indirect { self.relays_to(to.id) } else { known.into_iter().collect() };
         if !relays.is_empty() {
@@ -265,7 +269,7 @@ impl Node {
             // For its own sender only, to a node that is known, and not by yet another.
             let known = self.is_ready().then(|| self.member(to.id)).flatten();
             if let Some(known) = known.filter(|known| known.id != from.id && from == previous) {
-                self.transmit_directly(known, Header::Via { to, from }, inner);
+                self.transmit_directly(known, Frame::new(Header::Via { to, from }, inner));
             }
             return;
         }

@@ -24,6 +24,8 @@ impl Node {
         sizes.push(self.broadcasts.size());
         sizes.push(self.former.size());
         sizes.extend(self.detours.sizes());
+        sizes.extend(self.carried.sizes());
+        sizes.push(self.budget.size());
         sizes.push(self.tuning.size());
         sizes.push(self.members.size(&self.config));
         sizes

@@ -14,6 +14,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use super::carried::Carried;
 use super::{Node, Timer};
 use crate::id::NodeId;
 use crate::memory;
@@ -213,7 +214,7 @@ impl Node {
     }
 
     /// When the leases that this node needs of a ring neighbour end, if it holds them.
-    fn held_until(&self, neighbour: NodeId) -> Option<Instant> {
+    pub(super) fn held_until(&self, neighbour: NodeId) -> Option<Instant> {
         self.leases.held_until(neighbour, self.stands_at(neighbour))
     }
 
@@ -237,6 +238,8 @@ impl Node {
         };
         let places: Vec<(NodeId, Side)> = self.ends().flat_map(places).collect();
         self.leases.keep_held(&places);
+        let neighbours = self.neighbours();
+        self.carried.keep(&neighbours);
     }
 
     /// The ring neighbours on both sides; a single one twice.
@@ -336,6 +339,7 @@ impl Node {
             self.leases.grant(now, joiner.id, self.slots.given_up(joiner), self.config.lease);
         }
         self.leases.held.0.clear();
+        self.carried = Carried::default();
         self.leases.waking = members.iter().map(|peer| peer.id).collect();
         self.ask_anew(now, members);
         self.watch_leases();
@@ -345,6 +349,15 @@ impl Node {
     /// Whether the node, on the ring, did nothing for as long as a lease runs: its heartbeats are more frequent.
     pub(super) fn slept(&self, now: Instant) -> bool {
         self.is_ready() && !self.is_edge() && now - self.last_run >= self.config.lease
+    }
+
+    /// A ring neighbour grants leases that were asked for at `asked`. They may have been granted for a place where this node
+    /// stands no more.
+    pub(super) fn take_lease(&mut self, now: Instant, issuer: NodeId, granted: Sides, asked: Instant) {
+        let held = granted.and(self.stands_at(issuer));
+        if self.ends().any(|end| end.id == issuer) && !held.is_none() {
+            self.hold_lease(now, issuer, held, asked);
+        }
     }
 
     /// The answer to a request for leases.

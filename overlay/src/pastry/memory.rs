@@ -17,7 +17,8 @@ impl Node {
         parts.add("proximity", self.proximity.bytes());
         parts.add("liveness", self.liveness.bytes());
         parts.add("tuning", self.tuning.bytes());
-        parts.add("leases", self.leases.bytes());
+        parts.add("leases", self.leases.bytes() + self.carried.bytes());
+        parts.add("budget", self.budget.bytes());
         parts.add("deadlines", self.deadlines.bytes());
         parts.add("detours", self.detours.bytes());
         parts.add("hops", self.hops.bytes());
@@ -35,6 +36,7 @@ impl Node {
         self.transmits.shrink_to_fit();
         self.events.shrink_to_fit();
         self.hops.tidy();
+        self.budget.tidy();
         self.broadcasts.tidy();
         self.lookups.tidy();
         self.edges.tidy();

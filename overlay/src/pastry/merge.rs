@@ -19,10 +19,10 @@ use super::{Node, Timer};
 use crate::kbr::Bootstrap;
 use crate::peer::{Addr, Peer, Seed};
 use crate::time::Instant;
-use crate::wire::Header;
 
-/// How often any of all the nodes of a ring asks a former peer.
-const RING_ASKS_LOST: Duration = Duration::from_millis(100);
+/// How often any of all the nodes of a ring asks a former peer, in the time of a lease: halves of a ring that found each
+/// other again wait for each other's leases anyway.
+const RING_ASKS_LOST: u32 = 40;
 /// The same for seeds of which this node does not know that they are on its ring.
 const RING_ASKS_SEEDS: Duration = Duration::from_secs(2);
 /// How often one node asks former peers at most, in the mean.
@@ -63,7 +63,11 @@ impl Node {
             match self.former.last_loss() {
                 Some(lost) => {
                     let grown = Duration::from_nanos((now - lost).as_nanos() as u64 / PATIENCE_GROWS);
-                    RING_ASKS_LOST.saturating_mul(ring).max(MIN_LOST).max(grown).min(MAX_LOST)
+                    (self.config.lease / RING_ASKS_LOST)
+                        .saturating_mul(ring)
+                        .max(MIN_LOST)
+                        .max(grown)
+                        .min(MAX_LOST)
                 }
                 None => RING_ASKS_SEEDS.saturating_mul(ring).max(MIN_SEEDS).min(MAX_SEEDS),
             }
@@ -164,7 +168,7 @@ impl Node {
     }
 
     /// Leaf sets are exchanged with the ring neighbours, those that were it before, and the ends of the leaf set.
-    pub(super) fn on_zip_timer(&mut self) {
+    pub(super) fn on_zip_timer(&mut self, now: Instant) {
         let mut told = std::mem::take(&mut self.merge.displaced);
         told.retain(|peer| self.leaf_set.contains(peer.id));
         let ends = [self.leaf_set.lefts().last(), self.leaf_set.rights().last()];
@@ -172,9 +176,8 @@ impl Node {
         told.extend(self.neighbours());
         told.sort_unstable_by_key(|peer| peer.id);
         told.dedup_by_key(|peer| peer.id);
-        let members = self.members_in_use();
         for peer in told {
-            self.transmit(peer, Header::LeafSet { members: members.clone(), reply: true });
+            self.tell_members(now, peer, true);
         }
     }
 }

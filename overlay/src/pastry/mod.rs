@@ -5,6 +5,8 @@
 
 mod access;
 mod broadcast;
+mod budget;
+mod carried;
 mod detour;
 mod edges;
 mod enter;
@@ -53,6 +55,8 @@ use crate::wire::{Frame, Header, Probe, Standing};
 
 use access::Access;
 use broadcast::Broadcasts;
+use budget::Budget;
+use carried::Carried;
 use detour::Detours;
 use edges::Edges;
 use former::Former;
@@ -82,6 +86,7 @@ const _: () = {
     can_be_driven::<Slots>();
     can_be_driven::<Detours>();
     can_be_driven::<Leases>();
+    can_be_driven::<Carried>();
     can_be_driven::<Liveness>();
     can_be_driven::<Access>();
     can_be_driven::<Edges>();
@@ -108,6 +113,8 @@ enum Timer {
     AskAgain,
     /// Strangers next to this node are told of.
     Zip,
+    /// News of leaf sets may be sent again.
+    Tell,
     /// An unanswered probe.
     Probe(NodeId),
     /// An unacknowledged hop.
@@ -137,6 +144,8 @@ pub struct Node {
     liveness: Liveness,
     tuning: Tuning,
     leases: Leases,
+    carried: Carried,
+    budget: Budget,
     slots: Slots,
     detours: Detours,
     hops: Hops,
@@ -181,6 +190,8 @@ impl Node {
             liveness: Liveness::default(),
             tuning: Tuning::default(),
             leases: Leases::default(),
+            carried: Carried::default(),
+            budget: Budget::default(),
             slots: Slots::default(),
             detours: Detours::default(),
             hops: Hops::default(),
@@ -240,9 +251,9 @@ impl Node {
         self.last_number
     }
 
-    fn transmit_directly(&mut self, to: Peer, header: Header, payload: Bytes) {
-        debug_assert_ne!(to.id, self.me.id, "a node sends nothing to itself: {header:?}");
-        self.transmits.push_back(Transmit { to: Destination::Peer(to), frame: Frame { header, payload } });
+    fn transmit_directly(&mut self, to: Peer, frame: Frame) {
+        debug_assert_ne!(to.id, self.me.id, "a node sends nothing to itself: {:?}", frame.header);
+        self.transmits.push_back(Transmit { to: Destination::Peer(to), frame });
     }
 
     fn transmit_to_seed(&mut self, seed: Seed, header: Header) {
@@ -324,7 +335,10 @@ impl Node {
     }
 
     fn on_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
-        let Frame { header, payload } = frame;
+        let Frame { words, header, payload } = frame;
+        if let Some(words) = words {
+            self.on_words(now, from, *words);
+        }
         match header {
             Header::Routed(routed) => self.on_routed(now, from, routed, payload),
             Header::HopAck { hop } => self.on_hop_ack(now, from, hop),
@@ -365,7 +379,8 @@ impl Node {
             Timer::Repair => self.on_repair_timer(now),
             Timer::Proximity => self.on_proximity_timer(now),
             Timer::AskAgain => self.on_ask_again(now),
-            Timer::Zip => self.on_zip_timer(),
+            Timer::Zip => self.on_zip_timer(now),
+            Timer::Tell => self.tell_on(now),
             Timer::Probe(id) => self.on_probe_timeout(now, id),
             Timer::Hop(hop) => self.on_hop_timeout(now, hop),
             Timer::Parked => self.on_parked_timer(now),

@@ -38,6 +38,8 @@ impl Node {
             members: self.members.clone(),
             merge: self.merge.clone(),
             leases: self.leases.clone(),
+            carried: self.carried.clone(),
+            budget: self.budget.clone(),
             slots: self.slots.clone(),
             hops: self.hops.clone(),
             lookups: self.lookups.clone(),
@@ -66,6 +68,7 @@ impl Node {
     /// counters, measured times and rates, and [`taken_hops`](Node::taken_hops).
     pub fn hash_state(&self, state: &mut impl Hasher) {
         (&self.phase, &self.leaf_set, &self.spare, &self.liveness, &self.leases, &self.slots).hash(state);
+        (&self.carried, self.budget.waiting()).hash(state);
         (&self.detours, &self.members, &self.merge).hash(state);
         (&self.edges, &self.former, &self.access, self.role, self.serving).hash(state);
         self.hops.hash_waiting(state);

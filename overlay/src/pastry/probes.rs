@@ -13,9 +13,8 @@ use crate::sides::Sides;
 use crate::time::Instant;
 use crate::wire::{Ask, Header, Probe, ProbeAck, Standing};
 
-/// Unanswered probes that make a verdict where another one has made it already, or where it costs no more than a place
-/// in a routing table.
-const CONFIRMATIONS: u8 = 2;
+/// Unanswered probes that make a verdict where it costs no more than a place in a routing table.
+const TABLE_ATTEMPTS: u8 = 2;
 /// How soon a neighbour that has not answered in its time is asked again for a lease.
 const LEASE_SPACING: Duration = Duration::from_millis(150);
 
@@ -40,7 +39,7 @@ impl Node {
         }
     }
 
-    /// Others have found this peer dead: it is asked once more than once, and then believed to be.
+    /// Others have found this peer dead: it is asked once, and then believed to be.
     pub(super) fn look_again(&mut self, now: Instant, peer: Peer) {
         if self.liveness.asked(peer.id).is_none() {
             self.send_probe(now, peer, 1, Question { rumour: true, ..Question::default() });
@@ -136,8 +135,11 @@ impl Node {
         let is_needed = !self.is_ready() || self.leaf_set.contains(id) || self.leaf_set.wants(id);
         if question.lease {
             self.config.lease_attempts
-        } else if !is_needed || question.rumour && !is_neighbour {
-            self.config.probe_attempts.min(CONFIRMATIONS)
+        } else if question.rumour && !is_neighbour {
+            // Another one has waited for all the silences that it takes.
+            1
+        } else if !is_needed {
+            self.config.probe_attempts.min(TABLE_ATTEMPTS)
         } else {
             self.config.probe_attempts
         }
@@ -218,12 +220,7 @@ impl Node {
             self.note_round_trip(from, now - sent);
             self.leases.settle_waking(from.id);
             let granted = ack.lease.and(sides);
-            // It may have been granted for a place where this node stands no more.
-            let is_next = self.ends().any(|end| end.id == from.id);
-            let held = granted.and(self.stands_at(from.id));
-            if is_next && !held.is_none() {
-                self.hold_lease(now, from.id, held, sent);
-            }
+            self.take_lease(now, from.id, granted, sent);
             self.settle_probe(from.id);
             if granted != sides {
                 self.look_between(now, from.id, ack.leaf_set.as_deref().unwrap_or_default());

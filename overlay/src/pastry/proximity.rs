@@ -295,8 +295,11 @@ impl Node {
     }
 
     fn exchange(&mut self, now: Instant, peer: Peer, rtt: Option<Duration>, row: usize) {
-        self.proximity.asked = Some((peer.id, now));
         let known = self.known_in_row(row, peer.id);
+        if !self.may_name(now, known.len()) {
+            return;
+        }
+        self.proximity.asked = Some((peer.id, now));
         self.tell(peer, rtt.map(micros), known, Some(row as u8));
     }
 
@@ -328,7 +331,9 @@ impl Node {
         }
         fitting.shuffle(&mut self.rng);
         fitting.truncate(APPROACH_PROBES);
-        self.tell(from, Some(rtt_micros), fitting, None);
+        if self.may_name(now, fitting.len()) {
+            self.tell(from, Some(rtt_micros), fitting, None);
+        }
     }
 
     /// Nodes as far from here as another one, give or take a share of that in hundredths.
@@ -359,7 +364,9 @@ impl Node {
         let distance = self.table.rtt(from.id).or(told);
         if let Some(row) = near.row.map(usize::from).filter(|&row| row < DIGITS) {
             let known = self.known_in_row(row, from.id);
-            self.tell(from, distance.map(micros), known, None);
+            if self.may_name(now, known.len()) {
+                self.tell(from, distance.map(micros), known, None);
+            }
         } else if asked.is_none() && !near.crowded && self.is_crowded() {
             // Too many have. (Of two crowded ones neither tells the other again and again.)
             self.tell(from, distance.map(micros), Vec::new(), None);

@@ -11,7 +11,6 @@ use crate::kbr::Event;
 use crate::peer::Peer;
 use crate::table::LeafSet;
 use crate::time::Instant;
-use crate::wire::Header;
 
 /// Most nodes that one message of another may make this node probe. What is left out comes with a later round.
 const MAX_PROBES_PER_MESSAGE: usize = 48;
@@ -80,8 +79,16 @@ impl Node {
         let ends = [self.leaf_set.lefts().last(), self.leaf_set.rights().last()].map(|end| end.copied());
         if before.iter().any(|neighbour| neighbour.id == id) {
             // One early round on news, by those who watch each other: the members hear what this node's leaf set is
-            // now, and check for themselves whom they miss in it (MSPastry §4.1).
-            self.tell_leaf_set(|peer| ends.contains(&Some(*peer)));
+            // now, and check for themselves whom they miss in it (MSPastry §4.1). Those beyond the dead one hear of it
+            // from its other neighbour.
+            let told: Vec<Peer> = if on_right {
+                self.leaf_set.lefts().copied().collect()
+            } else {
+                self.leaf_set.rights().copied().collect()
+            };
+            for peer in told {
+                self.tell_members(now, peer, ends.contains(&Some(peer)));
+            }
         } else if was_full {
             // Its neighbours tell the others, and have said who comes next. If not, the farthest on its side knows
             // (Pastry §2.5).
@@ -90,19 +97,11 @@ impl Node {
             if next.is_empty()
                 && let Some(end) = ends[usize::from(on_right)]
             {
-                let members = self.members_in_use();
-                self.transmit(end, Header::LeafSet { members, reply: true });
+                self.tell_members(now, end, true);
             }
             for peer in next {
                 self.probe(now, peer, false);
             }
-        }
-    }
-
-    fn tell_leaf_set(&mut self, wants_reply: impl Fn(&Peer) -> bool) {
-        let members: Vec<Peer> = self.members_in_use();
-        for &peer in &members {
-            self.transmit(peer, Header::LeafSet { members: members.clone(), reply: wants_reply(&peer) });
         }
     }
 
@@ -189,8 +188,7 @@ impl Node {
             return;
         }
         if reply {
-            let members = self.members_in_use();
-            self.transmit(from, Header::LeafSet { members, reply: false });
+            self.tell_members(now, from, false);
         }
         self.take_arc(now, from, &members);
         self.check_missing(now, from, &members);
@@ -253,7 +251,7 @@ impl Node {
         let members = self.members_in_use();
         let partner = self.next_on_walk().or_else(|| members.choose(&mut self.rng).copied());
         if let Some(peer) = partner {
-            self.transmit(peer, Header::LeafSet { members, reply: true });
+            self.tell_members(now, peer, true);
         }
     }
 

@@ -12,6 +12,7 @@ use crate::kbr::{Delivery, Found};
 use crate::machine::Refusal;
 use crate::peer::Addr;
 
+mod carried;
 mod cuts;
 mod hostile;
 mod idle;
@@ -37,6 +38,9 @@ struct Net {
     sent: usize,
     /// What the layer above does with a message in transit.
     resumes: bool,
+    /// Whether frames to known peers are written down: from whom, to which slot.
+    logs: bool,
+    wire_log: Vec<(Peer, usize, Frame)>,
 }
 
 fn slot_of(addr: Addr) -> usize {
@@ -62,6 +66,8 @@ impl Net {
             delay: Box::new(|_, _| DELAY),
             sent: 0,
             resumes: true,
+            logs: false,
+            wire_log: Vec::new(),
         }
     }
 
@@ -116,6 +122,9 @@ impl Net {
                 Destination::Peer(peer) => peer.addr,
                 Destination::Seed(seed) => seed.addr,
             };
+            if self.logs {
+                self.wire_log.push((from, slot_of(addr), frame.clone()));
+            }
             let at = self.now + (self.delay)(slot, slot_of(addr));
             let place = self.wires.partition_point(|wire| wire.0 <= at);
             self.wires.insert(place, (at, from, to, frame));

@@ -19,8 +19,6 @@ const REMEMBERED: usize = 16;
 const SHORTEST: Duration = Duration::from_secs(120);
 /// The shortest period, whatever happens: a ring that falls apart is not to be drowned in probes.
 const SHORTEST_PERIOD: Duration = Duration::from_secs(10);
-/// A node is doubtful that is dead with a probability above this (guess: 0.03 did no better in one short `lab churn`).
-const DOUBT: f64 = 0.01;
 
 /// Deaths among those whom this node watches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -79,7 +77,7 @@ impl Node {
         let rate = self.tuning.rate(now, self.watched_count());
         let watched = self.liveness.is_watched(peer.id).then(|| self.liveness.silence(now, peer.id));
         let silence = watched.unwrap_or(self.config.table_probe).as_secs_f64();
-        rate * silence > DOUBT
+        rate * silence > self.config.doubt
     }
 
     /// How many nodes this one watches.

@@ -29,6 +29,8 @@ impl Node {
         let known = known.or(member);
         self.liveness.forget(id);
         self.leases.settle_waking(id);
+        self.carried.forget(id);
+        self.budget.forget(id);
         self.settle_probe(id);
         self.table.remove(id);
         self.neighbourhood.remove(id);

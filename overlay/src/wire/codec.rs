@@ -3,7 +3,10 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::{Admission, Frame, Header, Letter, MAX_PEERS, MAX_TRACE, Purpose};
+use super::{Admission, Frame, Header, LeaseWords, Letter, MAX_PEERS, MAX_TRACE, Purpose};
+
+/// What a frame begins with that carries words about leases before its header: no header does.
+const WORDS: u8 = 0x7f;
 
 /// A frame's bytes: head and tail stay apart, so that a payload is never copied on its way out.
 #[derive(Clone, Debug)]
@@ -48,28 +51,41 @@ pub enum DecodeError {
 
 /// Encodes a frame. The payload is shared, not copied.
 pub fn encode(frame: &Frame) -> EncodedFrame {
-    let head = extend(&frame.header, BytesMut::with_capacity(128)).freeze();
+    let head = extend(frame, BytesMut::with_capacity(128)).freeze();
     EncodedFrame { head, payload: frame.payload.clone() }
 }
 
-/// Encodes a header behind what `buffer` has already: for transports that gather small frames.
-pub fn encode_header(header: &Header, buffer: Vec<u8>) -> Vec<u8> {
-    extend(header, buffer)
+/// Encodes all of a frame but its payload behind what `buffer` has already: for transports that gather small frames.
+pub fn encode_head(frame: &Frame, buffer: Vec<u8>) -> Vec<u8> {
+    extend(frame, buffer)
 }
 
-fn extend<B: Extend<u8>>(header: &Header, buffer: B) -> B {
-    postcard::to_extend(header, buffer).expect("a header always encodes: it has no unsized parts")
+fn extend<B: Extend<u8>>(frame: &Frame, mut buffer: B) -> B {
+    const ENCODES: &str = "it always encodes: it has no unsized parts";
+    if let Some(words) = frame.words.as_deref() {
+        buffer.extend([WORDS]);
+        buffer = postcard::to_extend(words, buffer).expect(ENCODES);
+    }
+    postcard::to_extend(&frame.header, buffer).expect(ENCODES)
 }
 
 /// Decodes a frame. The payload is a slice of `bytes`, not a copy.
 pub fn decode(bytes: Bytes) -> Result<Frame, DecodeError> {
-    let (header, rest) = postcard::take_from_bytes::<Header>(&bytes).map_err(|_| DecodeError::Header)?;
+    let malformed = |_| DecodeError::Header;
+    let (words, head) = match bytes.split_first() {
+        Some((&WORDS, rest)) => {
+            let (words, rest) = postcard::take_from_bytes::<LeaseWords>(rest).map_err(malformed)?;
+            (Some(Box::new(words)), rest)
+        }
+        Some(_) | None => (None, &bytes[..]),
+    };
+    let (header, rest) = postcard::take_from_bytes::<Header>(head).map_err(malformed)?;
     let payload = bytes.slice(bytes.len() - rest.len()..);
     check(&header)?;
     if !payload.is_empty() && !carries_payload(&header) {
         return Err(DecodeError::UnexpectedPayload { len: payload.len() });
     }
-    Ok(Frame { header, payload })
+    Ok(Frame { words, header, payload })
 }
 
 /// The frame within a [`Header::Via`]; `None` if the frame is none, or what it carries is no frame.

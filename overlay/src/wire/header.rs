@@ -250,12 +250,31 @@ pub struct ProbeAck {
     pub leaf_set: Option<Vec<Peer>>,
 }
 
-/// A question for leases in an answer.
+/// A question for leases in an answer, or in a frame that is for something else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Ask {
     /// The asker's number: it comes back in the acknowledgement.
     pub number: u64,
     /// As in a [`Probe`].
+    pub lease: Sides,
+}
+
+/// What ring neighbours tell each other of leases in any frame that goes from one to the other anyway (design §5: traffic
+/// carries leases). Nobody answers it with a frame of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct LeaseWords {
+    /// A question; a grant may ride back.
+    pub ask: Option<Ask>,
+    /// The answer to an earlier one.
+    pub grant: Option<Grant>,
+}
+
+/// Leases that are granted to whoever asked for them in an [`Ask`] that rode along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Grant {
+    /// The question's number: the leases count from its sending.
+    pub number: u64,
+    /// For which of the sides that were asked for.
     pub lease: Sides,
 }
 

@@ -1,4 +1,5 @@
-//! Frames and their bytes. A frame is a header, encoded by postcard, and a payload, the frame's uncopied tail.
+//! Frames and their bytes. A frame is a header, encoded by postcard, and a payload, the frame's uncopied tail; before the
+//! header may stand words about leases, which ride along.
 //! `docs/protocol.md` has every frame, byte by byte, with test vectors.
 
 mod bounded;
@@ -8,10 +9,10 @@ mod hello;
 #[cfg(test)]
 mod tests;
 
-pub use codec::{DecodeError, EncodedFrame, decode, encode, encode_header, within};
+pub use codec::{DecodeError, EncodedFrame, decode, encode, encode_head, within};
 pub use header::{
-    Admission, Answer, Ask, Header, Known, Letter, MAX_PATH, MAX_PEERS, MAX_TRACE, Near, Probe, ProbeAck,
-    Purpose, RouteFailure, Routed, Standing, TraceHop,
+    Admission, Answer, Ask, Grant, Header, Known, LeaseWords, Letter, MAX_PATH, MAX_PEERS, MAX_TRACE, Near,
+    Probe, ProbeAck, Purpose, RouteFailure, Routed, Standing, TraceHop,
 };
 pub use hello::{Hello, HelloError, MAX_NETWORK_NAME, PROTOCOL_VERSION};
 
@@ -20,6 +21,8 @@ use bytes::Bytes;
 /// One message between two neighbours.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
+    /// What it says of leases besides, if anything.
+    pub words: Option<Box<LeaseWords>>,
     /// What it is.
     pub header: Header,
     /// What it carries for the layer above; empty for the overlay's own frames.
@@ -27,6 +30,11 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// A frame that says nothing of leases besides.
+    pub fn new(header: Header, payload: Bytes) -> Frame {
+        Frame { words: None, header, payload }
+    }
+
     /// Whether this frame goes before data in every queue: the overlay's own frames keep leases alive and rings
     /// whole, and are small.
     pub fn is_control(&self) -> bool {
@@ -36,6 +44,6 @@ impl Frame {
 
 impl From<Header> for Frame {
     fn from(header: Header) -> Frame {
-        Frame { header, payload: Bytes::new() }
+        Frame::new(header, Bytes::new())
     }
 }

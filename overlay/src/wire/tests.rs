@@ -137,6 +137,12 @@ fn admission() -> impl Strategy<Value = Admission> {
     ]
 }
 
+fn words() -> impl Strategy<Value = LeaseWords> {
+    let ask = (number(), sides()).prop_map(|(number, lease)| Ask { number, lease });
+    let grant = (number(), sides()).prop_map(|(number, lease)| Grant { number, lease });
+    (option::of(ask), option::of(grant)).prop_map(|(ask, grant)| LeaseWords { ask, grant })
+}
+
 /// How many variants [`Header`] has. The match has no `_`: a new variant does not compile until it is counted here,
 /// and is not covered until [`header`] makes it.
 const VARIANTS: usize = 22;
@@ -222,9 +228,9 @@ fn may_carry(header: &Header) -> bool {
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
-    (header(), vec(any::<u8>(), 0..40)).prop_map(|(header, payload)| {
+    (option::of(words()), header(), vec(any::<u8>(), 0..40)).prop_map(|(words, header, payload)| {
         let payload = if may_carry(&header) { payload.into() } else { Bytes::new() };
-        Frame { header, payload }
+        Frame { words: words.map(Box::new), header, payload }
     })
 }
 
@@ -246,7 +252,7 @@ proptest! {
 
     #[test]
     fn payloads_are_not_copied(header in header(), payload in vec(any::<u8>(), 1..40)) {
-        let frame = Frame { header, payload: payload.into() };
+        let frame = Frame::new(header, payload.into());
         prop_assert_eq!(encode(&frame).payload.as_ptr(), frame.payload.as_ptr());
         let bytes = bytes_of(&frame);
         let tail = bytes[bytes.len() - frame.payload.len()..].as_ptr();

@@ -28,7 +28,7 @@ pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// A data frame.
 pub(crate) fn data(len: usize, fill: u8) -> Frame {
-    Frame { header: Header::Letter(Letter::Payload), payload: Bytes::from(vec![fill; len]) }
+    Frame::new(Header::Letter(Letter::Payload), Bytes::from(vec![fill; len]))
 }
 
 /// A control frame.

@@ -131,7 +131,7 @@ async fn garbage_harms_nobody() {
     }));
     let payload = Bytes::from(vec![7; 100_000]);
     for _ in 0..200 {
-        let sent = Frame { header: Header::Letter(Letter::Payload), payload: payload.clone() };
+        let sent = Frame::new(Header::Letter(Letter::Payload), payload.clone());
         a.send(to_b, sent.clone());
         a.flush();
         let exchange = async {

@@ -121,7 +121,7 @@ fn a_frame_is_passed_on_once_and_in_nobody_elses_name() {
     let now = net.now;
     let mut hand = |slot: usize, from: Peer, header: Header, payload: Bytes| {
         let node = net.node(slot);
-        node.handle_frame(now, from, Frame { header, payload });
+        node.handle_frame(now, from, Frame::new(header, payload));
         std::iter::from_fn(|| node.poll_transmit()).map(|sent| sent.frame.header).collect::<Vec<_>>()
     };
     let detach = inner(Header::Withdraw { number: 1 });

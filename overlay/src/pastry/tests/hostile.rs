@@ -163,7 +163,7 @@ fn large_messages_that_nobody_takes_over_fill_no_more_memory_than_they_may() {
     for hop in 1000..1100 {
         let routed = net.node(0).new_routed(hop, other.id.key(), crate::wire::Purpose::Application, false);
         let routed = crate::wire::Routed { hop, origin: other.into(), ..routed };
-        let frame = Frame { header: Header::Routed(routed), payload: payload.clone() };
+        let frame = Frame::new(Header::Routed(routed), payload.clone());
         net.node(0).handle_frame(now, other, frame);
         net.drain(0);
     }
