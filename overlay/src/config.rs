@@ -41,7 +41,7 @@ pub struct Config {
     /// After which silence the node in use of a routing-table slot is probed at the latest (guess; messages that it carries
     /// are heard).
     pub table_probe: Duration,
-    /// The share of messages that may meet a dead node on their way, and take another one: the probes of the routing table
+    /// How many dead nodes a message may meet on its way, in the mean, and go around: the probes of the routing table
     /// tune themselves to it, up to once in ten seconds (MSPastry §4.1, there 5 %).
     pub raw_loss: f64,
     /// How probable it is that the first hop of a lookup is dead, by how long it was silent and how often others died, from
@@ -177,7 +177,7 @@ impl Config {
             ride_after: Some(Duration::from_millis(14_500)),
             leaf_probe: Duration::from_secs(3600),
             table_probe: Duration::from_secs(3600),
-            raw_loss: 0.3,
+            raw_loss: 1.0,
             doubt: 1.0,
             repair: Duration::from_secs(600),
             gossip_max: Duration::from_secs(1800),

@@ -42,7 +42,7 @@ impl Tuning {
         self.deaths.push_back(now);
     }
 
-    /// The period at which the share `raw_loss` of messages meets a dead node, if each makes so many hops by the table,
+    /// The period at which a message meets `raw_loss` dead nodes, if each makes so many hops by the table,
     /// and `watched` nodes were watched. Found dead at its next probe, a node has stood there for half a period.
     fn period(&self, now: Instant, raw_loss: f64, hops: usize, watched: usize) -> Duration {
         let time = (now - self.since).max(SHORTEST).as_secs_f64();
