@@ -43,6 +43,12 @@ fn one_joins_whichever_frame_comes_twice_or_late() {
     expect_sound(&explore(2, 1, |bounds| bounds.delays = 1));
 }
 
+/// Leases ride along with what neighbours have to tell each other about a joiner and a crash.
+#[test]
+fn one_joins_whoever_crashes_while_leases_ride_along() {
+    expect_sound(&explore(2, 1, |bounds| (bounds.crashes, bounds.ride, bounds.talk) = (1, true, true)));
+}
+
 #[test]
 fn two_joiners_of_one_gap_do_not_split_the_ring() {
     expect_sound(&explore(2, 2, |bounds| bounds.together = true));

@@ -264,6 +264,34 @@ fn a_thousand_topics_idle_like_one() {
     s7::cheap(few, many).unwrap_or_else(|fault| panic!("{fault}"));
 }
 
+/// The beats of the trees that two ring neighbours share carry their leases (design §5).
+#[test]
+fn neighbours_that_share_trees_need_no_frames_for_their_leases() {
+    let about_leases = |grove: &mut Grove| {
+        let probes = |grove: &Grove| {
+            let counters = grove.world.counters();
+            counters.of("probe").sent + counters.of("probe_ack").sent
+        };
+        let before = probes(grove);
+        rest(grove, SECOND * 60);
+        probes(grove) - before
+    };
+    let mut grove = grove(case!("neighbours_that_share_trees_need_no_frames_for_their_leases", 1), 6);
+    grove.run(SECOND * 10);
+    let silent = about_leases(&mut grove);
+    for i in 0..30 {
+        let topic = topic(&format!("shared/{i}"));
+        (0..6).for_each(|slot| {
+            grove.subscribe(slot, &topic);
+        });
+    }
+    grove.settle(BOUND);
+    grove.run(SECOND * 10);
+    let talking = about_leases(&mut grove);
+    eprintln!("probes and their answers in a minute: {silent} without topics, {talking} with 30");
+    assert!(talking * 4 <= silent, "{talking} of {silent}");
+}
+
 #[test]
 fn edges_outlive_their_access_nodes() {
     let mut grove = grove(case!("edges_outlive_their_access_nodes", 1), 10);

@@ -33,7 +33,8 @@ pub struct Config {
     /// that by default three questions in turn may be lost before a lease lapses, where answers take 0.3 s or less (guess).
     pub heartbeat: Duration,
     /// How old a ring neighbour's lease is when frames that go there anyway begin to carry its renewal; `None`: they never
-    /// do. By default half a heartbeat, so that there is as much time again for a frame that carries the answer back.
+    /// do. By default early enough that one frame a second each way, a tree's beat, brings question and answer before a
+    /// probe is due.
     pub ride_after: Option<Duration>,
     /// After which silence any other leaf-set member is probed: the last resort, since whoever finds a neighbour dead
     /// tells the others (MSPastry §4.1; guess).
@@ -104,7 +105,7 @@ impl Default for Config {
             neighbourhood: 32,
             lease: Duration::from_secs(4),
             heartbeat: Duration::from_secs(3),
-            ride_after: Some(Duration::from_millis(1500)),
+            ride_after: Some(Duration::from_millis(750)),
             leaf_probe: Duration::from_secs(3600),
             table_probe: Duration::from_secs(1200),
             raw_loss: 0.1,
