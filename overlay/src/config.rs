@@ -45,8 +45,9 @@ pub struct Config {
     /// How many dead nodes a message may meet on its way, in the mean, and go around: the probes of the routing table
     /// tune themselves to it, up to once in ten seconds (MSPastry §4.1, there 5 %).
     pub raw_loss: f64,
-    /// How probable it is that the first hop of a lookup is dead, by how long it was silent and how often others died, from
-    /// which on the lookup goes another way, too (by default a guess: 0.03 did no better in one short `lab churn`).
+    /// How many deaths of the first hop of a lookup are to be expected, by how long it was silent and how often others died,
+    /// before the lookup goes another way, too (by default a guess: 0.03 did no better in one short `lab churn`;
+    /// infinity: it never does).
     pub doubt: f64,
     /// Shortest wait for an answer to a probe (MSPastry §3.1 waits 3 s; connections here are kept, and round trips
     /// measured).
@@ -179,7 +180,7 @@ impl Config {
             leaf_probe: Duration::from_secs(3600),
             table_probe: Duration::from_secs(3600),
             raw_loss: 1.0,
-            doubt: 1.0,
+            doubt: f64::INFINITY,
             repair: Duration::from_secs(600),
             gossip_max: Duration::from_secs(1800),
             ..Config::default()

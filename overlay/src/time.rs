@@ -40,6 +40,15 @@ impl Add<Duration> for Instant {
     }
 }
 
+impl Sub<Duration> for Instant {
+    type Output = Instant;
+
+    fn sub(self, rhs: Duration) -> Instant {
+        let nanos = u64::try_from(rhs.as_nanos()).unwrap_or(u64::MAX);
+        Instant(self.0.saturating_sub(nanos))
+    }
+}
+
 impl Sub<Instant> for Instant {
     type Output = Duration;
 
@@ -71,5 +80,6 @@ mod tests {
         let late = Instant::from_nanos(u64::MAX - 1);
         assert_eq!(late + Duration::MAX, Instant::from_nanos(u64::MAX));
         assert_eq!(Instant::ZERO - late, Duration::ZERO);
+        assert_eq!(late - Duration::MAX, Instant::ZERO);
     }
 }

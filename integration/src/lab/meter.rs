@@ -155,8 +155,9 @@ impl Metered {
             && matches!(routed.purpose, Purpose::Lookup)
             && let Addr::Memory(slot) = to.addr
         {
-            passages
-                .on_hop(self.slot(), slot, routed, || encode_head(&transmit.frame, Vec::new()).len() as u64);
+            passages.on_hop(self.slot(), slot, routed, || {
+                encode_head(&header.clone().into(), Vec::new()).len() as u64
+            });
         } else if let Some((origin, answer)) = answer_in(header, to)
             && answer.root.id == self.stack.peer().id
         {

@@ -119,6 +119,8 @@ pub const O1: &str = "O1: nobody answers beside the root";
 pub const O3: &str = "O3: those who answer stand in one ring";
 /// Sometimes: all nodes are on the ring.
 pub const ALL_READY: &str = "all nodes become ready";
+/// Sometimes, where leases ride along: a grant does.
+pub const GRANT_RIDES: &str = "a grant rides along";
 /// Sometimes: all nodes that live are on one whole ring, after all crashes.
 pub const WHOLE_AGAIN: &str = "the ring is whole after the crashes";
 
@@ -156,6 +158,9 @@ impl Model for Ring {
             Property::always(O1, |_, net: &Net| promises::o1(net).is_ok()),
             Property::always(O3, |_, net: &Net| promises::o3(net).is_ok()),
             Property::sometimes(ALL_READY, |ring: &Ring, net: &Net| promises::all_ready(net, &ring.bounds)),
+            Property::sometimes(GRANT_RIDES, |ring: &Ring, net: &Net| {
+                !ring.bounds.ride || promises::grant_rides(net)
+            }),
             Property::sometimes(WHOLE_AGAIN, |ring: &Ring, net: &Net| promises::whole(net, &ring.bounds)),
         ]
     }
@@ -182,7 +187,8 @@ pub fn explore(bounds: Bounds, stop_at: Option<usize>, mut say: impl FnMut(usize
     let broken: Vec<_> = broken.collect();
     // It goes no further than to where all is broken.
     let complete = broken.len() < 2 && stop_at.is_none_or(|limit| checker.state_count() < limit);
-    let missing = [ALL_READY, WHOLE_AGAIN].into_iter().filter(|name| !discoveries.contains_key(name));
+    let missing =
+        [ALL_READY, WHOLE_AGAIN, GRANT_RIDES].into_iter().filter(|name| !discoveries.contains_key(name));
     Outcome {
         unique: checker.unique_state_count(),
         generated: checker.state_count(),

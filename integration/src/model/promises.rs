@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use treecast_overlay::id::NodeId;
 use treecast_overlay::machine::Machine;
 use treecast_overlay::pastry::Node;
+use treecast_overlay::wire::Frame;
 
 use super::net::{Net, Step};
 use super::setting::is_ready;
@@ -61,6 +62,12 @@ pub(super) fn o3(net: &Net) -> Verdict {
 /// Whether all nodes, joiners included, are on the ring.
 pub(super) fn all_ready(net: &Net, bounds: &Bounds) -> bool {
     net.nodes().filter(|(_, node)| is_ready(node)).count() == bounds.ring + bounds.joiners
+}
+
+/// Whether a frame is on its way that carries a grant besides.
+pub(super) fn grant_rides(net: &Net) -> bool {
+    let grants = |frame: &Frame| frame.words.as_ref().is_some_and(|words| words.grant.is_some());
+    net.flying().iter().any(|flying| grants(&flying.frame))
 }
 
 /// Whether all that live stand in one whole ring, nobody failed to start, and nobody will crash any more.

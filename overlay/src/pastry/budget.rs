@@ -1,7 +1,8 @@
 //! What repair may send (design §5; Rhea et al. 2004, §3: repair that answers congestion with traffic makes it worse). Leaf
-//! sets and rows of tables are all that is long among the overlay's own frames: together they keep to so many bytes a
-//! second, after a burst. News of leaf sets that are beyond it wait, one for each receiver, and say what is so when they
-//! leave; looking for near nodes is left for later.
+//! sets that are told or compared, and rows of tables, keep together to so many bytes a second, after a burst. News of leaf
+//! sets that are beyond it wait, one for each receiver, and say what is so when they leave; looking for near nodes is left
+//! for later. (Not counted: answers to joiners, seekers and edges, refusals of leases, and the last words of who leaves:
+//! each is asked for, or said once.)
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -16,13 +17,15 @@ use crate::wire::Header;
 
 /// How much may be sent at once: what a second allows, times this. By default a neighbour's death is told in one go.
 const BURST: u32 = 4;
-/// Bytes that a named node takes, about: its id, its incarnation, its address, a distance.
-const PER_PEER: usize = 32;
+/// Bytes that a named node takes at the most: its id, its incarnation, an IPv6 address, a distance.
+const PER_PEER: usize = 48;
 /// Receivers of news that wait; beyond it a further one hears in a round of repair.
 const MAX_PUT_OFF: usize = 64;
+/// The same while the news are answers to whoever asks: strangers who ask keep nobody from hearing of a death.
+const MAX_ANSWERS_PUT_OFF: usize = MAX_PUT_OFF / 2;
 
 /// What was sent, and what waits.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Budget {
     /// When all that was sent is paid for.
     paid: Instant,
@@ -42,14 +45,13 @@ impl Budget {
 
     /// From when on something may be sent: what is owed then is no more than a burst.
     fn affordable(&self) -> Instant {
-        let burst = Duration::from_secs(1) * BURST;
-        Instant::from_nanos(self.paid.as_nanos().saturating_sub(burst.as_nanos() as u64))
+        self.paid - Duration::from_secs(1) * BURST
     }
 
-    fn put_off(&mut self, to: Peer, reply: bool) {
+    fn put_off(&mut self, to: Peer, reply: bool, most: usize) {
         if let Some((_, wants)) = self.put_off.iter_mut().find(|(peer, _)| peer.id == to.id) {
             *wants |= reply;
-        } else if self.put_off.len() < MAX_PUT_OFF {
+        } else if self.put_off.len() < most {
             self.put_off.push_back((to, reply));
         }
     }
@@ -83,7 +85,13 @@ impl Budget {
 impl Node {
     /// Tells another node who stands around this one, as soon as the budget allows; `reply` asks for the same.
     pub(super) fn tell_members(&mut self, now: Instant, to: Peer, reply: bool) {
-        self.budget.put_off(to, reply);
+        self.budget.put_off(to, reply, MAX_PUT_OFF);
+        self.tell_on(now);
+    }
+
+    /// Tells it to a node that asks for it.
+    pub(super) fn answer_with_members(&mut self, now: Instant, to: Peer) {
+        self.budget.put_off(to, false, MAX_ANSWERS_PUT_OFF);
         self.tell_on(now);
     }
 
@@ -116,14 +124,14 @@ mod tests {
         let mut budget = Budget::default();
         // 32 nodes are a second's worth.
         let mut named = 0;
-        while budget.spend(at(10_000), 1024, 32) {
+        while budget.spend(at(10_000), 1536, 32) {
             named += 32;
         }
         assert_eq!(named, 32 * (BURST as usize + 1), "a burst, and one that begins within it");
-        assert!(!budget.spend(at(10_900), 1024, 1));
-        assert!(budget.spend(at(11_000), 1024, 32) && !budget.spend(at(11_000), 1024, 1));
+        assert!(!budget.spend(at(10_900), 1536, 1));
+        assert!(budget.spend(at(11_000), 1536, 32) && !budget.spend(at(11_000), 1536, 1));
         // Rest saves no more than a burst.
-        let later = (0..100).filter(|_| budget.spend(at(10_000_000), 1024, 32)).count();
+        let later = (0..100).filter(|_| budget.spend(at(10_000_000), 1536, 32)).count();
         assert_eq!(later, BURST as usize + 1);
     }
 }

@@ -71,14 +71,7 @@ impl Carried {
         (granted >= since).then_some(grant)
     }
 
-    /// What was asked of those who stand there no more is void, and so is what they asked.
-    pub(super) fn keep(&mut self, neighbours: &[Peer]) {
-        let stands = |id: NodeId| neighbours.iter().any(|peer| peer.id == id);
-        self.asked.retain(|asked| stands(asked.to));
-        self.owed.retain(|&(id, ..)| stands(id));
-    }
-
-    /// This life of a node is over.
+    /// This life of a node is over, or what it granted is void.
     pub(super) fn forget(&mut self, id: NodeId) {
         self.asked.retain(|asked| asked.to != id);
         self.owed.retain(|&(owed, ..)| owed != id);
@@ -99,7 +92,8 @@ impl Carried {
 }
 
 impl Node {
-    /// What a frame to this peer says of leases besides.
+    /// What a frame to this peer says of leases besides. (`now` may be a moment ago, where the layer above sends: then a lease
+    /// counts from that moment.)
     pub(super) fn words_for(&mut self, now: Instant, to: NodeId, header: &Header) -> Option<Box<LeaseWords>> {
         let is_next = self.ends().any(|end| end.id == to);
         if !is_next || !may_carry(header) || !self.is_ready() || self.is_edge() {
@@ -107,8 +101,7 @@ impl Node {
         }
         let after = self.config.ride_after?;
         // A grant that is older is of no use: the holder has asked by a probe meanwhile.
-        let since = now.as_nanos().saturating_sub(self.config.heartbeat.as_nanos() as u64);
-        let grant = self.carried.take_owed(to, Instant::from_nanos(since));
+        let grant = self.carried.take_owed(to, now - self.config.heartbeat);
         let ask = self.ask_along(now, to, after);
         (ask.is_some() || grant.is_some()).then(|| Box::new(LeaseWords { ask, grant }))
     }

@@ -124,7 +124,7 @@ impl Detours {
     }
 
     /// A probe was answered: a second answer to it, or one to an earlier probe, tells nothing.
-    fn settle_indirect(&mut self, to: NodeId, number: u64) {
+    pub(super) fn settle_indirect(&mut self, to: NodeId, number: u64) {
         self.indirect.retain(|probe| probe.to != to || probe.number > number);
     }
 
@@ -177,9 +177,7 @@ impl Node {
     /// Who passes on what goes to this peer, if a probe was answered that way within a lease: ring neighbours ask each
     /// other that often.
     fn relay(&self, to: NodeId) -> Option<Peer> {
-        let lease = self.config.lease.as_nanos() as u64;
-        let since = Instant::from_nanos(self.last_run.as_nanos().saturating_sub(lease));
-        self.detours.relay(to, since)
+        self.detours.relay(to, self.last_run - self.config.lease)
     }
 
     fn transmit_through(&mut self, relay: Peer, to: Peer, header: Header, payload: Bytes) {

@@ -238,8 +238,8 @@ impl Node {
         };
         let places: Vec<(NodeId, Side)> = self.ends().flat_map(places).collect();
         self.leases.keep_held(&places);
-        let neighbours = self.neighbours();
-        self.carried.keep(&neighbours);
+        // What rides was asked and granted for the places from before, too.
+        self.carried = Carried::default();
     }
 
     /// The ring neighbours on both sides; a single one twice.
@@ -276,9 +276,7 @@ impl Node {
     fn renewal(&self, neighbour: NodeId) -> Option<Instant> {
         let is_left = self.leaf_set.left().is_some_and(|left| left.id == neighbour);
         let wait = self.config.heartbeat + if is_left { Duration::ZERO } else { COURTESY };
-        let rest = self.config.lease.saturating_sub(wait).as_nanos() as u64;
-        let until = self.held_until(neighbour)?;
-        Some(Instant::from_nanos(until.as_nanos().saturating_sub(rest)))
+        Some(self.held_until(neighbour)? - self.config.lease.saturating_sub(wait))
     }
 
     /// Sets the time for the next renewal. Who owes one is asked again after a while.

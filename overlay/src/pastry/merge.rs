@@ -165,6 +165,7 @@ impl Node {
             }
         }
         self.deadlines.set_earlier(Timer::Zip, now + ZIP_GATHERS);
+        self.be_young(now);
     }
 
     /// Leaf sets are exchanged with the ring neighbours, those that were it before, and the ends of the leaf set.

@@ -13,8 +13,9 @@ use crate::sides::Sides;
 use crate::time::Instant;
 use crate::wire::{Ask, Header, Probe, ProbeAck, Standing};
 
-/// Unanswered probes that make a verdict where it costs no more than a place in a routing table.
-const TABLE_ATTEMPTS: u8 = 2;
+/// Unanswered probes that make a verdict where another one has made it already, or where it costs no more than a place
+/// in a routing table. (Where both is so, one does.)
+const CONFIRMATIONS: u8 = 2;
 /// How soon a neighbour that has not answered in its time is asked again for a lease.
 const LEASE_SPACING: Duration = Duration::from_millis(150);
 
@@ -39,7 +40,7 @@ impl Node {
         }
     }
 
-    /// Others have found this peer dead: it is asked once, and then believed to be.
+    /// Others have found this peer dead: it is asked less often than usual, and then believed to be.
     pub(super) fn look_again(&mut self, now: Instant, peer: Peer) {
         if self.liveness.asked(peer.id).is_none() {
             self.send_probe(now, peer, 1, Question { rumour: true, ..Question::default() });
@@ -123,7 +124,9 @@ impl Node {
             tracing::debug!(node = %self.me.id, peer = %id, "found dead: {attempts} probes unanswered");
             let in_table = self.table.get(id).copied();
             self.lose(now, id);
-            if let Some(dead) = in_table {
+            // Who has believed it after one silence tells nobody: a rumour does not live on what others believed.
+            let saw_for_itself = attempts >= CONFIRMATIONS.min(self.config.probe_attempts);
+            if let Some(dead) = in_table.filter(|_| saw_for_itself) {
                 self.spread_rumour(dead);
             }
         }
@@ -135,11 +138,10 @@ impl Node {
         let is_needed = !self.is_ready() || self.leaf_set.contains(id) || self.leaf_set.wants(id);
         if question.lease {
             self.config.lease_attempts
-        } else if question.rumour && !is_neighbour {
-            // Another one has waited for all the silences that it takes.
+        } else if question.rumour && !is_needed {
             1
-        } else if !is_needed {
-            self.config.probe_attempts.min(TABLE_ATTEMPTS)
+        } else if !is_needed || question.rumour && !is_neighbour {
+            self.config.probe_attempts.min(CONFIRMATIONS)
         } else {
             self.config.probe_attempts
         }
@@ -173,6 +175,13 @@ impl Node {
     pub(super) fn settle_probe(&mut self, id: NodeId) {
         self.liveness.take_asked(id);
         self.deadlines.cancel(Timer::Probe(id));
+    }
+
+    /// Whatever this peer was asked by now, its answer counts for nothing.
+    pub(super) fn take_questions_back(&mut self, id: NodeId) {
+        self.settle_probe(id);
+        self.detours.settle_indirect(id, u64::MAX);
+        self.carried.forget(id);
     }
 
     fn forgive(&mut self, id: NodeId) {

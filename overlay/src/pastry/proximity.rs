@@ -233,8 +233,8 @@ impl Node {
     fn fill(&mut self, now: Instant, row: usize) {
         match self.partners(row).into_iter().next() {
             Some((peer, rtt)) if row < self.rows_in_use() => {
-                self.proximity.stage = Stage::Filling { row: row + 1 };
-                self.exchange(now, peer, Some(rtt), row);
+                let next = if self.exchange(now, peer, Some(rtt), row) { row + 1 } else { row };
+                self.proximity.stage = Stage::Filling { row: next };
                 self.deadlines.set(Timer::Proximity, now + PATIENCE);
             }
             Some(_) | None => {
@@ -284,7 +284,7 @@ impl Node {
         let Proximity { since, period, measured, gained, .. } = &mut self.proximity;
         let (measured, gained) = (std::mem::take(measured), std::mem::take(gained));
         *period = if gained * MUCH > measured { *period / 2 } else { *period * 2 };
-        let aged = (now - *since).saturating_sub(self.config.gossip * YOUNG);
+        let aged = (now - *since).saturating_sub(self.config.gossip.saturating_mul(YOUNG));
         *period = (*period).max(aged).min(self.config.gossip_max).max(self.config.gossip);
         let wait = self.proximity.period;
         let wait = self.jittered(wait);
@@ -301,13 +301,20 @@ impl Node {
         partners
     }
 
-    fn exchange(&mut self, now: Instant, peer: Peer, rtt: Option<Duration>, row: usize) {
+    /// Exchanges a row, if the budget allows.
+    fn exchange(&mut self, now: Instant, peer: Peer, rtt: Option<Duration>, row: usize) -> bool {
         let known = self.known_in_row(row, peer.id);
-        if !self.may_name(now, known.len()) {
-            return;
+        let may = self.may_name(now, known.len());
+        if may {
+            self.proximity.asked = Some((peer.id, now));
+            self.tell(peer, rtt.map(micros), known, Some(row as u8));
         }
-        self.proximity.asked = Some((peer.id, now));
-        self.tell(peer, rtt.map(micros), known, Some(row as u8));
+        may
+    }
+
+    /// Rings have found each other: there is much to be found again.
+    pub(super) fn be_young(&mut self, now: Instant) {
+        self.proximity.since = now;
     }
 
     fn tell(&mut self, to: Peer, rtt_micros: Option<u32>, known: Vec<Known>, row: Option<u8>) {
@@ -357,7 +364,7 @@ impl Node {
         if !self.is_ready() || self.is_edge() {
             return;
         }
-        let asked = self.proximity.asked.take_if(|(id, _)| *id == from.id);
+        let asked = self.proximity.asked.take_if(|(id, sent)| *id == from.id && now - *sent <= PATIENCE);
         if let Some((_, sent)) = asked {
             self.note_round_trip(from, now - sent);
         }

@@ -1,6 +1,7 @@
 //! Tables kept whole: periodic, jittered, budgeted exchange, with one early round on news (Rhea et al. 2004, §3:
 //! purely reactive repair collapses on congested links).
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use rand::seq::IndexedRandom;
@@ -67,6 +68,10 @@ impl Node {
         let before = self.neighbours();
         let (was_full, on_right) =
             (self.leaf_set.len() >= self.config.leaf_set, self.leaf_set.rights().any(|peer| peer.id == id));
+        let is_left = |end: &&Peer| end.id != id;
+        let ends =
+            [self.leaf_set.lefts().filter(is_left).last(), self.leaf_set.rights().filter(is_left).last()];
+        let ends = ends.map(|end| end.copied());
         self.leases.forget(id);
         let Some(dropped) = self.leaf_set.remove(id) else { return };
         if !self.liveness.has_left(&dropped) {
@@ -76,15 +81,15 @@ impl Node {
         if !self.is_ready() {
             return;
         }
-        let ends = [self.leaf_set.lefts().last(), self.leaf_set.rights().last()].map(|end| end.copied());
         if before.iter().any(|neighbour| neighbour.id == id) {
             // One early round on news, by those who watch each other: the members hear what this node's leaf set is
             // now, and check for themselves whom they miss in it (MSPastry §4.1). Those beyond the dead one hear of it
-            // from its other neighbour.
-            let told: Vec<Peer> = if on_right {
-                self.leaf_set.lefts().copied().collect()
+            // from its other neighbour; but its far end knows who comes next.
+            let far_end = ends[usize::from(on_right)];
+            let told: BTreeSet<Peer> = if on_right {
+                self.leaf_set.lefts().copied().chain(far_end).collect()
             } else {
-                self.leaf_set.rights().copied().collect()
+                self.leaf_set.rights().copied().chain(far_end).collect()
             };
             for peer in told {
                 self.tell_members(now, peer, ends.contains(&Some(peer)));
@@ -188,7 +193,7 @@ impl Node {
             return;
         }
         if reply {
-            self.tell_members(now, from, false);
+            self.answer_with_members(now, from);
         }
         self.take_arc(now, from, &members);
         self.check_missing(now, from, &members);
@@ -262,6 +267,7 @@ impl Node {
             // Whoever stands behind it may have given up more to others meanwhile.
             let behind = self.beside(side);
             self.leases.forget_held(behind);
+            self.take_questions_back(behind);
             behinds.extend(self.leaf_set.get(behind).copied());
         }
         self.slots.release(from);

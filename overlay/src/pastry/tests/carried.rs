@@ -1,7 +1,7 @@
 //! Stories of leases that ride along with other frames, and of news that keep to a budget.
 
 use super::*;
-use crate::wire::{Ask, Grant, LeaseWords};
+use crate::wire::{Ask, Grant, LeaseWords, ProbeAck};
 
 /// Frames sent by these two to each other from here on that are about leases alone.
 fn renewals(net: &mut Net, pair: [usize; 2], mut talk: impl FnMut(&mut Net, u32)) -> usize {
@@ -74,26 +74,114 @@ fn a_message_and_its_acknowledgement_carry_a_lease_there_and_back() {
     assert_eq!(granted.map(|grant| (grant.number, grant.lease)), Some((asked.number, asked.lease)));
 }
 
-#[test]
-fn a_lease_that_nobody_asked_for_or_that_comes_twice_counts_for_nothing() {
-    let mut net = pair();
-    let (now, from) = (net.now, peer_at(0));
-    let before = net.node(1).held_until(from.id);
-    let grant = |number| {
-        let words = LeaseWords { ask: None, grant: Some(Grant { number, lease: Sides::Both }) };
-        Frame { words: Some(Box::new(words)), ..Frame::from(Header::HopAck { hop: 1 }) }
-    };
-    for number in 0..200 {
-        net.node(1).handle_frame(now, from, grant(number));
+/// A frame that says nothing but these words.
+fn words(ask: Option<Ask>, grant: Option<Grant>) -> Frame {
+    Frame { words: Some(Box::new(LeaseWords { ask, grant })), ..Frame::from(Header::HopAck { hop: 1 }) }
+}
+
+/// Node 1 has asked node 0 for leases by a frame of its own: what it asked, and when.
+fn asked(net: &mut Net) -> (Ask, Instant) {
+    loop {
+        net.run(Duration::from_millis(50));
+        net.wire_log.clear();
+        let now = net.now;
+        net.node(1).handle_timeout(now);
+        say(net, 1, 0);
+        let ask = net.wire_log.drain(..).find_map(|(.., frame)| frame.words?.ask);
+        if let Some(ask) = ask {
+            return (ask, net.now);
+        }
     }
-    assert_eq!(net.node(1).held_until(from.id), before);
-    // Nor does a stranger get one.
-    let stranger = Peer { id: NodeId(7), ..peer_at(9) };
-    let words = LeaseWords { ask: Some(Ask { number: 1, lease: Sides::Both }), grant: None };
-    let frame = Frame { words: Some(Box::new(words)), ..Frame::from(Header::HopAck { hop: 1 }) };
-    net.node(1).handle_frame(now, stranger, frame);
-    let kept = net.node(1).sizes().into_iter().find(|(name, ..)| *name == "lease grants to ride");
-    assert_eq!(kept.map(|(_, count, _)| count), Some(0));
+}
+
+fn grant(net: &mut Net, number: u64, lease: Sides) -> Option<Instant> {
+    let (now, from) = (net.now, peer_at(0));
+    net.node(1).handle_frame(now, from, words(None, Some(Grant { number, lease })));
+    net.node(1).held_until(from.id)
+}
+
+#[test]
+fn a_grant_counts_once_for_its_question_and_from_its_sending() {
+    let mut net = pair();
+    let (Ask { number, lease }, sent) = asked(&mut net);
+    let before = net.node(1).held_until(peer_at(0).id);
+    // Node 0 is not heard from here on, and grants by our hand.
+    silence_from(&mut net, 0);
+    net.run(Duration::from_millis(700));
+    assert_eq!(grant(&mut net, number + 1, lease), before, "another question's");
+    let until = grant(&mut net, number, lease);
+    assert_eq!(until, Some(sent + net.node(1).config.lease), "late, and counted from the sending");
+    assert!(until > before);
+    net.run(Duration::from_millis(700));
+    assert_eq!(grant(&mut net, number, lease), until, "a second time");
+}
+
+fn silence_from(net: &mut Net, slot: usize) {
+    net.cut = Box::new(move |from, _| from == slot);
+}
+
+#[test]
+fn a_grant_from_before_a_sleep_or_another_neighbour_is_void() {
+    let mut slept = pair();
+    let (Ask { number, lease }, sent) = asked(&mut slept);
+    slept.now = sent + Duration::from_secs(5);
+    assert_eq!(grant(&mut slept, number, lease), None, "asked before a sleep");
+
+    // A node comes between the two, and goes again: what was asked when nobody stood there counts no more.
+    let mut net = pair();
+    let (Ask { number, lease }, _) = asked(&mut net);
+    assert_eq!(lease, Sides::Both);
+    silence_from(&mut net, 0);
+    let me = peer_at(1).id.key();
+    let between = Peer { id: NodeId(me.0.wrapping_add(1)), ..peer_at(9) };
+    let now = net.now;
+    let before = net.node(1).leases.clone();
+    net.node(1).handle_frame(now, between, announced());
+    assert!(net.node(1).leaf_set.contains(between.id));
+    net.node(1).handle_frame(now, between, Header::Leave { members: Vec::new() }.into());
+    assert!(!net.node(1).leaf_set.contains(between.id), "two nodes again");
+    let kept = net.node(1).held_until(peer_at(0).id);
+    assert!(before.holds(now, peer_at(0).id, crate::sides::Side::Left));
+    assert_eq!(grant(&mut net, number, lease), kept, "nothing is revived");
+}
+
+fn announced() -> Frame {
+    let (number, standing) = (0, Standing::Ready);
+    Header::ProbeAck(ProbeAck { number, standing, lease: Sides::None, asks: None, leaf_set: None }).into()
+}
+
+#[test]
+fn strangers_and_older_lives_get_no_lease() {
+    let mut net = pair();
+    let now = net.now;
+    let ask = Some(Ask { number: 1, lease: Sides::Both });
+    let owed = |net: &mut Net| {
+        let sizes = net.node(1).sizes().into_iter();
+        sizes.filter(|(name, ..)| *name == "lease grants to ride").map(|(_, count, _)| count).sum::<usize>()
+    };
+    let older = Peer { incarnation: 0, ..peer_at(0) };
+    for from in [Peer { id: NodeId(7), ..peer_at(9) }, older] {
+        net.node(1).handle_frame(now, from, words(ask, None));
+        assert_eq!(owed(&mut net), 0, "{from:?}");
+    }
+    net.node(1).handle_frame(now, peer_at(0), words(ask, None));
+    assert_eq!(owed(&mut net), 1, "a neighbour gets one");
+}
+
+#[test]
+fn leaf_sets_are_full_again_soon_after_a_death() {
+    let mut net = Net::ring(60);
+    net.run(Duration::from_secs(30));
+    let far = net.now + Duration::from_secs(600);
+    for node in net.nodes.iter_mut().flatten() {
+        node.deadlines.set(Timer::Repair, far);
+    }
+    net.nodes[7] = None;
+    net.run(Duration::from_secs(10));
+    let short: Vec<usize> =
+        net.live().filter(|(_, node)| node.leaf_set().len() < 32).map(|(slot, _)| slot).collect();
+    assert!(short.is_empty(), "without a round of repair: {short:?}");
+    assert!(net.live().all(|(_, node)| !node.leaf_set().contains(peer_at(7).id)));
 }
 
 #[test]
@@ -118,11 +206,11 @@ fn news_of_many_deaths_keep_to_the_budget_and_arrive_all_the_same() {
         assert!(seconds < 120, "all have heard of all by a round of repair at the latest");
         for (from, _, frame) in net.wire_log.drain(..) {
             if let Header::LeafSet { members, .. } = frame.header {
-                *by_node.entry(slot_of(from.addr)).or_default() += members.len() * 32;
+                *by_node.entry(slot_of(from.addr)).or_default() += members.len() * 48;
             }
         }
     }
     let most = by_node.values().max().copied().unwrap_or_default();
-    let allowed = (seconds + 5) * rate as usize + 23 * 32;
+    let allowed = (seconds + 5) * rate as usize + 23 * 48;
     assert!(0 < most && most <= allowed, "{most} bytes in {seconds} s, {allowed} allowed");
 }
