@@ -67,7 +67,7 @@ pub struct Config {
     /// Mean time between two repair rounds, jittered by half (Rhea et al. 2004 §3: periodic, not reactive).
     pub repair: Duration,
     /// Bytes a second that leaf sets and rows of tables, told to others, take at the most, after a burst of four seconds'
-    /// worth (guess: of a link of 1 Mbit/s a fifteenth; an ordinary node sends a hundredth of it under churn).
+    /// worth (guess: a fifteenth of a link of 1 Mbit/s).
     pub repair_rate: u32,
     /// Shortest mean time between two rounds of looking for nearer nodes, jittered by half: while they bring something.
     pub gossip: Duration,
@@ -170,8 +170,9 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// The profile for large quiet rings, with leases of 30 s as FreePastry has them: a quarter of the default's frames. A dead
-    /// node's range is unclaimed for up to half a minute, and no lookup goes two ways, so under churn they take longer.
+    /// The profile for large quiet rings, with leases of 30 s as FreePastry has them: under churn a quarter of the default's frames.
+    /// A dead node's range is unclaimed for up to half a minute, no lookup goes two ways, and most of the dead are found by
+    /// messages that meet them, so lookups take longer.
     pub fn mspastry() -> Config {
         Config {
             lease: Duration::from_secs(30),
