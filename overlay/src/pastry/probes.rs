@@ -230,7 +230,13 @@ impl Node {
             self.leases.settle_waking(from.id);
             let granted = ack.lease.and(sides);
             self.take_lease(now, from.id, granted, sent);
+            let came_late =
+                sides.is_none() && self.liveness.asked(from.id).is_some_and(|asked| asked.question.lease);
             self.settle_probe(from.id);
+            if came_late {
+                // The lease was wanted when a probe was on its way that did not ask for it.
+                self.probe(now, from, true);
+            }
             if granted != sides {
                 self.look_between(now, from.id, ack.leaf_set.as_deref().unwrap_or_default());
             }

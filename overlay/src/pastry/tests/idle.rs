@@ -32,6 +32,20 @@ fn one_exchange_renews_both_leases() {
 }
 
 #[test]
+fn a_lease_that_is_due_while_another_question_is_under_way_is_asked_for_at_once() {
+    let mut net = Net::ring(2);
+    net.run(Duration::from_secs(10));
+    let (now, other) = (net.now, peer_at(0));
+    net.node(1).leases.forget_held(other.id);
+    net.node(1).probe(now, other, false);
+    net.node(1).probe(now, other, true);
+    net.drain(1);
+    net.run(DELAY * 5);
+    let now = net.now;
+    assert!(net.node(1).holds_lease(now, other.id), "one answer later, and one more");
+}
+
+#[test]
 fn the_right_neighbour_asks_if_the_left_one_is_not_heard() {
     let mut net = Net::ring(2);
     net.run(Duration::from_secs(10));
