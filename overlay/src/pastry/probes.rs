@@ -230,8 +230,10 @@ impl Node {
             self.leases.settle_waking(from.id);
             let granted = ack.lease.and(sides);
             self.take_lease(now, from.id, granted, sent);
-            let came_late =
-                sides.is_none() && self.liveness.asked(from.id).is_some_and(|asked| asked.question.lease);
+            let asked = self.liveness.asked(from.id);
+            let came_late = sides.is_none()
+                && !self.stands_at(from.id).is_none()
+                && asked.is_some_and(|asked| asked.question.lease);
             self.settle_probe(from.id);
             if came_late {
                 // The lease was wanted when a probe was on its way that did not ask for it.

@@ -46,6 +46,24 @@ fn a_lease_that_is_due_while_another_question_is_under_way_is_asked_for_at_once(
 }
 
 #[test]
+fn who_stands_next_to_this_node_no_more_is_asked_for_no_lease() {
+    let mut net = Net::ring(6);
+    net.run(Duration::from_secs(10));
+    let ends: Vec<Peer> = net.node(1).neighbours();
+    let other = net.node(1).leaf_set().iter().find(|peer| !ends.contains(peer)).copied().unwrap();
+    net.logs = true;
+    let now = net.now;
+    net.node(1).probe(now, other, false);
+    net.node(1).probe(now, other, true);
+    net.drain(1);
+    net.run(Duration::from_millis(500));
+    let probes = net.wire_log.iter().filter(|(from, to, frame)| {
+        (slot_of(from.addr), *to) == (1, slot_of(other.addr)) && matches!(frame.header, Header::Probe(_))
+    });
+    assert_eq!(probes.count(), 1);
+}
+
+#[test]
 fn the_right_neighbour_asks_if_the_left_one_is_not_heard() {
     let mut net = Net::ring(2);
     net.run(Duration::from_secs(10));
