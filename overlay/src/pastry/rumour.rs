@@ -1,5 +1,5 @@
 //! Rumours of deaths. Nodes that are near each other have the same near nodes in their routing tables: who finds one of
-//! them dead tells the nearest other one, and that one, if it has it too, looks for itself and tells it on. So
+//! them dead tells the nearest other one, and that one, if it has it too, looks for itself; it tells it on if it waited for more than one silence. So
 //! few probes find a death, and few messages meet the dead on their way (the epidemic of Demers et al. 1987, with each
 //! step checked: MSPastry §3.1 believes no rumour).
 
