@@ -58,6 +58,9 @@ pub struct Config {
     pub rto_max: Duration,
     /// Unanswered probes that make a verdict (MSPastry §3.1: 2 retries). Each waits twice as long as the last.
     pub probe_attempts: u8,
+    /// The same where another one has made the verdict already, or where it costs no more than a place in a routing table.
+    /// (Where both is so, one does.)
+    pub confirmations: u8,
     /// Unanswered requests for a lease that make a verdict. They follow each other without a growing wait: two waits for an
     /// answer and 0.3 s, by default, so that a neighbour that died is found dead about when its lease ends.
     pub lease_attempts: u8,
@@ -115,6 +118,7 @@ impl Default for Config {
             hop_rto_min: Duration::from_millis(100),
             rto_max: Duration::from_secs(3),
             probe_attempts: 3,
+            confirmations: 2,
             lease_attempts: 4,
             full_membership: 256,
             repair: Duration::from_secs(60),
@@ -170,9 +174,10 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// The profile for large quiet rings, with leases of 30 s as FreePastry has them: under churn a quarter of the default's frames.
+    /// The profile for large quiet rings, with leases of 30 s as FreePastry has them: under churn a fifth of the default's frames.
     /// A dead node's range is unclaimed for up to half a minute, no lookup goes two ways, and most of the dead are found by
-    /// messages that meet them, so lookups take longer.
+    /// messages that meet them, so lookups take longer; fewer silences make a verdict, so where many frames are lost, nodes
+    /// that live lose places in tables now and then.
     pub fn mspastry() -> Config {
         Config {
             lease: Duration::from_secs(30),
@@ -182,6 +187,8 @@ impl Config {
             table_probe: Duration::from_secs(3600),
             raw_loss: 1.0,
             doubt: f64::INFINITY,
+            confirmations: 1,
+            lease_attempts: 3,
             repair: Duration::from_secs(600),
             gossip_max: Duration::from_secs(1800),
             ..Config::default()
@@ -208,6 +215,7 @@ impl Config {
             ("candidates", self.candidates == 0),
             ("hop_attempts", self.hop_attempts == 0),
             ("probe_attempts", self.probe_attempts == 0),
+            ("confirmations", self.confirmations == 0),
             ("lease_attempts", self.lease_attempts == 0),
             ("max_pending_hops", self.max_pending_hops == 0),
             ("heartbeat", self.heartbeat.is_zero()),

@@ -15,6 +15,12 @@ pub enum Side {
 impl Side {
     /// Both.
     pub const BOTH: [Side; 2] = [Side::Left, Side::Right];
+
+    /// The other one.
+    #[must_use]
+    pub fn opposite(self) -> Side {
+        if self == Side::Left { Side::Right } else { Side::Left }
+    }
 }
 
 /// None, one or both sides of a node.

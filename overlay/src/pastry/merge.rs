@@ -18,6 +18,7 @@ use rand::seq::IndexedRandom;
 use super::{Node, Timer};
 use crate::kbr::Bootstrap;
 use crate::peer::{Addr, Peer, Seed};
+use crate::sides::Side;
 use crate::time::Instant;
 
 /// How often any of all the nodes of a ring asks a former peer, in the time of a lease: halves of a ring that found each
@@ -30,7 +31,7 @@ const MIN_LOST: Duration = Duration::from_secs(10);
 /// How often one node asks seeds at most, in the mean.
 const MIN_SEEDS: Duration = Duration::from_secs(60);
 /// How often it asks former peers at least, in the mean.
-const MAX_LOST: Duration = Duration::from_secs(600);
+const MAX_LOST: Duration = Duration::from_secs(1800);
 /// How often it asks seeds at least, in the mean: whoever is on this ring costs a search each time.
 const MAX_SEEDS: Duration = Duration::from_secs(1800);
 /// The longer nothing was lost, the more seldom: after this share of that time.
@@ -172,8 +173,7 @@ impl Node {
     pub(super) fn on_zip_timer(&mut self, now: Instant) {
         let mut told = std::mem::take(&mut self.merge.displaced);
         told.retain(|peer| self.leaf_set.contains(peer.id));
-        let ends = [self.leaf_set.lefts().last(), self.leaf_set.rights().last()];
-        told.extend(ends.into_iter().flatten());
+        told.extend(Side::BOTH.into_iter().filter_map(|side| self.leaf_set.side(side).last()));
         told.extend(self.neighbours());
         told.sort_unstable_by_key(|peer| peer.id);
         told.dedup_by_key(|peer| peer.id);

@@ -9,13 +9,10 @@ use crate::config::Role;
 use crate::id::NodeId;
 use crate::kbr::KeyBasedRouting;
 use crate::peer::Peer;
-use crate::sides::Sides;
+use crate::sides::{Side, Sides};
 use crate::time::Instant;
 use crate::wire::{Ask, Header, Probe, ProbeAck, Standing};
 
-/// Unanswered probes that make a verdict where another one has made it already, or where it costs no more than a place
-/// in a routing table. (Where both is so, one does.)
-const CONFIRMATIONS: u8 = 2;
 /// How soon a neighbour that has not answered in its time is asked again for a lease.
 const LEASE_SPACING: Duration = Duration::from_millis(150);
 
@@ -125,7 +122,7 @@ impl Node {
             let in_table = self.table.get(id).copied();
             self.lose(now, id);
             // Who has believed it after one silence tells nobody: a rumour does not live on what others believed.
-            let saw_for_itself = attempts >= CONFIRMATIONS.min(self.config.probe_attempts);
+            let saw_for_itself = attempts > 1 || !question.rumour;
             if let Some(dead) = in_table.filter(|_| saw_for_itself) {
                 self.spread_rumour(dead);
             }
@@ -141,7 +138,7 @@ impl Node {
         } else if question.rumour && !is_needed {
             1
         } else if !is_needed || question.rumour && !is_neighbour {
-            self.config.probe_attempts.min(CONFIRMATIONS)
+            self.config.probe_attempts.min(self.config.confirmations)
         } else {
             self.config.probe_attempts
         }
@@ -150,14 +147,13 @@ impl Node {
     /// A suspect may not be the only one: if all between it and this node are suspect too, so that nobody else watches
     /// over whoever comes next on its side, that one is probed without waiting for the verdicts.
     fn look_beyond(&mut self, now: Instant, id: NodeId) {
-        let calm = |peer: &&Peer| !self.liveness.is_suspect(peer.id);
-        let is_next = |side: &mut dyn Iterator<Item = &Peer>| {
+        for side in Side::BOTH {
             let mut met = false;
-            side.inspect(|peer| met |= peer.id == id).find(calm).copied().filter(|_| met)
-        };
-        let (left, right) = (is_next(&mut self.leaf_set.lefts()), is_next(&mut self.leaf_set.rights()));
-        for next in left.into_iter().chain(right) {
-            self.probe(now, next, false);
+            let members = self.leaf_set.side(side).inspect(|peer| met |= peer.id == id);
+            let next = { members }.find(|peer| !self.liveness.is_suspect(peer.id)).copied();
+            if let Some(next) = next.filter(|_| met) {
+                self.probe(now, next, false);
+            }
         }
     }
 

@@ -94,7 +94,7 @@ enum Stage {
 enum Promise {
     /// There is room in its slot; how near it may be in microseconds.
     Room(u32),
-    /// It may be nearer than the last one of its slot: its distance in parts of a thousand of that one's.
+    /// It may be nearer than the one of its slot that it is measured by: its distance in parts of a thousand of that one's.
     Nearer(u64),
 }
 
@@ -281,14 +281,19 @@ impl Node {
     /// where others have died. Once a node is no longer young, the next round waits as long as it has looked since: what is
     /// still to be found gets less and less.
     fn watch_on(&mut self, now: Instant) {
-        let Proximity { since, period, measured, gained, .. } = &mut self.proximity;
+        let aged = self.aged(now);
+        let Proximity { period, measured, gained, .. } = &mut self.proximity;
         let (measured, gained) = (std::mem::take(measured), std::mem::take(gained));
         *period = if gained * MUCH > measured { *period / 2 } else { *period * 2 };
-        let aged = (now - *since).saturating_sub(self.config.gossip.saturating_mul(YOUNG));
         *period = (*period).max(aged).min(self.config.gossip_max).max(self.config.gossip);
         let wait = self.proximity.period;
         let wait = self.jittered(wait);
         self.deadlines.set(Timer::Proximity, now + wait);
+    }
+
+    /// For how long this node has been young no more.
+    fn aged(&self, now: Instant) -> Duration {
+        (now - self.proximity.since).saturating_sub(self.config.gossip.saturating_mul(YOUNG))
     }
 
     /// The measured nodes that share at least so many digits with this one, nearest first.
@@ -411,7 +416,7 @@ impl Node {
     /// Measures those of the named nodes that promise to be nearer than what is in their slots, the most promising first.
     /// `distance`: how far the one is who named them.
     fn consider_known(&mut self, now: Instant, known: Vec<Known>, distance: Option<Duration>, most: usize) {
-        let promise = |known: Known| Some((self.promise(&known, distance)?, known.peer));
+        let promise = |known: Known| Some((self.promise(now, &known, distance)?, known.peer));
         let mut promising: Vec<(Promise, Peer)> = known.into_iter().filter_map(promise).collect();
         promising.sort_unstable();
         // Each slot has its turn.
@@ -426,7 +431,7 @@ impl Node {
     }
 
     /// How near a named node may be; `None` if it promises nothing.
-    fn promise(&self, known: &Known, distance: Option<Duration>) -> Option<Promise> {
+    fn promise(&self, now: Instant, known: &Known, distance: Option<Duration>) -> Option<Promise> {
         if !self.is_worth_a_place(known.peer.id) {
             return None;
         }
@@ -434,15 +439,17 @@ impl Node {
         // Later on, who would only be one more candidate comes by himself.
         let watching = self.proximity.stage == Stage::Watching;
         let enough = if watching { 1 } else { self.config.candidates };
-        let worst = if slot.len() < enough { None } else { slot.last()?.weight() };
+        // A node that is young no more measures those only who may become the nearest: spares come by themselves, too.
+        let rival = if self.aged(now).is_zero() { slot.last() } else { slot.first() };
+        let rival = if slot.len() < enough { None } else { rival?.weight() };
         let bounds = known.rtt_micros.zip(distance.map(micros));
-        let Some(worst) = worst.map(u64::from) else {
+        let Some(rival) = rival.map(u64::from) else {
             // There is room: the nearer the better.
             return Some(Promise::Room(bounds.map_or(u32::MAX, |(r, d)| r.max(d))));
         };
         let (r, d) = bounds?;
         let likely = (u64::from(r.abs_diff(d)) + u64::from(r.max(d))) / 2;
-        (likely < worst).then(|| Promise::Nearer(likely * 1000 / worst))
+        (likely < rival).then(|| Promise::Nearer(likely * 1000 / rival))
     }
 
     fn try_some(&mut self, now: Instant, peers: Vec<Peer>, most: usize) {

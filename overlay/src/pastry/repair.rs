@@ -10,6 +10,7 @@ use super::{Node, Timer};
 use crate::id::NodeId;
 use crate::kbr::Event;
 use crate::peer::Peer;
+use crate::sides::Side;
 use crate::table::LeafSet;
 use crate::time::Instant;
 
@@ -66,12 +67,11 @@ impl Node {
     /// A leaf-set member is no more. The gap is closed with what its neighbours know.
     pub(super) fn drop_member(&mut self, now: Instant, id: NodeId) {
         let before = self.neighbours();
-        let (was_full, on_right) =
-            (self.leaf_set.len() >= self.config.leaf_set, self.leaf_set.rights().any(|peer| peer.id == id));
-        let is_left = |end: &&Peer| end.id != id;
-        let ends =
-            [self.leaf_set.lefts().filter(is_left).last(), self.leaf_set.rights().filter(is_left).last()];
-        let ends = ends.map(|end| end.copied());
+        let was_full = self.leaf_set.len() >= self.config.leaf_set;
+        let is_right = self.leaf_set.rights().any(|peer| peer.id == id);
+        let side = if is_right { Side::Right } else { Side::Left };
+        let end = |side| self.leaf_set.side(side).filter(|end| end.id != id).last().copied();
+        let (far_end, other_end) = (end(side), end(side.opposite()));
         self.leases.forget(id);
         let Some(dropped) = self.leaf_set.remove(id) else { return };
         if !self.liveness.has_left(&dropped) {
@@ -85,14 +85,9 @@ impl Node {
             // One early round on news, by those who watch each other: the members hear what this node's leaf set is
             // now, and check for themselves whom they miss in it (MSPastry §4.1). Those beyond the dead one hear of it
             // from its other neighbour; but its far end knows who comes next.
-            let far_end = ends[usize::from(on_right)];
-            let told: BTreeSet<Peer> = if on_right {
-                self.leaf_set.lefts().copied().chain(far_end).collect()
-            } else {
-                self.leaf_set.rights().copied().chain(far_end).collect()
-            };
+            let told: BTreeSet<Peer> = self.leaf_set.side(side.opposite()).copied().chain(far_end).collect();
             for peer in told {
-                self.tell_members(now, peer, ends.contains(&Some(peer)));
+                self.tell_members(now, peer, [far_end, other_end].contains(&Some(peer)));
             }
         } else if was_full {
             // Its neighbours tell the others, and have said who comes next. If not, the farthest on its side knows
@@ -100,7 +95,7 @@ impl Node {
             let spare = std::mem::take(&mut self.spare);
             let next: Vec<Peer> = spare.into_iter().filter(|peer| self.leaf_set.wants(peer.id)).collect();
             if next.is_empty()
-                && let Some(end) = ends[usize::from(on_right)]
+                && let Some(end) = far_end
             {
                 self.tell_members(now, end, true);
             }

@@ -198,12 +198,9 @@ impl Node {
 
     /// Whether this node answers for its part on these sides: nobody has anything to give up that he does not hold.
     fn may_give_up(&self, now: Instant, sides: Sides) -> bool {
-        let holds = |side| {
-            let (neighbour, stands) = match side {
-                Side::Left => (self.leaf_set.left(), Side::Right),
-                Side::Right => (self.leaf_set.right(), Side::Left),
-            };
-            neighbour.is_none_or(|neighbour| self.leases.holds(now, neighbour.id, stands))
+        let holds = |side: Side| {
+            let neighbour = self.beside(side);
+            neighbour == self.me.id || self.leases.holds(now, neighbour, side.opposite())
         };
         !self.leases.is_any_waking() && sides.iter().all(holds)
     }

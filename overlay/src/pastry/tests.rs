@@ -101,6 +101,11 @@ impl Net {
         self.nodes[slot].as_mut().unwrap()
     }
 
+    /// Gives a running node other figures.
+    fn configure(&mut self, slot: usize, change: impl FnOnce(&mut Config)) {
+        change(Arc::make_mut(&mut self.node(slot).config));
+    }
+
     fn live(&self) -> impl Iterator<Item = (usize, &Node)> {
         self.nodes.iter().enumerate().filter_map(|(slot, node)| Some((slot, node.as_ref()?)))
     }

@@ -2,6 +2,7 @@
 
 use crate::id::{Key, NodeId};
 use crate::peer::Peer;
+use crate::sides::Side;
 
 /// The nearest nodes on each side of this one.
 ///
@@ -97,12 +98,19 @@ impl LeafSet {
 
     /// The counterclockwise side, nearest first.
     pub fn lefts(&self) -> impl ExactSizeIterator<Item = &Peer> + Clone {
-        self.members.iter().rev().take(self.half)
+        self.side(Side::Left)
     }
 
     /// The clockwise side, nearest first.
     pub fn rights(&self) -> impl ExactSizeIterator<Item = &Peer> + Clone {
-        self.members.iter().take(self.half)
+        self.side(Side::Right)
+    }
+
+    /// The members of one side, nearest first.
+    pub fn side(&self, side: Side) -> impl ExactSizeIterator<Item = &Peer> + Clone {
+        let members = self.members.len();
+        let at = move |n| if side == Side::Left { members - 1 - n } else { n };
+        (0..members.min(self.half)).map(move |n| &self.members[at(n)])
     }
 
     /// The next node counterclockwise. In a ring of two the same as [`right`](LeafSet::right).

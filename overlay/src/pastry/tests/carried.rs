@@ -1,5 +1,6 @@
 //! Stories of leases that ride along with other frames, and of news that keep to a budget.
 
+use super::hostile::stranger;
 use super::*;
 use crate::wire::{Ask, Grant, LeaseWords, ProbeAck};
 
@@ -136,7 +137,7 @@ fn a_grant_from_before_a_sleep_or_another_neighbour_is_void() {
     let between = Peer { id: NodeId(me.0.wrapping_add(1)), ..peer_at(9) };
     let now = net.now;
     let before = net.node(1).leases.clone();
-    net.node(1).handle_frame(now, between, announced());
+    net.node(1).handle_frame(now, between, announced().into());
     assert!(net.node(1).leaf_set.contains(between.id));
     net.node(1).handle_frame(now, between, Header::Leave { members: Vec::new() }.into());
     assert!(!net.node(1).leaf_set.contains(between.id), "two nodes again");
@@ -145,9 +146,10 @@ fn a_grant_from_before_a_sleep_or_another_neighbour_is_void() {
     assert_eq!(grant(&mut net, number, lease), kept, "nothing is revived");
 }
 
-fn announced() -> Frame {
+/// What a node sends that is on the ring.
+pub(super) fn announced() -> Header {
     let (number, standing) = (0, Standing::Ready);
-    Header::ProbeAck(ProbeAck { number, standing, lease: Sides::None, asks: None, leaf_set: None }).into()
+    Header::ProbeAck(ProbeAck { number, standing, lease: Sides::None, asks: None, leaf_set: None })
 }
 
 #[test]
@@ -213,4 +215,25 @@ fn news_of_many_deaths_keep_to_the_budget_and_arrive_all_the_same() {
     let most = by_node.values().max().copied().unwrap_or_default();
     let allowed = (seconds + 5) * rate as usize + 23 * 48;
     assert!(0 < most && most <= allowed, "{most} bytes in {seconds} s, {allowed} allowed");
+}
+
+#[test]
+fn strangers_who_ask_keep_nobody_from_hearing_of_a_death() {
+    let mut net = Net::ring(20);
+    net.run(Duration::from_secs(10));
+    net.configure(0, |config| config.repair_rate = 1);
+    for seed in 0..200 {
+        net.hand(0, stranger(seed), Header::LeafSet { members: Vec::new(), reply: true });
+    }
+    let waiting = |net: &mut Net| net.node(0).budget.waiting().len();
+    let answers = waiting(&mut net);
+    assert!(0 < answers && answers < 64, "{answers} of 200");
+    let now = net.now;
+    let neighbour = net.node(0).neighbours()[0];
+    net.node(0).lose(now, neighbour.id);
+    net.node(0).drop_member(now, neighbour.id);
+    let told: Vec<Peer> = net.node(0).budget.waiting().iter().map(|&(peer, _)| peer).collect();
+    let members: Vec<Peer> = net.node(0).leaf_set().iter().copied().collect();
+    let hear = members.iter().filter(|member| told.contains(member)).count();
+    assert!(told.len() > answers && hear >= members.len() / 2, "{hear} of {}", members.len());
 }

@@ -1,11 +1,9 @@
 //! Stories of nearness: who is measured, who is not, and who is in too many tables.
 
+use super::carried::announced;
+use super::hostile::stranger;
 use super::*;
 use crate::wire::{Known, Near};
-
-fn stranger(seed: u64) -> Peer {
-    Peer { id: NodeId(Key::hash(&seed.to_le_bytes()).0), incarnation: 5, addr: Addr::Memory(900) }
-}
 
 fn near(rtt_micros: u32, known: Vec<Known>) -> Near {
     Near { rtt_micros: Some(rtt_micros), known, row: None, crowded: false }
@@ -87,4 +85,69 @@ fn who_is_in_too_many_tables_says_so_once() {
     assert!(matches!(&sent[..], [Header::Near(near)] if near.crowded), "{sent:?}");
     let other = Near { crowded: true, ..near(1_000_000, Vec::new()) };
     assert!(net.tell(stranger(401), other).is_empty(), "two crowded ones do not talk for ever");
+}
+
+#[test]
+fn a_node_that_is_young_no_more_measures_who_may_become_the_nearest() {
+    let mut net = ring();
+    let (rival, _) = rival(&mut net);
+    let friend = net.node(1).peer();
+    let node = net.node(0);
+    let slot: Vec<NodeId> = node.table.next_hops(rival.id.key()).iter().map(|entry| entry.peer.id).collect();
+    for (id, micros) in slot.into_iter().zip([1000, 5000, 9000]) {
+        node.table.set_rtt(id, Duration::from_micros(micros));
+    }
+    // As far from the friend as this node is: from here half as far, most likely.
+    let d = node.table.rtt(friend.id).map_or(2000, |rtt| rtt.as_micros() as u32);
+    assert!((1000..5000).contains(&(d / 2)), "nearer than the last one, not nearer than the first: {d}");
+    let named = || near(d, vec![Known { peer: rival, rtt_micros: Some(d) }]);
+    net.configure(0, |config| config.gossip = Duration::from_secs(1));
+    assert!(net.tell(friend, named()).is_empty(), "spares come by themselves");
+    // Another ring shows itself: a stranger stands next to this node.
+    let beside = Peer { id: NodeId(net.node(0).peer().id.key().0.wrapping_add(1)), ..stranger(7) };
+    net.hand(0, beside, announced());
+    assert!(net.node(0).leaf_set().contains(beside.id));
+    let sent = net.tell(friend, named());
+    assert!(matches!(sent[..], [Header::Probe(_)]), "there is much to be found again: {sent:?}");
+}
+
+#[test]
+fn an_answer_that_comes_late_measures_nothing() {
+    for (wait, measures) in [(Duration::from_millis(900), true), (Duration::from_millis(1100), false)] {
+        let mut net = ring();
+        let now = net.now;
+        let node = net.node(0);
+        node.on_proximity_timer(now);
+        let asked = std::iter::from_fn(|| node.poll_transmit())
+            .find(|sent| matches!(&sent.frame.header, Header::Near(near) if near.row.is_some()));
+        let Some(Transmit { to: Destination::Peer(friend), .. }) = asked else { panic!("{asked:?}") };
+        let before = node.rtt(friend.id);
+        net.now = now + wait;
+        net.tell(friend, near(2000, Vec::new()));
+        assert_eq!(net.node(0).rtt(friend.id) != before, measures, "{wait:?}");
+    }
+}
+
+#[test]
+fn rows_keep_to_the_budget() {
+    let mut net = ring();
+    let friend = net.node(1).peer();
+    net.configure(0, |config| config.repair_rate = 1);
+    let answers = |net: &mut Net| {
+        let sent = net.tell(friend, Near { row: Some(0), ..near(2000, Vec::new()) });
+        sent.iter().filter(|header| matches!(header, Header::Near(_))).count()
+    };
+    assert_eq!(answers(&mut net), 1);
+    assert_eq!(answers(&mut net), 0, "at a byte a second that was enough for long");
+    // What this node would ask for is left for later, too.
+    let asks = |net: &mut Net| {
+        let now = net.now;
+        let node = net.node(0);
+        node.on_proximity_timer(now);
+        let sent = std::iter::from_fn(|| node.poll_transmit());
+        sent.filter(|sent| matches!(&sent.frame.header, Header::Near(near) if near.row.is_some())).count()
+    };
+    assert_eq!(asks(&mut net), 0);
+    net.now = net.now + Duration::from_secs(3600);
+    assert_eq!(asks(&mut net), 1, "an hour later all is paid for");
 }

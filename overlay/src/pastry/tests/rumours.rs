@@ -5,9 +5,14 @@ use super::*;
 
 /// A ring in which few know everybody.
 fn sparse_ring(n: usize) -> Net {
+    sparse_ring_of(n, &Config::default())
+}
+
+/// The same with these figures.
+fn sparse_ring_of(n: usize, config: &Config) -> Net {
     let mut net = Net::new();
     for slot in 0..n {
-        let config = Config { leaf_set: 4, full_membership: 0, ..Config::default() };
+        let config = Config { leaf_set: 4, full_membership: 0, ..config.clone() };
         net.join(slot.checked_sub(1).map(|_| 0), config);
         net.run(Duration::from_millis(200));
     }
@@ -70,6 +75,26 @@ fn a_rumour_of_a_death_is_looked_into_and_told_on() {
         "two silences are enough where another one had found it dead"
     );
     assert!(told.iter().any(|sent| sent.frame.header == Header::Lost(victim)), "{told:?}");
+}
+
+#[test]
+fn where_one_silence_is_enough_only_who_noticed_it_tells() {
+    let config = Config { confirmations: 1, ..Config::default() };
+    for by_rumour in [true, false] {
+        let mut net = sparse_ring_of(30, &config);
+        let (slot, victim) = if by_rumour { net.silent_member() } else { net.far_pair() };
+        let now = net.now + Duration::from_secs(10);
+        if by_rumour {
+            net.hand(slot, stranger(1), Header::Lost(victim));
+        } else {
+            net.node(slot).probe(now, victim, false);
+        }
+        let node = net.node(slot);
+        node.on_probe_timeout(now, victim.id);
+        assert!(node.table.get(victim.id).is_none());
+        let mut sent = std::iter::from_fn(|| node.poll_transmit());
+        assert_eq!(sent.any(|sent| sent.frame.header == Header::Lost(victim)), !by_rumour);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use super::hostile::stranger;
 use super::*;
 use crate::sides::{Side, Sides};
-use crate::wire::Admission;
+use crate::wire::{Admission, ProbeAck};
 
 const BUSY: Header = Header::Admission(Admission::Busy);
 
@@ -64,4 +64,26 @@ fn a_joiner_whose_other_neighbour_has_gone_gets_no_part() {
     }
     let told = net.answer(slot, joiner, Header::Commit { number: 6, beside });
     assert!(matches!(told, Header::Committed { number: 6, .. }), "{told:?}");
+}
+
+#[test]
+fn what_a_neighbour_was_asked_before_a_joiner_left_counts_for_nothing() {
+    let mut net = Net::ring(2);
+    net.run(Duration::from_secs(5));
+    let (joiner, other, now) = (stranger(1), net.node(1).peer(), net.now);
+    assert!(matches!(net.answer(0, joiner, Header::Admit), Header::Admission(Admission::Granted { .. })));
+    let told = net.answer(0, joiner, Header::Commit { number: 5, beside: other.id });
+    assert!(matches!(told, Header::Committed { number: 5, .. }), "{told:?}");
+    net.node(0).probe(now, other, true);
+    let (number, lease) =
+        net.node(0).liveness.asked(other.id).map(|asked| (asked.number, asked.sides)).unwrap();
+    net.hand(0, joiner, Header::Leave { members: Vec::new() });
+    // It may have been said while the joiner had this node's part.
+    let standing = Standing::Ready;
+    let ack = ProbeAck { number, standing, lease, asks: None, leaf_set: None };
+    net.hand(0, other, Header::ProbeAck(ack));
+    assert!(!net.node(0).holds_lease(now, other.id));
+    let number = net.node(0).liveness.asked(other.id).map(|asked| asked.number).unwrap();
+    net.hand(0, other, Header::ProbeAck(ProbeAck { number, standing, lease, asks: None, leaf_set: None }));
+    assert!(net.node(0).holds_lease(now, other.id), "what it says since is another matter");
 }
