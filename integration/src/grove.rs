@@ -348,27 +348,15 @@ impl Grove {
 
     /// Subscribes to what comes from now on, with an application that takes all.
     pub fn subscribe(&mut self, slot: usize, topic: &Topic) -> SubscriptionId {
-        self.subscribe_with(slot, topic, Start::Latest, CREDIT, false)
-    }
-
-    /// Subscribes after a mark.
-    pub fn subscribe_after(&mut self, slot: usize, topic: &Topic, start: Start) -> SubscriptionId {
-        self.subscribe_with(slot, topic, start, CREDIT, false)
+        self.subscribe_with(slot, topic, CREDIT, false)
     }
 
     /// Subscribes with an application that takes so many items and then stops.
     pub fn subscribe_stalled(&mut self, slot: usize, topic: &Topic, credit: u32) -> SubscriptionId {
-        self.subscribe_with(slot, topic, Start::Latest, credit, true)
+        self.subscribe_with(slot, topic, credit, true)
     }
 
-    fn subscribe_with(
-        &mut self,
-        slot: usize,
-        topic: &Topic,
-        start: Start,
-        credit: u32,
-        stalled: bool,
-    ) -> SubscriptionId {
+    fn subscribe_with(&mut self, slot: usize, topic: &Topic, credit: u32, stalled: bool) -> SubscriptionId {
         let subscription = SubscriptionId(self.next_number());
         let watched = Watched {
             slot,
@@ -379,9 +367,13 @@ impl Grove {
             ended: None,
             failed: None,
             stalled,
+            was_stalled: stalled,
         };
         self.history.subscriptions.insert(subscription, watched);
-        self.world.command(slot, Command::Subscribe { subscription, topic: topic.clone(), start, credit });
+        self.world.command(
+            slot,
+            Command::Subscribe { subscription, topic: topic.clone(), start: Start::Latest, credit },
+        );
         subscription
     }
 

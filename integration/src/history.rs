@@ -28,6 +28,8 @@ pub struct Watched {
     pub failed: Option<SubscribeError>,
     /// It takes nothing more: the end of the log will not reach it.
     pub stalled: bool,
+    /// It takes nothing more, or once took nothing for a while.
+    pub was_stalled: bool,
 }
 
 impl Watched {

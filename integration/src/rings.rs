@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rand::RngExt;
-use rand::seq::{IndexedRandom, SliceRandom};
+use rand::seq::SliceRandom;
 use treecast_overlay::config::Config;
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::kbr::{Bootstrap, Command, Event, KeyBasedRouting};
@@ -106,11 +106,6 @@ impl Rings {
         self.world.machines().filter(ready).map(|(slot, _)| slot).collect()
     }
 
-    /// A random slot of a node on the ring.
-    pub fn any_ready(&mut self) -> Option<usize> {
-        self.ready().choose(&mut self.dice).copied()
-    }
-
     /// `count` random slots of nodes on the ring.
     pub fn some_ready(&mut self, count: usize) -> Vec<usize> {
         let mut ready = self.ready();
@@ -200,11 +195,6 @@ impl Rings {
         for slot in self.some_ready(count) {
             self.look_up(slot);
         }
-    }
-
-    /// How many lookups still wait for their answer.
-    pub fn open_lookups(&self) -> usize {
-        self.watch.lookups.open.len()
     }
 
     // Time.

@@ -13,7 +13,7 @@ use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, T
 use treecast_overlay::peer::Peer;
 use treecast_overlay::time::{Instant, earliest};
 use treecast_overlay::wire::{Answer, Frame, Header, Letter, Purpose, Standing, within};
-use treecast_scribe::event::{Command, Event, Token, TreeStatus};
+use treecast_scribe::event::{Command, Event, SubscriptionId, Token, TreeStatus};
 use treecast_scribe::message::MessageId;
 use treecast_scribe::wire::{self, Body, Data, Header as Word};
 use treecast_scribe::{Config, Item, PastryStack, TopicId};
@@ -23,7 +23,7 @@ use crate::witness::{Decision, Envelope, Hop, Shared};
 /// Lookups that a tap remembers until they are answered here; beyond it, those of the smallest origins are forgotten.
 const MAX_ASKED: usize = 1024;
 
-/// How long a node that dawdles keeps what it is to push.
+/// How long a node that dawdles, or waits, keeps what it is to push.
 const DAWDLE: Duration = Duration::from_secs(6);
 
 /// What is wrong with a node. Where a number is given, the fault strikes once: the n-th message that the node's
@@ -58,6 +58,8 @@ pub enum Fault {
     Collects,
     /// S6: keeps what it is to push for six seconds.
     Dawdles,
+    /// S6: does so while an application of its own takes nothing.
+    Waits,
     /// S7: says for each topic that it lives.
     BeatsPerTopic,
     /// S8: alters what passes through it.
@@ -82,6 +84,7 @@ impl Fault {
             | Fault::Misplaces
             | Fault::Swallowed(_)
             | Fault::Dawdles
+            | Fault::Waits
             | Fault::BeatsPerTopic
             | Fault::Forges => {}
         }
@@ -107,6 +110,8 @@ pub struct Tapped {
     asked: BTreeMap<(NodeId, u64), Key>,
     /// Topics of this node's publications that have no receipt yet.
     offered: BTreeMap<Token, TopicId>,
+    /// How many items each of its applications takes yet.
+    credit: BTreeMap<SubscriptionId, u32>,
     now: Instant,
 }
 
@@ -125,6 +130,7 @@ impl Tapped {
             retreat: (false, false),
             asked: BTreeMap::new(),
             offered: BTreeMap::new(),
+            credit: BTreeMap::new(),
             now: Instant::ZERO,
         }
     }
@@ -206,7 +212,10 @@ impl Tapped {
             }
             Fault::Forges if matches!(word, Some((Word::Data(_), _))) => forge(&mut transmit.frame),
             Fault::Misplaces => misplace(&mut transmit.frame, word),
-            Fault::Dawdles if matches!(word, Some((Word::Data(_), _))) => {
+            Fault::Dawdles | Fault::Waits
+                if matches!(word, Some((Word::Data(_), _)))
+                    && (fault == Fault::Dawdles || self.credit.values().any(|credit| *credit == 0)) =>
+            {
                 self.delayed.push_back((self.now + DAWDLE, transmit));
                 return None;
             }
@@ -222,6 +231,7 @@ impl Tapped {
             | Fault::Swallowed(_)
             | Fault::Collects
             | Fault::Dawdles
+            | Fault::Waits
             | Fault::BeatsPerTopic
             | Fault::Forges => {}
         }
@@ -298,7 +308,6 @@ impl Tapped {
             let (from, to) = (self.stack.peer().addr, goal(transmit));
             format!("    {from} tells {to}: {word:?} + {} bytes", payload.len())
         });
-        *witness.words.entry(name(&word)).or_default() += 1;
         if let Word::Data(Data { topic, position, body }) = word {
             witness.payloads += 1;
             match body {
@@ -362,6 +371,11 @@ impl Tapped {
         if let Event::Published { .. } = &event {
             self.receipts += 1;
             return (self.fault != Some(Fault::Unanswered(self.receipts))).then_some(event);
+        }
+        if let Event::Item { subscription, .. } = &event
+            && let Some(credit) = self.credit.get_mut(subscription)
+        {
+            *credit = credit.saturating_sub(1);
         }
         let Event::Item { subscription, item: item @ Item::Message(_) } = &event else { return Some(event) };
         self.messages += 1;
@@ -434,31 +448,6 @@ fn goal(transmit: &Transmit) -> String {
     }
 }
 
-fn name(word: &Word) -> &'static str {
-    match word {
-        Word::Join(_) => "JOIN",
-        Word::Attached(_) => "attached",
-        Word::Leave { .. } => "leave",
-        Word::Orphan { .. } => "orphan",
-        Word::Data(_) => "data",
-        Word::Ack(_) => "ack",
-        Word::Publish(_) => "publish",
-        Word::Receipt(_) => "receipt",
-        Word::Refused { .. } => "refused",
-        Word::Beat(_) => "beat",
-        Word::Shared(_) => "shared",
-        Word::Query { .. } => "query",
-        Word::Known { .. } => "known",
-        Word::Handover { .. } => "handover",
-        Word::HandoverTaken { .. } => "handover taken",
-        Word::Offer(_) => "offer",
-        Word::Visit { .. } => "visit",
-        Word::Visited { .. } => "visited",
-        Word::Part { .. } => "part",
-        Word::Parted { .. } => "parted",
-    }
-}
-
 /// A receipt names the next place.
 fn misplace(frame: &mut Frame, word: Option<(Word, Bytes)>) {
     if let Some((Word::Receipt(mut receipt), _)) = word {
@@ -489,6 +478,10 @@ impl Machine for Tapped {
             self.ask(self.id(), u64::MAX - token.0, *key);
         } else if let Command::Publish { token, topic, .. } = &command {
             self.offered.insert(*token, topic.id());
+        } else if let Command::Subscribe { subscription, credit: items, .. }
+        | Command::Credit { subscription, items } = &command
+        {
+            *self.credit.entry(*subscription).or_default() += items;
         }
         self.now = now;
         self.stack.handle_command(now, command);

@@ -80,8 +80,6 @@ pub struct Witness {
     pub births: BTreeMap<(MessageId, Position), u64>,
     /// Starts of terms that were seen: which, and whether the log was handed over.
     pub terms: BTreeMap<(TopicId, Position), bool>,
-    /// Kinds of Scribe's words so far.
-    pub words: BTreeMap<&'static str, u64>,
     /// Why children were last offered other parents: `push-down` or `splice`, by topic and child.
     pub offers: BTreeMap<(TopicId, NodeId), &'static str>,
     /// Children that went to a parent that they were offered, by reason.

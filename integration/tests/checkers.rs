@@ -20,7 +20,7 @@ const NODES: usize = 16;
 type Story = fn(&mut Grove) -> Verdict;
 
 /// Promise, planted fault, and its occasion.
-const PLANTED: [(Promise, Fault, Story); 16] = [
+const PLANTED: [(Promise, Fault, Story); 17] = [
     (Promise::O1, Fault::Overstays, isolation),
     (Promise::O2, Fault::Backwards, lookups),
     (Promise::O3, Fault::Hermit, merge),
@@ -35,6 +35,7 @@ const PLANTED: [(Promise, Fault, Story); 16] = [
     (Promise::S5, Fault::Swallowed(1), topic),
     (Promise::S6, Fault::Collects, slow),
     (Promise::S6, Fault::Dawdles, calm),
+    (Promise::S6, Fault::Waits, calm_beside_one),
     (Promise::S7, Fault::BeatsPerTopic, rest),
     (Promise::S8, Fault::Forges, topic),
 ];
@@ -137,6 +138,24 @@ fn calm(grove: &mut Grove) -> Verdict {
         grove.subscribe(slot, &own);
     }
     grove.advance(SECOND * 5)?;
+    grove.begin_calm();
+    for slot in 0..3 {
+        grove.publish(slot, &own, 100);
+    }
+    grove.advance(SECOND * 2)?;
+    grove.advance_until(SECOND * 40, Grove::is_well).map(drop)
+}
+
+/// All is well but for an application at the root that takes nothing: nobody else waits.
+fn calm_beside_one(grove: &mut Grove) -> Verdict {
+    let own = own_topic(grove);
+    for slot in 0..NODES {
+        grove.subscribe(slot, &own);
+    }
+    grove.subscribe_stalled(CULPRIT, &own, 1);
+    grove.advance(SECOND * 5)?;
+    grove.publish(0, &own, 100);
+    grove.advance(SECOND * 2)?;
     grove.begin_calm();
     for slot in 0..3 {
         grove.publish(slot, &own, 100);

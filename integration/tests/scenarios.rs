@@ -35,6 +35,32 @@ fn an_expectation_that_fails_is_a_fault() {
     assert!(faults[1].starts_with("expect.slowest"), "{faults:?}");
 }
 
+/// A node that cannot reach any of the others is no fault of the ring, whoever cut it off; and what the timeline does has
+/// happened.
+#[test]
+fn pairs_that_are_cut_one_by_one_may_leave_a_side_of_its_own() {
+    let cuts = (1..5).map(|with| format!("[[events]]\nat = 5\ndo = \"part\"\nnode = 0\nwith = {with}\n"));
+    let deeds =
+        ["crash\"\nnode = 2", "restart\"\nnode = 2", "heal\"", "pause\"\nnode = 1", "resume\"\nnode = 1"];
+    let later = deeds.iter().zip([22, 30, 40, 45, 47]);
+    let later = later.map(|(deed, at)| format!("[[events]]\nat = {at}\ndo = \"{deed}\n"));
+    let text = format!(
+        "about = \"\"\nnodes = 5\nlasts = 60\n{}[expect]\nevents = [\"cut between two\", \"crash of a process\", \
+         \"restart\", \"pause\", \"merge\", \"demotion\"]\n",
+        cuts.chain(later).collect::<String>()
+    );
+    let faults = play(Path::new("cut.toml"), &text).unwrap().faults;
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
+/// Where nothing happens, nothing of what is rare does.
+#[test]
+fn a_quiet_ring_demotes_nobody() {
+    let text = "about = \"\"\nnodes = 12\nlasts = 30\n[expect]\nevents = [\"demotion\"]\n";
+    let faults = play(Path::new("quiet.toml"), text).unwrap().faults;
+    assert_eq!(faults, ["expect.events: not one demotion"]);
+}
+
 /// What is said of a scenario whose body is this.
 fn refusal(body: &str) -> String {
     play(Path::new("wrong.toml"), &format!("about = \"\"\n{body}")).unwrap_err().to_string()
@@ -56,7 +82,7 @@ fn what_makes_no_sense_is_refused_by_file_line_and_key() {
         (event("at = 1\ndo = \"part\"\nnode = 1"), "wrong.toml:6: events.do: it needs a `with`"),
         (
             refusal("nodes = 3\nlasts = 9\n[expect]\nevents = [\"rain\"]"),
-            "wrong.toml:5: expect.events: no event",
+            "wrong.toml:5: expect.events: a scenario has no event",
         ),
     ];
     for (said, expected) in cases {

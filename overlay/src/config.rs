@@ -189,6 +189,7 @@ impl Config {
             doubt: f64::INFINITY,
             confirmations: 1,
             lease_attempts: 3,
+            park_for: Duration::from_secs(35),
             repair: Duration::from_secs(600),
             gossip_max: Duration::from_secs(1800),
             ..Config::default()

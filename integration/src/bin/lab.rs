@@ -3,6 +3,7 @@
 //! A table on stdout, figures beside those of others; with `--json` one object as the last line; with `--out` files to
 //! look at. Exit code 1 if a promise failed or something was lost, wrong or missed, 2 if the command makes no sense.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -91,13 +92,18 @@ fn run(experiment: &Experiment) -> Result<Report, Error> {
     let outcome = experiment.run(&progress);
     progress.finish();
     let report = outcome?;
-    println!("{}", report.to_text());
+    say(&report.to_text());
     if let Some(dir) = &output.out {
         report.write(dir).map_err(refused)?;
-        println!("\nwritten to {}", dir.display());
+        say(&format!("\nwritten to {}", dir.display()));
     }
     if output.json {
-        println!("{}", report.json);
+        say(&report.json);
     }
     Ok(report)
+}
+
+/// Whoever has read enough closes the pipe: the exit code says the rest.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stdout().lock(), "{text}");
 }

@@ -273,6 +273,7 @@ mod stories {
                 ended: None,
                 failed: None,
                 stalled: false,
+                was_stalled: false,
             };
             history.subscriptions.insert(SubscriptionId(slot as u64), watched);
         }

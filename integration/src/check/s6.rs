@@ -6,7 +6,7 @@ use std::time::Duration;
 use treecast_overlay::time::Instant;
 
 use super::{Promise, Scene, Verdict};
-use crate::history::{History, token};
+use crate::history::{History, Watched, token};
 
 /// What a subscriber that takes nothing must not let grow beyond its limit, at any node.
 pub(super) const HELD: [&str; 4] =
@@ -32,18 +32,23 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
 /// Judges the delays of what was published since all is well.
 pub fn judge_delays(scene: &Scene<'_>) -> Verdict {
     let Some(calm) = scene.calm else { return Ok(()) };
-    let verdict = undisturbed_since(scene.history, calm, LIMIT);
+    let verdict = undisturbed_since(scene.history, calm, LIMIT, |watched| !watched.stalled);
     verdict.map(drop).map_err(|what| Promise::S6.broken(what))
 }
 
-/// Whether every message came to those that take them within `limit` of its publication. Says what the slowest took.
+/// Whether every message came to those that always took them within `limit` of its publication. Says what the slowest took.
 pub fn undisturbed(history: &History, limit: Duration) -> Result<Duration, String> {
-    undisturbed_since(history, Instant::ZERO, limit)
+    undisturbed_since(history, Instant::ZERO, limit, |watched| !watched.was_stalled)
 }
 
-fn undisturbed_since(history: &History, since: Instant, limit: Duration) -> Result<Duration, String> {
+fn undisturbed_since(
+    history: &History,
+    since: Instant,
+    limit: Duration,
+    counts: impl Fn(&Watched) -> bool,
+) -> Result<Duration, String> {
     let mut slowest = Duration::ZERO;
-    for (id, watched) in history.subscriptions.iter().filter(|(_, watched)| !watched.stalled) {
+    for (id, watched) in history.subscriptions.iter().filter(|(_, watched)| counts(watched)) {
         for (at, message) in watched.messages() {
             let Some(offered) = token(&message.payload).and_then(|token| history.publications.get(&token))
             else {
@@ -77,7 +82,7 @@ mod tests {
         let watched = history.subscriptions.first_entry().unwrap().into_mut();
         watched.items[2].0 = watched.items[2].0 + limit;
         assert!(undisturbed(&history, limit).unwrap_err().contains("waited"));
-        history.subscriptions.first_entry().unwrap().get_mut().stalled = true;
+        history.subscriptions.first_entry().unwrap().get_mut().was_stalled = true;
         assert!(undisturbed(&history, limit).is_ok(), "it is the slow one itself");
     }
 }

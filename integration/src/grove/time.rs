@@ -93,6 +93,8 @@ impl Grove {
         let keys: Vec<Key> = (0..KEYS).map(|_| Key(self.dice.random())).collect();
         self.review_lookups();
         self.judge(&keys, |scene| check::ask(When::Always, scene))?;
+        let by_table = self.witness.borrow().hops.iter().filter(|hop| !hop.by_leaf_set).count() as u64;
+        self.count("hop by the routing table", by_table);
         self.witness.borrow_mut().forget_judged();
         self.notice_demotions();
         let (second, round) = self.inspected;
@@ -124,14 +126,18 @@ impl Grove {
         *self.events.entry(event).or_default() += times;
     }
 
-    /// Who lost its leases while it stood on the ring.
+    /// Who lost its leases while it stood on the ring, between the same neighbours as before: by others that come and go,
+    /// one lacks a lease for a moment, too.
     fn notice_demotions(&mut self) {
-        let (mut serving, mut demoted) = (BTreeSet::new(), 0);
+        let (mut serving, mut demoted) = (BTreeMap::new(), 0);
         for (slot, stack) in self.stacks() {
-            let id = stack.peer().id;
+            let (id, ring) = (stack.peer().id, stack.ring().leaf_set());
+            let between = [ring.left(), ring.right()].map(|end| end.map(|peer| peer.id));
             if stack.ring().is_root_of(self.world.local_time(slot), id.key()) {
-                serving.insert(id);
-            } else if stack.ring().standing() == Standing::Ready && self.known.serving.contains(&id) {
+                serving.insert(id, between);
+            } else if stack.ring().standing() == Standing::Ready
+                && self.known.serving.get(&id) == Some(&between)
+            {
                 demoted += 1;
             }
         }
@@ -346,8 +352,8 @@ impl Grove {
 #[derive(Default)]
 pub(super) struct Known {
     roots: BTreeMap<TopicId, NodeId>,
-    /// Nodes that answer for their ids.
-    serving: BTreeSet<NodeId>,
+    /// Nodes that answer for their ids, and between whom.
+    serving: BTreeMap<NodeId, [Option<NodeId>; 2]>,
     /// Nodes on the ring that know of nobody.
     alone: BTreeSet<NodeId>,
     /// There was a ring of several once.

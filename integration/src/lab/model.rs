@@ -3,7 +3,7 @@
 use clap::Args;
 use serde_json::json;
 
-use crate::lab::memory::resident;
+use crate::lab::memory;
 use crate::lab::{Error, Output, Progress};
 use crate::model::{self, Bounds, Fault, Gaps, Outcome};
 use crate::report::{Report, Row};
@@ -94,17 +94,16 @@ impl Options {
 pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let bounds = options.bounds()?;
     let begin = std::time::Instant::now();
-    let mut peak = 0;
     progress.phase("states", 0);
     let outcome = model::explore(bounds.clone(), options.limit, |unique, depth| {
-        peak = peak.max(resident().unwrap_or_default());
         progress.at(unique as u64, format!("depth {depth}"));
     });
     let wall_s = begin.elapsed().as_secs_f64();
-    Ok(report(&bounds, &outcome, wall_s, peak))
+    Ok(report(&bounds, &outcome, wall_s))
 }
 
-fn report(bounds: &Bounds, outcome: &Outcome, wall_s: f64, peak: u64) -> Report {
+fn report(bounds: &Bounds, outcome: &Outcome, wall_s: f64) -> Report {
+    let peak = memory::peak();
     let &Bounds { ring, joiners, gaps, together, crashes, losses, duplicates, delays, .. } = bounds;
     let &Bounds { attempts, reorder, ride, talk, plant, .. } = bounds;
     let Outcome { unique, generated, depth, complete, broken, missing } = outcome;
@@ -150,7 +149,10 @@ fn report(bounds: &Bounds, outcome: &Outcome, wall_s: f64, peak: u64) -> Report 
             Row::ours("steps to the farthest state", (depth - 1).to_string()),
             Row::ours("explored", if *complete { "all" } else { "in part" }),
             Row::ours("time", format!("{wall_s:.1} s")),
-            Row::ours("memory", format!("{:.2} GB", peak as f64 / 1e9)),
+            Row::ours(
+                "memory",
+                peak.map_or("unknown".to_string(), |peak| format!("{:.2} GB", peak as f64 / 1e9)),
+            ),
         ],
         json: figures.to_string(),
         faults,

@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::lab::swarm::{self, Deed, Turmoil};
-use crate::lab::{Error, Output};
+use crate::lab::{Error, Output, memory};
 use crate::report::{Report, Row};
 
 /// What `lab replay` can be told.
@@ -37,12 +37,13 @@ impl Options {
 
 /// Runs the seed and tells it on stdout.
 pub fn run(options: &Options) -> Result<Report, Error> {
+    let begin = std::time::Instant::now();
     let turmoil = swarm::turmoil(options.seed, &options.without);
-    println!("{}", turmoil.plan());
     let say = |line: &str| {
         // Whoever has read enough closes the pipe: the verdict is all that is left to do.
         let _ = writeln!(std::io::stdout().lock(), "{line}");
     };
+    say(&turmoil.plan().to_string());
     let outcome = tell(turmoil, options.until.unwrap_or(u64::MAX), say);
     let verdict = outcome.fault.clone().unwrap_or_else(|| "all promises are kept".to_string());
     let figures = json!({
@@ -51,6 +52,8 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         "fault": outcome.fault,
         "events": outcome.events,
         "steps": outcome.steps,
+        "events_per_s": outcome.steps as f64 / begin.elapsed().as_secs_f64().max(1e-9),
+        "peak_bytes": memory::peak(),
         "trace_hash": outcome.trace_hash,
     });
     Ok(Report {

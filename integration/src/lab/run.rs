@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use treecast_overlay::config::Config as RingConfig;
 
-use super::{Ring, Setting};
+use super::{Ring, Setting, memory};
 use crate::report::{Report, Row};
 use crate::world::Topology;
 
@@ -37,6 +37,8 @@ pub struct Run {
     pub bytes_per_node: Option<f64>,
     /// What the nodes say of their own memory, as a mean in bytes.
     pub bytes_per_node_own: Option<f64>,
+    /// The most memory that the process held by the end, in bytes, the load and what measures it included.
+    pub peak_bytes: Option<u64>,
     /// Virtual seconds, all in all.
     pub virtual_s: f64,
     /// Real seconds, all in all.
@@ -119,6 +121,7 @@ impl Run {
             starts_retried: ring.growth.retried,
             bytes_per_node: weight.resident,
             bytes_per_node_own: weight.own,
+            peak_bytes: memory::peak(),
             virtual_s: ring.world.now().as_nanos() as f64 / 1e9,
             wall_s: wall,
             frames: ring.world.counters().by_kind().map(|(kind, tally)| (kind, tally.delivered)).collect(),
@@ -167,9 +170,11 @@ impl Run {
                 self.virtual_s, self.wall_s, self.events, self.events_per_s, self.grown_wall_s
             ),
             format!(
-                "a node takes {} of the process, {} by its own account; {} starts were tried again",
+                "a node takes {} of the process at rest, {} by its own account; the process took {} at most; {} starts were \
+                 tried again",
                 kilobytes(self.bytes_per_node),
                 kilobytes(self.bytes_per_node_own),
+                self.peak_bytes.map_or("unknown".to_string(), |b| format!("{:.2} GB", b as f64 / 1e9)),
                 self.starts_retried
             ),
             format!("trace hash {}", self.trace_hash),

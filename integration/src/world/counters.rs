@@ -80,6 +80,8 @@ pub struct Tally {
     pub delivered: u64,
     /// Vanished: by the dice, by a cut, or because nobody was there.
     pub lost: u64,
+    /// Of those lost: by the dice.
+    pub vanished: u64,
     /// Bytes of those sent, without the transport's length prefix and encryption.
     pub bytes: u64,
 }
@@ -109,6 +111,7 @@ impl Counters {
             doubled: sum.doubled + tally.doubled,
             delivered: sum.delivered + tally.delivered,
             lost: sum.lost + tally.lost,
+            vanished: sum.vanished + tally.vanished,
             bytes: sum.bytes + tally.bytes,
         })
     }

@@ -161,7 +161,9 @@ impl<M: Machine> World<M> {
     }
 
     pub(super) fn lose(&mut self, from: usize, to: u32, frame: &Frame, note: Note, why: Loss) {
-        self.counters.on(&frame.header).lost += 1;
+        let tally = self.counters.on(&frame.header);
+        tally.lost += 1;
+        tally.vanished += u64::from(why == Loss::Dice);
         self.trace.record(self.now, from, What::Lost { to, note, why });
     }
 

@@ -94,10 +94,15 @@ impl Options {
     fn command(&self, fault: &Fault) -> String {
         let Setting { seed, profile, .. } = &self.setting;
         let topology = self.setting.topology();
-        let leaf_set = self.setting.leaf_set.map_or(String::new(), |size| format!(" --leaf-set {size}"));
+        let given = |name: &str, value: Option<String>| {
+            value.map_or(String::new(), |value| format!(" --{name} {value}"))
+        };
+        let leaf_set = given("leaf-set", self.setting.leaf_set.map(|size| size.to_string()));
+        let known = given("full-membership", self.setting.full_membership.map(|nodes| nodes.to_string()));
+        let bound = given("bound", self.bound.map(|seconds| seconds.to_string()));
         format!(
             "cargo run --release -p treecast-integration --bin lab -- faults --nodes {} --only {} --seed {seed} \
-             --profile {profile} --topology {topology} --settle {}{leaf_set}",
+             --profile {profile} --topology {topology} --settle {}{leaf_set}{known}{bound}",
             self.nodes(),
             fault.name,
             self.setting.settle

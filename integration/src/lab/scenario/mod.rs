@@ -17,7 +17,7 @@ use treecast_scribe::{Config, Topic};
 use self::script::{Act, Event, Place, Role, Script, place};
 use crate::check::{Verdict, s6};
 use crate::grove::Grove;
-use crate::lab::{Error, Output, swarm};
+use crate::lab::{Error, Output, memory, swarm};
 use crate::report::{Report, Row};
 use crate::world::{self, Case, Crash, Cut, CutId, Faults, Topology};
 
@@ -65,6 +65,8 @@ enum Cue {
 struct Stage {
     script: Script,
     grove: Grove,
+    /// When all began, by the clock on the wall.
+    started: std::time::Instant,
     /// When the timeline began.
     begin: Instant,
     stalled: BTreeMap<usize, Vec<SubscriptionId>>,
@@ -98,6 +100,7 @@ impl Stage {
         Stage {
             grove: Grove::told(case, network, RingConfig::default(), Config::default()),
             script,
+            started: std::time::Instant::now(),
             begin: Instant::ZERO,
             stalled: BTreeMap::new(),
             isolated: BTreeMap::new(),
@@ -191,8 +194,11 @@ impl Stage {
                 self.misfits.push(format!("nobody lives in slot {slot} to subscribe"));
                 continue;
             }
+            let is_late = subscribers.at.as_ref().is_some_and(|at| *at.get_ref() > 0.0);
+            self.grove.count("late subscription", u64::from(is_late));
             match subscribers.takes {
                 Some(credit) => {
+                    self.grove.count("stalled application", 1);
                     let subscription = self.grove.subscribe_stalled(slot, &topic, credit);
                     self.stalled.entry(slot).or_default().push(subscription);
                 }
@@ -218,8 +224,9 @@ impl Stage {
         let slot = self.slot(event);
         let lives = slot.is_some_and(|slot| self.grove.world.machine(slot).is_some());
         let runs = slot.is_some_and(|slot| self.grove.world.is_running(slot));
+        let misfits = self.misfits.len();
         match (act, slot) {
-            (Act::Heal, _) => self.pairs.drain(..).for_each(|cut| self.grove.world.heal(cut)),
+            (Act::Heal, _) => self.pairs.drain(..).for_each(|cut| self.grove.heal(cut)),
             (Act::Join, _) => drop(self.grove.add(&self.some_ready())),
             (Act::Weather, _) => {
                 let weather = event.weather.as_ref().map(script::Weather::faults);
@@ -245,7 +252,7 @@ impl Stage {
             }
             (Act::Part, Some(slot)) => {
                 let other = event.with.as_ref().map(|with| *with.get_ref());
-                let cut = other.map(|other| self.grove.world.cut(Cut::pair(slot, other)));
+                let cut = other.map(|other| self.grove.cut(Cut::pair(slot, other)));
                 self.pairs.extend(cut);
             }
             (Act::Unstall, Some(slot)) => {
@@ -254,6 +261,9 @@ impl Stage {
                 }
             }
             _ => self.misfits.push(format!("at {}: {act:?} does not fit {slot:?}", event.at.get_ref())),
+        }
+        if let Some(event) = act.event().filter(|_| self.misfits.len() == misfits) {
+            self.grove.count(event, 1);
         }
     }
 
@@ -318,6 +328,9 @@ impl Stage {
             "whole_after_s": self.whole_after.map(|time| time.as_secs_f64()),
             "settled_after_s": self.settled_after.map(|time| time.as_secs_f64()),
             "events": outcome,
+            "steps": self.grove.world.steps(),
+            "events_per_s": self.grove.world.steps() as f64 / self.started.elapsed().as_secs_f64().max(1e-9),
+            "peak_bytes": memory::peak(),
             "trace_hash": self.grove.world.trace_hash(),
         });
         Report {

@@ -146,6 +146,60 @@ pub(super) enum Act {
     Weather,
 }
 
+/// Events that come of what the timeline does, by the swarm's names.
+const NOTICED: [&str; 17] = [
+    "lost frame",
+    "doubled frame",
+    "late subscription",
+    "stalled application",
+    "root change",
+    "forced term",
+    "handed-over term",
+    "rejoin",
+    "merge",
+    "demotion",
+    "gap",
+    "new parent",
+    "unknown outcome",
+    "failed start",
+    "push-down",
+    "splice",
+    "hop by the routing table",
+];
+
+impl Act {
+    const ALL: [Act; 13] = [
+        Act::Crash,
+        Act::PowerFailure,
+        Act::Restart,
+        Act::Leave,
+        Act::Pause,
+        Act::Resume,
+        Act::Isolate,
+        Act::Rejoin,
+        Act::Part,
+        Act::Heal,
+        Act::Join,
+        Act::Unstall,
+        Act::Weather,
+    ];
+
+    /// What the swarm calls it, if it has a name for it.
+    pub(super) fn event(self) -> Option<&'static str> {
+        match self {
+            Act::Crash => Some("crash of a process"),
+            Act::PowerFailure => Some("power failure"),
+            Act::Restart => Some("restart"),
+            Act::Leave => Some("leave"),
+            Act::Pause => Some("pause"),
+            Act::Isolate => Some("isolation"),
+            Act::Part => Some("cut between two"),
+            Act::Join => Some("late join"),
+            Act::Resume | Act::Rejoin | Act::Heal | Act::Unstall | Act::Weather => None,
+        }
+    }
+}
+
 /// Where something happens: at a node, or at a role that the run decides about.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
@@ -249,11 +303,11 @@ impl Script {
         self.weather.iter().try_for_each(|weather| check_weather(source, weather))?;
         self.check_applications(source)?;
         self.events.iter().try_for_each(|event| self.check_event(source, event))?;
-        let known = |name: &&Spanned<String>| !crate::lab::swarm::EVENTS.contains(&name.get_ref().as_str());
-        match self.expect.events.iter().find(known) {
+        let can_be: Vec<&str> = Act::ALL.into_iter().filter_map(Act::event).chain(NOTICED).collect();
+        match self.expect.events.iter().find(|name| !can_be.contains(&name.get_ref().as_str())) {
             Some(name) => {
-                let events = crate::lab::swarm::EVENTS.join(", ");
-                let what = format!("no event is called `{}`; there are: {events}", name.get_ref());
+                let events = can_be.join(", ");
+                let what = format!("a scenario has no event `{}`; there are: {events}", name.get_ref());
                 Err(source.wrong("expect.events", name, what))
             }
             None => Ok(()),

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use crate::check::s5;
 use crate::grove::Grove;
-use crate::lab::{Error, Output, Progress};
+use crate::lab::{Error, Output, Progress, memory};
 use crate::report::{Report, Row};
 use crate::world::{Case, Topology};
 
@@ -31,7 +31,7 @@ pub const ENOUGH_FOR_RARE: u64 = 2000;
 const RARE: [&str; 1] = ["failed start"];
 
 /// What must happen somewhere in a large enough range: faults, and what seldom comes of them.
-pub const EVENTS: [&str; 40] = [
+pub const EVENTS: [&str; 43] = [
     "lost frame",
     "doubled frame",
     "world that reorders",
@@ -72,6 +72,9 @@ pub const EVENTS: [&str; 40] = [
     "cut between ring neighbours",
     "partition of several",
     "world with a latency matrix",
+    "world larger than what a node knows",
+    "world that spares frames",
+    "hop by the routing table",
 ];
 
 /// The deeds that make an event happen, one of them alone; of what is not listed here, the world itself, or much together.
@@ -103,6 +106,8 @@ fn causes(event: &str) -> &'static [Deed] {
         "cut between ring neighbours" => &[PartNeighbours],
         "partition of several" => &[PartMany],
         "world with a latency matrix" => &[Matrix],
+        "world larger than what a node knows" | "hop by the routing table" => &[Sparse],
+        "world that spares frames" => &[Thrifty],
         _ => &[],
     }
 }
@@ -203,6 +208,8 @@ impl Findings {
             "events": self.events,
             "steps": self.steps,
             "wall_s": took.as_secs_f64(),
+            "events_per_s": self.steps as f64 / took.as_secs_f64().max(1e-9),
+            "peak_bytes": memory::peak(),
         });
         Report {
             experiment: "swarm",
@@ -285,7 +292,7 @@ pub fn events(grove: &Grove) -> BTreeMap<&'static str, u64> {
     events.extend([
         ("forced term", forced),
         ("handed-over term", witness.terms.len() as u64 - forced),
-        ("lost frame", total.lost),
+        ("lost frame", total.vanished),
         ("doubled frame", total.doubled),
         ("excused fault of O1", grove.watch.excused.get()),
         ("lookup", grove.watch.lookups.found),
@@ -305,6 +312,8 @@ pub fn outcome(turmoil: &Turmoil, fault: Option<String>) -> Outcome {
         ("world with jitter", u64::from(plan.network.jitter > 0.0)),
         ("world with spurious timeouts", u64::from(plan.network.spurious_timeouts > 0.0)),
         ("world with a latency matrix", u64::from(matches!(plan.network.topology, Topology::Matrix(_)))),
+        ("world larger than what a node knows", u64::from(plan.sparse)),
+        ("world that spares frames", u64::from(plan.thrifty)),
     ]);
     Outcome { fault, events, steps: world.steps(), trace_hash: world.trace_hash() }
 }

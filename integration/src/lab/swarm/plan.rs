@@ -65,6 +65,10 @@ pub enum Deed {
     PartMany,
     /// Latencies are those of a matrix: no triangle need close.
     Matrix,
+    /// More nodes than any of them knows: messages go by routing tables.
+    Sparse,
+    /// The overlay spares frames as `Config::mspastry` does, but for its long leases.
+    Thrifty,
 }
 
 impl Deed {
@@ -80,6 +84,9 @@ impl Deed {
         Deed::PartMany,
         Deed::Matrix,
     ];
+
+    /// The same, from a third stream.
+    pub const LATEST: [Deed; 2] = [Deed::Sparse, Deed::Thrifty];
 
     const ALL: [Deed; 17] = [
         Deed::CrashProcess,
@@ -131,6 +138,10 @@ pub struct Plan {
     pub steps: usize,
     /// What may happen in them.
     pub deeds: Vec<Deed>,
+    /// There are more nodes than any of them knows.
+    pub sparse: bool,
+    /// The overlay spares frames.
+    pub thrifty: bool,
 }
 
 fn millis(range: std::ops::RangeInclusive<u64>, dice: &mut Rng) -> Duration {
@@ -147,6 +158,7 @@ impl Plan {
         let key = blake3::hash(&seed.to_le_bytes());
         let mut plan = Plan::first(seed, &mut random::stream(key.as_bytes(), "swarm/plan"));
         plan.add_later(&mut random::stream(key.as_bytes(), "swarm/later"), without);
+        plan.add_latest(&mut random::stream(key.as_bytes(), "swarm/latest"), without);
         plan.deeds.retain(|deed| !without.contains(deed));
         plan
     }
@@ -170,6 +182,23 @@ impl Plan {
         }
     }
 
+    /// What makes the overlay another one, each in three plans of ten.
+    fn add_latest(&mut self, dice: &mut Rng, without: &[Deed]) {
+        let [sparse, thrifty] = Deed::LATEST.map(|deed| dice.random_bool(0.3) && !without.contains(&deed));
+        if sparse {
+            self.nodes = one_of(&[24, 32, 40, 48, 64], dice);
+            self.join_within = millis(0..=self.nodes as u64 * 200, dice);
+            self.ring.leaf_set = 8;
+            self.ring.full_membership = one_of(&[0, 0, 8], dice);
+        }
+        if thrifty {
+            let RingConfig { raw_loss, doubt, confirmations, lease_attempts, .. } = RingConfig::mspastry();
+            self.ring = RingConfig { raw_loss, doubt, confirmations, lease_attempts, ..self.ring.clone() };
+        }
+        self.sparse = sparse;
+        self.thrifty = thrifty;
+    }
+
     fn first(seed: u64, dice: &mut Rng) -> Plan {
         let nodes = one_of(&[3, 4, 5, 6, 8, 8, 10, 10, 12, 12, 16, 16, 20, 24, 32, 40], dice);
         let (weather, early) = (weather(dice), dice.random_bool(0.5));
@@ -188,6 +217,8 @@ impl Plan {
             payload: one_of(&[8, 200, 3000], dice),
             steps: dice.random_range(10..=25),
             deeds: Deed::ALL.iter().filter_map(|deed| some(deed, dice)).collect(),
+            sparse: false,
+            thrifty: false,
         }
     }
 }
@@ -264,10 +295,12 @@ impl fmt::Display for Plan {
         writeln!(f, "  {weather:?}{}", if *early { ", from the beginning" } else { ", after the joins" })?;
         writeln!(
             f,
-            "  leaf set {}, candidates {}, lease {:?}; window {}, pushed ahead {}, children of a tree {}, of a node {}",
+            "  leaf set {}, all known up to {}, candidates {}, lease {:?}{}; window {}, pushed ahead {}, children of a tree {}, of a node {}",
             ring.leaf_set,
+            ring.full_membership,
             ring.candidates,
             ring.lease,
+            if self.thrifty { ", sparing frames" } else { "" },
             forest.window_messages,
             forest.push_messages,
             forest.tree_children,

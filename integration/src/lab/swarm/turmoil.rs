@@ -275,8 +275,8 @@ impl Turmoil {
             Deed::Pairs => self.part_pairs(step),
             Deed::PartNeighbours => self.part_neighbours(step),
             Deed::PartMany => self.part_many(step),
-            // It is not done: the world is like that from its beginning.
-            Deed::Matrix => {}
+            // They are not done: the world is like that from its beginning.
+            Deed::Matrix | Deed::Sparse | Deed::Thrifty => {}
         }
     }
 
