@@ -95,14 +95,25 @@ impl Hole {
     }
 }
 
+/// A root was lost.
+#[derive(Clone, Copy, Debug)]
+struct Loss {
+    heard: Instant,
+    log: Option<u64>,
+    /// How far the subscriber had come.
+    reached: Position,
+    /// Where the next root goes on.
+    until: Option<Position>,
+}
+
 /// What one subscription has seen.
 struct Seen {
     /// The logs that it read, and where it began in each.
     births: BTreeMap<u64, Option<Position>>,
     messages: BTreeSet<MessageId>,
     holes: Vec<Hole>,
-    /// When it heard that a root was lost, and how far it had come in which log.
-    losses: Vec<(Instant, Option<u64>, Position)>,
+    /// Roots that were lost, as it heard.
+    losses: Vec<Loss>,
     /// How far it has come in the log that it read last.
     last: (Option<u64>, Option<Position>),
 }
@@ -129,7 +140,8 @@ impl Seen {
                 }
                 Item::Gap(Gap { after, until, reason }) => {
                     if let (GapReason::RootLost, Some(after)) = (reason, after) {
-                        seen.losses.push((*heard, seen.last.0, *after));
+                        let (heard, log, reached, until) = (*heard, seen.last.0, *after, *until);
+                        seen.losses.push(Loss { heard, log, reached, until });
                     }
                     seen.holes.push(Hole { birth: seen.last.0, after: *after, until: *until });
                     seen.last.1 = seen.last.1.max(*after);
@@ -181,10 +193,13 @@ impl Seen {
             let own = birth.is_none_or(|birth| self.births.contains_key(&birth));
             let at = receipt.position;
             // A root that had been overruled without hearing of it gave it a place: that this one is lost, too, was said
-            // after that.
-            let told = |&(heard, log, reached): &(Instant, Option<u64>, Position)| {
+            // after that. Or all have died who knew of a term, and of it nothing had come here: then the next root goes on
+            // in an earlier one.
+            let told = |&Loss { heard, log, reached, until }: &Loss| {
                 let same = birth.is_none() || *birth == log;
-                heard > offered.at && same && logs.forced.overrule(watched.topic, at, reached)
+                let forgotten = until.is_some_and(|until| until.term.number < at.term.number)
+                    && watched.messages().all(|(_, message)| message.position.term != at.term);
+                heard > offered.at && same && (forgotten || logs.forced.overrule(watched.topic, at, reached))
             };
             let has = self.has(*birth, at, receipt.id) || self.losses.iter().any(told);
             if Some(offered.at) > start && own && !has {
@@ -294,6 +309,10 @@ mod tests {
         assert!(story(place(1, 2), None).contains("acknowledged"), "nothing was said");
         assert!(story(place(1, 2), Some(6)).contains("acknowledged"), "it was said before that");
         assert!(story(place(1, 1), Some(60)).contains("acknowledged"), "term 2 goes on behind it");
+        // All who knew of term 4 died with its root.
+        assert_eq!(story(place(4, 9), Some(60)), "");
+        assert!(story(place(4, 9), None).contains("acknowledged"), "nothing was said");
+        assert!(story(place(4, 9), Some(6)).contains("acknowledged"), "it was said before that");
     }
 
     #[test]
