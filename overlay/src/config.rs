@@ -175,7 +175,7 @@ pub enum ConfigError {
 
 impl Config {
     /// The profile for large quiet rings, with leases of 30 s as FreePastry has them: under churn a fifth of the default's frames.
-    /// A dead node's range is unclaimed for up to half a minute, no lookup goes two ways, and most of the dead are found by
+    /// A dead node's range is unclaimed for half a minute, and for twice as long if its heir dies, too; no lookup goes two ways, and most of the dead are found by
     /// messages that meet them, so lookups take longer; fewer silences make a verdict, so where many frames are lost, nodes
     /// that live lose places in tables now and then.
     pub fn mspastry() -> Config {

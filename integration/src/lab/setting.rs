@@ -21,7 +21,7 @@ pub struct Setting {
     /// Everything random follows from it: the same seed gives the same trace hash
     #[arg(long, value_name = "S", default_value_t = 1)]
     pub seed: u64,
-    /// The network: plane, sphere, transit-stub, matrix:FILE or constant:MS [default: transit-stub]
+    /// The network: plane, sphere, transit-stub, pairs:LEAST,MOST, matrix:FILE or constant:MS [default: transit-stub]
     #[arg(long, value_name = "T")]
     pub topology: Option<Topology>,
     /// The overlay's figures: those that ship, or those for large quiet rings

@@ -33,15 +33,15 @@ fn topologies_are_named() {
     for (text, error) in [
         (
             "ring",
-            "`ring` is no topology: plane, sphere, transit-stub, matrix:FILE or constant:MS is expected",
+            "`ring` is no topology: plane, sphere, transit-stub, pairs:LEAST,MOST, matrix:FILE or constant:MS is expected",
         ),
         (
             "ring:7",
-            "`ring:7` is no topology: plane, sphere, transit-stub, matrix:FILE or constant:MS is expected",
+            "`ring:7` is no topology: plane, sphere, transit-stub, pairs:LEAST,MOST, matrix:FILE or constant:MS is expected",
         ),
         (
             "constant",
-            "`constant` is no topology: plane, sphere, transit-stub, matrix:FILE or constant:MS is expected",
+            "`constant` is no topology: plane, sphere, transit-stub, pairs:LEAST,MOST, matrix:FILE or constant:MS is expected",
         ),
         ("constant:fast", "topology `constant:fast`: `fast` is no time in milliseconds"),
         ("constant:-1", "topology `constant:-1`: `-1` is no time in milliseconds"),

@@ -90,7 +90,9 @@ impl fmt::Display for Millis {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum ParseTopologyError {
     /// No such model.
-    #[error("`{0}` is no topology: plane, sphere, transit-stub, matrix:FILE or constant:MS is expected")]
+    #[error(
+        "`{0}` is no topology: plane, sphere, transit-stub, pairs:LEAST,MOST, matrix:FILE or constant:MS is expected"
+    )]
     Unknown(String),
     /// A model whose figures do not parse.
     #[error("topology `{topology}`: `{figure}` is no time in milliseconds")]
