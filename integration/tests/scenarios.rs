@@ -3,7 +3,12 @@
 
 use std::path::{Path, PathBuf};
 
-use treecast_integration::lab::scenario::play;
+use treecast_integration::lab::{Error, Progress, scenario};
+use treecast_integration::report::Report;
+
+fn play(path: &Path, text: &str) -> Result<Report, Error> {
+    scenario::play(path, text, &Progress::hidden())
+}
 
 fn shipped() -> Vec<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios");

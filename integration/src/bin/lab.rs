@@ -63,7 +63,7 @@ impl Experiment {
             Experiment::Swarm(options) => swarm::run(options, progress),
             Experiment::Replay(options) => replay::run(options),
             Experiment::Model(options) => model::run(options, progress),
-            Experiment::Scenario(options) => scenario::run(options),
+            Experiment::Scenario(options) => scenario::run(options, progress),
         }
     }
 }

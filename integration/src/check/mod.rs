@@ -221,7 +221,7 @@ fn on_the_ring<'a>(nodes: impl Iterator<Item = (Instant, &'a Node)>) -> Vec<(Ins
 
 /// A small history that is right, for the judges' own tests to spoil.
 #[cfg(test)]
-mod stories {
+pub(crate) mod stories {
     use std::time::Duration;
 
     use treecast_overlay::id::{Key, NodeId};
@@ -245,7 +245,7 @@ mod stories {
     }
 
     /// Two subscribers of one topic get so many messages of one publisher.
-    pub(super) fn story(messages: u64) -> History {
+    pub(crate) fn story(messages: u64) -> History {
         let mut history = History::default();
         for offset in 0..messages {
             let token = Token(1000 + offset);

@@ -2,6 +2,7 @@
 //! ever, and what the file expects besides must have come out. Those that ship are in `integration/scenarios`.
 
 mod script;
+mod timeline;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use treecast_scribe::{Config, Topic};
 use self::script::{Act, Event, Place, Role, Script, place};
 use crate::check::{Verdict, s6};
 use crate::grove::Grove;
-use crate::lab::{Error, Output, memory, swarm};
+use crate::lab::{Error, Output, Progress, memory, swarm};
 use crate::report::{Report, Row};
 use crate::world::{self, Case, Crash, Cut, CutId, Faults, Topology};
 
@@ -39,18 +40,19 @@ impl Options {
 }
 
 /// Reads the file and runs it.
-pub fn run(options: &Options) -> Result<Report, Error> {
+pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let path = &options.file;
     let text =
         std::fs::read_to_string(path).map_err(|why| Error::Usage(format!("{}: {why}", path.display())))?;
-    play(path, &text)
+    play(path, &text, progress)
 }
 
 /// Runs a scenario's text; the path is for errors.
-pub fn play(path: &Path, text: &str) -> Result<Report, Error> {
+pub fn play(path: &Path, text: &str, progress: &Progress) -> Result<Report, Error> {
     let script = Script::parse(path, text)?;
+    progress.phase("scenario", script.lasts.get_ref().ceil() as u64);
     let mut stage = Stage::new(path, script);
-    let verdict = stage.run();
+    let verdict = stage.run(progress);
     Ok(stage.report(path, verdict))
 }
 
@@ -112,7 +114,7 @@ impl Stage {
         }
     }
 
-    fn run(&mut self) -> Verdict {
+    fn run(&mut self, progress: &Progress) -> Verdict {
         let nodes = *self.script.nodes.get_ref();
         let within = self.script.join_within.as_ref().map_or(nodes as f64 * 0.1, |within| *within.get_ref());
         self.grove.add(&[]);
@@ -128,6 +130,7 @@ impl Stage {
         for (at, cue) in self.cues() {
             self.advance_to(at)?;
             self.carry_out(cue);
+            progress.at(at.as_secs(), String::new());
         }
         self.advance_to(seconds(*self.script.lasts.get_ref()))?;
         self.grove.world.set_faults(Faults::default());
@@ -333,7 +336,7 @@ impl Stage {
             "peak_bytes": memory::peak(),
             "trace_hash": self.grove.world.trace_hash(),
         });
-        Report {
+        let mut report = Report {
             experiment: "scenario",
             conditions: vec![("file", path.display().to_string()), ("seed", self.script.seed.to_string())],
             rows,
@@ -341,7 +344,9 @@ impl Stage {
             json: json.to_string(),
             faults,
             ..Report::default()
-        }
+        };
+        timeline::add_to(&mut report, &self.grove.history, self.begin);
+        report
     }
 }
 
