@@ -175,9 +175,9 @@ pub enum ConfigError {
 
 impl Config {
     /// The profile for large quiet rings, with leases of 30 s as FreePastry has them: under churn a fifth of the default's frames.
-    /// A dead node's range is unclaimed for half a minute, and for twice as long if its heir dies, too; no lookup goes two ways, and most of the dead are found by
-    /// messages that meet them, so lookups take longer; fewer silences make a verdict, so where many frames are lost, nodes
-    /// that live lose places in tables now and then.
+    /// A dead node's range is unclaimed for half a minute, and for twice as long if its heir dies, too; no lookup goes two
+    /// ways, and most of the dead are found by messages that meet them, so lookups take longer; fewer silences make a
+    /// verdict, so where many frames are lost, nodes that live lose places in tables now and then.
     pub fn mspastry() -> Config {
         Config {
             lease: Duration::from_secs(30),

@@ -149,8 +149,12 @@ impl Node {
     fn look_beyond(&mut self, now: Instant, id: NodeId) {
         for side in Side::BOTH {
             let mut met = false;
-            let members = self.leaf_set.side(side).inspect(|peer| met |= peer.id == id);
-            let next = { members }.find(|peer| !self.liveness.is_suspect(peer.id)).copied();
+            let next = self
+                .leaf_set
+                .side(side)
+                .inspect(|peer| met |= peer.id == id)
+                .find(|peer| !self.liveness.is_suspect(peer.id))
+                .copied();
             if let Some(next) = next.filter(|_| met) {
                 self.probe(now, next, false);
             }
