@@ -138,10 +138,6 @@ pub struct Plan {
     pub steps: usize,
     /// What may happen in them.
     pub deeds: Vec<Deed>,
-    /// There are more nodes than any of them knows.
-    pub sparse: bool,
-    /// The overlay spares frames.
-    pub thrifty: bool,
 }
 
 fn millis(range: std::ops::RangeInclusive<u64>, dice: &mut Rng) -> Duration {
@@ -195,8 +191,16 @@ impl Plan {
             let RingConfig { raw_loss, doubt, confirmations, lease_attempts, .. } = RingConfig::mspastry();
             self.ring = RingConfig { raw_loss, doubt, confirmations, lease_attempts, ..self.ring.clone() };
         }
-        self.sparse = sparse;
-        self.thrifty = thrifty;
+    }
+
+    /// Whether there are more nodes than any of them knows.
+    pub fn is_sparse(&self) -> bool {
+        self.nodes > self.ring.full_membership
+    }
+
+    /// Whether the overlay spares frames.
+    pub fn is_thrifty(&self) -> bool {
+        self.ring.doubt.is_infinite()
     }
 
     fn first(seed: u64, dice: &mut Rng) -> Plan {
@@ -217,8 +221,6 @@ impl Plan {
             payload: one_of(&[8, 200, 3000], dice),
             steps: dice.random_range(10..=25),
             deeds: Deed::ALL.iter().filter_map(|deed| some(deed, dice)).collect(),
-            sparse: false,
-            thrifty: false,
         }
     }
 }
@@ -300,7 +302,7 @@ impl fmt::Display for Plan {
             ring.full_membership,
             ring.candidates,
             ring.lease,
-            if self.thrifty { ", sparing frames" } else { "" },
+            if self.is_thrifty() { ", sparing frames" } else { "" },
             forest.window_messages,
             forest.push_messages,
             forest.tree_children,
