@@ -131,6 +131,16 @@ fn slow(grove: &mut Grove) -> Verdict {
     grove.advance_until(SECOND * 40, Grove::is_well).map(drop)
 }
 
+/// What is published from now on must come soon.
+fn publish_calmly(grove: &mut Grove, topic: &Topic) -> Verdict {
+    grove.begin_calm();
+    for slot in 0..3 {
+        grove.publish(slot, topic, 100);
+    }
+    grove.advance(SECOND * 2)?;
+    grove.advance_until(SECOND * 40, Grove::is_well).map(drop)
+}
+
 /// All is well; what comes now, comes soon.
 fn calm(grove: &mut Grove) -> Verdict {
     let own = own_topic(grove);
@@ -138,12 +148,7 @@ fn calm(grove: &mut Grove) -> Verdict {
         grove.subscribe(slot, &own);
     }
     grove.advance(SECOND * 5)?;
-    grove.begin_calm();
-    for slot in 0..3 {
-        grove.publish(slot, &own, 100);
-    }
-    grove.advance(SECOND * 2)?;
-    grove.advance_until(SECOND * 40, Grove::is_well).map(drop)
+    publish_calmly(grove, &own)
 }
 
 /// All is well but for an application at the root that takes nothing: nobody else waits.
@@ -156,12 +161,7 @@ fn calm_beside_one(grove: &mut Grove) -> Verdict {
     grove.advance(SECOND * 5)?;
     grove.publish(0, &own, 100);
     grove.advance(SECOND * 2)?;
-    grove.begin_calm();
-    for slot in 0..3 {
-        grove.publish(slot, &own, 100);
-    }
-    grove.advance(SECOND * 2)?;
-    grove.advance_until(SECOND * 40, Grove::is_well).map(drop)
+    publish_calmly(grove, &own)
 }
 
 /// Many topics, of which nothing is heard.
