@@ -227,7 +227,6 @@ impl Stage {
         let slot = self.slot(event);
         let lives = slot.is_some_and(|slot| self.grove.world.machine(slot).is_some());
         let runs = slot.is_some_and(|slot| self.grove.world.is_running(slot));
-        let misfits = self.misfits.len();
         match (act, slot) {
             (Act::Heal, _) => self.pairs.drain(..).for_each(|cut| self.grove.heal(cut)),
             (Act::Join, _) => drop(self.grove.add(&self.some_ready())),
@@ -263,9 +262,12 @@ impl Stage {
                     self.grove.unstall(subscription);
                 }
             }
-            _ => self.misfits.push(format!("at {}: {act:?} does not fit {slot:?}", event.at.get_ref())),
+            _ => {
+                let misfit = format!("at {}: {act:?} does not fit {slot:?}", event.at.get_ref());
+                return self.misfits.push(misfit);
+            }
         }
-        if let Some(event) = act.event().filter(|_| self.misfits.len() == misfits) {
+        if let Some(event) = act.event() {
             self.grove.count(event, 1);
         }
     }

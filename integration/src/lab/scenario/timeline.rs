@@ -1,7 +1,5 @@
 //! What came when, second by second: how a scenario's applications fare while things happen.
 
-use std::collections::BTreeMap;
-
 use treecast_overlay::time::Instant;
 
 use crate::history::{History, token};
@@ -16,22 +14,29 @@ struct Second {
     slowest: f64,
 }
 
-/// By the seconds since `begin`; those in which nothing was published nor delivered are left out.
-fn seconds(history: &History, begin: Instant) -> BTreeMap<u64, Second> {
-    let mut seconds: BTreeMap<u64, Second> = BTreeMap::new();
+/// By the seconds since `begin`.
+fn seconds(history: &History, begin: Instant) -> Vec<Second> {
+    let mut seconds: Vec<Second> = Vec::new();
     for offered in history.publications.values() {
-        seconds.entry((offered.at - begin).as_secs()).or_default().published += 1;
+        of(&mut seconds, begin, offered.at).published += 1;
     }
     for watched in history.subscriptions.values() {
         for (at, message) in watched.messages() {
-            let second = seconds.entry((at - begin).as_secs()).or_default();
-            second.delivered += 1;
             let offered = token(&message.payload).and_then(|token| history.publications.get(&token));
             let took = offered.map_or(0.0, |offered| (at - offered.at).as_secs_f64());
+            let second = of(&mut seconds, begin, at);
+            second.delivered += 1;
             second.slowest = second.slowest.max(took);
         }
     }
     seconds
+}
+
+/// The second of this instant; there are none beyond the last one that was asked for.
+fn of(seconds: &mut Vec<Second>, begin: Instant, at: Instant) -> &mut Second {
+    let place = (at - begin).as_secs() as usize;
+    seconds.resize(seconds.len().max(place + 1), Second::default());
+    &mut seconds[place]
 }
 
 /// Adds the table and its pictures.
@@ -40,7 +45,7 @@ pub(super) fn add_to(report: &mut Report, history: &History, begin: Instant) {
     let line = |name: &str, value: fn(&Second) -> f64| Series {
         name: name.to_string(),
         kind: Kind::Line,
-        points: seconds.iter().map(|(at, second)| (*at as f64, value(second))).collect(),
+        points: seconds.iter().enumerate().map(|(at, second)| (at as f64, value(second))).collect(),
     };
     let across = || Axis::of("seconds since the timeline began");
     report.plots.push(Plot {
@@ -65,7 +70,8 @@ pub(super) fn add_to(report: &mut Report, history: &History, begin: Instant) {
         columns: vec!["second", "published", "delivered", "slowest_s"],
         rows: seconds
             .iter()
-            .map(|(at, s)| vec![*at as f64, s.published as f64, s.delivered as f64, s.slowest])
+            .enumerate()
+            .map(|(at, s)| vec![at as f64, s.published as f64, s.delivered as f64, s.slowest])
             .collect(),
     });
 }
@@ -79,11 +85,11 @@ mod tests {
     fn each_second_has_its_own() {
         let history = story(4);
         let all = seconds(&history, Instant::ZERO);
-        let published: u64 = all.values().map(|second| second.published).sum();
-        let delivered: u64 = all.values().map(|second| second.delivered).sum();
+        let published: u64 = all.iter().map(|second| second.published).sum();
+        let delivered: u64 = all.iter().map(|second| second.delivered).sum();
         assert_eq!(published, history.publications.len() as u64);
         assert_eq!(delivered, history.deliveries());
-        let slowest = all.values().map(|second| second.slowest).fold(0.0, f64::max);
+        let slowest = all.iter().map(|second| second.slowest).fold(0.0, f64::max);
         assert!(slowest > 0.0, "{all:?}");
     }
 }
