@@ -32,16 +32,17 @@ fn manifest() -> &'static Path {
 }
 
 fn golden_file() -> PathBuf {
-    manifest().join("tests/golden.toml")
+    manifest().join("tests/golden.json")
 }
 
 /// Compares a part of the file with what came out now, or writes it there.
 fn compare(part: &str, now: BTreeMap<String, String>) {
     let written: String = std::fs::read_to_string(golden_file()).unwrap_or_default();
-    let mut all: BTreeMap<String, BTreeMap<String, String>> = toml::from_str(&written).unwrap();
+    let mut all: BTreeMap<String, BTreeMap<String, String>> =
+        serde_json::from_str(&written).unwrap_or_default();
     if std::env::var_os("RENEW_GOLDEN").is_some() {
         all.insert(part.to_string(), now);
-        return std::fs::write(golden_file(), toml::to_string(&all).unwrap()).unwrap();
+        return std::fs::write(golden_file(), serde_json::to_string_pretty(&all).unwrap()).unwrap();
     }
     let golden = all.remove(part).unwrap_or_default();
     let runs = golden.keys().chain(now.keys()).collect::<std::collections::BTreeSet<_>>();
@@ -68,8 +69,9 @@ fn swarm() -> BTreeMap<String, String> {
     let run = |seed: u64| (format!("{seed}"), run_seed(seed, &[]).trace_hash);
     std::thread::scope(|scope| {
         let halves = seeds.chunks(seeds.len().div_ceil(2));
-        let halves: Vec<_> =
-            halves.map(|half| scope.spawn(move || half.iter().map(|&seed| run(seed)).collect::<Vec<_>>())).collect();
+        let halves: Vec<_> = halves
+            .map(|half| scope.spawn(move || half.iter().map(|&seed| run(seed)).collect::<Vec<_>>()))
+            .collect();
         halves.into_iter().flat_map(|half| half.join().unwrap()).collect()
     })
 }
