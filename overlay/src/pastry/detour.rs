@@ -9,12 +9,14 @@
 
 use bytes::{Bytes, BytesMut};
 use rand::seq::SliceRandom;
+use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::Node;
 use super::invariants::Size;
 use super::join::Phase;
+use super::{BUSY, KEPT_CAPACITY, Node};
 use crate::id::NodeId;
+use crate::machine::{Destination, Transmit};
 use crate::memory;
 use crate::peer::Peer;
 use crate::sides::Sides;
@@ -38,6 +40,22 @@ const MAX_INDIRECT: usize = 64;
 /// Most detours kept; beyond it the oldest is forgotten, and found again when it is needed.
 const MAX_DETOURS: usize = 64;
 
+/// A frame that is still to be sent.
+#[derive(Clone, Debug)]
+pub(super) struct Queued {
+    pub(super) to: Destination,
+    pub(super) frame: Frame,
+    /// It goes exactly there, without words about leases.
+    pub(super) has_path: bool,
+}
+
+/// The path by which a frame came, and by which the answers go back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ReplyPath {
+    pub(super) to: NodeId,
+    pub(super) relay: Option<Peer>,
+}
+
 /// Peers that are reached through others.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Detours {
@@ -45,8 +63,6 @@ pub(super) struct Detours {
     ways: Vec<Detour>,
     /// Oldest first. An answer by way of others takes longer than a direct one, for which the next probe waits.
     indirect: Vec<Indirect>,
-    /// Whose frame is being handled, and who passed it on, if anybody: an answer goes the way that the question came.
-    answering: Option<(NodeId, Option<Peer>)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -75,10 +91,7 @@ struct Indirect {
 impl Detours {
     /// Who passes on what goes to this peer; `since`: by an answer that is no older.
     fn relay(&self, to: NodeId, since: Instant) -> Option<Peer> {
-        match self.answering {
-            Some((id, relay)) if id == to => relay,
-            _ => self.ways.iter().find(|way| way.to == to && way.answered >= since).map(|way| way.relay),
-        }
+        self.ways.iter().find(|way| way.to == to && way.answered >= since).map(|way| way.relay)
     }
 
     /// A probe was answered by way of `relay`.
@@ -163,21 +176,51 @@ impl Node {
         self.transmit_frame(to, header, Bytes::new());
     }
 
-    /// Sends a frame, by a detour if there is one. To a ring neighbour it carries words about leases.
+    /// Queues a frame. Its path is chosen when the call that made it ends.
     pub(super) fn transmit_frame(&mut self, to: Peer, header: Header, payload: Bytes) {
-        match self.relay(to.id) {
-            Some(relay) => self.transmit_through(relay, to, header, payload),
-            None => {
-                let words = self.words_for(self.last_run, to.id, &header);
-                self.transmit_directly(to, Frame { words, header, payload });
+        debug_assert_ne!(to.id, self.me.id, "a node sends nothing to itself: {header:?}");
+        let frame = Frame::new(header, payload);
+        self.queued.push_back(Queued { to: Destination::Peer(to), frame, has_path: false });
+    }
+
+    /// Sends all that is queued, each by a detour if there is one. What goes directly to a ring neighbour carries words
+    /// about leases. An answer goes the way that the question came.
+    pub(super) fn dispatch(&mut self, now: Instant, reply: Option<ReplyPath>) {
+        while let Some(Queued { to, mut frame, has_path }) = self.queued.pop_front() {
+            let Destination::Peer(peer) = to else {
+                self.transmits.push_back(Transmit { to, frame });
+                continue;
+            };
+            if has_path {
+                self.transmits.push_back(Transmit { to, frame });
+                continue;
             }
+            let relay = match reply {
+                Some(path) if path.to == peer.id => path.relay,
+                _ => self.relay(now, peer.id),
+            };
+            let transmit = match relay {
+                Some(relay) => {
+                    let header = Header::Via { to: peer, from: self.me };
+                    let frame = Frame::new(header, within(frame.header, frame.payload));
+                    Transmit { to: Destination::Peer(relay), frame }
+                }
+                None => {
+                    frame.words = self.words_for(now, peer.id, &frame.header);
+                    Transmit { to, frame }
+                }
+            };
+            self.transmits.push_back(transmit);
+        }
+        if self.queued.capacity() > KEPT_CAPACITY || self.sent < BUSY {
+            self.queued = VecDeque::new();
         }
     }
 
     /// Who passes on what goes to this peer, if a probe was answered that way within a lease: ring neighbours ask each
     /// other that often.
-    fn relay(&self, to: NodeId) -> Option<Peer> {
-        self.detours.relay(to, self.last_run - self.config.lease)
+    fn relay(&self, now: Instant, to: NodeId) -> Option<Peer> {
+        self.detours.relay(to, now - self.config.lease)
     }
 
     fn transmit_through(&mut self, relay: Peer, to: Peer, header: Header, payload: Bytes) {
@@ -195,7 +238,7 @@ impl Node {
     pub(super) fn transmit_probe(&mut self, now: Instant, to: Peer, probe: Probe, attempts: u8) {
         // (Whoever stands farther away is lost from a leaf set without harm: its neighbours watch over its range.)
         let is_indirect = attempts >= INDIRECT_FROM && (self.is_next_to(to.id) || !self.is_ready());
-        let known = self.relay(to.id);
+        let known = self.relay(now, to.id);
         if self.detours.is_to_be_tried(now, to.id) || is_indirect || known.is_none() {
             self.transmit_directly(to, Header::Probe(probe).into());
         }
@@ -238,39 +281,57 @@ impl Node {
     }
 
     /// A probe was answered, the outstanding one or an earlier: which way?
-    pub(super) fn note_way(&mut self, now: Instant, from: NodeId, number: u64, is_outstanding: bool) {
+    pub(super) fn note_way(
+        &mut self,
+        now: Instant,
+        from: NodeId,
+        relay: Option<Peer>,
+        number: u64,
+        is_outstanding: bool,
+    ) {
         if is_outstanding {
             self.detours.settle_indirect(from, number);
         }
-        match self.detours.answering {
-            Some((id, Some(relay))) if id == from => {
-                if is_outstanding {
-                    self.detours.note(now, from, relay, number);
-                }
-            }
-            _ => self.detours.note_direct(from, number, is_outstanding),
+        match relay {
+            Some(relay) if is_outstanding => self.detours.note(now, from, relay, number),
+            Some(_) => {}
+            None => self.detours.note_direct(from, number, is_outstanding),
         }
     }
 
-    /// A frame came directly from this peer: whatever is answered goes the same way.
-    pub(super) fn on_direct_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
-        if !self.detours.ways.is_empty() {
-            self.detours.answering = Some((from.id, None));
+    /// Handles a frame from this peer, and what it holds for this node if the peer has passed it on. Returns the path by
+    /// which the answers go.
+    pub(super) fn on_incoming(&mut self, now: Instant, from: Peer, frame: Frame) -> ReplyPath {
+        let passed_on = match &frame.header {
+            &Header::Via { to, from: sender } if to.id == self.me.id => {
+                Some((to, sender, frame.payload.clone()))
+            }
+            _ => None,
+        };
+        let is_heard = self.on_heard_frame(now, from, None, frame);
+        if let Some((to, sender, inner)) = passed_on.filter(|_| is_heard)
+            && let Some(inner) = self.take_passed_on(from, to, sender, inner)
+        {
+            self.on_heard_frame(now, sender, Some(from), inner);
+            return ReplyPath { to: sender.id, relay: Some(from) };
         }
-        self.on_heard_frame(now, from, frame);
-        self.detours.answering = None;
+        ReplyPath { to: from.id, relay: None }
     }
 
-    /// A frame that `previous` passes on: for another, or for this node.
-    pub(super) fn on_via(&mut self, now: Instant, previous: Peer, to: Peer, from: Peer, inner: Bytes) {
-        if to.id != self.me.id {
-            // For its own sender only, to a node that is known, and not by yet another.
-            let known = self.is_ready().then(|| self.member(to.id)).flatten();
-            if let Some(known) = known.filter(|known| known.id != from.id && from == previous) {
-                self.transmit_directly(known, Frame::new(Header::Via { to, from }, inner));
-            }
+    /// Passes on a frame that is for another node.
+    pub(super) fn pass_frame_on(&mut self, previous: Peer, to: Peer, from: Peer, inner: Bytes) {
+        if to.id == self.me.id {
             return;
         }
+        // For its own sender only, to a node that is known, and not by yet another.
+        let known = self.is_ready().then(|| self.member(to.id)).flatten();
+        if let Some(known) = known.filter(|known| known.id != from.id && from == previous) {
+            self.transmit_directly(known, Frame::new(Header::Via { to, from }, inner));
+        }
+    }
+
+    /// The frame that `previous` passes on to this node, if it may.
+    fn take_passed_on(&self, previous: Peer, to: Peer, from: Peer, inner: Bytes) -> Option<Frame> {
         // Of another life than the one that is known only its own connection can tell.
         let is_other_life = self.member(from.id).is_some_and(|known| known.incarnation != from.incarnation);
         if !self.surroundings().contains(previous.id)
@@ -278,17 +339,14 @@ impl Node {
             || from.id == self.me.id
             || to.incarnation != self.me.incarnation
         {
-            return;
+            return None;
         }
-        match wire::decode(inner) {
-            Ok(frame) if !matches!(frame.header, Header::Via { .. } | Header::Attach | Header::Detach) => {
-                let before = self.detours.answering.replace((from.id, Some(previous)));
-                self.on_heard_frame(now, from, frame);
-                self.detours.answering = before;
-            }
-            Ok(_) | Err(_) => {
-                tracing::debug!(node = %self.me.id, relay = %previous.id, "passes on what is no frame");
-            }
+        let frame = wire::decode(inner).ok();
+        let frame = frame
+            .filter(|frame| !matches!(frame.header, Header::Via { .. } | Header::Attach | Header::Detach));
+        if frame.is_none() {
+            tracing::debug!(node = %self.me.id, relay = %previous.id, "passes on what is no frame");
         }
+        frame
     }
 }

@@ -8,7 +8,8 @@ impl Node {
     /// shared configuration is not counted.
     pub fn memory(&self) -> Memory {
         let seeds = [&self.bootstrap.join, &self.bootstrap.local, &self.bootstrap.remembered];
-        let queues = memory::queue(&self.transmits) + memory::queue(&self.events);
+        let queues =
+            memory::queue(&self.queued) + memory::queue(&self.transmits) + memory::queue(&self.events);
         let mut parts = Memory::default();
         parts.add("inline", size_of::<Node>());
         parts.add("leaf set", self.leaf_set.bytes() + memory::list(&self.spare));
@@ -33,6 +34,7 @@ impl Node {
 
     /// Gives back what bursts have taken, and forgets what was seen long ago.
     pub(super) fn give_back(&mut self) {
+        self.queued.shrink_to_fit();
         self.transmits.shrink_to_fit();
         self.events.shrink_to_fit();
         self.hops.tidy();

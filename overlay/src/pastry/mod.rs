@@ -57,7 +57,7 @@ use access::Access;
 use broadcast::Broadcasts;
 use budget::Budget;
 use carried::Carried;
-use detour::Detours;
+use detour::{Detours, Queued, ReplyPath};
 use edges::Edges;
 use former::Former;
 use hops::Hops;
@@ -166,6 +166,8 @@ pub struct Node {
     /// When timers were last looked after.
     last_run: Instant,
     deadlines: Deadlines<Timer>,
+    /// Frames whose path is not chosen yet.
+    queued: VecDeque<Queued>,
     transmits: VecDeque<Transmit>,
     events: VecDeque<Event>,
 }
@@ -208,6 +210,7 @@ impl Node {
             sent: 0,
             last_run: Instant::ZERO,
             deadlines: Deadlines::default(),
+            queued: VecDeque::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             config,
@@ -253,11 +256,11 @@ impl Node {
 
     fn transmit_directly(&mut self, to: Peer, frame: Frame) {
         debug_assert_ne!(to.id, self.me.id, "a node sends nothing to itself: {:?}", frame.header);
-        self.transmits.push_back(Transmit { to: Destination::Peer(to), frame });
+        self.queued.push_back(Queued { to: Destination::Peer(to), frame, has_path: true });
     }
 
     fn transmit_to_seed(&mut self, seed: Seed, header: Header) {
-        self.transmits.push_back(Transmit { to: Destination::Seed(seed), frame: header.into() });
+        self.queued.push_back(Queued { to: Destination::Seed(seed), frame: header.into(), has_path: true });
     }
 
     /// `mean`, jittered by half: nodes that started together do not act together.
@@ -325,16 +328,22 @@ impl Node {
         self.stop(Event::Left);
     }
 
-    fn on_heard_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
+    /// Handles a frame, unless a later life of its sender is known: then it is void. Returns whether it was handled. `relay`:
+    /// the node that passed it on, if its sender did not reach this node directly.
+    fn on_heard_frame(&mut self, now: Instant, from: Peer, relay: Option<Peer>, frame: Frame) -> bool {
         match self.hear(now, from) {
-            Ok(()) => self.on_frame(now, from, frame),
+            Ok(()) => {
+                self.on_frame(now, from, relay, frame);
+                return true;
+            }
             Err(Some(newer)) => self.transmit(from, Header::Outdated(newer)),
-            // Its words are void all the same; where the newer life is, others know.
+            // Where the newer life is, others know.
             Err(None) => {}
         }
+        false
     }
 
-    fn on_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
+    fn on_frame(&mut self, now: Instant, from: Peer, relay: Option<Peer>, frame: Frame) {
         let Frame { words, header, payload } = frame;
         if let Some(words) = words {
             self.on_words(now, from, *words);
@@ -347,7 +356,7 @@ impl Node {
                 self.on_relayed(now, from, *to, *sender, letter, payload)
             }
             Header::Probe(probe) => self.on_probe(now, from, probe),
-            Header::ProbeAck(ack) => self.on_probe_ack(now, from, ack),
+            Header::ProbeAck(ack) => self.on_probe_ack(now, from, relay, ack),
             Header::Admit => self.on_admit(now, from),
             Header::Admission(admission) => self.on_admission(now, from, admission),
             Header::Commit { number, beside } => self.on_commit(now, from, number, beside),
@@ -360,7 +369,7 @@ impl Node {
             Header::Broadcast { hop, origin, id, until } => {
                 self.on_broadcast(now, from, hop, broadcast::Id { origin, id }, until, payload);
             }
-            Header::Via { to, from: sender } => self.on_via(now, from, to, sender, payload),
+            Header::Via { to, from: sender } => self.pass_frame_on(from, to, sender, payload),
             Header::Outdated(life) => self.look_for_twin(now, life),
             Header::Lost(dead) => self.on_lost(now, dead),
             Header::Attach => self.on_attach(now, from),
@@ -397,10 +406,12 @@ impl Node {
         while let Some(timer) = self.deadlines.pop(now) {
             self.on_timer(now, timer);
         }
+        self.dispatch(now, None);
     }
 
-    /// Ends every call from outside: tells of a change in what this node answers for.
-    fn settle(&mut self, now: Instant) {
+    /// Ends every call from outside: tells of a change in what this node answers for, and sends what is queued. `reply`: the
+    /// path by which the handled frame came.
+    fn settle(&mut self, now: Instant, reply: Option<ReplyPath>) {
         let serving = self.is_serving(now);
         if serving != self.serving {
             self.serving = serving;
@@ -409,6 +420,7 @@ impl Node {
                 self.unpark(now);
             }
         }
+        self.dispatch(now, reply);
         #[cfg(debug_assertions)]
         self.assert_invariants();
     }
@@ -430,16 +442,17 @@ impl Machine for Node {
             Command::Broadcast(payload) => self.broadcast(now, payload),
             Command::Leave => self.leave(),
         }
-        self.settle(now);
+        self.settle(now, None);
     }
 
     fn handle_frame(&mut self, now: Instant, from: Peer, frame: Frame) {
         // Expiry is checked before anything is handled (design §4): a lease that ended counts for nothing.
         self.run_timers(now);
         if self.phase != Phase::Stopped && from.id != self.me.id {
-            self.on_direct_frame(now, from, frame);
+            let reply = self.on_incoming(now, from, frame);
+            return self.settle(now, Some(reply));
         }
-        self.settle(now);
+        self.settle(now, None);
     }
 
     fn handle_link(&mut self, now: Instant, link: Link) {
@@ -455,7 +468,7 @@ impl Machine for Node {
             }
             Link::Refused { addr, id, reason } => self.on_refused(now, Seed { addr, id }, reason),
         }
-        self.settle(now);
+        self.settle(now, None);
     }
 
     fn handle_queued(&mut self, _now: Instant, _peer: NodeId, _bytes: usize) {
@@ -468,7 +481,7 @@ impl Machine for Node {
 
     fn handle_timeout(&mut self, now: Instant) {
         self.run_timers(now);
-        self.settle(now);
+        self.settle(now, None);
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {
@@ -524,17 +537,17 @@ impl KeyBasedRouting for Node {
 
     fn route(&mut self, now: Instant, key: Key, payload: Bytes) {
         self.send_off(now, key, payload);
-        self.settle(now);
+        self.settle(now, None);
     }
 
     fn send(&mut self, now: Instant, to: &Contact, payload: Bytes) {
         self.send_payload(now, to, payload);
-        self.settle(now);
+        self.settle(now, None);
     }
 
     fn resume(&mut self, now: Instant, transit: Transit) {
         self.go_on(now, transit);
-        self.settle(now);
+        self.settle(now, None);
     }
 
     fn is_root_of(&self, now: Instant, key: Key) -> bool {

@@ -53,6 +53,7 @@ impl Node {
             sent: self.sent,
             last_run: self.last_run,
             deadlines,
+            queued: VecDeque::new(),
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }

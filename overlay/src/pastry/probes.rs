@@ -220,11 +220,11 @@ impl Node {
         self.transmit(to, Header::ProbeAck(ack));
     }
 
-    pub(super) fn on_probe_ack(&mut self, now: Instant, from: Peer, ack: ProbeAck) {
+    pub(super) fn on_probe_ack(&mut self, now: Instant, from: Peer, relay: Option<Peer>, ack: ProbeAck) {
         let answered = self.liveness.asked(from.id).filter(|asked| asked.number == ack.number);
         let answered = answered.map(|asked| (asked.sent, asked.sides));
         let answered = answered.or_else(|| self.asked_indirectly(now, from.id, ack.number));
-        self.note_way(now, from.id, ack.number, answered.is_some());
+        self.note_way(now, from.id, relay, ack.number, answered.is_some());
         if let Some((sent, sides)) = answered {
             self.note_round_trip(from, now - sent);
             self.leases.settle_waking(from.id);

@@ -24,6 +24,14 @@ mod slots;
 
 const DELAY: Duration = Duration::from_millis(1);
 
+impl Node {
+    /// All that it has to send, also by something within it that a story called.
+    fn take_sent(&mut self) -> impl Iterator<Item = Transmit> + use<> {
+        self.dispatch(self.last_run, None);
+        std::iter::from_fn(|| self.poll_transmit()).collect::<Vec<_>>().into_iter()
+    }
+}
+
 /// Some nodes, and what is on its way between them.
 struct Net {
     now: Instant,
@@ -117,7 +125,7 @@ impl Net {
     fn drain(&mut self, slot: usize) {
         let Some(node) = self.nodes[slot].as_mut() else { return };
         let from = node.peer();
-        while let Some(Transmit { to, frame }) = node.poll_transmit() {
+        for Transmit { to, frame } in node.take_sent() {
             self.sent += 1;
             // Whatever goes out survives the codec.
             let encoded = crate::wire::encode(&frame);

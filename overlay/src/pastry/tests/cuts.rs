@@ -122,7 +122,7 @@ fn a_frame_is_passed_on_once_and_in_nobody_elses_name() {
     let mut hand = |slot: usize, from: Peer, header: Header, payload: Bytes| {
         let node = net.node(slot);
         node.handle_frame(now, from, Frame::new(header, payload));
-        std::iter::from_fn(|| node.poll_transmit()).map(|sent| sent.frame.header).collect::<Vec<_>>()
+        node.take_sent().map(|sent| sent.frame.header).collect::<Vec<_>>()
     };
     let detach = inner(Header::Withdraw { number: 1 });
     let passed = hand(2, a, Header::Via { to: b, from: a }, detach.clone());

@@ -15,7 +15,7 @@ impl Net {
         let now = self.now;
         let node = self.node(slot);
         node.handle_frame(now, from, header.into());
-        std::iter::from_fn(|| node.poll_transmit()).collect()
+        node.take_sent().collect()
     }
 }
 
@@ -75,8 +75,7 @@ fn who_gives_up_joining_gives_its_slots_back() {
     let now = net.now;
     net.node(joiner).handle_command(now, Command::Leave);
     let node = net.node(joiner);
-    let told: Vec<Header> =
-        std::iter::from_fn(|| node.poll_transmit()).map(|sent| sent.frame.header).collect();
+    let told: Vec<Header> = node.take_sent().map(|sent| sent.frame.header).collect();
     assert!(told.iter().any(|header| matches!(header, Header::Withdraw { .. })), "{told:?}");
 }
 

@@ -15,7 +15,7 @@ impl Net {
         let now = self.now;
         let node = self.node(0);
         node.handle_frame(now, from, Header::Near(near).into());
-        let sent = std::iter::from_fn(|| node.poll_transmit());
+        let sent = node.take_sent();
         // (Heartbeats that happen to be due are none of this story's business.)
         let about = |sent: &Transmit| {
             !matches!(sent.frame.header, Header::Probe(_))
@@ -118,7 +118,8 @@ fn an_answer_that_comes_late_measures_nothing() {
         let now = net.now;
         let node = net.node(0);
         node.on_proximity_timer(now);
-        let asked = std::iter::from_fn(|| node.poll_transmit())
+        let asked = node
+            .take_sent()
             .find(|sent| matches!(&sent.frame.header, Header::Near(near) if near.row.is_some()));
         let Some(Transmit { to: Destination::Peer(friend), .. }) = asked else { panic!("{asked:?}") };
         let before = node.rtt(friend.id);
@@ -144,7 +145,7 @@ fn rows_keep_to_the_budget() {
         let now = net.now;
         let node = net.node(0);
         node.on_proximity_timer(now);
-        let sent = std::iter::from_fn(|| node.poll_transmit());
+        let sent = node.take_sent();
         sent.filter(|sent| matches!(&sent.frame.header, Header::Near(near) if near.row.is_some())).count()
     };
     assert_eq!(asks(&mut net), 0);

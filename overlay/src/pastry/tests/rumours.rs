@@ -68,7 +68,7 @@ fn a_rumour_of_a_death_is_looked_into_and_told_on() {
         let now = net.now + Duration::from_secs(10);
         let node = net.node(slot);
         node.on_probe_timeout(now, victim.id);
-        told.extend(std::iter::from_fn(|| node.poll_transmit()));
+        told.extend(node.take_sent());
     }
     assert!(
         net.node(slot).table.get(victim.id).is_none(),
@@ -92,7 +92,7 @@ fn where_one_silence_is_enough_only_who_noticed_it_tells() {
         let node = net.node(slot);
         node.on_probe_timeout(now, victim.id);
         assert!(node.table.get(victim.id).is_none());
-        let mut sent = std::iter::from_fn(|| node.poll_transmit());
+        let mut sent = node.take_sent();
         assert_eq!(sent.any(|sent| sent.frame.header == Header::Lost(victim)), !by_rumour);
     }
 }
@@ -125,7 +125,7 @@ fn who_comes_next_is_known_before_a_member_is_found_dead() {
     let now = net.now;
     let node = net.node(0);
     node.lose(now, victim.id);
-    let sent: Vec<Transmit> = std::iter::from_fn(|| node.poll_transmit()).collect();
+    let sent: Vec<Transmit> = node.take_sent().collect();
     assert!(sent.iter().any(|sent| is_probe(sent, behind)), "{sent:?}");
     assert!(
         !sent.iter().any(|sent| matches!(sent.frame.header, Header::LeafSet { .. })),
@@ -141,7 +141,7 @@ fn a_question_goes_two_ways_where_the_first_may_be_dead() {
         let now = net.now;
         let node = net.node(slot);
         node.handle_command(now, Command::Lookup { token: 1, key: far.id.key(), trace: false });
-        let sent: Vec<Transmit> = std::iter::from_fn(|| node.poll_transmit()).collect();
+        let sent: Vec<Transmit> = node.take_sent().collect();
         let hops = sent.iter().filter(|sent| matches!(sent.frame.header, Header::Routed(_)));
         hops.map(|sent| sent.to).collect::<Vec<Destination>>()
     };
