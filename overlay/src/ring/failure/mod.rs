@@ -9,6 +9,7 @@
 mod death_rate;
 mod detours;
 mod ended;
+mod findings;
 mod peer_state;
 
 use std::hash::{Hash, Hasher};
@@ -20,6 +21,7 @@ use rand::seq::SliceRandom;
 use self::death_rate::DeathRate;
 use self::detours::Detours;
 use self::ended::EndedLives;
+pub(crate) use self::findings::{Answered, Detected, Ground, Sweep};
 pub(crate) use self::peer_state::Question;
 use self::peer_state::{Asked, PeerStates, RoundTrip};
 use super::core::{Core, Timer};
@@ -31,7 +33,6 @@ use crate::id::NodeId;
 use crate::memory::Memory;
 use crate::peer::Peer;
 use crate::sides::{Side, Sides};
-use crate::table::LeafSet;
 use crate::time::Instant;
 use crate::wire::{Ask, Header, Probe, Standing};
 
@@ -71,44 +72,6 @@ impl Hash for FailureDetector {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.states, &self.ended, &self.detours).hash(state);
     }
-}
-
-/// What a node knows of a peer that it is about to probe, besides what the detector does.
-pub(crate) struct Ground<'a> {
-    pub(crate) tables: &'a Tables,
-    /// The leaf set as it will be, while the node takes its place.
-    pub(crate) view: Option<&'a LeafSet>,
-    /// The peer, if it stands in a table that is kept alive.
-    pub(crate) member: Option<Peer>,
-    /// Its round-trip time by the geometry's tables.
-    pub(crate) table_rtt: Option<Duration>,
-}
-
-impl Ground<'_> {
-    /// The leaf set, or what is to become it.
-    fn around(&self) -> &LeafSet {
-        self.view.unwrap_or(&self.tables.leaf_set)
-    }
-}
-
-/// What the detector found out when a probe was not answered in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Detected {
-    /// The peer lives: only the answer was lost.
-    Alive { peer: Peer, question: Question },
-    /// It was asked again.
-    Suspect(NodeId),
-    /// It is dead. `is_own`: by more than one silence, or without anybody's hint.
-    Dead { id: NodeId, is_own: bool },
-}
-
-/// A probe that was answered.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Answered {
-    /// When it was sent.
-    pub(crate) sent: Instant,
-    /// The leases for which it asked.
-    pub(crate) sides: Sides,
 }
 
 // Questions.
@@ -532,17 +495,10 @@ impl FailureDetector {
         table_use: TableUse,
         peer: &Peer,
     ) -> bool {
-        let rate = self.deaths.rate(now, tables.leaf_set.len() + table_use.nodes);
         let is_watched = self.states.get(peer.id).is_some();
         let watched = is_watched.then(|| self.states.silence(now, peer.id));
-        let silence = watched.unwrap_or(config.table_probe).as_secs_f64();
-        rate * silence > config.doubt
-    }
-
-    /// After which silence the nodes in use of the geometry's tables are probed.
-    fn table_probe(&self, now: Instant, config: &Config, tables: &Tables, table_use: TableUse) -> Duration {
-        let watched = tables.leaf_set.len() + table_use.nodes;
-        self.deaths.period(now, config.raw_loss, table_use.hops, watched).min(config.table_probe)
+        let silence = watched.unwrap_or(config.table_probe);
+        self.deaths.is_doubtful(now, config, tables, table_use, silence)
     }
 
     /// Begins a sweep over the leaf set and the nodes in use of the geometry's tables: plans the next one, and returns the
@@ -556,7 +512,7 @@ impl FailureDetector {
         table_use: TableUse,
         in_use: impl Iterator<Item = Peer>,
     ) -> Sweep {
-        let table_probe = self.table_probe(now, &core.config, tables, table_use);
+        let table_probe = self.deaths.table_probe(now, &core.config, tables, table_use);
         let sweep = core.config.leaf_probe.min(table_probe) / SWEEPS;
         let period = core.jittered(sweep.min(LONGEST_SWEEP));
         core.timers.set(Timer::Sweep, now + period);
@@ -611,9 +567,4 @@ impl FailureDetector {
     pub(crate) fn has_detours(&self) -> bool {
         self.detours.sizes()[0].1 > 0
     }
-}
-
-/// The watched nodes of one sweep, by id, each with the silence after which it is probed.
-pub(crate) struct Sweep {
-    pub(crate) watched: Vec<(Peer, Duration)>,
 }
