@@ -568,3 +568,66 @@ impl FailureDetector {
         self.detours.sizes()[0].1 > 0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{at, core, peer, sent, tables};
+    use super::*;
+
+    fn ground(tables: &Tables, member: u8) -> Ground<'_> {
+        Ground { tables, view: None, member: Some(peer(member)), table_rtt: None }
+    }
+
+    #[test]
+    fn three_silences_are_a_death_and_a_frame_in_between_is_none() {
+        let (mut core, tables) = (core(), tables(&[80, 90, 110, 120]));
+        let (far, ground) = (peer(120), ground(&tables, 120));
+        for hears in [false, true] {
+            let mut detector = FailureDetector::default();
+            detector.probe(at(0), &mut core, &ground, far, false);
+            let mut timeout = |now| detector.on_probe_timeout(at(now), &mut core, &ground, far.id);
+            assert_eq!(timeout(1_000), Some(Detected::Suspect(far.id)));
+            assert_eq!(timeout(2_000), Some(Detected::Suspect(far.id)));
+            if hears {
+                detector.note_heard(at(2_500), far);
+            }
+            let found = detector.on_probe_timeout(at(3_000), &mut core, &ground, far.id);
+            match found {
+                Some(Detected::Dead { id, is_own: true }) => assert!(!hears && id == far.id),
+                Some(Detected::Alive { peer, .. }) => assert!(hears && peer == far),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_ring_neighbour_that_is_silent_is_asked_by_way_of_others() {
+        let (mut core, tables) = (core(), tables(&[80, 90, 110, 120]));
+        let (near, ground) = (peer(110), ground(&tables, 110));
+        let mut detector = FailureDetector::default();
+        detector.probe(at(0), &mut core, &ground, near, false);
+        detector.on_probe_timeout(at(1_000), &mut core, &ground, near.id);
+        assert!(sent(&mut core).iter().all(|(to, header)| *to == near && matches!(header, Header::Probe(_))));
+        detector.on_probe_timeout(at(2_000), &mut core, &ground, near.id);
+        let asked = sent(&mut core);
+        let relays = asked.iter().filter(|(to, header)| *to != near && matches!(header, Header::Via { .. }));
+        assert_eq!(relays.count(), RELAYS, "{asked:?}");
+        // Its answer comes by a relay: that is the way from now on, as long as nothing else is known.
+        let answered = detector.on_probe_ack(at(2_050), &ground, near.id, Some(peer(90)), core.last_number());
+        assert!(answered.is_some());
+        assert_eq!(detector.relay(at(2_060), &core.config, near.id), Some(peer(90)));
+    }
+
+    #[test]
+    fn a_hint_is_worth_a_look_only_if_the_node_was_silent() {
+        let tables = tables(&[120]);
+        let mut detector = FailureDetector::default();
+        detector.begin(at(0), peer(120));
+        let hint = |detector: &FailureDetector, now, dead| {
+            detector.on_death_hint(at(now), &ground(&tables, 120), dead).is_some()
+        };
+        assert!(!hint(&detector, 1_000, peer(120)), "it was heard a second ago");
+        assert!(hint(&detector, 6_000, peer(120)));
+        assert!(!hint(&detector, 6_000, Peer { incarnation: 0, ..peer(120) }), "an older life");
+    }
+}
