@@ -249,7 +249,7 @@ impl<G: Geometry> Node<G> {
         let LookupAttempt { id, key, trace, reply_way } = attempt;
         let mut routed = self.new_routed(id, key, Purpose::Lookup, trace);
         if let Some(way) = reply_way {
-            routed.origin = self.reply_contact(way);
+            routed.origin = self.my_reply_contact(way);
         }
         self.hedge(now, &routed);
         self.forward(now, routed, Bytes::new(), None);
@@ -334,7 +334,7 @@ impl<G: Geometry> Node<G> {
     }
 
     /// How others reach this node another way: each number stands for one of the ways that there are.
-    pub(super) fn reply_contact(&self, nth: u64) -> Contact {
+    pub(super) fn my_reply_contact(&self, nth: u64) -> Contact {
         let ways: Vec<Peer> = if self.core.is_edge() {
             self.access.in_use().into_iter().skip(1).collect()
         } else {

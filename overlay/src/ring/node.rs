@@ -18,7 +18,7 @@ use crate::config::{Config, ConfigError, Role};
 use crate::geometry::Geometry;
 use crate::geometry::pastry::Pastry;
 use crate::id::{Key, NodeId};
-use crate::kbr::{Command, Event, KeyBasedRouting, Transit};
+use crate::kbr::{Command, Event, KeyBasedRouting, RingView, Transit};
 use crate::machine::{Link, Machine, Refusal, Store, StoreToken, Transmit};
 use crate::memory::Memory;
 use crate::peer::{Contact, Peer, Seed};
@@ -102,14 +102,6 @@ impl<G: Geometry> Node<G> {
     /// Ring or edge: an edge may have become a ring node.
     pub fn role(&self) -> Role {
         self.core.role
-    }
-
-    /// The nodes worth remembering for the next start: the leaf set, or an edge's access nodes.
-    pub fn peers(&self) -> Vec<Peer> {
-        match self.core.role {
-            Role::Ring => self.tables.members(),
-            Role::Edge { .. } => self.access.peers(),
-        }
     }
 
     /// Handles a frame from this peer, and what it holds for this node if the peer has passed it on. Returns the path by
@@ -370,33 +362,17 @@ impl<G: Geometry> Machine for Node<G> {
     }
 }
 
-impl<G: Geometry> KeyBasedRouting for Node<G> {
+impl<G: Geometry> RingView for Node<G> {
     fn contact(&self) -> Contact {
         self.my_contact()
     }
 
-    fn roundabout(&self, nth: u64) -> Contact {
-        self.reply_contact(nth)
+    fn reply_contact(&self, nth: u64) -> Contact {
+        self.my_reply_contact(nth)
     }
 
     fn standing(&self) -> Standing {
         self.core.standing()
-    }
-
-    fn route(&mut self, now: Instant, key: Key, payload: Bytes) {
-        self.originate(now, key, payload);
-        self.finish(now, None);
-    }
-
-    fn send(&mut self, now: Instant, to: &Contact, payload: Bytes) {
-        self.send_direct(now, to, wire::Letter::Payload, payload);
-        self.finish(now, None);
-    }
-
-    fn resume(&mut self, now: Instant, transit: Transit) {
-        let Transit { routed, payload, .. } = transit;
-        self.forward(now, routed, payload, None);
-        self.finish(now, None);
     }
 
     fn is_root_of(&self, now: Instant, key: Key) -> bool {
@@ -414,6 +390,27 @@ impl<G: Geometry> KeyBasedRouting for Node<G> {
     }
 
     fn peers(&self) -> Vec<Peer> {
-        Node::peers(self)
+        match self.core.role {
+            Role::Ring => self.tables.members(),
+            Role::Edge { .. } => self.access.peers(),
+        }
+    }
+}
+
+impl<G: Geometry> KeyBasedRouting for Node<G> {
+    fn route(&mut self, now: Instant, key: Key, payload: Bytes) {
+        self.originate(now, key, payload);
+        self.finish(now, None);
+    }
+
+    fn send(&mut self, now: Instant, to: &Contact, payload: Bytes) {
+        self.send_direct(now, to, wire::Letter::Payload, payload);
+        self.finish(now, None);
+    }
+
+    fn resume(&mut self, now: Instant, transit: Transit) {
+        let Transit { routed, payload, .. } = transit;
+        self.forward(now, routed, payload, None);
+        self.finish(now, None);
     }
 }

@@ -11,7 +11,7 @@ use crate::config::{Config, Role};
 use crate::geometry::Geometry;
 use crate::id::Key;
 use crate::id::NodeId;
-use crate::kbr::{Bootstrap, Command, Event, KeyBasedRouting, Transit};
+use crate::kbr::{Bootstrap, Command, Event, KeyBasedRouting, RingView, Transit};
 use crate::kbr::{Delivery, Found};
 use crate::machine::Refusal;
 use crate::machine::{Destination, Link, Machine, Transmit};
