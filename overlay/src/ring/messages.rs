@@ -187,7 +187,7 @@ impl<G: Geometry> Node<G> {
             self.probe(now, to, false);
         }
         tried.push(to.id);
-        if tried.len() >= usize::from(self.core.config.hop_attempts) {
+        if tried.len() >= usize::from(self.core.config.routing.hop_attempts) {
             return self.fail(now, routed, RouteFailure::NoRoute);
         }
         match self.next_hop(&routed, &tried) {
@@ -220,7 +220,7 @@ impl<G: Geometry> Node<G> {
     /// Something changed: each parked message looks for a way again, in its order.
     pub(super) fn unpark(&mut self, now: Instant) {
         for Parked { routed, payload, previous, since } in self.hops.take_parked() {
-            if now - since >= self.core.config.park_for {
+            if now - since >= self.core.config.routing.park_for {
                 self.fail(now, routed, RouteFailure::NoRoot);
                 continue;
             }

@@ -72,7 +72,7 @@ impl<G: Geometry> Node<G> {
         let config = config.into();
         config.check()?;
         Ok(Node {
-            tables: Tables::new(me.id, config.leaf_set),
+            tables: Tables::new(me.id, config.tables.leaf_set),
             geometry: G::new(me.id, &config),
             core: Core::new(me, config, random::stream(&seed, "pastry")),
             join: Join::default(),

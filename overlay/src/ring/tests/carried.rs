@@ -111,7 +111,11 @@ fn a_grant_counts_once_for_its_question_and_from_its_sending() {
     net.run(Duration::from_millis(700));
     assert_eq!(grant(&mut net, number + 1, lease), before, "another question's");
     let until = grant(&mut net, number, lease);
-    assert_eq!(until, Some(sent + net.node(1).core.config.lease), "late, and counted from the sending");
+    assert_eq!(
+        until,
+        Some(sent + net.node(1).core.config.leases.duration),
+        "late, and counted from the sending"
+    );
     assert!(until > before);
     net.run(Duration::from_millis(700));
     assert_eq!(grant(&mut net, number, lease), until, "a second time");
@@ -194,7 +198,7 @@ fn news_of_many_deaths_keep_to_the_budget_and_arrive_all_the_same() {
     let rate = 512;
     let mut net = Net::new();
     for slot in 0..24 {
-        let config = Config { repair_rate: rate, ..Config::default() };
+        let config = Config::default().with(|config| config.repair.bytes_per_second = rate);
         net.join((slot > 0).then_some(0), config);
         net.run(Duration::from_millis(200));
     }
@@ -224,7 +228,7 @@ fn news_of_many_deaths_keep_to_the_budget_and_arrive_all_the_same() {
 fn strangers_who_ask_keep_nobody_from_hearing_of_a_death() {
     let mut net = Net::ring(20);
     net.run(Duration::from_secs(10));
-    net.configure(0, |config| config.repair_rate = 1);
+    net.configure(0, |config| config.repair.bytes_per_second = 1);
     for seed in 0..200 {
         net.hand(0, stranger(seed), Header::LeafSet { members: Vec::new(), reply: true });
     }
