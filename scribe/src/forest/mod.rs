@@ -63,7 +63,7 @@ impl<R: KeyBasedRouting> RingView for R {
     }
 
     fn roundabout(&self, nth: u64) -> Contact {
-        KeyBasedRouting::roundabout(self, nth)
+        treecast_overlay::kbr::RingView::reply_contact(self, nth)
     }
 
     fn standing(&self) -> Standing {

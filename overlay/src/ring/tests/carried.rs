@@ -11,7 +11,7 @@ fn renewals(net: &mut Net, pair: [usize; 2], mut talk: impl FnMut(&mut Net, u32)
         talk(net, tick);
         net.run(Duration::from_millis(250));
         seen += net
-            .wire_log
+            .log
             .drain(..)
             .filter(|(from, to, frame)| {
                 let between = pair.contains(&slot_of(from.addr)) && pair.contains(to);
@@ -64,7 +64,7 @@ fn a_message_and_its_acknowledgement_carry_a_lease_there_and_back() {
         net.node(0).handle_command(now, Command::Lookup { token, key, trace: false });
         net.drain(0);
         net.run(Duration::from_millis(250));
-        words.extend(net.wire_log.drain(..).filter_map(|(.., frame)| Some((frame.header, frame.words?))));
+        words.extend(net.log.drain(..).filter_map(|(.., frame)| Some((frame.header, frame.words?))));
     }
     let asked =
         words.iter().find_map(|(header, words)| words.ask.filter(|_| matches!(header, Header::Routed(_))));
@@ -84,11 +84,11 @@ fn words(ask: Option<Ask>, grant: Option<Grant>) -> Frame {
 fn asked(net: &mut Net) -> (Ask, Instant) {
     loop {
         net.run(Duration::from_millis(50));
-        net.wire_log.clear();
+        net.log.clear();
         let now = net.now;
         net.node(1).handle_timeout(now);
         say(net, 1, 0);
-        let ask = net.wire_log.drain(..).find_map(|(.., frame)| frame.words?.ask);
+        let ask = net.log.drain(..).find_map(|(.., frame)| frame.words?.ask);
         if let Some(ask) = ask {
             return (ask, net.now);
         }
@@ -196,7 +196,7 @@ fn leaf_sets_are_full_again_soon_after_a_death() {
 #[test]
 fn news_of_many_deaths_keep_to_the_budget_and_arrive_all_the_same() {
     let rate = 512;
-    let mut net = Net::new();
+    let mut net = Net::empty();
     for slot in 0..24 {
         let config = Config::default().with(|config| config.repair.bytes_per_second = rate);
         net.join((slot > 0).then_some(0), config);
@@ -213,7 +213,7 @@ fn news_of_many_deaths_keep_to_the_budget_and_arrive_all_the_same() {
         net.run(Duration::from_secs(1));
         seconds += 1;
         assert!(seconds < 120, "all have heard of all by a round of repair at the latest");
-        for (from, _, frame) in net.wire_log.drain(..) {
+        for (from, _, frame) in net.log.drain(..) {
             if let Header::LeafSet { members, .. } = frame.header {
                 *by_node.entry(slot_of(from.addr)).or_default() += members.len() * 48;
             }

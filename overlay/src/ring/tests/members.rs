@@ -5,7 +5,7 @@ use super::*;
 impl Net {
     /// A ring of `n` nodes whose lists may have as many as `limit`.
     fn small(n: usize, limit: usize) -> Net {
-        let mut net = Net::new();
+        let mut net = Net::empty();
         for slot in 0..n {
             let config = Config::default().with(|config| config.tables.full_membership = limit);
             net.join(slot.checked_sub(1).map(|_| 0), config);

@@ -10,7 +10,7 @@ fn sparse_ring(n: usize) -> Net {
 
 /// The same with these figures.
 fn sparse_ring_of(n: usize, config: &Config) -> Net {
-    let mut net = Net::new();
+    let mut net = Net::empty();
     for slot in 0..n {
         let config =
             config.clone().with(|config| (config.tables.leaf_set, config.tables.full_membership) = (4, 0));
