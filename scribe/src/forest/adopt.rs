@@ -8,9 +8,9 @@ use treecast_overlay::peer::Contact;
 use super::neighbours::Side;
 use super::tree::{Child, Cursor, Log, Role, Tree, is_plausible};
 use super::{Context, Forest, Life, Timer, Way};
+use crate::log::window::Follow;
 use crate::message::{Mark, Position, Term};
 use crate::topic::TopicId;
-use crate::window::Follow;
 use crate::wire::{Attached, Header, Join, MAX_PATH, Room, Started};
 
 impl Forest {
@@ -310,7 +310,7 @@ mod tests {
     use treecast_overlay::id::NodeId;
 
     use super::*;
-    use crate::window::Window;
+    use crate::log::window::Window;
 
     #[test]
     fn a_child_ahead_of_an_empty_window_is_started() {

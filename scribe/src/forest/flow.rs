@@ -10,9 +10,9 @@ use treecast_overlay::time::Instant;
 use super::adopt::{link, millis};
 use super::tree::{Child, Cursor, Log, Role, Tree};
 use super::{Context, Forest, Request, Timer};
+use crate::log::window::{Arrival, Entry, Follow, Held, Window};
 use crate::message::{GapReason, Mark};
 use crate::topic::TopicId;
-use crate::window::{Arrival, Entry, Follow, Held, Window};
 use crate::wire::{Ack, Body, Data, Header, Started};
 
 impl Forest {
@@ -395,8 +395,8 @@ mod tests {
     use super::super::tree::{Cursor, Reader, Subscription};
     use super::*;
     use crate::event::SubscriptionId;
+    use crate::log::seen::Seen;
     use crate::message::{Gap, Item, Position, Start, Term};
-    use crate::seen::Seen;
     use crate::topic::TopicId;
     use treecast_overlay::id::Key;
 

@@ -13,10 +13,10 @@ use super::flow::{forsake, renew};
 use super::tree::{Log, Role, Tree};
 use super::{Context, Forest, Life, Size, Timer};
 use crate::config::Config;
+use crate::log::sessions::{Sessions, SessionsState};
+use crate::log::window::{Arrival, Entry, Held, Window};
 use crate::message::Position;
-use crate::sessions::{Sessions, SessionsState};
 use crate::topic::TopicId;
-use crate::window::{Arrival, Entry, Held, Window};
 use crate::wire::{self, Header, Known, MAX_PARTS};
 
 /// Bytes of one part: small beside a frame, so that control passes between them.

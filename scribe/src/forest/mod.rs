@@ -39,7 +39,7 @@ use self::tree::Tree;
 pub use self::view::Place;
 use crate::config::{Config, ConfigError};
 use crate::event::{Event, SubscriptionId, TreeStatus};
-use crate::publisher::Publisher;
+use crate::publisher::TopicPublisher;
 use crate::topic::TopicId;
 use crate::wire::{self, Header};
 
@@ -177,7 +177,7 @@ pub struct Forest {
     // Boxed: a B-tree's leaf has room for eleven.
     trees: BTreeMap<TopicId, Box<Tree>>,
     topics: BTreeMap<SubscriptionId, TopicId>,
-    publishers: BTreeMap<TopicId, Publisher>,
+    publishers: BTreeMap<TopicId, TopicPublisher>,
     neighbours: Neighbours,
     /// Topics whose log or count moved since the last beat.
     moved: BTreeSet<TopicId>,

@@ -15,10 +15,10 @@ use super::neighbours::Side;
 use super::position::encode_entry;
 use super::tree::{Log, Opening, Role, Root, Tree, better, is_plausible};
 use super::{Context, Forest, Life, Timer};
+use crate::log::sessions::Sessions;
+use crate::log::window::{Held, Window};
 use crate::message::{Mark, Position, Term};
-use crate::sessions::Sessions;
 use crate::topic::TopicId;
-use crate::window::{Held, Window};
 use crate::wire::{Body, Header, Known, Publish};
 
 impl Forest {

@@ -4,10 +4,10 @@ use bytes::Bytes;
 
 use super::tree::{Opening, Role, Root};
 use super::{Context, Forest, Life, Request, Way};
+use crate::log::sessions::Verdict;
+use crate::log::window::{Entry, Held};
 use crate::message::Position;
-use crate::sessions::Verdict;
 use crate::topic::TopicId;
-use crate::window::{Entry, Held};
 use crate::wire::{self, Body, Data, Header, Publish, Receipt, RefusedReason};
 
 /// With one holder of the log, the root itself, a receipt can promise no more.

@@ -7,7 +7,7 @@ use treecast_overlay::peer::Contact;
 use super::{Context, Forest, Life, Request, Timer};
 use crate::event::{Event, Token};
 use crate::message::PublishError;
-use crate::publisher::Publisher;
+use crate::publisher::TopicPublisher;
 use crate::topic::TopicId;
 use crate::wire::{self, Header, Publish, Receipt, RefusedReason, Signature};
 
@@ -44,7 +44,7 @@ impl Forest {
         let session = self.new_session();
         self.keep_beating(cx);
         let publisher =
-            self.publishers.entry(topic).or_insert_with(|| Publisher::new(cx.now, self.me, session));
+            self.publishers.entry(topic).or_insert_with(|| TopicPublisher::new(cx.now, self.me, session));
         publisher.offer(cx.now, &self.config, token, payload)
     }
 

@@ -3,10 +3,10 @@
 use super::tree::{Log, Reader, Role, Subscription, is_plausible};
 use super::{Context, Forest, Life, Timer};
 use crate::event::{Event, SubscriptionId};
+use crate::log::seen::Seen;
+use crate::log::window::Follow;
 use crate::message::{Gap, GapReason, Item, Mark, Message, MessageId, Position, Start, SubscribeError, Term};
-use crate::seen::Seen;
 use crate::topic::TopicId;
-use crate::window::Follow;
 use crate::wire::{Body, Known, MAX_NUMBER};
 
 impl Forest {

@@ -9,14 +9,14 @@ use treecast_overlay::time::Instant;
 
 use super::handover::Inheritance;
 use super::moving::Moving;
-use crate::early::Early;
 use crate::event::SubscriptionId;
+use crate::log::early::Early;
+use crate::log::seen::Seen;
+use crate::log::sessions::Sessions;
+use crate::log::window::Window;
 use crate::message::{GapReason, Mark, Position, Start, Term};
-use crate::seen::Seen;
-use crate::sessions::Sessions;
 use crate::sorted::SortedMap;
 use crate::topic::TopicId;
-use crate::window::Window;
 use crate::wire::{Attached, Join, Known, Publish};
 
 /// One topic at one node.

@@ -6,7 +6,7 @@ use treecast_overlay::memory;
 use super::Forest;
 use super::tree::{Child, Role, Tree};
 use crate::event::SubscriptionId;
-use crate::publisher::Publisher;
+use crate::publisher::TopicPublisher;
 use crate::topic::TopicId;
 
 /// What a root remembers of a session takes about that much: its place in a B-tree, and a few positions.
@@ -80,7 +80,7 @@ impl Forest {
         let trees: usize = self.trees.values().map(|tree| tree.weight()).sum();
         let index = memory::tree(self.trees.len(), size_of::<(TopicId, usize)>());
         let names = memory::tree(self.topics.len(), size_of::<(SubscriptionId, TopicId)>());
-        let publishers = memory::tree(self.publishers.len(), size_of::<(TopicId, Publisher)>());
+        let publishers = memory::tree(self.publishers.len(), size_of::<(TopicId, TopicPublisher)>());
         let moved = memory::tree(self.moved.len(), size_of::<TopicId>());
         let queues = memory::queue(&self.out.requests) + memory::queue(&self.out.events);
         let sessions = self.sessions * SESSION;

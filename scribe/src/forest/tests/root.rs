@@ -2,9 +2,9 @@ use super::super::handover::Estate;
 use super::super::position::encode_entry;
 use super::super::tree::{Log, Role};
 use super::*;
+use crate::log::sessions::Sessions;
+use crate::log::window::Window;
 use crate::message::{GapReason, Position, Term};
-use crate::sessions::Sessions;
-use crate::window::Window;
 use crate::wire::Body;
 
 /// In a term that some root may have opened.

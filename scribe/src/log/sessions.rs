@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
 
+use crate::log::terms::{Span, Terms};
 use crate::message::Position;
-use crate::terms::{Span, Terms};
 use crate::wire::Publish;
 
 /// Most terms of which positions are remembered: the log was handed over that often while a publisher waited for a

@@ -19,7 +19,7 @@ const RESEND_AT_ONCE: usize = 32;
 
 /// A publisher's state on one topic.
 #[derive(Clone, Debug)]
-pub(crate) struct Publisher {
+pub(crate) struct TopicPublisher {
     me: NodeId,
     session: u64,
     /// Sequence of the next message that is sent for the first time.
@@ -72,9 +72,9 @@ pub(crate) struct Outgoing {
     pub root: Option<Contact>,
 }
 
-impl Publisher {
-    pub(crate) fn new(now: Instant, me: NodeId, session: u64) -> Publisher {
-        Publisher {
+impl TopicPublisher {
+    pub(crate) fn new(now: Instant, me: NodeId, session: u64) -> TopicPublisher {
+        TopicPublisher {
             me,
             session,
             next: 1,
@@ -189,7 +189,7 @@ impl Publisher {
         self.flight.first_key_value().map_or(self.next, |(&first, _)| first) - 1
     }
 
-    /// When [`on_timeout`](Publisher::on_timeout) wants to be called.
+    /// When [`on_timeout`](TopicPublisher::on_timeout) wants to be called.
     pub(crate) fn deadline(&self, config: &Config) -> Option<Instant> {
         let (_, oldest) = self.flight.first_key_value()?;
         earliest(Some(oldest.first_sent + config.publish_timeout), Some(oldest.last_sent + self.rto(config)))
@@ -343,16 +343,16 @@ mod tests {
         Peer { id: NodeId(id), incarnation: 1, addr: Addr::Memory(0) }.into()
     }
 
-    fn with_messages(count: u64) -> (Publisher, Config) {
+    fn with_messages(count: u64) -> (TopicPublisher, Config) {
         let config = Config { publish_messages: 4, publish_queue: 8, ..Config::default() };
-        let mut publisher = Publisher::new(Instant::ZERO, NodeId(1), 77);
+        let mut publisher = TopicPublisher::new(Instant::ZERO, NodeId(1), 77);
         for token in 1..=count {
             publisher.offer(Instant::ZERO, &config, Token(token), Bytes::from_static(b"x")).unwrap();
         }
         (publisher, config)
     }
 
-    fn sends(publisher: &mut Publisher, now: Instant, config: &Config) -> Vec<(u64, u64, bool)> {
+    fn sends(publisher: &mut TopicPublisher, now: Instant, config: &Config) -> Vec<(u64, u64, bool)> {
         std::iter::from_fn(|| publisher.poll_send(now, config, None))
             .map(|out| (out.session, out.sequence, out.sends > 1))
             .collect()
@@ -377,7 +377,8 @@ mod tests {
     fn a_root_that_was_only_told_gets_one_message_and_no_second_try() {
         let (mut publisher, config) = with_messages(3);
         let told = Some(contact(9));
-        let next = |publisher: &mut Publisher, at| publisher.poll_send(at, &config, told).map(|out| out.root);
+        let next =
+            |publisher: &mut TopicPublisher, at| publisher.poll_send(at, &config, told).map(|out| out.root);
         assert_eq!(next(&mut publisher, Instant::ZERO), Some(told));
         assert_eq!(next(&mut publisher, Instant::ZERO), None, "it opens no window");
         publisher.on_timeout(seconds(1), &config, 0);

@@ -4,8 +4,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use crate::log::terms::Terms;
 use crate::message::Position;
-use crate::terms::Terms;
 use crate::wire::Body;
 
 /// An entry of the log, with its place.
