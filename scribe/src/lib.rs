@@ -9,6 +9,7 @@ pub mod config;
 pub mod event;
 pub mod wire;
 mod log;
+mod permit;
 mod sorted;
 mod publisher;
 pub mod forest;

@@ -9,9 +9,9 @@ use treecast_overlay::peer::Contact;
 use treecast_scribe::message::{Mark, Position, Term};
 use treecast_scribe::topic::TopicId;
 use treecast_scribe::wire::{
-    Ack, Attached, Beat, Body, Data, DecodeError, Digest, Header, Join, Known, MAX_DATA_HEADER, MAX_MARKS,
-    MAX_NUMBER, MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Publish, Receipt,
-    RefusedReason, Room, Shared, Signature, Started, decode, encode,
+    Ack, Attached, Beat, Body, Capacity, Data, DecodeError, Digest, Header, Join, LogTip, MAX_DATA_HEADER,
+    MAX_MARKS, MAX_NUMBER, MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Publish,
+    PublishReceipt, RefusedReason, Shared, Signature, Started, decode, encode,
 };
 
 /// The topic of the examples.
@@ -28,8 +28,8 @@ fn at(number: u64, offset: u64) -> Position {
 }
 
 /// What the examples know of the topic's log.
-fn known() -> Known {
-    Known { birth: 300, term: term(2), tail: Some(at(2, 5)) }
+fn known() -> LogTip {
+    LogTip { birth: 300, term: term(2), tail: Some(at(2, 5)) }
 }
 
 fn messages() -> Vec<(Header, &'static [u8])> {
@@ -85,9 +85,9 @@ fn messages_of_the_tree() -> Vec<Header> {
         Header::Shared(Shared { from: T, to: TopicId(M), topics: vec![T] }),
         Header::Offer(Offer { topic: T, join: 9, parents: vec![offered] }),
         Header::Visit { topic: T, number: 10 },
-        Header::Visited { topic: T, number: 10, room: Room::None },
-        Header::Visited { topic: T, number: 10, room: Room::Crowded },
-        Header::Visited { topic: T, number: 10, room: Room::Free },
+        Header::Visited { topic: T, number: 10, room: Capacity::None },
+        Header::Visited { topic: T, number: 10, room: Capacity::Crowded },
+        Header::Visited { topic: T, number: 10, room: Capacity::Free },
         Header::Part { topic: T, join: 11 },
         Header::Parted { topic: T, join: 11, last: None },
         Header::Parted { topic: T, join: 11, last: Some(at(2, 5)) },
@@ -98,7 +98,7 @@ fn messages_of_the_root() -> Vec<Header> {
     let [(_, a), ..] = nodes();
     let refused = |reason| Header::Refused { topic: T, session: 77, sequence: 1, reason };
     vec![
-        Header::Receipt(Receipt {
+        Header::Receipt(PublishReceipt {
             topic: T,
             session: 77,
             sequence: 1,
@@ -113,7 +113,7 @@ fn messages_of_the_root() -> Vec<Header> {
         Header::Query { topic: T },
         Header::Known { topic: T, known: None, handover: false },
         Header::Known { topic: T, known: Some(known()), handover: true },
-        Header::Known { topic: T, known: Some(Known { term: term(3), ..known() }), handover: false },
+        Header::Known { topic: T, known: Some(LogTip { term: term(3), ..known() }), handover: false },
         Header::HandoverTaken { topic: T, transfer: 6, part: 0 },
     ]
 }

@@ -1,9 +1,12 @@
 //! The nodes next to this one in any tree, and the topics shared with each. What they tell each other once a second
 //! has the same size for one topic as for ten thousand (promise S7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+use std::time::Duration;
 
 use treecast_overlay::id::NodeId;
+use treecast_overlay::memory;
 use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
@@ -12,10 +15,14 @@ use crate::topic::TopicId;
 use crate::wire::Digest;
 
 /// All tree neighbours. Bounded by the trees, their children and their one parent each.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Neighbours {
     // Boxed: a B-tree's leaf has room for eleven, and most nodes have few.
     by_id: BTreeMap<NodeId, Box<Neighbour>>,
+    /// Topics whose log or count moved since the last beat.
+    pub moved: BTreeSet<TopicId>,
+    /// When a stranger was last told that it is none of ours.
+    refused: Instant,
 }
 
 /// A node that is parent or child of this one in some tree.
@@ -39,11 +46,11 @@ pub(crate) struct Neighbour {
 
 /// Which of the two it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum Link {
     /// The neighbour is the parent.
-    Up,
+    Parent,
     /// The neighbour is a child.
-    Down,
+    Child,
 }
 
 impl Neighbour {
@@ -58,25 +65,25 @@ impl Neighbour {
     }
 
     /// The shared topics on one side, in order.
-    pub(crate) fn topics(&self, side: Side) -> &[TopicId] {
-        match side {
-            Side::Up => self.up.as_slice(),
-            Side::Down => self.down.as_slice(),
+    pub(crate) fn topics(&self, link: Link) -> &[TopicId] {
+        match link {
+            Link::Parent => self.up.as_slice(),
+            Link::Child => self.down.as_slice(),
         }
     }
 
     /// The same in brief.
-    pub(crate) fn digest(&self, side: Side) -> Digest {
-        match side {
-            Side::Up => self.up_digest,
-            Side::Down => self.down_digest,
+    pub(crate) fn digest(&self, link: Link) -> Digest {
+        match link {
+            Link::Parent => self.up_digest,
+            Link::Child => self.down_digest,
         }
     }
 
-    fn change(&mut self, side: Side, topic: TopicId, add: bool) {
-        let (topics, digest) = match side {
-            Side::Up => (&mut self.up, &mut self.up_digest),
-            Side::Down => (&mut self.down, &mut self.down_digest),
+    fn change(&mut self, link: Link, topic: TopicId, add: bool) {
+        let (topics, digest) = match link {
+            Link::Parent => (&mut self.up, &mut self.up_digest),
+            Link::Child => (&mut self.down, &mut self.down_digest),
         };
         let changed = if add { topics.insert(topic) } else { topics.remove(&topic) };
         if changed {
@@ -85,9 +92,15 @@ impl Neighbour {
     }
 }
 
+impl Default for Neighbours {
+    fn default() -> Neighbours {
+        Neighbours { by_id: BTreeMap::new(), moved: BTreeSet::new(), refused: Instant::ZERO }
+    }
+}
+
 impl Neighbours {
     /// Notes that a topic is shared.
-    pub(crate) fn add(&mut self, now: Instant, side: Side, contact: Contact, topic: TopicId) {
+    pub(crate) fn add(&mut self, now: Instant, link: Link, contact: Contact, topic: TopicId) {
         let neighbour = self.by_id.entry(contact.id()).or_insert_with(|| {
             Box::new(Neighbour {
                 peer: contact.peer,
@@ -103,13 +116,13 @@ impl Neighbours {
         });
         neighbour.set_contact(contact);
         neighbour.heard = now;
-        neighbour.change(side, topic, true);
+        neighbour.change(link, topic, true);
     }
 
     /// Notes that a topic is shared no more. Who shares none is forgotten.
-    pub(crate) fn remove(&mut self, side: Side, id: NodeId, topic: TopicId) {
+    pub(crate) fn remove(&mut self, link: Link, id: NodeId, topic: TopicId) {
         let Some(neighbour) = self.by_id.get_mut(&id) else { return };
-        neighbour.change(side, topic, false);
+        neighbour.change(link, topic, false);
         if !neighbour.up.contains(&topic) && !neighbour.down.contains(&topic) {
             neighbour.moved.remove(&topic);
         }
@@ -126,6 +139,20 @@ impl Neighbours {
     /// How to reach a neighbour.
     pub(crate) fn contact(&self, id: NodeId) -> Option<Contact> {
         self.find(id).map(Neighbour::contact)
+    }
+
+    /// The topics that are shared with a node on one side, in order.
+    pub(crate) fn topics(&self, id: NodeId, link: Link) -> Vec<TopicId> {
+        self.find(id).map_or_else(Vec::new, |neighbour| neighbour.topics(link).to_vec())
+    }
+
+    /// Whether a node that is none may be told so now: not for each of its messages.
+    pub(crate) fn may_refuse(&mut self, now: Instant, pause: Duration) -> bool {
+        let may = now.since(self.refused) >= pause;
+        if may {
+            self.refused = now;
+        }
+        may
     }
 
     /// The same, to be changed.
@@ -146,7 +173,8 @@ impl Neighbours {
             size_of::<Neighbour>() + via + sets
         };
         let all: usize = self.by_id.values().map(|neighbour| own(neighbour)).sum();
-        all + treecast_overlay::memory::tree(self.by_id.len(), size_of::<(NodeId, usize)>())
+        all + memory::tree(self.by_id.len(), size_of::<(NodeId, usize)>())
+            + memory::tree(self.moved.len(), size_of::<TopicId>())
     }
 
     /// Their ids.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::log::window::{Arrival, Entry, Window};
+use super::window::{Arrival, Entry, Window};
 
 /// Entries behind a hole, by offset. Bounded by whoever inserts.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::log::sessions::SessionId;
+use super::sessions::SessionId;
 use crate::message::MessageId;
 
 /// Most sessions that a subscriber remembers; beyond it the one that was silent longest is forgotten. A message is held

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
-use crate::log::terms::Terms;
+use super::terms::Terms;
 use crate::message::Position;
-use crate::wire::Body;
+use crate::topic::TopicId;
+use crate::wire::{self, Body, Data, Header};
 
 /// An entry of the log, with its place.
 #[derive(Clone, Debug)]
@@ -15,6 +16,26 @@ pub(crate) struct Entry {
     pub position: Position,
     /// The entry itself.
     pub held: Held,
+}
+
+impl Entry {
+    /// An entry of this node's own, encoded once for all children of all forwarders.
+    pub(crate) fn encode(topic: TopicId, position: Position, body: Body, payload: &[u8]) -> Entry {
+        let encoded = wire::encode(&Header::Data(Data { topic, position, body }), payload);
+        let payload = encoded.slice(encoded.len() - payload.len()..);
+        Entry { position, held: Held { body, encoded, payload } }
+    }
+
+    /// The entry in a buffer of its own, if it is smaller than this: the buffer in which it came may be much larger.
+    pub(crate) fn compact(self, copy_below: usize) -> Entry {
+        let Entry { position, held: Held { body, encoded, payload } } = self;
+        if encoded.len() >= copy_below {
+            return Entry { position, held: Held { body, encoded, payload } };
+        }
+        let encoded = Bytes::copy_from_slice(&encoded);
+        let payload = encoded.slice(encoded.len() - payload.len()..);
+        Entry { position, held: Held { body, encoded, payload } }
+    }
 }
 
 /// An entry of the log. Its place follows from where it stands.

@@ -9,6 +9,7 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Contact;
 use treecast_overlay::time::{Instant, earliest};
 
+use super::round_trip::RoundTrip;
 use crate::config::Config;
 use crate::event::Token;
 use crate::message::{MessageId, PublishError};
@@ -49,13 +50,6 @@ struct Flight {
     sends: u32,
     /// It is to be sent again.
     due: bool,
-}
-
-/// Smoothed round-trip time and its variation (RFC 6298 §2).
-#[derive(Clone, Copy, Debug)]
-struct RoundTrip {
-    smoothed: Duration,
-    variation: Duration,
 }
 
 /// A message to send.
@@ -196,7 +190,7 @@ impl TopicPublisher {
     }
 
     fn rto(&self, config: &Config) -> Duration {
-        let measured = self.round_trip.map_or(Duration::ZERO, |rtt| rtt.smoothed + rtt.variation * 4);
+        let measured = self.round_trip.map_or(Duration::ZERO, RoundTrip::limit);
         let wait = measured.max(config.publish_rto_min);
         wait.saturating_mul(1 << self.backoff.min(16)).min(config.publish_rto_max)
     }
@@ -249,23 +243,13 @@ impl TopicPublisher {
         if flight.sends == 1 && self.resent.is_none_or(|resent| flight.first_sent > resent) {
             // Karn: the receipt of a repeated message says nothing of the time; nor does that of one that had to wait
             // for it.
-            self.measure(now.since(flight.last_sent));
+            self.round_trip = Some(RoundTrip::after(self.round_trip, now.since(flight.last_sent)));
         }
         if self.root != Some(root) {
             self.root = Some(root);
             self.flight.values_mut().for_each(|flight| flight.due = true);
         }
         Some((flight.token, self.id(sequence)))
-    }
-
-    fn measure(&mut self, sample: Duration) {
-        self.round_trip = Some(match self.round_trip {
-            None => RoundTrip { smoothed: sample, variation: sample / 2 },
-            Some(rtt) => RoundTrip {
-                variation: (rtt.variation * 3 + rtt.smoothed.abs_diff(sample)) / 4,
-                smoothed: (rtt.smoothed * 7 + sample) / 8,
-            },
-        });
     }
 
     /// The root took a message not. The session is over; what else was in flight has an unknown outcome, and is never

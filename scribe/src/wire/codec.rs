@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::{Body, Header, Known, MAX_MARKS, MAX_NUMBER, MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED};
+use super::{Body, Header, LogTip, MAX_MARKS, MAX_NUMBER, MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED};
 use crate::message::{Mark, Position};
 
 /// Bytes that are no message.
@@ -148,7 +148,7 @@ fn position(position: Option<Position>) -> Result<(), DecodeError> {
     position.map_or(Ok(()), |position| numbers(&[position.term.number, position.offset]))
 }
 
-fn known(known: Option<Known>) -> Result<(), DecodeError> {
+fn known(known: Option<LogTip>) -> Result<(), DecodeError> {
     let Some(known) = known else { return Ok(()) };
     numbers(&[known.term.number])?;
     position(known.tail)

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 
-use super::place::{KnownForm, StartedForm};
+use super::place::{LogTipForm, StartedForm};
 use crate::message::{Mark, Position, Term};
 use crate::topic::TopicId;
 
@@ -50,7 +50,7 @@ pub enum Header {
     /// A publisher asks the root for a position. Routed towards the topic's key, or sent. Carries the payload.
     Publish(Publish),
     /// The root's word that a message has its position.
-    Receipt(Receipt),
+    Receipt(PublishReceipt),
     /// The root's word that a message will get none.
     Refused {
         /// The topic.
@@ -76,7 +76,7 @@ pub enum Header {
         /// The topic.
         topic: TopicId,
         /// What the answerer knows, if anything.
-        known: Option<Known>,
+        known: Option<LogTip>,
         /// The answerer was the root: a handover follows.
         handover: bool,
     },
@@ -116,7 +116,7 @@ pub enum Header {
         /// The visitor's number for the offer.
         number: u64,
         /// Whether there is room for the visitor.
-        room: Room,
+        room: Capacity,
     },
     /// A child has another parent that waits for its word: nothing more is to be pushed to it.
     Part {
@@ -158,7 +158,7 @@ pub struct Offered {
 
 /// Whether a node takes another child over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Room {
+pub enum Capacity {
     /// No.
     None,
     /// Yes, though it has as many children as it should, and one will be handed on.
@@ -177,7 +177,7 @@ pub struct Join {
     /// What the child has, or wants to continue after; `None`: whatever comes next.
     pub after: Option<Mark>,
     /// The most that the child has heard of the log: a new root's term must be above it.
-    pub heard: Option<Known>,
+    pub heard: Option<LogTip>,
     /// Subscribers at and below the child.
     pub subscribers: u64,
     /// The parent that the child has as long as this one does not push: nothing is pushed before the child's first
@@ -295,7 +295,7 @@ pub struct Publish {
 
 /// The root's word on a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
+pub struct PublishReceipt {
     /// The topic.
     pub topic: TopicId,
     /// The publisher's session.
@@ -328,8 +328,8 @@ pub enum RefusedReason {
 
 /// What a node knows of a topic's log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "KnownForm", into = "KnownForm")]
-pub struct Known {
+#[serde(from = "LogTipForm", into = "LogTipForm")]
+pub struct LogTip {
     /// The log's birth.
     pub birth: u64,
     /// The highest term heard of.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Known, Started};
+use super::{LogTip, Started};
 use crate::message::{Mark, Position, Term};
 
 /// A position beside a term.
@@ -27,23 +27,23 @@ impl Place {
     }
 }
 
-/// [`Known`] as it travels.
+/// [`LogTip`] as it travels.
 #[derive(Serialize, Deserialize)]
-pub(super) struct KnownForm {
+pub(super) struct LogTipForm {
     birth: u64,
     term: Term,
     tail: Option<Place>,
 }
 
-impl From<Known> for KnownForm {
-    fn from(Known { birth, term, tail }: Known) -> KnownForm {
-        KnownForm { birth, term, tail: tail.map(|at| Place::beside(term, at)) }
+impl From<LogTip> for LogTipForm {
+    fn from(LogTip { birth, term, tail }: LogTip) -> LogTipForm {
+        LogTipForm { birth, term, tail: tail.map(|at| Place::beside(term, at)) }
     }
 }
 
-impl From<KnownForm> for Known {
-    fn from(KnownForm { birth, term, tail }: KnownForm) -> Known {
-        Known { birth, term, tail: tail.map(|place| place.position(term)) }
+impl From<LogTipForm> for LogTip {
+    fn from(LogTipForm { birth, term, tail }: LogTipForm) -> LogTip {
+        LogTip { birth, term, tail: tail.map(|place| place.position(term)) }
     }
 }
 

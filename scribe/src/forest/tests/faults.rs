@@ -38,7 +38,8 @@ fn a_child_entry_lost_by_the_parent_is_repaired_within_five_seconds() {
     let news = world.subscribe(nodes[4], Start::Latest);
     world.run(seconds(4));
     let parent = world.parent(nodes[4]).unwrap();
-    world.with(parent, |forest, cx| forest.remove_child(cx, topic(), nodes[4]));
+    world
+        .with(parent, |forest, cx| forest.with_tree(cx, topic(), |tree, cx| tree.remove_child(cx, nodes[4])));
     assert_eq!(world.children(parent), []);
     world.publish(nodes[7], "meanwhile");
     world.run(seconds(5));

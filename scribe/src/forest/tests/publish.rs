@@ -28,7 +28,7 @@ fn distant() -> (World, NodeId, SubscriptionId) {
 }
 
 fn told_root(world: &World, id: NodeId) -> Option<NodeId> {
-    world.nodes[&id].forest.trees[&topic()].told_root().map(|root| root.id)
+    world.nodes[&id].forest.trees[&topic()].role.told_root().map(|root| root.id)
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn a_root_that_is_down_is_forgotten_and_one_beside_the_path_not_believed() {
     world.with(subscriber, |forest, cx| forest.handle_peer_down(cx, root));
     assert_eq!(told_root(&world, subscriber), None);
     let tree = &world.nodes[&subscriber].forest.trees[&topic()];
-    let (join, parent) = (tree.join, tree.parent().unwrap());
+    let (join, parent) = (tree.uplink.join, tree.role.parent().unwrap());
     let say = |world: &mut World, version, root| {
         let path = vec![parent, world.root()];
         let root = Some(world.nodes[&root].contact.peer);

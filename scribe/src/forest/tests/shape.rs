@@ -1,7 +1,7 @@
 //! Stories of trees that are brought into shape: children that are handed over, forwarders that splice themselves out.
 
 use super::*;
-use crate::wire::{Offer, Offered, Room};
+use crate::wire::{Capacity, Offer, Offered};
 
 /// A subscriber whose JOIN passes a node that is neither root nor itself, and that node.
 fn deep(world: &World) -> (NodeId, NodeId) {
@@ -138,13 +138,14 @@ fn the_nearest_of_those_offered_is_taken() {
     world.distance = Some((members[0], members[4]));
     world.run(millis(200));
     world.with(root, |forest, cx| {
-        let tree = forest.trees.get_mut(&topic()).unwrap();
-        for child in tree.children.values_mut() {
-            child.rtt = 10_000;
-        }
-        // The last one is far from the root, and so the first to be handed over.
-        tree.children.get_mut(&members[4]).unwrap().rtt = 90_000;
-        forest.review_shape(cx, topic());
+        forest.with_tree(cx, topic(), |tree, cx| {
+            for id in tree.children.ids().collect::<Vec<_>>() {
+                // The last one is far from the root, and so the first to be handed over.
+                let rtt = if id == members[4] { 90_000 } else { 10_000 };
+                tree.children.get_mut(id).unwrap().rtt = rtt;
+            }
+            tree.review_shape(cx);
+        });
     });
     world.run_until(seconds(5), |world| world.parent(members[4]) != Some(root));
     assert_eq!(world.parent(members[4]), Some(members[0]));
@@ -190,7 +191,7 @@ fn a_splice_overlaps_the_old_parent_stays_until_the_new_one_has_answered() {
     // The new parent has taken the child and holds still; the old one goes on.
     assert_eq!(world.parent(subscriber), Some(hop));
     assert!(world.children(hop).contains(&subscriber));
-    assert!(world.nodes[&above].forest.trees[&topic()].children.get(&subscriber).unwrap().held);
+    assert!(world.nodes[&above].forest.trees[&topic()].children.get(subscriber).unwrap().is_held());
     world.publish(above, "by the old parent");
     world.run(seconds(2));
     assert_eq!(world.parent(subscriber), Some(above));
@@ -246,7 +247,7 @@ fn two_that_are_handed_to_each_other_make_no_loop() {
     let (a, b) = (world.children(root)[0], world.children(root)[1]);
     for (child, other) in [(a, b), (b, a)] {
         let contact = world.nodes[&other].contact;
-        let join = world.nodes[&child].forest.trees[&topic()].join;
+        let join = world.nodes[&child].forest.trees[&topic()].uplink.join;
         let parents = vec![Offered { contact, micros: 1 }];
         let offer = Offer { topic: topic(), join, parents };
         let payload = wire::encode(&Header::Offer(offer), &[]);
@@ -311,7 +312,7 @@ fn a_new_parent_that_dies_at_any_step_of_a_splice_is_replaced() {
 
 #[test]
 fn a_child_prefers_a_sibling_with_a_free_place_to_a_nearer_one_that_is_crowded() {
-    for (near, expected) in [(Room::Crowded, 1), (Room::Free, 0), (Room::None, 1)] {
+    for (near, expected) in [(Capacity::Crowded, 1), (Capacity::Free, 0), (Capacity::None, 1)] {
         let mut world = World::unspliced(60, 11);
         let (child, parent) = deep(&world);
         world.subscribe(child, Start::Latest);
@@ -324,14 +325,15 @@ fn a_child_prefers_a_sibling_with_a_free_place_to_a_nearer_one_that_is_crowded()
             world.with(child, |forest, cx| forest.handle_received(cx, &from, &payload));
         };
         let offered = |id| Offered { contact: world.nodes[id].contact, micros: 300 };
-        let (parents, join) = (others.iter().map(offered).collect(), world.nodes[&child].forest.joins);
+        let (parents, join) =
+            (others.iter().map(offered).collect(), world.nodes[&child].forest.numbers.last_join());
         say(&mut world, parent, Header::Offer(Offer { topic: topic(), join, parents }));
-        let number = world.nodes[&child].forest.joins;
+        let number = world.nodes[&child].forest.numbers.last_join();
         let chosen = |world: &World| {
-            let moving = world.nodes[&child].forest.trees[&topic()].moving.as_ref();
+            let moving = world.nodes[&child].forest.trees[&topic()].relocation.as_ref();
             moving.and_then(|moving| moving.chosen()).map(|to| to.id())
         };
-        for (id, room) in [(others[0], near), (others[1], Room::Free)] {
+        for (id, room) in [(others[0], near), (others[1], Capacity::Free)] {
             assert_eq!(chosen(&world), None, "both are waited for");
             world.run(millis(10));
             say(&mut world, id, Header::Visited { topic: topic(), number, room });

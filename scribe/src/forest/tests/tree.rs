@@ -143,7 +143,7 @@ fn a_loop_of_stale_paths_is_broken() {
     assert!(!taken, "its ancestor must not become its child");
     // Even told that its child is its parent, the forwarder sees itself in the path.
     let trees = world.nodes[&hop].forest.trees();
-    let number = world.nodes[&hop].forest.trees[&topic()].join;
+    let number = world.nodes[&hop].forest.trees[&topic()].uplink.join;
     let path = vec![subscriber, hop, world.root()];
     let attached =
         wire::Attached { topic: topic(), join: number, version: 1 << 40, path, root: None, start: None };
@@ -164,8 +164,14 @@ fn a_parent_whose_path_comes_to_lead_through_its_child_is_left() {
     world.run(seconds(2));
     let tree = &world.nodes[&subscriber].forest.trees[&topic()];
     let path = vec![hop, subscriber];
-    let attached =
-        wire::Attached { topic: topic(), join: tree.join, version: 1 << 40, path, root: None, start: None };
+    let attached = wire::Attached {
+        topic: topic(),
+        join: tree.uplink.join,
+        version: 1 << 40,
+        path,
+        root: None,
+        start: None,
+    };
     let payload = wire::encode(&Header::Attached(attached), &[]);
     let parent = world.nodes[&hop].contact;
     world.with(subscriber, |forest, cx| forest.handle_received(cx, &parent, &payload));
@@ -219,7 +225,7 @@ fn what_a_young_window_does_not_hold_is_asked_for_further_up() {
     let (subscriber, hop) = deep(&world);
     world.publish_many(world.root(), "early", 10);
     world.run(seconds(2));
-    let log = world.nodes[&world.root()].forest.trees[&topic()].log.as_ref().unwrap();
+    let log = world.nodes[&world.root()].forest.trees[&topic()].log.part().unwrap();
     let mark = Mark { birth: log.birth, position: log.window.position(3) };
     world.subscribe(hop, Start::Latest);
     world.run(seconds(2));
@@ -239,7 +245,7 @@ fn news_of_the_path_do_not_make_a_gap_of_what_still_flies() {
     world.publish_many(nodes[1], "lost at first", 5);
     world.cut = None;
     let parent = world.parent(nodes[4]).unwrap();
-    world.with(parent, |forest, cx| forest.announce_path(cx, topic()));
+    world.with(parent, |forest, cx| forest.with_tree(cx, topic(), |tree, cx| tree.announce_path(cx)));
     world.run(seconds(3));
     world.expect_all(nodes[4], news, &numbered("lost at first", 5));
 }
@@ -253,12 +259,12 @@ fn a_child_that_was_forgotten_and_comes_again_by_an_old_join_is_started() {
     let news = world.subscribe(subscriber, Start::Latest);
     world.run(millis(200));
     for _ in 0..5 {
-        world.with(hop, |forest, cx| forest.announce_path(cx, topic()));
+        world.with(hop, |forest, cx| forest.with_tree(cx, topic(), |tree, cx| tree.announce_path(cx)));
         world.run(millis(20));
     }
     assert_eq!(world.parent(subscriber), Some(hop));
     let join = world.nodes[&subscriber].forest.trees[&topic()].join_message(1, None);
-    let number = world.nodes[&subscriber].forest.trees[&topic()].join;
+    let number = world.nodes[&subscriber].forest.trees[&topic()].uplink.join;
     let child = world.nodes[&subscriber].contact;
     let leave = wire::encode(&Header::Leave { topic: topic(), join: number }, &[]);
     world.with(hop, |forest, cx| forest.handle_received(cx, &child, &leave));

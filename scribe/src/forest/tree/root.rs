@@ -1,0 +1,375 @@
+//! Becoming the root, being it, and stepping down. The ring decides which node is the root; a root asks around what there
+//! was before, opens a term, and gives messages their positions (design §6).
+
+use bytes::Bytes;
+use rand::RngExt;
+use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::Contact;
+
+use super::recovering::{Parked, Recovering, RecoveryStep};
+use super::role::Role;
+use super::sequencer::{Answer, Sequencer};
+use super::{Outcome, ParentLost, Tree};
+use crate::forest::context::{Life, TreeCx, TreeTimer};
+use crate::forest::handoffs::{ReceivedHandoff, chunks_of};
+use crate::log::handoff::Handoff;
+use crate::log::local::Heard;
+use crate::log::sessions::Sessions;
+use crate::log::window::Entry;
+use crate::log::{Log, better};
+use crate::message::{Position, Term};
+use crate::wire::{Body, Header, LogTip, Publish, PublishReceipt, RefusedReason};
+
+/// With one holder of the log, the root itself, a receipt can promise no more.
+const COPIES: u32 = 1;
+
+impl Tree {
+    /// Whether this node is the topic's root is the ring's decision, and may have changed.
+    pub(crate) fn review_place(&mut self, cx: &mut TreeCx<'_>) {
+        if cx.life != Life::Running || !cx.is_online() {
+            return;
+        }
+        match (self.role.is_root(), cx.is_root()) {
+            (false, true) => self.begin_recovery(cx),
+            (true, false) => self.on_root_lost(cx),
+            (true, true) => self.review_term(cx),
+            (false, false) => {}
+        }
+    }
+
+    /// A root whose leases run again asks whether another one was the root meanwhile; one whose leases never ended may
+    /// have heard of a later term, too.
+    fn review_term(&mut self, cx: &mut TreeCx<'_>) {
+        let Role::Root(root) = &self.role else { return };
+        if root.lapsed {
+            self.begin_recovery(cx);
+        } else if let Some(tip) = self.log.later_term() {
+            self.begin_term(cx, tip, true);
+        }
+    }
+
+    /// This root's leases do not run. If it is still the closest that it knows of, it waits, positions nothing, and asks
+    /// around when they run again; else its successor gets the log.
+    fn on_root_lost(&mut self, cx: &mut TreeCx<'_>) {
+        if let Role::Root(root) = &mut self.role {
+            root.lapsed = true;
+        }
+        if let Some(successor) = cx.successor() {
+            self.step_down(cx, successor);
+        }
+    }
+
+    /// Becomes the root: asks the nodes around the key what they know of the log (design §6).
+    pub(crate) fn begin_recovery(&mut self, cx: &mut TreeCx<'_>) {
+        self.end_relocation(cx);
+        // An answer to a JOIN that is still on its way is void.
+        self.uplink.join = cx.numbers.next_join();
+        self.leave_parent(cx);
+        let mut around = cx.ring.replica_set(self.topic.key(), cx.config.queried);
+        around.retain(|peer| peer.id != cx.me);
+        let handoff = cx.handoffs.claim(self.topic);
+        let resumes = match std::mem::replace(&mut self.role, Role::Joining { former: None }) {
+            Role::Root(root) => Some(root),
+            Role::Joining { .. } | Role::Child(_) | Role::Recovering(_) => None,
+        };
+        let knows_term = self.log.tip().is_some();
+        self.role = Role::Recovering(Box::new(Recovering::new(cx.now, around, knows_term, handoff, resumes)));
+        self.log.clear_early();
+        for timer in [TreeTimer::Join, TreeTimer::Ack, TreeTimer::Linger] {
+            cx.timers.cancel(timer);
+        }
+        self.count_window(cx);
+        self.note_parent(cx, None);
+        self.announce_path(cx);
+        self.review_shape(cx);
+        self.proceed(cx);
+    }
+
+    /// Opens the term if nothing more is to be waited for.
+    pub(super) fn proceed(&mut self, cx: &mut TreeCx<'_>) {
+        let Role::Recovering(recovering) = &mut self.role else { return };
+        if !cx.is_root() {
+            cx.timers.set(TreeTimer::Recover, cx.now + cx.config.query_retry);
+            return self.on_root_lost(cx);
+        }
+        match recovering.step(cx.now, cx.config) {
+            RecoveryStep::Open => self.open_term(cx),
+            RecoveryStep::Wait { until, ask } => {
+                cx.timers.set(TreeTimer::Recover, until);
+                let query = Header::Query { topic: self.topic };
+                ask.into_iter().for_each(|node| cx.tell(node, &query));
+            }
+        }
+    }
+
+    /// A new root asks.
+    pub(super) fn on_query(&mut self, cx: &mut TreeCx<'_>, from: Contact) {
+        let closer = cx.is_closer(from.id());
+        if self.role.is_root() && closer && !cx.is_root() {
+            self.step_down(cx, from);
+        } else if closer {
+            cx.hand_off_unused(from);
+        }
+        cx.answer_query(from, self.log.tip());
+    }
+
+    /// A node answers. `handoff`: it was the root, and hands its log over.
+    pub(super) fn on_query_answer(
+        &mut self,
+        cx: &mut TreeCx<'_>,
+        from: NodeId,
+        tip: Option<LogTip>,
+        handoff: bool,
+    ) {
+        if let Role::Recovering(recovering) = &mut self.role {
+            recovering.stop_awaiting(from);
+            if handoff {
+                recovering.promise(cx.now + cx.config.handover_wait);
+            }
+        }
+        if let Some(tip) = tip {
+            self.hear(cx, tip);
+        }
+        self.proceed(cx);
+    }
+
+    /// A node died: its answer is waited for no more.
+    pub(crate) fn stop_awaiting(&mut self, cx: &mut TreeCx<'_>, node: NodeId) {
+        if let Role::Recovering(recovering) = &mut self.role
+            && recovering.stop_awaiting(node)
+        {
+            self.proceed(cx);
+        }
+    }
+
+    /// A part of a handoff came: the rest is waited for.
+    pub(crate) fn on_handoff_chunk(&mut self, cx: &TreeCx<'_>) {
+        if let Role::Recovering(recovering) = &mut self.role {
+            recovering.promise(cx.now + cx.config.handover_wait);
+        }
+    }
+
+    /// A handoff is complete. Returns it if it is not for now.
+    pub(crate) fn on_handoff(
+        &mut self,
+        cx: &mut TreeCx<'_>,
+        handoff: ReceivedHandoff,
+    ) -> Option<ReceivedHandoff> {
+        match &mut self.role {
+            Role::Recovering(recovering) => {
+                recovering.handoff = Some(handoff);
+                self.proceed(cx);
+                None
+            }
+            // The term is open already; what it lost was announced.
+            Role::Root(_) => None,
+            Role::Joining { .. } | Role::Child(_) => Some(handoff),
+        }
+    }
+
+    /// Somebody knows something of the log.
+    pub(super) fn hear(&mut self, cx: &mut TreeCx<'_>, tip: LogTip) {
+        let later_term = match self.log.hear(tip, self.role.is_recovering()) {
+            Heard::Nothing => return,
+            Heard::Implausible => {
+                return tracing::warn!(topic = %self.topic, ?tip, "an implausible claim, ignored");
+            }
+            Heard::More { later_term } => later_term,
+        };
+        match &mut self.role {
+            Role::Recovering(recovering) => {
+                recovering.learn(cx.now);
+                self.proceed(cx);
+            }
+            // Another root was, or is. The ring decides for one, whose next term is above both.
+            Role::Root(_) => self.review_place(cx),
+            // Only news of a later term matters further up; a later position will come down by itself.
+            Role::Joining { .. } | Role::Child(_) => {
+                if later_term && self.uplink.join > 0 {
+                    self.rejoin(cx);
+                }
+            }
+        }
+    }
+
+    fn open_term(&mut self, cx: &mut TreeCx<'_>) {
+        let new = Role::Root(Box::new(Sequencer::new(cx.now)));
+        let Role::Recovering(mut recovering) = std::mem::replace(&mut self.role, new) else { return };
+        cx.timers.cancel(TreeTimer::Recover);
+        let parked = recovering.take_parked();
+        let handoff = recovering.handoff.and_then(|handoff| handoff.open());
+        let gave = recovering.resumes.as_ref().and_then(|_| self.log.part().map(Log::mark));
+        if let Some(former) = recovering.resumes
+            && self.log.has_all(handoff.as_ref().map(|handoff| handoff.tip))
+        {
+            // No other node was the root meanwhile: the term goes on.
+            self.role = Role::Root(former.resume());
+            return self.answer_all(cx, parked);
+        }
+        let inherited = handoff.is_some_and(|handoff| self.inherit(cx, handoff));
+        // What this node gave positions to as the root, while another was it, may be no part of the log that comes back.
+        let astray = gave.is_some_and(|gave| self.log.lacks(gave));
+        match self.log.tip() {
+            Some(tip) => self.begin_term(cx, tip, !inherited || astray),
+            None => self.begin_log(cx),
+        }
+        self.answer_all(cx, parked);
+    }
+
+    /// No node knows of this topic: a new log is born.
+    fn begin_log(&mut self, cx: &mut TreeCx<'_>) {
+        let birth = cx.rng.random();
+        self.log.found(birth, Term { number: 1, root: cx.me });
+        self.start_readers(cx, None);
+        self.start_children(cx);
+    }
+
+    /// Opens a term above all that is known. `forced`: entries or sessions of earlier roots may be lost.
+    fn begin_term(&mut self, cx: &mut TreeCx<'_>, tip: LogTip, forced: bool) {
+        let term = Term { number: tip.term.number + 1, root: cx.me };
+        let change = self.log.end_at(tip);
+        self.follow(&change);
+        if let (Role::Root(root), true) = (&mut self.role, forced) {
+            root.begin_forced_term(cx.now, cx.config);
+        }
+        let body = Body::TermStart { previous: tip.tail.map(|tail| tail.term), forced };
+        let at = Position { term, offset: tip.tail.map_or(0, |tail| tail.offset + 1) };
+        tracing::debug!(topic = %self.topic, term = term.number, offset = at.offset, forced, "opening a term");
+        self.append(cx, Entry::encode(self.topic, at, body, &[]));
+        self.log.set_term(term);
+        self.start_readers(cx, None);
+        self.start_children(cx);
+        self.flow(cx);
+    }
+
+    /// Takes over what the former root handed over. `false`: somebody knows of more than it did, or of another log that
+    /// is longer; then the handoff's sessions are none of that log's.
+    fn inherit(&mut self, cx: &mut TreeCx<'_>, handoff: Handoff) -> bool {
+        if self.log.tip().is_some_and(|tip| better(tip, handoff.tip) != handoff.tip) {
+            return false;
+        }
+        let change = self.log.fill(&handoff);
+        self.follow(&change);
+        if let Role::Root(root) = &mut self.role {
+            root.inherit(cx.now, cx.config, cx.quota, handoff.sessions, self.log.part());
+        }
+        true
+    }
+
+    /// Another node is the root now: it gets the log, and this one becomes its child.
+    pub(crate) fn step_down(&mut self, cx: &mut TreeCx<'_>, successor: Contact) {
+        self.keep_until = cx.now + cx.config.former_linger;
+        match std::mem::replace(&mut self.role, Role::Joining { former: None }) {
+            Role::Root(root) => self.hand_off(cx, &root.sessions, successor),
+            Role::Recovering(recovering) => match (recovering.handoff, recovering.resumes) {
+                (Some(handoff), _) => cx.hand_off(handoff.into_chunks(), successor),
+                (None, Some(root)) => self.hand_off(cx, &root.sessions, successor),
+                (None, None) => {}
+            },
+            other @ (Role::Joining { .. } | Role::Child(_)) => {
+                self.role = other;
+                return;
+            }
+        }
+        cx.timers.cancel(TreeTimer::Recover);
+        self.count_own(cx);
+        self.on_parent_lost(cx, ParentLost::SteppedDown);
+        self.review_need(cx);
+    }
+
+    fn hand_off(&self, cx: &mut TreeCx<'_>, sessions: &Sessions, successor: Contact) {
+        let Some(log) = self.log.part() else { return };
+        let (window, sessions_bytes) = (cx.config.handover_window, cx.config.handover_sessions);
+        cx.hand_off(chunks_of(&Handoff::of(log, sessions, window, sessions_bytes)), successor);
+    }
+
+    /// Gives a start to the subscriptions that have none, once the window has one (promise S5). `latest` is the parent's
+    /// last entry, if it has just said so: what comes up to there was published before.
+    pub(super) fn start_readers(&mut self, cx: &mut TreeCx<'_>, latest: Option<Position>) {
+        // A root whose term is not open yet may still learn of a longer log.
+        let Some(log) = self.log.part().filter(|_| !self.role.is_recovering()) else { return };
+        for claim in self.readers.start_waiting(cx, log, latest) {
+            self.hear(cx, claim);
+        }
+        self.deliver(cx);
+    }
+
+    /// A message asks this node, which is the root, for its position.
+    pub(crate) fn on_publish(&mut self, cx: &mut TreeCx<'_>, publish: Publish, payload: Bytes) {
+        if !self.role.is_root() {
+            // Alone in the ring, the term is open at once.
+            self.begin_recovery(cx);
+        }
+        match &mut self.role {
+            Role::Root(_) => self.answer(cx, publish, payload),
+            Role::Recovering(recovering) => recovering.park(publish, payload, cx.config),
+            Role::Joining { .. } | Role::Child(_) => {}
+        }
+    }
+
+    fn answer_all(&mut self, cx: &mut TreeCx<'_>, parked: Parked) {
+        for (publish, payload) in parked {
+            self.answer(cx, publish, payload);
+        }
+    }
+
+    /// The root's word on a message.
+    fn answer(&mut self, cx: &mut TreeCx<'_>, publish: Publish, payload: Bytes) {
+        let Role::Root(root) = &mut self.role else { return };
+        match root.answer(cx.now, cx.config, cx.quota, publish, payload) {
+            Answer::Append(publish, payload) => self.position(cx, publish, payload),
+            Answer::Receipt(publish, at) => self.give_receipt(cx, &publish, at),
+            Answer::Refuse(publish, reason) => refuse(cx, &publish, reason),
+            Answer::Nothing => {}
+        }
+    }
+
+    /// Appends a message, and those of its session that waited for it.
+    fn position(&mut self, cx: &mut TreeCx<'_>, publish: Publish, payload: Bytes) {
+        let mut next = Some((publish, payload));
+        let mut positions = Vec::new();
+        while let Some((publish, payload)) = next {
+            let (Role::Root(root), Some(log)) = (&mut self.role, self.log.part()) else { return };
+            let positioned = root.position(cx.now, cx.config, cx.quota, log, &publish, &payload);
+            positions.push((publish, positioned.entry.position));
+            next = positioned.next;
+            self.append(cx, positioned.entry);
+        }
+        self.flow(cx);
+        for (publish, at) in positions {
+            self.give_receipt(cx, &publish, at);
+        }
+    }
+
+    fn give_receipt(&mut self, cx: &mut TreeCx<'_>, publish: &Publish, position: Position) {
+        let receipt = PublishReceipt {
+            topic: self.topic,
+            session: publish.session,
+            sequence: publish.sequence,
+            position,
+            copies: COPIES,
+            listeners: self.listeners(),
+            root: cx.ring.contact(),
+        };
+        cx.tell(publish.publisher, &Header::Receipt(receipt));
+    }
+
+    /// Once in a while: sessions that were silent are forgotten, and a root without listeners and publishers is dropped.
+    pub(crate) fn look_after_root(&mut self, cx: &TreeCx<'_>) -> Outcome {
+        let needed = self.is_needed();
+        let Role::Root(root) = &mut self.role else { return Outcome::Keep };
+        root.sessions.expire(cx.earlier(cx.config.session_idle));
+        if needed {
+            root.used = cx.now;
+        } else if root.used < cx.earlier(cx.config.root_idle) {
+            return Outcome::Leave;
+        }
+        Outcome::Keep
+    }
+}
+
+/// Tells a publisher that its message will get no position.
+pub(crate) fn refuse(cx: &mut TreeCx<'_>, publish: &Publish, reason: RefusedReason) {
+    let Publish { topic, session, sequence, .. } = *publish;
+    cx.tell(publish.publisher, &Header::Refused { topic, session, sequence, reason });
+}
