@@ -5,9 +5,11 @@ use treecast_overlay::peer::Contact;
 
 use super::Forest;
 use super::context::{Context, Life, Timer};
-use super::handoffs::{Arrived, HandoffCx};
-use super::inbox::{self, HandoffMessage, Message, NeighbourMessage, PublisherMessage, TopicMessage};
+use super::handoffs::Arrived;
+use super::inbox::{self, HandoffMessage, Message, NeighbourMessage, TopicMessage};
 use super::tree::Outcome;
+use crate::event::Event;
+use crate::message::SubscribeError;
 use crate::topic::TopicId;
 use crate::wire::{self, Capacity, Header, Join};
 
@@ -47,15 +49,11 @@ impl Forest {
             Message::Join(join) => self.on_join(cx, from, &join, way),
             Message::Publish(publish, payload) => self.on_publish(cx, publish, payload, way),
             Message::Topic { topic, message } => self.on_topic_message(cx, from, topic, message),
-            Message::Publisher { topic, message: PublisherMessage::Receipt(receipt) } => {
-                self.on_receipt(cx, topic, receipt);
+            Message::Publisher { topic, message } => {
+                self.with_publisher(cx, topic, |publishing, cx| publishing.on_message(cx, message));
             }
-            Message::Publisher {
-                topic,
-                message: PublisherMessage::Refused { session, sequence, reason },
-            } => self.on_refused(cx, topic, session, sequence, reason),
             Message::Handoff { topic, message } => self.on_handoff_message(cx, from, topic, message),
-            Message::Neighbour(NeighbourMessage::Beat(beat)) => self.on_beat(cx, from, beat),
+            Message::Neighbour(NeighbourMessage::Beat(beat)) => self.on_beat(cx, from, &beat),
             Message::Neighbour(NeighbourMessage::Shared(shared)) => self.on_shared(cx, from, &shared),
         }
     }
@@ -73,7 +71,7 @@ impl Forest {
         match way {
             Way::Delivered { .. } => {
                 // O1 is decided at the ring; here it is only asked again, since the lease may have ended meanwhile.
-                if cx.ring.is_root_of(cx.now, topic.key()) && self.ensure_tree(cx, topic) {
+                if cx.ring.is_root_of(cx.now, topic.key()) && self.ensure_tree(cx.now, topic) {
                     self.with_tree(cx, topic, |tree, cx| tree.on_join_delivered(cx, child, join));
                 }
             }
@@ -122,14 +120,15 @@ impl Forest {
         }
     }
 
-    pub(super) fn on_outcome(&mut self, cx: Context<'_>, topic: TopicId, outcome: Outcome) {
+    fn on_outcome(&mut self, cx: Context<'_>, topic: TopicId, outcome: Outcome) {
         match outcome {
             Outcome::Keep => {}
             Outcome::Leave => self.remove_tree(cx, topic),
             Outcome::Refuse(stranger) => self.refuse_entries(cx, stranger, topic),
             Outcome::NoStart(subscription) => {
-                self.drain_loopback(cx);
-                self.on_no_start(subscription);
+                self.topics.remove(&subscription);
+                let error = SubscribeError::TimedOut(self.config.subscribe_timeout);
+                self.out.event(Event::SubscribeFailed { subscription, error });
             }
         }
     }
@@ -159,8 +158,7 @@ impl Forest {
                 }
             }
             HandoffMessage::Taken { transfer, chunk } => {
-                let Forest { handoffs, config, out, deadlines, .. } = self;
-                let handoff_cx = HandoffCx { now: cx.now, config, out, deadlines };
+                let (handoffs, handoff_cx) = self.handing_off(cx.now);
                 let over = handoffs.on_taken(handoff_cx, from.id(), topic, transfer, chunk);
                 self.on_transfers_over(cx, over);
             }
@@ -188,10 +186,12 @@ impl Forest {
                 let outcome = self.with_tree(cx, topic, |tree, cx| tree.on_timer(cx, timer));
                 self.on_outcome(cx, topic, outcome.unwrap_or(Outcome::Keep));
             }
-            Timer::Publish(topic) => self.on_publish_timer(cx, topic),
+            Timer::Publish(topic) => {
+                self.with_publisher(cx, topic, |publishing, cx| publishing.on_timer(cx));
+            }
             Timer::Handoff(topic) => {
-                let Forest { handoffs, config, out, deadlines, .. } = self;
-                let over = handoffs.on_timer(HandoffCx { now: cx.now, config, out, deadlines }, topic);
+                let (handoffs, handoff_cx) = self.handing_off(cx.now);
+                let over = handoffs.on_timer(handoff_cx, topic);
                 self.on_transfers_over(cx, over);
             }
             Timer::Crowd => self.on_crowd_timer(cx),

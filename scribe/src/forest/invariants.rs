@@ -31,7 +31,7 @@ impl Forest {
             ("messages parked by one root", largest(|tree| tree.parked().0), config.parked_messages),
             ("bytes parked by one root", largest(|tree| tree.parked().1), config.parked_bytes),
         ]);
-        sizes.extend(self.publishers.sizes(config));
+        sizes.extend(self.publishing.sizes(config));
         sizes
     }
 

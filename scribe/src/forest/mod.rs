@@ -9,11 +9,12 @@ mod quota;
 mod links;
 mod neighbours;
 mod handoffs;
+mod publishing;
 mod inbox;
 mod tree;
+mod trees;
+mod roots;
 mod dispatch;
-mod subscribe;
-mod publish;
 mod upkeep;
 mod leave;
 mod view;
@@ -33,18 +34,21 @@ use treecast_overlay::time::{Instant, earliest};
 use treecast_overlay::wire::Standing;
 
 pub use self::context::{Context, Request, RingView};
-use self::context::{Life, Numbers, Outbox, Timer, TimersOf, TreeCx};
+use self::context::{Life, Numbers, Outbox, Timer};
 use self::dispatch::Way;
 use self::handoffs::Handoffs;
 pub use self::invariants::Size;
 use self::links::Links;
 use self::neighbours::Neighbours;
 use self::quota::Quota;
-use self::tree::Tree;
+use self::links::Waiting;
+use self::tree::role::Role;
+use self::tree::{ParentLost, Tree};
 pub use self::view::Place;
 use crate::config::{Config, ConfigError};
-use crate::event::{Event, SubscriptionId};
-use crate::publisher::Publishers;
+use crate::event::{Event, SubscriptionId, Token};
+use crate::message::{PublishError, Start, SubscribeError};
+use self::publishing::Publishing;
 use crate::topic::TopicId;
 use crate::wire::{self, Header};
 
@@ -61,7 +65,7 @@ pub struct Forest {
     trees: Trees,
     /// The topic of each subscription.
     topics: BTreeMap<SubscriptionId, TopicId>,
-    publishers: Publishers,
+    publishing: Publishing,
     neighbours: Neighbours,
     links: Links,
     quota: Quota,
@@ -87,7 +91,7 @@ impl Forest {
             life: Life::Running,
             trees: Trees::new(),
             topics: BTreeMap::new(),
-            publishers: Publishers::default(),
+            publishing: Publishing::default(),
             neighbours: Neighbours::default(),
             links: Links::default(),
             quota: Quota::default(),
@@ -99,6 +103,91 @@ impl Forest {
         })
     }
 
+    /// Subscribes. Answered by [`Event::Subscribed`] once the start is known, else by [`Event::SubscribeFailed`].
+    pub fn subscribe(
+        &mut self,
+        cx: Context<'_>,
+        id: SubscriptionId,
+        topic: TopicId,
+        start: Start,
+        credit: u32,
+    ) {
+        let new = !self.trees.contains_key(&topic);
+        let failed = if self.life != Life::Running {
+            Some(SubscribeError::Stopped)
+        } else if !self.ensure_tree(cx.now, topic) {
+            Some(SubscribeError::TooManyTopics { limit: self.config.max_trees })
+        } else {
+            None
+        };
+        if let Some(error) = failed {
+            return self.out.event(Event::SubscribeFailed { subscription: id, error });
+        }
+        self.topics.insert(id, topic);
+        self.with_tree(cx, topic, |tree, cx| tree.subscribe(cx, id, start, credit, new));
+        self.drain_loopback(cx);
+    }
+
+    /// The subscriber takes so many items more.
+    pub fn add_credit(&mut self, cx: Context<'_>, id: SubscriptionId, items: u32) {
+        let Some(&topic) = self.topics.get(&id) else { return };
+        self.with_tree(cx, topic, |tree, cx| tree.add_credit(cx, id, items));
+        self.drain_loopback(cx);
+    }
+
+    /// Ends a subscription.
+    pub fn unsubscribe(&mut self, cx: Context<'_>, id: SubscriptionId) {
+        let Some(topic) = self.topics.remove(&id) else { return };
+        self.with_tree(cx, topic, |tree, cx| tree.unsubscribe(cx, id));
+        self.drain_loopback(cx);
+    }
+
+    /// Publishes. Answered by [`Event::Published`] or [`Event::PublishFailed`].
+    pub fn publish(&mut self, cx: Context<'_>, token: Token, topic: TopicId, payload: Bytes) {
+        let running = self.life == Life::Running;
+        self.with_publisher(cx, topic, |publishing, cx| {
+            let stopped = Err(PublishError::Stopped);
+            let taken = if running { publishing.accept(cx, token, payload) } else { stopped };
+            if let Err(error) = taken {
+                cx.out.event(Event::PublishFailed { token, error });
+            }
+            publishing.send(cx);
+        });
+        if !self.publishing.is_empty() {
+            self.keep_beating(cx.now);
+        }
+        self.drain_loopback(cx);
+    }
+
+    /// Leaves all trees: logs are handed over first. [`has_left`](Forest::has_left) says when the ring may be left.
+    pub fn leave(&mut self, cx: Context<'_>) {
+        if self.life != Life::Running {
+            return;
+        }
+        self.publishing.stop(&mut self.out);
+        self.topics.clear();
+        self.life = Life::Leaving;
+        self.for_each_tree(cx, |tree, cx| {
+            tree.drop_subscribers(cx);
+            let around = cx.ring.replica_set(cx.topic.key(), 2);
+            let successor = around.into_iter().find(|peer| peer.id != cx.me);
+            if let (Role::Root(_), Some(successor)) = (&tree.role, successor) {
+                tree.step_down(cx, successor.into());
+            }
+        });
+        if self.handoffs.is_done() {
+            self.finish_leaving(cx);
+        } else {
+            self.deadlines.set(Timer::Leave, cx.now + self.config.leave_timeout);
+        }
+        self.drain_loopback(cx);
+    }
+
+    /// Whether [`leave`](Forest::leave) has done its work: the ring may be left.
+    pub fn has_left(&self) -> bool {
+        self.life == Life::Left
+    }
+
     /// The ring is ready: what waited for it begins.
     pub fn handle_ready(&mut self, cx: Context<'_>) {
         self.for_each_tree(cx, |tree, cx| {
@@ -106,8 +195,8 @@ impl Forest {
                 tree.seek(cx);
             }
         });
-        for topic in self.publishers.topics() {
-            self.send_published(cx, topic);
+        for topic in self.publishing.topics() {
+            self.with_publisher(cx, topic, |publishing, cx| publishing.send(cx));
         }
         self.drain_loopback(cx);
     }
@@ -124,7 +213,7 @@ impl Forest {
         let Ok((Header::Join(join), _)) = wire::decode(payload) else { return false };
         let taken = self.with_tree(cx, join.topic, |tree, cx| tree.intercept(cx, *origin, &join));
         let taken = taken.unwrap_or_else(|| {
-            self.ensure_tree(cx, join.topic)
+            self.ensure_tree(cx.now, join.topic)
                 && self
                     .with_tree(cx, join.topic, |tree, cx| tree.begin_as_forwarder(cx, *origin, &join))
                     .is_some()
@@ -159,6 +248,42 @@ impl Forest {
         self.drain_loopback(cx);
     }
 
+    /// A node was found dead, or has left the ring.
+    pub fn handle_peer_down(&mut self, cx: Context<'_>, peer: NodeId) {
+        self.lose_parents(cx, peer, ParentLost::PeerDown);
+        self.drop_children(cx, peer);
+        self.links.on_down(peer);
+        let over = self.handoffs.on_peer_down(&mut self.deadlines, peer);
+        self.on_transfers_over(cx, over);
+        self.for_each_tree(cx, |tree, cx| tree.stop_awaiting(cx, peer));
+        self.trees.values_mut().for_each(|tree| tree.role.forget_root(peer));
+        for topic in self.publishing.topics() {
+            self.with_publisher(cx, topic, |publishing, cx| publishing.on_peer_down(cx, peer));
+        }
+        self.drain_loopback(cx);
+    }
+
+    /// A connection broke: a hint, not a verdict. A node that hung on it looks for another way up at once.
+    pub fn handle_link_down(&mut self, cx: Context<'_>, peer: NodeId) {
+        let waiting = self.links.on_down(peer);
+        self.push_waiting(cx, waiting);
+        self.lose_parents(cx, peer, ParentLost::LinkDown);
+        self.drain_loopback(cx);
+    }
+
+    /// The transport says how much waits for a peer.
+    pub fn handle_queued(&mut self, cx: Context<'_>, peer: NodeId, bytes: usize) {
+        let waiting = self.links.on_queued(peer, bytes, self.config.high_water);
+        self.push_waiting(cx, waiting);
+        self.drain_loopback(cx);
+    }
+
+    fn push_waiting(&mut self, cx: Context<'_>, waiting: Waiting) {
+        for (topic, child) in waiting {
+            self.with_tree(cx, topic, |tree, cx| tree.on_link_free(cx, child));
+        }
+    }
+
     /// The deadline passed. Spurious calls are harmless.
     pub fn handle_timeout(&mut self, cx: Context<'_>) {
         while let Some(timer) = self.deadlines.pop(cx.now) {
@@ -169,6 +294,12 @@ impl Forest {
             self.on_beat_timer(cx);
             self.drain_loopback(cx);
         }
+    }
+
+    /// The ring is left, or has thrown this node out: nothing goes on.
+    pub fn handle_stopped(&mut self) {
+        self.publishing.stop(&mut self.out);
+        self.end();
     }
 
     /// The next thing that the forest wants of the ring.
@@ -184,85 +315,6 @@ impl Forest {
     /// When [`handle_timeout`](Forest::handle_timeout) wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         earliest(self.deadlines.next(), self.beat_at)
-    }
-
-    /// The trees, and all that one of them may use.
-    fn split<'a>(&'a mut self, cx: Context<'a>, topic: TopicId) -> (&'a mut Trees, TreeCx<'a>) {
-        let Forest { me, config, rng, life, trees, neighbours, links, quota, handoffs, .. } = self;
-        let timers = TimersOf::new(topic, &mut self.deadlines);
-        let (now, ring, out, numbers) = (cx.now, cx.ring, &mut self.out, &mut self.numbers);
-        let (me, life) = (*me, *life);
-        let cx = TreeCx {
-            now,
-            topic,
-            me,
-            ring,
-            config,
-            life,
-            rng,
-            out,
-            timers,
-            neighbours,
-            links,
-            quota,
-            numbers,
-            handoffs,
-        };
-        (trees, cx)
-    }
-
-    /// Lets a tree act, if this node is on it.
-    fn with_tree<T>(
-        &mut self,
-        cx: Context<'_>,
-        topic: TopicId,
-        act: impl FnOnce(&mut Tree, &mut TreeCx<'_>) -> T,
-    ) -> Option<T> {
-        let (trees, mut tree_cx) = self.split(cx, topic);
-        let result = act(trees.get_mut(&topic)?, &mut tree_cx);
-        self.shrink_windows();
-        Some(result)
-    }
-
-    /// Lets all trees act, in the order of their topics.
-    fn for_each_tree(&mut self, cx: Context<'_>, act: impl Fn(&mut Tree, &mut TreeCx<'_>)) {
-        for topic in self.topic_ids() {
-            self.with_tree(cx, topic, &act);
-        }
-    }
-
-    fn topic_ids(&self) -> Vec<TopicId> {
-        self.trees.keys().copied().collect()
-    }
-
-    /// Makes sure that this node is on a tree, or on its way. `false`: it is on too many.
-    fn ensure_tree(&mut self, cx: Context<'_>, topic: TopicId) -> bool {
-        if self.trees.contains_key(&topic) {
-            return true;
-        }
-        if self.trees.len() >= self.config.max_trees {
-            return false;
-        }
-        self.trees.insert(topic, Box::new(Tree::new(cx.now, topic)));
-        self.keep_beating(cx.now);
-        true
-    }
-
-    /// Leaves a tree, and forgets it.
-    fn remove_tree(&mut self, cx: Context<'_>, topic: TopicId) {
-        let (trees, mut tree_cx) = self.split(cx, topic);
-        if let Some(mut tree) = trees.remove(&topic) {
-            tree.close(&mut tree_cx);
-        }
-    }
-
-    /// If all windows together are too large, those shrink that were idle longest.
-    fn shrink_windows(&mut self) {
-        let Forest { trees, quota: Quota { windows, .. }, config, .. } = self;
-        while windows.bytes() > config.windows_bytes {
-            let Some(tree) = windows.oldest().and_then(|oldest| trees.get_mut(&oldest)) else { break };
-            tree.shrink_window(windows);
-        }
     }
 }
 

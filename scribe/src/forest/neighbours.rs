@@ -2,17 +2,20 @@
 //! has the same size for one topic as for ten thousand (promise S7).
 
 use std::collections::{BTreeMap, BTreeSet};
-
 use std::time::Duration;
 
-use treecast_overlay::id::NodeId;
+use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::memory;
 use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
+use super::context::Outbox;
 use crate::sorted::SortedSet;
 use crate::topic::TopicId;
-use crate::wire::Digest;
+use crate::wire::{Beat, Digest, Header, MAX_SHARED, Moved, Shared};
+
+/// Beats in a row with a wrong digest before the lists are compared: one may cross a JOIN on its way.
+const MISMATCHES: u32 = 2;
 
 /// All tree neighbours. Bounded by the trees, their children and their one parent each.
 #[derive(Debug)]
@@ -155,11 +158,6 @@ impl Neighbours {
         may
     }
 
-    /// The same, to be changed.
-    pub(crate) fn find_mut(&mut self, id: NodeId) -> Option<&mut Neighbour> {
-        self.by_id.get_mut(&id).map(|neighbour| &mut **neighbour)
-    }
-
     /// All of them, in order of their ids.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (NodeId, &Neighbour)> {
         self.by_id.iter().map(|(&id, neighbour)| (id, &**neighbour))
@@ -189,10 +187,118 @@ impl Neighbours {
         }
     }
 
-    /// Notes that a neighbour is to hear of a topic's progress.
-    pub(crate) fn mark_moved(&mut self, id: NodeId, topic: TopicId) {
-        if let Some(neighbour) = self.by_id.get_mut(&id) {
-            neighbour.moved.insert(topic);
+    /// Sees to it that those that share a topic hear with the next beat how far it is, if it moved.
+    pub(super) fn spread_moved(&mut self, sharers: impl Fn(TopicId) -> Option<Vec<NodeId>>) {
+        for topic in std::mem::take(&mut self.moved) {
+            for id in sharers(topic).unwrap_or_default() {
+                if let Some(neighbour) = self.by_id.get_mut(&id) {
+                    neighbour.moved.insert(topic);
+                }
+            }
         }
+    }
+
+    /// Tells all neighbours that this node lives, and how far so many of the topics are that moved.
+    pub(super) fn send_beats(
+        &mut self,
+        out: &mut Outbox,
+        marks: usize,
+        progress: impl Fn(TopicId) -> Option<Moved>,
+    ) {
+        for neighbour in self.by_id.values_mut() {
+            let moved = neighbour.moved.pop_first(marks).into_iter().filter_map(&progress).collect();
+            let beat = Beat { up: neighbour.up_digest, moved, reply: false };
+            out.tell(neighbour.contact(), &Header::Beat(beat));
+        }
+    }
+
+    /// Compares the topics that a node says it shares with those that this one knows of. `false`: it is no neighbour.
+    pub(super) fn on_beat(&mut self, out: &mut Outbox, from: Contact, beat: &Beat) -> bool {
+        let Some(neighbour) = self.by_id.get_mut(&from.id()) else {
+            on_strange_beat(out, from, beat);
+            return false;
+        };
+        if neighbour.down_digest == beat.up {
+            neighbour.mismatches = 0;
+        } else {
+            neighbour.mismatches += 1;
+            if neighbour.mismatches >= MISMATCHES {
+                neighbour.mismatches = 0;
+                send_shared(out, from, neighbour.down.as_slice());
+            }
+        }
+        true
+    }
+}
+
+/// A node that beats here without sharing a topic has lost something, or this node has.
+fn on_strange_beat(out: &mut Outbox, from: Contact, beat: &Beat) {
+    if beat.up != Digest::default() {
+        send_shared(out, from, &[]);
+    } else if !beat.reply {
+        let beat = Beat { up: Digest::default(), moved: Vec::new(), reply: true };
+        out.tell(from, &Header::Beat(beat));
+    }
+}
+
+/// Lists the topics in which the receiver is this node's child.
+fn send_shared(out: &mut Outbox, to: Contact, topics: &[TopicId]) {
+    let mut from = TopicId(Key(0));
+    let mut rest = topics;
+    loop {
+        let (chunk, after) = rest.split_at(rest.len().min(MAX_SHARED));
+        let last = after.first().map_or(u128::MAX, |next| next.key().0 - 1);
+        let shared = Shared { from, to: TopicId(Key(last)), topics: chunk.to_vec() };
+        out.tell(to, &Header::Shared(shared));
+        let Some(&next) = after.first() else { break };
+        (from, rest) = (next, after);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use treecast_overlay::peer::Addr;
+
+    use super::*;
+    use crate::forest::context::Request;
+    use crate::wire;
+
+    fn contact(id: u128) -> Contact {
+        Peer { id: NodeId(id), incarnation: 1, addr: Addr::Unreachable }.into()
+    }
+
+    fn sent(out: &mut Outbox) -> Vec<Header> {
+        let decode = |request| match request {
+            Request::Send { payload, .. } => wire::decode(&payload).unwrap().0,
+            Request::Route { .. } => panic!("beats are sent"),
+        };
+        out.requests.drain(..).map(decode).collect()
+    }
+
+    #[test]
+    fn a_digest_that_does_not_fit_twice_is_answered_with_the_list() {
+        let (mut neighbours, mut out) = (Neighbours::default(), Outbox::new(NodeId(1)));
+        let topic = TopicId(Key(7));
+        neighbours.add(Instant::ZERO, Link::Child, contact(2), topic);
+        let beat = Beat { up: Digest::default(), moved: Vec::new(), reply: false };
+        assert!(neighbours.on_beat(&mut out, contact(2), &beat) && sent(&mut out).is_empty());
+        assert!(neighbours.on_beat(&mut out, contact(2), &beat));
+        assert!(matches!(&sent(&mut out)[..], [Header::Shared(shared)] if shared.topics == [topic]));
+        assert!(!neighbours.on_beat(&mut out, contact(3), &beat), "no neighbour");
+        assert!(matches!(&sent(&mut out)[..], [Header::Beat(Beat { reply: true, .. })]));
+    }
+
+    #[test]
+    fn a_beat_costs_the_same_for_many_topics_and_names_those_that_moved() {
+        let (mut neighbours, mut out) = (Neighbours::default(), Outbox::new(NodeId(1)));
+        for topic in 0..9 {
+            neighbours.add(Instant::ZERO, Link::Parent, contact(2), TopicId(Key(topic)));
+        }
+        neighbours.moved.insert(TopicId(Key(3)));
+        neighbours.spread_moved(|_| Some(vec![NodeId(2)]));
+        let progress = |topic| Some(Moved { topic, tail: None, subscribers: 1 });
+        neighbours.send_beats(&mut out, 64, progress);
+        let [Header::Beat(beat)] = &sent(&mut out)[..] else { panic!("one beat") };
+        assert_eq!((beat.up.count, beat.moved.len(), beat.moved[0].topic), (9, 1, TopicId(Key(3))));
     }
 }

@@ -94,7 +94,7 @@ impl Forest {
         let queues = memory::queue(&self.out.requests) + memory::queue(&self.out.events);
         let sessions = self.quota.sessions.count() * SESSION;
         let timers = self.deadlines.bytes();
-        let publishers = self.publishers.weight();
+        let publishers = self.publishing.weight();
         trees + index + names + publishers + timers + queues + sessions + self.neighbours.weight()
     }
 }

@@ -9,7 +9,7 @@ use super::role::{Role, is_above};
 use crate::forest::context::TreeCx;
 use crate::message::Mark;
 use crate::topic::TopicId;
-use crate::wire::{Attached, Join, LogTip, MAX_PATH};
+use crate::wire::{Attached, Join, LogTip, MAX_PATH, Moved};
 
 impl Tree {
     pub(crate) fn topic(&self) -> TopicId {
@@ -49,6 +49,16 @@ impl Tree {
     /// The same as an honest estimate: 0 only if there is neither child nor subscriber.
     pub(crate) fn listeners(&self) -> u64 {
         self.subscribers().max(u64::from(self.is_needed()))
+    }
+
+    /// The nodes next to this one: its children, and its parent.
+    pub(crate) fn neighbours(&self) -> Vec<NodeId> {
+        self.children.ids().chain(self.role.parent()).collect()
+    }
+
+    /// How far this node is, for its neighbours.
+    pub(crate) fn progress(&self) -> Moved {
+        Moved { topic: self.topic, tail: self.log.tail(), subscribers: self.subscribers() }
     }
 
     /// This node's JOIN for a parent, under a certain number. `former`: the parent that it keeps until the other one
