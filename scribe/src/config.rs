@@ -21,9 +21,9 @@ pub struct Config {
     /// Children in one tree beyond which a node hands some over to others of them. 16: so many rows a hop of Pastry
     /// chooses from, so a tree of N nodes is about log₁₆ N deep with or without the limit.
     pub tree_children: usize,
-    /// The same for the children in all trees together. 48: eight times the mean that the Scribe paper's workload
-    /// leads to, and a quarter below the 64 that no node should exceed, since a crowd comes faster than it is led on.
-    /// Who subscribes to many topics, or is root of many, has two for each if that is more; and it yields where every
+    /// The same for the children in all trees together. 48: eight times the mean that the Scribe paper's workload leads
+    /// to, and a quarter below the 64 that no node should exceed, since a crowd comes faster than it is led on. A node
+    /// that subscribes to many topics, or is root of many, has two for each if that is more; and it yields where every
     /// tree has one child only.
     pub node_children: usize,
     /// Most siblings that a child which is handed over is offered, and measures (guess).
@@ -37,7 +37,7 @@ pub struct Config {
     /// alike.
     pub splice_after: Duration,
 
-    /// Most messages in one tree's window. Older ones fall out: who still needs them gets a gap.
+    /// Most messages in one tree's window. Older ones fall out: a reader that still needs them gets a gap.
     pub window_messages: usize,
     /// Most bytes in one tree's window, counting the buffers that it pins.
     pub window_bytes: usize,

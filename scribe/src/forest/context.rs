@@ -1,4 +1,4 @@
-//! What a call into the forest stands on, what the forest wants in return, and the part of both that one tree may use.
+//! The context of a call into the forest, the forest's requests in return, and the part of both that one tree may use.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -22,7 +22,7 @@ use crate::event::{Event, SubscriptionId};
 use crate::topic::TopicId;
 use crate::wire::{self, Header, LogTip};
 
-/// What the forest reads of the ring. Everything that implements [`KeyBasedRouting`] is one.
+/// The forest's view of the ring. Everything that implements [`KeyBasedRouting`] is one.
 pub trait RingView {
     /// See [`KeyBasedRouting::contact`].
     fn contact(&self) -> Contact;
@@ -58,7 +58,7 @@ impl<R: KeyBasedRouting> RingView for R {
     }
 }
 
-/// What every call into the forest stands on: the time, and the ring as it is now.
+/// The context of every call into the forest: the time, and the ring as it is now.
 #[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The time.
@@ -83,7 +83,7 @@ impl Context<'_> {
     }
 }
 
-/// What the forest wants of the ring.
+/// A request of the forest to the ring.
 #[derive(Debug)]
 pub enum Request {
     /// Send towards the root of a key.
@@ -102,7 +102,7 @@ pub enum Request {
     },
 }
 
-/// What the forest waits for. Of deadlines of the same instant, the lesser name comes first.
+/// A deadline of the forest. Of deadlines of the same instant, the lesser name comes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Timer {
     /// Something of one tree. The kind comes first: of deadlines of the same instant, all JOINs go before all pushes.
@@ -117,7 +117,7 @@ pub(super) enum Timer {
     Leave,
 }
 
-/// What a tree waits for.
+/// A deadline of a tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TreeTimer {
     /// The JOIN is to be sent again.
@@ -194,7 +194,7 @@ pub(super) enum Life {
     Left,
 }
 
-/// What the forest hands out, and what it tells itself.
+/// Requests and events on their way out, and messages of this node to itself.
 #[derive(Debug)]
 pub(super) struct Outbox {
     me: NodeId,
@@ -266,7 +266,7 @@ impl Numbers {
     }
 }
 
-/// What one tree may use: the time, the ring, and its topic's share of what the forest's trees have in common.
+/// All that one tree may use: the time, the ring, and its topic's share of what the forest's trees have in common.
 pub(super) struct TreeCx<'a> {
     pub now: Instant,
     pub topic: TopicId,
@@ -318,17 +318,17 @@ impl TreeCx<'_> {
         self.tell(to, &orphan);
     }
 
-    /// Hands over what a former root left here, of which this node never came to be the root.
+    /// Hands on a handoff that a former root left here, because this node never came to be the root.
     pub(super) fn hand_off_unused(&mut self, to: Contact) {
         if let Some(handoff) = self.handoffs.claim(self.topic) {
             self.hand_off(handoff.into_chunks(), to);
         }
     }
 
-    /// Answers a new root that asks what is known of the log.
+    /// Answers a new root that asks for the end of the log.
     pub(super) fn answer_query(&mut self, to: Contact, tip: Option<LogTip>) {
-        let handover = self.handoffs.is_under_way(self.topic, to.id());
-        let answer = Header::Known { topic: self.topic, known: tip, handover };
+        let handoff = self.handoffs.is_under_way(self.topic, to.id());
+        let answer = Header::QueryAnswer { topic: self.topic, tip, handoff };
         self.tell(to, &answer);
     }
 

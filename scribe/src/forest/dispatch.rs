@@ -1,4 +1,4 @@
-//! What comes goes to the part of the forest that it is for. Messages and deadlines of one topic go to its tree.
+//! Leads each message and each deadline to the part of the forest that it is for; those of one topic to its tree.
 
 use bytes::Bytes;
 use treecast_overlay::peer::Contact;
@@ -6,7 +6,7 @@ use treecast_overlay::peer::Contact;
 use super::Forest;
 use super::context::{Context, Life, Timer};
 use super::handoffs::Arrived;
-use super::inbox::{self, HandoffMessage, Message, NeighbourMessage, TopicMessage};
+use super::inbox::{self, HandoffMessage, Incoming, NeighbourMessage, TopicMessage};
 use super::tree::Outcome;
 use crate::event::Event;
 use crate::message::SubscribeError;
@@ -26,7 +26,7 @@ pub(super) enum Way {
 }
 
 impl Forest {
-    /// Handles what this node told itself, until it has nothing more to say. Each such message answers one of a
+    /// Handles this node's messages to itself, until there is none. Each such message answers one of a
     /// publisher's, whose window is bounded.
     pub(super) fn drain_loopback(&mut self, cx: Context<'_>) {
         while let Some(bytes) = self.out.loopback.pop_front() {
@@ -44,17 +44,17 @@ impl Forest {
         }
     }
 
-    fn on_message(&mut self, cx: Context<'_>, from: Contact, message: Message, way: Way) {
+    fn on_message(&mut self, cx: Context<'_>, from: Contact, message: Incoming, way: Way) {
         match message {
-            Message::Join(join) => self.on_join(cx, from, &join, way),
-            Message::Publish(publish, payload) => self.on_publish(cx, publish, payload, way),
-            Message::Topic { topic, message } => self.on_topic_message(cx, from, topic, message),
-            Message::Publisher { topic, message } => {
+            Incoming::Join(join) => self.on_join(cx, from, &join, way),
+            Incoming::Publish(publish, payload) => self.on_publish(cx, publish, payload, way),
+            Incoming::Topic { topic, message } => self.on_topic_message(cx, from, topic, message),
+            Incoming::Publisher { topic, message } => {
                 self.with_publisher(cx, topic, |publishing, cx| publishing.on_message(cx, message));
             }
-            Message::Handoff { topic, message } => self.on_handoff_message(cx, from, topic, message),
-            Message::Neighbour(NeighbourMessage::Beat(beat)) => self.on_beat(cx, from, &beat),
-            Message::Neighbour(NeighbourMessage::Shared(shared)) => self.on_shared(cx, from, &shared),
+            Incoming::Handoff { topic, message } => self.on_handoff_message(cx, from, topic, message),
+            Incoming::Neighbour(NeighbourMessage::Beat(beat)) => self.on_beat(cx, from, &beat),
+            Incoming::Neighbour(NeighbourMessage::Shared(shared)) => self.on_shared(cx, from, &shared),
         }
     }
 
@@ -106,7 +106,7 @@ impl Forest {
                 tree_cx.answer_query(from, None);
             }
             TopicMessage::CapacityProbe { number } => {
-                tree_cx.tell(from, &Header::Visited { topic, number, room: Capacity::None });
+                tree_cx.tell(from, &Header::CapacityAnswer { topic, number, capacity: Capacity::None });
             }
             TopicMessage::Detach { join } => {
                 tree_cx.tell(from, &Header::Parted { topic, join, last: None });
@@ -150,7 +150,7 @@ impl Forest {
     ) {
         match message {
             HandoffMessage::Chunk(chunk) => {
-                let taken = Header::HandoverTaken { topic, transfer: chunk.transfer, part: chunk.index };
+                let taken = Header::HandoffTaken { topic, transfer: chunk.transfer, chunk: chunk.index };
                 let arrived = self.handoffs.on_chunk(cx.now, &self.config, topic, from.id(), chunk);
                 if !matches!(arrived, Arrived::NoRoom) {
                     self.out.tell(from, &taken);

@@ -1,5 +1,5 @@
-//! Logs on their way from a root that steps down to its successor, in chunks between which control passes, and those that
-//! came here and wait for the day that this node is the root.
+//! Logs on their way from a root that steps down to its successor, in chunks between which control passes, and those
+//! that came here and wait for the day that this node is the root.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,11 +15,11 @@ use super::invariants::Size;
 use crate::config::Config;
 use crate::log::handoff::Handoff;
 use crate::topic::TopicId;
-use crate::wire::{self, Header, MAX_PARTS};
+use crate::wire::{self, Header, MAX_CHUNKS};
 
 /// Bytes of one chunk: small beside a frame, so that control passes between them.
 const CHUNK: usize = 32 * 1024;
-/// What a chunk, or the beginning of a handoff, costs beside its bytes: small ones are not free.
+/// The cost of a chunk, or of the beginning of a handoff, beside its bytes: small ones are not free.
 const OVERHEAD: usize = 128;
 /// Chunks sent ahead of their acknowledgements.
 const AHEAD: usize = 8;
@@ -43,7 +43,7 @@ pub(super) struct Handoffs {
     number: u64,
 }
 
-/// What handoffs are sent with.
+/// The context in which handoffs are sent.
 pub(super) struct HandoffCx<'a> {
     pub now: Instant,
     pub config: &'a Config,
@@ -51,7 +51,7 @@ pub(super) struct HandoffCx<'a> {
     pub deadlines: &'a mut Deadlines<Timer>,
 }
 
-/// What a chunk brings.
+/// The effect of a chunk.
 #[derive(Debug)]
 pub(super) enum Arrived {
     /// There is no room for it: it is to be sent again.
@@ -106,7 +106,7 @@ impl ReceivedHandoff {
 }
 
 impl Handoffs {
-    /// Takes what a former root left for this topic.
+    /// Takes the handoff that a former root left for this topic.
     pub(super) fn claim(&mut self, topic: TopicId) -> Option<ReceivedHandoff> {
         let handoff = self.ready.remove(&topic)?;
         self.bytes -= handoff.len();
@@ -128,7 +128,7 @@ impl Handoffs {
         self.outgoing.is_empty() && self.coming.is_empty() && self.ready.is_empty()
     }
 
-    /// Forgets what no root claimed, or what came in part only.
+    /// Forgets handoffs that no root claimed, and those that came in part only.
     pub(super) fn expire(&mut self, limit: Instant) {
         self.coming.retain(|_, assembly| assembly.since >= limit);
         self.ready.retain(|_, handoff| handoff.since >= limit);
@@ -144,7 +144,7 @@ impl Handoffs {
     /// Begins to hand a log to a node.
     pub(super) fn start(&mut self, cx: HandoffCx<'_>, topic: TopicId, chunks: Vec<Bytes>, to: Contact) {
         let Ok(count) = u32::try_from(chunks.len()) else { return };
-        if count > MAX_PARTS {
+        if count > MAX_CHUNKS {
             tracing::warn!(%topic, chunks = count, "too much to hand over: the next term will be forced");
             return;
         }
@@ -180,7 +180,7 @@ impl Handoffs {
         self.outgoing.remove(&topic);
     }
 
-    /// Ends what goes to a successor that is dead. Returns whether anything did.
+    /// Ends the transfers to a successor that is dead. Returns whether anything did.
     pub(super) fn on_peer_down(&mut self, deadlines: &mut Deadlines<Timer>, node: NodeId) -> bool {
         let ended = self.outgoing.iter().filter(|(_, transfer)| transfer.to.id() == node);
         let ended: Vec<_> = ended.map(|(&topic, _)| topic).collect();
@@ -213,7 +213,7 @@ impl Handoffs {
         false
     }
 
-    /// A chunk of what a former root leaves.
+    /// Takes a chunk of a handoff.
     pub(super) fn on_chunk(
         &mut self,
         now: Instant,
@@ -264,8 +264,8 @@ impl Handoffs {
 
 impl Transfer {
     fn encode(&self, topic: TopicId, chunk: u32) -> Bytes {
-        let parts = self.chunks.len() as u32;
-        let header = Header::Handover { topic, transfer: self.number, part: chunk, parts };
+        let chunks = self.chunks.len() as u32;
+        let header = Header::HandoffChunk { topic, transfer: self.number, chunk, chunks };
         wire::encode(&header, &self.chunks[chunk as usize])
     }
 }

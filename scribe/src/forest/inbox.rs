@@ -12,7 +12,7 @@ use crate::wire::{
 
 /// A message, sorted.
 #[derive(Debug)]
-pub(super) enum Message {
+pub(super) enum Incoming {
     /// Asks for a place in a tree, which this node may not be on yet.
     Join(Join),
     /// Asks for a position in a log, of which this node may not know that it is the root.
@@ -27,7 +27,7 @@ pub(super) enum Message {
     Neighbour(NeighbourMessage),
 }
 
-/// What the nodes of one tree tell each other; see [`Header`].
+/// A message between two nodes of one tree; see [`Header`].
 #[derive(Debug)]
 pub(super) enum TopicMessage {
     Attached(Attached),
@@ -44,14 +44,14 @@ pub(super) enum TopicMessage {
     Detached { join: u64, last: Option<Position> },
 }
 
-/// What a root tells a publisher.
+/// A root's answer to a publisher.
 #[derive(Debug)]
 pub(super) enum PublisherMessage {
     Receipt(PublishReceipt),
     Refused { session: u64, sequence: u64, reason: RefusedReason },
 }
 
-/// What a former root and its successor tell each other.
+/// A message between a former root and its successor.
 #[derive(Debug)]
 pub(super) enum HandoffMessage {
     Chunk(Chunk),
@@ -68,7 +68,7 @@ pub(super) struct Chunk {
     pub bytes: Bytes,
 }
 
-/// What neighbours tell each other of all topics.
+/// A message between neighbours about all topics.
 #[derive(Debug)]
 pub(super) enum NeighbourMessage {
     Beat(Beat),
@@ -76,42 +76,42 @@ pub(super) enum NeighbourMessage {
 }
 
 /// Sorts a message. `encoded` are all of its bytes, `payload` is their end.
-pub(super) fn sort(header: Header, encoded: &Bytes, payload: Bytes) -> Message {
-    let for_tree = |topic, message| Message::Topic { topic, message };
+pub(super) fn sort(header: Header, encoded: &Bytes, payload: Bytes) -> Incoming {
+    let for_tree = |topic, message| Incoming::Topic { topic, message };
     match header {
-        Header::Join(join) => Message::Join(join),
-        Header::Publish(publish) => Message::Publish(publish, payload),
+        Header::Join(join) => Incoming::Join(join),
+        Header::Publish(publish) => Incoming::Publish(publish, payload),
         Header::Attached(attached) => for_tree(attached.topic, TopicMessage::Attached(attached)),
         Header::Leave { topic, join } => for_tree(topic, TopicMessage::Leave { join }),
         Header::Orphan { topic } => for_tree(topic, TopicMessage::Orphan),
         Header::Data(data) => for_tree(data.topic, TopicMessage::Entry(entry(data, encoded, payload))),
         Header::Ack(ack) => for_tree(ack.topic, TopicMessage::Ack(ack)),
         Header::Query { topic } => for_tree(topic, TopicMessage::Query),
-        Header::Known { topic, known, handover } => {
-            for_tree(topic, TopicMessage::QueryAnswer { tip: known, handoff: handover })
+        Header::QueryAnswer { topic, tip, handoff } => {
+            for_tree(topic, TopicMessage::QueryAnswer { tip, handoff })
         }
         Header::Offer(offer) => for_tree(offer.topic, TopicMessage::Offer(offer)),
-        Header::Visit { topic, number } => for_tree(topic, TopicMessage::CapacityProbe { number }),
-        Header::Visited { topic, number, room } => {
-            for_tree(topic, TopicMessage::Capacity { number, capacity: room })
+        Header::CapacityProbe { topic, number } => for_tree(topic, TopicMessage::CapacityProbe { number }),
+        Header::CapacityAnswer { topic, number, capacity } => {
+            for_tree(topic, TopicMessage::Capacity { number, capacity })
         }
         Header::Part { topic, join } => for_tree(topic, TopicMessage::Detach { join }),
         Header::Parted { topic, join, last } => for_tree(topic, TopicMessage::Detached { join, last }),
         Header::Receipt(receipt) => {
-            Message::Publisher { topic: receipt.topic, message: PublisherMessage::Receipt(receipt) }
+            Incoming::Publisher { topic: receipt.topic, message: PublisherMessage::Receipt(receipt) }
         }
         Header::Refused { topic, session, sequence, reason } => {
-            Message::Publisher { topic, message: PublisherMessage::Refused { session, sequence, reason } }
+            Incoming::Publisher { topic, message: PublisherMessage::Refused { session, sequence, reason } }
         }
-        Header::Handover { topic, transfer, part, parts } => {
-            let chunk = Chunk { transfer, index: part, count: parts, bytes: payload };
-            Message::Handoff { topic, message: HandoffMessage::Chunk(chunk) }
+        Header::HandoffChunk { topic, transfer, chunk, chunks } => {
+            let chunk = Chunk { transfer, index: chunk, count: chunks, bytes: payload };
+            Incoming::Handoff { topic, message: HandoffMessage::Chunk(chunk) }
         }
-        Header::HandoverTaken { topic, transfer, part } => {
-            Message::Handoff { topic, message: HandoffMessage::Taken { transfer, chunk: part } }
+        Header::HandoffTaken { topic, transfer, chunk } => {
+            Incoming::Handoff { topic, message: HandoffMessage::Taken { transfer, chunk } }
         }
-        Header::Beat(beat) => Message::Neighbour(NeighbourMessage::Beat(beat)),
-        Header::Shared(shared) => Message::Neighbour(NeighbourMessage::Shared(shared)),
+        Header::Beat(beat) => Incoming::Neighbour(NeighbourMessage::Beat(beat)),
+        Header::Shared(shared) => Incoming::Neighbour(NeighbourMessage::Shared(shared)),
     }
 }
 

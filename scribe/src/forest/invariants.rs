@@ -1,4 +1,4 @@
-//! What is always true between two calls. Tests and the simulator ask after every step.
+//! Invariants that hold between two calls. Tests and the simulator check them after every step.
 
 use std::collections::BTreeSet;
 
@@ -25,11 +25,11 @@ impl Forest {
         let largest =
             |of: fn(&Tree) -> usize| self.trees.values().map(|tree| of(tree)).max().unwrap_or_default();
         sizes.extend([
-            ("children in one tree", largest(|tree| tree.children.len()), config.max_children),
-            ("messages in one window", largest(|tree| tree.window().0), config.window_messages),
-            ("bytes in one window", largest(|tree| tree.window().1), config.window_bytes),
-            ("messages parked by one root", largest(|tree| tree.parked().0), config.parked_messages),
-            ("bytes parked by one root", largest(|tree| tree.parked().1), config.parked_bytes),
+            ("children in one tree", largest(|tree| tree.flow.children.len()), config.max_children),
+            ("messages in one window", largest(|tree| window(tree).0), config.window_messages),
+            ("bytes in one window", largest(|tree| window(tree).1), config.window_bytes),
+            ("messages parked by one root", largest(|tree| parked(tree).0), config.parked_messages),
+            ("bytes parked by one root", largest(|tree| parked(tree).1), config.parked_bytes),
         ]);
         sizes.extend(self.publishing.sizes(config));
         sizes
@@ -39,7 +39,7 @@ impl Forest {
     pub fn check_invariants(&self) {
         for (topic, tree) in &self.trees {
             self.check_place(*topic, tree);
-            tree.check_readers();
+            tree.flow.check();
         }
         self.check_neighbours();
         self.check_sums();
@@ -48,17 +48,17 @@ impl Forest {
     fn check_place(&self, topic: TopicId, tree: &Tree) {
         assert_eq!(topic, tree.topic());
         assert!(!tree.role.path().contains(&self.me), "{topic}: own id in the path to the root");
-        assert!(!tree.children.contains(self.me), "{topic}: own child");
+        assert!(!tree.flow.children.contains(self.me), "{topic}: own child");
         if let Some(parent) = tree.role.parent() {
-            assert!(!tree.children.contains(parent), "{topic}: {parent} is parent and child");
+            assert!(!tree.flow.children.contains(parent), "{topic}: {parent} is parent and child");
             let neighbour = self.neighbours.find(parent);
             assert!(
                 neighbour.is_some_and(|n| n.topics(Link::Parent).contains(&topic)),
                 "{topic}: unknown parent"
             );
         }
-        assert!(tree.children.len() <= self.config.max_children, "{topic}: too many children");
-        for child in tree.children.ids() {
+        assert!(tree.flow.children.len() <= self.config.max_children, "{topic}: too many children");
+        for child in tree.flow.children.ids() {
             let neighbour = self.neighbours.find(child);
             assert!(
                 neighbour.is_some_and(|n| n.topics(Link::Child).contains(&topic)),
@@ -68,7 +68,7 @@ impl Forest {
         if tree.relocation.is_some() {
             assert!(matches!(tree.role, Role::Child(_)), "{topic}: moves without a parent");
         }
-        if let (Role::Root(_), None) = (&tree.role, tree.log.part()) {
+        if let (Role::Root(_), None) = (&tree.role, tree.flow.log.part()) {
             panic!("{topic}: a root without a log");
         }
     }
@@ -83,7 +83,7 @@ impl Forest {
                         self.trees.get(topic).unwrap_or_else(|| panic!("{topic}: shared without a tree"));
                     let holds = match link {
                         Link::Parent => tree.role.parent() == Some(id),
-                        Link::Child => tree.children.contains(id),
+                        Link::Child => tree.flow.children.contains(id),
                     };
                     assert!(holds, "{topic}: {id} is no neighbour on side {link:?}");
                 }
@@ -93,39 +93,32 @@ impl Forest {
     }
 
     fn check_sums(&self) {
-        let bytes: usize = self.trees.values().map(|tree| tree.log.bytes()).sum();
+        let bytes: usize = self.trees.values().map(|tree| tree.flow.log.bytes()).sum();
         assert_eq!(bytes, self.quota.windows.bytes(), "bytes of all windows");
         assert!(bytes <= self.config.windows_bytes, "windows exceed their limit");
         let sequencers = self.trees.values().filter_map(|tree| tree.role.sequencer());
         let sessions: usize = sequencers.map(|root| root.sessions.len()).sum();
         assert_eq!(sessions, self.quota.sessions.count(), "sessions of all topics");
-        let children: usize = self.trees.values().map(|tree| tree.children.len()).sum();
+        let children: usize = self.trees.values().map(|tree| tree.flow.children.len()).sum();
         assert_eq!(children, self.quota.children.count(), "children in all trees");
         let own = self.trees.values().filter(|tree| tree.is_own()).count();
         assert_eq!(own, self.quota.own_topics.count(), "own topics");
-        let subscriptions: BTreeSet<_> = self.trees.values().flat_map(|tree| tree.readers.ids()).collect();
+        let subscriptions: BTreeSet<_> =
+            self.trees.values().flat_map(|tree| tree.flow.readers.ids()).collect();
         assert!(self.topics.keys().copied().eq(subscriptions), "subscriptions of all topics");
     }
 }
 
-impl Tree {
-    /// Messages and bytes in the window.
-    fn window(&self) -> (usize, usize) {
-        let window = self.log.part().map(|log| &log.window);
-        window.map_or((0, 0), |window| ((window.end() - window.start()) as usize, window.bytes()))
-    }
+/// Messages and bytes in a tree's window.
+fn window(tree: &Tree) -> (usize, usize) {
+    let window = tree.flow.log.part().map(|log| &log.window);
+    window.map_or((0, 0), |window| ((window.end() - window.start()) as usize, window.bytes()))
+}
 
-    /// Messages and bytes that wait for the term.
-    fn parked(&self) -> (usize, usize) {
-        match &self.role {
-            Role::Recovering(recovering) => recovering.parked(),
-            Role::Joining { .. } | Role::Child(_) | Role::Root(_) => (0, 0),
-        }
-    }
-
-    fn check_readers(&self) {
-        let started = self.log.part().is_some();
-        self.children.check(started);
-        assert!(started || !self.readers.any_started(), "{}: a reader without a log", self.topic());
+/// Messages and bytes that wait for a tree's term.
+fn parked(tree: &Tree) -> (usize, usize) {
+    match &tree.role {
+        Role::Recovering(recovering) => recovering.parked(),
+        Role::Joining { .. } | Role::Child(_) | Role::Root(_) => (0, 0),
     }
 }

@@ -8,13 +8,13 @@ use treecast_overlay::peer::Contact;
 use crate::topic::TopicId;
 
 /// Children that wait, each of a topic.
-pub(super) type Waiting = BTreeSet<(TopicId, NodeId)>;
+pub(super) type WaitingChildren = BTreeSet<(TopicId, NodeId)>;
 
-/// What is pushed to waits while its connection is full.
+/// Children to which nothing is pushed while their connection is full.
 #[derive(Debug, Default)]
 pub(super) struct Links {
     congested: BTreeSet<NodeId>,
-    waiting: BTreeMap<NodeId, Waiting>,
+    waiting: BTreeMap<NodeId, WaitingChildren>,
 }
 
 impl Links {
@@ -40,20 +40,20 @@ impl Links {
     }
 
     /// Hears how many bytes wait for a peer. Returns the children to which may be pushed again.
-    pub(super) fn on_queued(&mut self, peer: NodeId, bytes: usize, high_water: usize) -> Waiting {
+    pub(super) fn on_queued(&mut self, peer: NodeId, bytes: usize, high_water: usize) -> WaitingChildren {
         if bytes > high_water {
             self.congested.insert(peer);
-            return Waiting::new();
+            return WaitingChildren::new();
         }
         self.on_down(peer)
     }
 
-    /// Forgets what was known of a connection. Returns the children to which may be pushed again.
-    pub(super) fn on_down(&mut self, peer: NodeId) -> Waiting {
+    /// Forgets the state of a connection. Returns the children to which may be pushed again.
+    pub(super) fn on_down(&mut self, peer: NodeId) -> WaitingChildren {
         if self.congested.remove(&peer) {
             self.waiting.remove(&peer).unwrap_or_default()
         } else {
-            Waiting::new()
+            WaitingChildren::new()
         }
     }
 }
@@ -84,7 +84,7 @@ mod tests {
         assert!(links.on_queued(NodeId(5), 101, 100).is_empty());
         assert!(links.is_full(edge, topic) && links.is_full(access, topic));
         links.forget(access, topic);
-        assert_eq!(links.on_queued(NodeId(5), 100, 100), Waiting::from([(topic, NodeId(6))]));
+        assert_eq!(links.on_queued(NodeId(5), 100, 100), WaitingChildren::from([(topic, NodeId(6))]));
         assert!(!links.is_full(edge, topic));
     }
 }

@@ -1,7 +1,7 @@
 //! All trees of a node. Sans-IO: the stack hands in what the ring says and carries out the requests.
 //!
-//! The forest holds what the trees have in common, and lets each message, deadline and news of the ring come to the tree
-//! that it is about. What happens in one tree is decided in `tree/`, which knows the forest only by
+//! The forest holds the state that the trees share, and lets each message, deadline and news of the ring come to the
+//! tree that it is about. Decisions about one tree are made in `tree/`, which knows the forest only by
 //! [`TreeCx`](context::TreeCx).
 
 mod context;
@@ -39,16 +39,16 @@ use self::dispatch::Way;
 use self::handoffs::Handoffs;
 pub use self::invariants::Size;
 use self::links::Links;
+use self::links::WaitingChildren;
 use self::neighbours::Neighbours;
+use self::publishing::Publishing;
 use self::quota::Quota;
-use self::links::Waiting;
 use self::tree::role::Role;
 use self::tree::{ParentLost, Tree};
 pub use self::view::Place;
 use crate::config::{Config, ConfigError};
 use crate::event::{Event, SubscriptionId, Token};
 use crate::message::{PublishError, Start, SubscribeError};
-use self::publishing::Publishing;
 use crate::topic::TopicId;
 use crate::wire::{self, Header};
 
@@ -188,7 +188,7 @@ impl Forest {
         self.life == Life::Left
     }
 
-    /// The ring is ready: what waited for it begins.
+    /// The ring is ready: trees and publishers that waited for it begin.
     pub fn handle_ready(&mut self, cx: Context<'_>) {
         self.for_each_tree(cx, |tree, cx| {
             if tree.role.is_joining() {
@@ -278,7 +278,7 @@ impl Forest {
         self.drain_loopback(cx);
     }
 
-    fn push_waiting(&mut self, cx: Context<'_>, waiting: Waiting) {
+    fn push_waiting(&mut self, cx: Context<'_>, waiting: WaitingChildren) {
         for (topic, child) in waiting {
             self.with_tree(cx, topic, |tree, cx| tree.on_link_free(cx, child));
         }
@@ -302,7 +302,7 @@ impl Forest {
         self.end();
     }
 
-    /// The next thing that the forest wants of the ring.
+    /// The next request to the ring.
     pub fn poll_request(&mut self) -> Option<Request> {
         poll(&mut self.out.requests)
     }
@@ -318,7 +318,8 @@ impl Forest {
     }
 }
 
-/// Takes from a queue. One that is drained keeps no room at a quiet node; a busy node's is given back with the next beat.
+/// Takes from a queue. One that is drained keeps no room at a quiet node; a busy node's is given back with the next
+/// beat.
 fn poll<T>(queue: &mut VecDeque<T>) -> Option<T> {
     const BUSY: usize = 64;
     let item = queue.pop_front();

@@ -1,5 +1,5 @@
-//! The nodes next to this one in any tree, and the topics shared with each. What they tell each other once a second
-//! has the same size for one topic as for ten thousand (promise S7).
+//! The nodes next to this one in any tree, and the topics shared with each. Their beat, once a
+//! second, has the same size for one topic as for ten thousand (promise S7).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -122,7 +122,7 @@ impl Neighbours {
         neighbour.change(link, topic, true);
     }
 
-    /// Notes that a topic is shared no more. Who shares none is forgotten.
+    /// Notes that a topic is shared no more. A node that shares none is forgotten.
     pub(crate) fn remove(&mut self, link: Link, id: NodeId, topic: TopicId) {
         let Some(neighbour) = self.by_id.get_mut(&id) else { return };
         neighbour.change(link, topic, false);

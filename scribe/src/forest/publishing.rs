@@ -31,7 +31,7 @@ pub(super) struct Publishing {
     by_topic: BTreeMap<TopicId, TopicPublisher>,
 }
 
-/// What one topic's publisher may use.
+/// All that one topic's publisher may use.
 pub(super) struct PublishCx<'a> {
     pub now: Instant,
     pub topic: TopicId,
@@ -74,7 +74,7 @@ impl Publishing {
         self.by_topic.entry(cx.topic).or_insert_with(new).offer(cx.now, cx.config, token, payload)
     }
 
-    /// Sends what the topic's publisher may send now.
+    /// Sends the messages that the topic's publisher may send now.
     pub(super) fn send(&mut self, cx: &mut PublishCx<'_>) {
         let online = Context { now: cx.now, ring: cx.ring }.is_online();
         let Some(publisher) = self.by_topic.get_mut(&cx.topic).filter(|_| online) else { return };

@@ -1,5 +1,5 @@
-//! What all trees of a node have together, beside its limits: children, sessions, topics of its own, and the bytes of
-//! the windows.
+//! Sums over all trees of a node, beside its limits: children, sessions, topics of its own, and the bytes of the
+//! windows.
 
 use std::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ pub(super) struct Quota {
 /// Attempts to have fewer children.
 #[derive(Debug, Default)]
 struct Crowd {
-    /// Those in vain, in a row.
+    /// Attempts in vain, in a row.
     tries: u8,
     /// How many children there were at the last one.
     before: usize,
@@ -101,7 +101,7 @@ pub(super) struct Windows {
     by_age: BTreeSet<(Instant, TopicId)>,
 }
 
-/// What is counted for one tree's window and early entries, and when they last grew.
+/// The count for one tree's window and early entries, and when they last grew.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct WindowShare {
     bytes: usize,

@@ -6,7 +6,7 @@ use super::Forest;
 use super::context::{Context, Life};
 use super::dispatch::Way;
 use super::tree::Outcome;
-use super::tree::root::refuse;
+use super::tree::positions::refuse;
 use crate::topic::TopicId;
 use crate::wire::{self, Header, Publish, RefusedReason};
 

@@ -1,4 +1,4 @@
-//! Keep-alives between tree neighbours (promise S7), and what has to be looked after once in a while.
+//! Keep-alives between tree neighbours (promise S7), and all that has to be looked after once in a while.
 
 use std::cmp::Reverse;
 
@@ -80,8 +80,8 @@ impl Forest {
         }
     }
 
-    /// There are too many children: the trees in which most of them could go give some away, half of them at most, since
-    /// the others take them.
+    /// There are too many children: the trees in which most of them could go give some away, half of them at most,
+    /// since the others take them.
     pub(super) fn on_crowd_timer(&mut self, cx: Context<'_>) {
         let Forest { quota, config, rng, deadlines, .. } = self;
         let Some(excess) = quota.on_crowd_timer(cx.now, config, rng, deadlines) else { return };

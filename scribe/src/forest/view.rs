@@ -1,4 +1,4 @@
-//! Looking at a forest from outside: each tree's place by reference, and what all of it weighs.
+//! Looking at a forest from outside: each tree's place by reference, and the weight of all.
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::memory;
@@ -8,7 +8,7 @@ use super::tree::Tree;
 use crate::event::{SubscriptionId, TreeStatus};
 use crate::topic::TopicId;
 
-/// What a root remembers of a session takes about that much: its place in a B-tree, and a few positions.
+/// A root's memory of one session takes about that many bytes: its place in a B-tree, and a few positions.
 const SESSION: usize = 256;
 
 /// This node's place in one topic's tree. Costs nothing to take: a laboratory walks those of a hundred thousand nodes.
@@ -46,17 +46,17 @@ impl<'a> Place<'a> {
 
     /// The birth of the log that this node has a part of; `None` until a parent has started it.
     pub fn birth(&self) -> Option<u64> {
-        self.tree.log.part().map(|log| log.birth)
+        self.tree.flow.log.part().map(|log| log.birth)
     }
 
     /// Subscriptions of this very node: none at a forwarder.
     pub fn subscriptions(&self) -> usize {
-        self.tree.readers.len()
+        self.tree.flow.readers.len()
     }
 
     /// The children, in the order of their ids.
     pub fn children(&self) -> impl ExactSizeIterator<Item = NodeId> + 'a {
-        self.tree.children.ids()
+        self.tree.flow.children.ids()
     }
 }
 
@@ -84,9 +84,9 @@ impl Forest {
     }
 
     /// Heap bytes of the trees and of what belongs to them: trees, children, subscriptions, publishers, neighbours,
-    /// timers, and the entries of the windows with the buffers that they pin. Spare room is counted; what roots remember
-    /// of sessions is estimated. Not counted: the shared configuration, handovers, which have limits of their own, and
-    /// what an allocator adds.
+    /// timers, and the entries of the windows with the buffers that they pin. Spare room is counted; sessions of roots
+    /// are estimated. Not counted: the shared configuration, handovers, which have limits of their own, and the
+    /// allocator's overhead.
     pub fn bytes(&self) -> usize {
         let trees: usize = self.trees.values().map(|tree| tree.weight()).sum();
         let index = memory::tree(self.trees.len(), size_of::<(TopicId, usize)>());
@@ -108,7 +108,7 @@ mod tests {
     use crate::forest::neighbours::Neighbour;
     use crate::forest::tree::Tree;
     use crate::forest::tree::children::Child;
-    use crate::forest::tree::readers::Subscriber;
+    use crate::forest::tree::readers::LocalSubscriber;
 
     #[test]
     fn a_forest_weighs_what_it_holds() {
@@ -119,7 +119,7 @@ mod tests {
             ("tree", size_of::<Tree>(), 400),
             ("child", size_of::<(NodeId, Child)>(), 160),
             ("neighbour", size_of::<Neighbour>(), 256),
-            ("subscriber", size_of::<Subscriber>(), 256),
+            ("subscriber", size_of::<LocalSubscriber>(), 256),
         ];
         for (what, size, most) in sizes {
             println!("{what}: {size} bytes");

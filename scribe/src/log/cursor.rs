@@ -30,7 +30,7 @@ impl Cursor {
         place(log, after).map(|next| Cursor::at(next, seq))
     }
 
-    /// What the child is told of its start.
+    /// The start that the child is told.
     pub(crate) fn started(&self, log: &Log) -> Started {
         // Only what the child has acknowledged is surely there: what flies must not look like a gap to it.
         let position = log.window.before(self.acknowledged);

@@ -1,5 +1,5 @@
-//! What a root that steps down leaves to its successor: the end of its window, and its sessions. With it the next term
-//! is not forced, and nothing is lost.
+//! The state that a root hands to its successor when it steps down: the end of its window, and its sessions. With it
+//! the next term is not forced, and nothing is lost.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use super::window::{Arrival, Entry, Held};
 use crate::message::Position;
 use crate::wire::{self, Header, LogTip};
 
-/// What a root leaves behind.
+/// The state that a root hands over.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Handoff {
     pub tip: LogTip,
@@ -46,7 +46,7 @@ impl Handoff {
         Bytes::from(postcard::to_stdvec(self).expect("a handoff always encodes: it has no unsized parts"))
     }
 
-    /// Reads what travelled. `None`: it is malformed, and worth no more than none.
+    /// Decodes the bytes that travelled. `None`: it is malformed, and worth no more than none.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Handoff> {
         match postcard::from_bytes::<Handoff>(bytes) {
             Ok(handoff) if handoff.is_sound() => Some(handoff),

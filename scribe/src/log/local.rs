@@ -1,5 +1,5 @@
-//! What one node has of a topic's log: the part that it holds, entries that came too early for it, and the most that
-//! anybody has told of the rest.
+//! One node's share of a topic's log: the part that it holds, entries that came too early for it, and the most that any
+//! node has told of the rest.
 
 use treecast_overlay::id::NodeId;
 
@@ -17,11 +17,11 @@ pub(crate) struct LocalLog {
     part: Option<Log>,
     /// Entries that came before their predecessors.
     early: Early,
-    /// The most that anybody told of the log, if that is more than the own part shows.
+    /// The most that any node told of the log, if that is more than the own part shows.
     best_known: Option<Box<LogTip>>,
 }
 
-/// What a claim about the log is worth.
+/// The worth of a claim about the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Heard {
     /// Nothing new.
@@ -102,7 +102,7 @@ impl LocalLog {
         (told.birth == log.birth && told.term > log.term).then(|| better(log.tip(), told))
     }
 
-    /// Whether nobody has told of more than this node's own log shows, nor does a handoff.
+    /// Whether no node has told of more than this node's own log shows, nor does a handoff.
     pub(crate) fn has_all(&self, handoff: Option<LogTip>) -> bool {
         let told = [self.best_known.as_deref().copied(), handoff];
         self.part.as_ref().map(Log::tip).is_some_and(|own| {
@@ -116,7 +116,7 @@ impl LocalLog {
         self.part.as_ref().is_some_and(|log| log.birth == mark.birth && !log.window.holds(mark.position))
     }
 
-    /// What a received entry is to this log; `None` if it was not started.
+    /// Classifies a received entry; `None` if the log was not started.
     pub(crate) fn arrival(&self, entry: &Entry) -> Option<Arrival> {
         self.part.as_ref().map(|log| log.window.arrival(entry.position, &entry.held.body))
     }
@@ -178,7 +178,7 @@ impl LocalLog {
             Some(log) => {
                 log.term = log.term.max(term);
                 if after.position > log.window.tail() {
-                    // What the parent's window no longer holds is lost to this node, and to those below.
+                    // Entries that the parent's window no longer holds are lost to this node, and to those below.
                     return rebase_window(log, Window::new(after.position));
                 }
             }
@@ -199,7 +199,7 @@ impl LocalLog {
             None => self.part = Some(fresh()),
             Some(log) if log.birth != tip.birth => return self.replace_log(fresh()),
             Some(log) if log.window.tail() != tip.tail => {
-                // What came between was only where this node cannot get it from.
+                // The entries between were only at nodes that are gone.
                 return rebase_window(log, Window::new(tip.tail));
             }
             Some(_) => {}
@@ -255,7 +255,8 @@ impl LocalLog {
         }
     }
 
-    /// Gives up half of the window, and all early entries: a topic that was quiet for a while keeps its newest messages.
+    /// Gives up half of the window, and all early entries: a topic that was quiet for a while keeps its newest
+    /// messages.
     pub(crate) fn shrink(&mut self) {
         self.early.clear();
         if let Some(log) = &mut self.part {

@@ -38,7 +38,7 @@ impl Log {
     }
 }
 
-/// What a change of the log means for those that read it by offset.
+/// A change of the log, as it concerns those that read it by offset.
 #[derive(Debug)]
 #[must_use]
 pub(crate) enum Change {
@@ -58,7 +58,7 @@ pub(crate) fn is_plausible(position: Option<Position>) -> bool {
     position.is_none_or(|position| position.term.number < 1 << 40 && position.offset < 1 << 50)
 }
 
-/// What two nodes know together: the highest term, and the last position. Of two logs the longer one is kept.
+/// The joint knowledge of two nodes: the highest term, and the last position. Of two logs the longer one is kept.
 pub(crate) fn better(a: LogTip, b: LogTip) -> LogTip {
     if a.birth == b.birth {
         return LogTip { birth: a.birth, term: a.term.max(b.term), tail: a.tail.max(b.tail) };

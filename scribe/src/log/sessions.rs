@@ -1,5 +1,5 @@
-//! What a root remembers of its publishers: which message of a session comes next, and where the last ones stand. That
-//! is what makes sending again safe (design §6, publishing).
+//! A root's memory of its publishers: which message of a session comes next, and where the last ones stand. It makes
+//! sending again safe (design §6, publishing).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -43,7 +43,7 @@ struct Session {
     _permit: Permit,
 }
 
-/// What is to become of a message.
+/// The fate of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ruling {
     /// It comes next: append it, and say so by [`Sessions::appended`].

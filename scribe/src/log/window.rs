@@ -41,7 +41,7 @@ impl Entry {
 /// An entry of the log. Its place follows from where it stands.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
-    /// What it is.
+    /// A message, or a term's start.
     pub body: Body,
     /// The whole message as it travels: the same bytes for every child.
     pub encoded: Bytes,
@@ -78,7 +78,7 @@ pub(crate) enum Follow {
     Newer,
 }
 
-/// What a received entry is to this window.
+/// How a received entry relates to this window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// The one that follows.
@@ -115,7 +115,7 @@ impl Window {
         self.terms.position(self.start.checked_sub(1)?)
     }
 
-    /// The last entry's place: what has been here is behind it.
+    /// The last entry's place: all that has been here is behind it.
     pub(crate) fn tail(&self) -> Option<Position> {
         self.terms.position(self.end().checked_sub(1)?)
     }
@@ -245,7 +245,7 @@ impl Window {
         self.before(first).is_none_or(|previous| previous < after).then_some(first)
     }
 
-    /// What an entry is to this window.
+    /// Classifies an entry.
     pub(crate) fn arrival(&self, at: Position, body: &Body) -> Arrival {
         let Some(tail) = self.tail() else {
             return if at.offset == 0 { Arrival::Next } else { Arrival::Hole };

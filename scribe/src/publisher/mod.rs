@@ -1,4 +1,4 @@
-//! One publisher on one topic: its messages on the way to the root, and what became of them.
+//! One publisher on one topic: its messages on the way to the root, and their outcomes.
 
 mod round_trip;
 mod topic;

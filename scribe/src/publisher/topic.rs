@@ -1,5 +1,5 @@
 //! One life of one publisher on one topic: numbers its messages, sends them again until the root has positioned them,
-//! and says of every one what became of it (design §6, publishing).
+//! and reports the outcome of each (design §6, publishing).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -29,7 +29,7 @@ pub(crate) struct TopicPublisher {
     queue: VecDeque<(Token, Bytes)>,
     queue_bytes: usize,
     /// Sent, without receipt.
-    flight: BTreeMap<u64, Flight>,
+    flight: BTreeMap<u64, InFlight>,
     flight_bytes: usize,
     /// Where the last receipt came from.
     root: Option<Contact>,
@@ -42,7 +42,7 @@ pub(crate) struct TopicPublisher {
 }
 
 #[derive(Clone, Debug)]
-struct Flight {
+struct InFlight {
     token: Token,
     payload: Bytes,
     first_sent: Instant,
@@ -94,7 +94,8 @@ impl TopicPublisher {
         self.queue.is_empty() && self.flight.is_empty()
     }
 
-    /// What waits for a receipt, and what waits behind it (promise O5). One message may exceed the limit of bytes.
+    /// Messages that wait for a receipt, and messages that wait behind them (promise O5). One message may exceed the
+    /// limit of bytes.
     pub(crate) fn sizes(&self, config: &Config) -> [(&'static str, usize, usize); 4] {
         let bytes = |messages: usize, bytes: usize| if messages == 1 { 0 } else { bytes };
         let flight = bytes(self.flight.len(), self.flight_bytes);
@@ -174,7 +175,7 @@ impl TopicPublisher {
         self.flight_bytes += payload.len();
         let sequence = self.next;
         self.next += 1;
-        let flight = Flight { token, payload, first_sent: now, last_sent: now, sends: 0, due: false };
+        let flight = InFlight { token, payload, first_sent: now, last_sent: now, sends: 0, due: false };
         self.flight.insert(sequence, flight);
         Some(sequence)
     }
@@ -207,7 +208,7 @@ impl TopicPublisher {
             return self.abandon(new_session);
         }
         let rto = self.rto(config);
-        let late = |flight: &&mut Flight| flight.last_sent + rto <= now;
+        let late = |flight: &&mut InFlight| flight.last_sent + rto <= now;
         // Without a known root, one message finds it; the others follow directly.
         let count = if self.root.is_some() { RESEND_AT_ONCE } else { 1 };
         let mut any = false;

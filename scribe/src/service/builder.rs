@@ -17,8 +17,8 @@ use treecast_overlay::pastry::Node;
 use treecast_overlay::peer::{Addr, ParseSeedError, Peer, Seed};
 
 use super::dispatch::Dispatch;
-use super::keeper::Keeper;
 use super::publisher::Flights;
+use super::supervisor::Supervisor;
 use super::{Handle, MAX_QUESTIONS, Scribe, Stopped};
 use crate::config::{Config, ConfigError};
 use crate::event::Command;
@@ -65,7 +65,7 @@ impl Default for Builder {
     }
 }
 
-/// What leads into a ring: an address, a ticket, or either as text.
+/// A way into a ring: an address, a ticket, or either as text.
 pub trait IntoSeed {
     /// The seed, or what is wrong with the text.
     fn into_seed(self) -> Result<Seed, ParseSeedError>;
@@ -104,7 +104,7 @@ impl IntoSeed for Addr {
 /// Why a node did not start. Nothing of it is left running.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// What was given to [`Builder::join`] leads nowhere.
+    /// The argument of [`Builder::join`] leads nowhere.
     #[error(transparent)]
     Seed(#[from] ParseSeedError),
     /// A node that listens on this machine only cannot be on a ring with others.
@@ -297,7 +297,7 @@ impl Builder {
             ports.clone().map(|port| Addr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
         let local = on_this_machine.filter(|addr| *addr != me).map(Seed::from).collect();
         let mut remembered = home.remembered()?;
-        // Whoever listens on this machine only has its ring here.
+        // A node that listens on this machine only has its ring here.
         remembered.retain(|seed| !is_local(me) || is_local(seed.addr));
         Ok(Bootstrap { join: self.join.clone(), local, remembered })
     }
@@ -310,14 +310,14 @@ impl Builder {
             net::spawn(stack, transport, Clock::start(), records, move |event| events.on_event(event));
         let (leave, leaving) = watch::channel(false);
         let (ending, ended) = watch::channel(false);
-        let keeper = Keeper {
+        let supervisor = Supervisor {
             driver: driver.clone(),
             dispatch: dispatch.clone(),
             leave: leaving,
             ended: ending,
             home: Arc::new(home),
         };
-        tokio::spawn(keeper.run());
+        tokio::spawn(supervisor.run());
         let handle = Handle {
             peer: me,
             driver,

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::{Body, Header, LogTip, MAX_MARKS, MAX_NUMBER, MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED};
+use super::{Body, Header, LogTip, MAX_CHUNKS, MAX_MARKS, MAX_NUMBER, MAX_OFFERED, MAX_PATH, MAX_SHARED};
 use crate::message::{Mark, Position};
 
 /// Bytes that are no message.
@@ -55,7 +55,7 @@ pub fn decode(bytes: &Bytes) -> Result<(Header, Bytes), DecodeError> {
 fn carries_payload(header: &Header) -> bool {
     match header {
         Header::Data(data) => matches!(data.body, Body::Message { .. }),
-        Header::Publish(_) | Header::Handover { .. } => true,
+        Header::Publish(_) | Header::HandoffChunk { .. } => true,
         Header::Join(_)
         | Header::Attached(_)
         | Header::Leave { .. }
@@ -66,11 +66,11 @@ fn carries_payload(header: &Header) -> bool {
         | Header::Beat(_)
         | Header::Shared(_)
         | Header::Query { .. }
-        | Header::Known { .. }
-        | Header::HandoverTaken { .. }
+        | Header::QueryAnswer { .. }
+        | Header::HandoffTaken { .. }
         | Header::Offer(_)
-        | Header::Visit { .. }
-        | Header::Visited { .. }
+        | Header::CapacityProbe { .. }
+        | Header::CapacityAnswer { .. }
         | Header::Part { .. }
         | Header::Parted { .. } => false,
     }
@@ -81,10 +81,10 @@ fn check(header: &Header) -> Result<(), DecodeError> {
         Header::Join(join) => {
             numbers(&[join.number])?;
             mark(join.after)?;
-            known(join.heard)
+            tip(join.best_known)
         }
         Header::Attached(attached) => {
-            numbers(&[attached.join, attached.version])?;
+            numbers(&[attached.join, attached.seq])?;
             at_most(attached.path.len(), MAX_PATH)?;
             let Some(start) = attached.start else { return Ok(()) };
             numbers(&[start.term.number])?;
@@ -96,7 +96,7 @@ fn check(header: &Header) -> Result<(), DecodeError> {
             body(data.position, &data.body)
         }
         Header::Ack(ack) => {
-            numbers(&[ack.join, ack.version])?;
+            numbers(&[ack.join, ack.seq])?;
             position(ack.position)
         }
         Header::Publish(publish) => numbers(&[publish.session, publish.sequence, publish.acknowledged]),
@@ -109,21 +109,21 @@ fn check(header: &Header) -> Result<(), DecodeError> {
             beat.moved.iter().try_for_each(|moved| position(moved.tail))
         }
         Header::Shared(shared) => at_most(shared.topics.len(), MAX_SHARED),
-        Header::Known { known: answer, .. } => known(*answer),
-        Header::Handover { part, parts, .. } => {
-            at_most(*parts as usize, MAX_PARTS as usize)?;
-            if part < parts { Ok(()) } else { Err(DecodeError::OutOfRange(u64::from(*part))) }
+        Header::QueryAnswer { tip: answer, .. } => tip(*answer),
+        Header::HandoffChunk { chunk, chunks, .. } => {
+            at_most(*chunks as usize, MAX_CHUNKS as usize)?;
+            if chunk < chunks { Ok(()) } else { Err(DecodeError::OutOfRange(u64::from(*chunk))) }
         }
         Header::Offer(offer) => at_most(offer.parents.len(), MAX_OFFERED),
         Header::Parted { last, .. } => position(*last),
         Header::Leave { .. }
         | Header::Orphan { .. }
-        | Header::Visit { .. }
-        | Header::Visited { .. }
+        | Header::CapacityProbe { .. }
+        | Header::CapacityAnswer { .. }
         | Header::Part { .. }
         | Header::Refused { .. }
         | Header::Query { .. }
-        | Header::HandoverTaken { .. } => Ok(()),
+        | Header::HandoffTaken { .. } => Ok(()),
     }
 }
 
@@ -148,10 +148,10 @@ fn position(position: Option<Position>) -> Result<(), DecodeError> {
     position.map_or(Ok(()), |position| numbers(&[position.term.number, position.offset]))
 }
 
-fn known(known: Option<LogTip>) -> Result<(), DecodeError> {
-    let Some(known) = known else { return Ok(()) };
-    numbers(&[known.term.number])?;
-    position(known.tail)
+fn tip(tip: Option<LogTip>) -> Result<(), DecodeError> {
+    let Some(tip) = tip else { return Ok(()) };
+    numbers(&[tip.term.number])?;
+    position(tip.tail)
 }
 
 fn numbers(numbers: &[u64]) -> Result<(), DecodeError> {

@@ -1,10 +1,10 @@
-//! What the nodes of a tree say to each other. One closed enum: every node of one protocol version knows them all.
+//! The messages between the nodes of a tree. One closed enum: every node of one protocol version knows them all.
 
 use serde::{Deserialize, Serialize};
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 
-use super::place::{LogTipForm, StartedForm};
+use super::short::{LogTipForm, StartedForm};
 use crate::message::{Mark, Position, Term};
 use crate::topic::TopicId;
 
@@ -15,7 +15,7 @@ pub const MAX_SHARED: usize = 1024;
 /// Most marks in one [`Beat`].
 pub const MAX_MARKS: usize = 1024;
 /// Most parts of one handover.
-pub const MAX_PARTS: u32 = 256;
+pub const MAX_CHUNKS: u32 = 256;
 /// Terms, offsets, sessions and sequences stay below this: sums of them never overflow, whatever a peer says.
 pub const MAX_NUMBER: u64 = 1 << 56;
 /// Most bytes that the header of a [`Data`] message takes.
@@ -49,9 +49,9 @@ pub enum Header {
     Ack(Ack),
     /// A publisher asks the root for a position. Routed towards the topic's key, or sent. Carries the payload.
     Publish(Publish),
-    /// The root's word that a message has its position.
+    /// The root says that a message has its position.
     Receipt(PublishReceipt),
-    /// The root's word that a message will get none.
+    /// The root says that a message will get none.
     Refused {
         /// The topic.
         topic: TopicId,
@@ -59,7 +59,7 @@ pub enum Header {
         session: u64,
         /// The message's number.
         sequence: u64,
-        /// Why.
+        /// The reason.
         reason: RefusedReason,
     },
     /// Tree neighbours keep each other informed: the same size for one topic as for ten thousand (promise S7).
@@ -72,51 +72,51 @@ pub enum Header {
         topic: TopicId,
     },
     /// The answer to `Query`.
-    Known {
+    QueryAnswer {
         /// The topic.
         topic: TopicId,
-        /// What the answerer knows, if anything.
-        known: Option<LogTip>,
-        /// The answerer was the root: a handover follows.
-        handover: bool,
+        /// The tip that the sender knows, if any.
+        tip: Option<LogTip>,
+        /// The sender was the root: a handoff follows.
+        handoff: bool,
     },
-    /// A part of a former root's state. Carries the part.
-    Handover {
+    /// A chunk of a former root's state. Carries the chunk.
+    HandoffChunk {
         /// The topic.
         topic: TopicId,
-        /// The sender's number for this handover.
+        /// The sender's number for this handoff.
         transfer: u64,
-        /// Which part, from 0.
-        part: u32,
-        /// How many parts there are.
-        parts: u32,
+        /// Which chunk, from 0.
+        chunk: u32,
+        /// How many chunks there are.
+        chunks: u32,
     },
-    /// A part of a handover was taken.
-    HandoverTaken {
+    /// A chunk of a handoff was taken.
+    HandoffTaken {
         /// The topic.
         topic: TopicId,
-        /// The sender's number for the handover.
+        /// The sender's number for the handoff.
         transfer: u64,
-        /// Which part.
-        part: u32,
+        /// Which chunk.
+        chunk: u32,
     },
     /// A parent wants its child to hang on another node.
     Offer(Offer),
     /// A child that was offered several parents looks how far they are.
-    Visit {
+    CapacityProbe {
         /// The topic.
         topic: TopicId,
         /// The sender's number for the offer.
         number: u64,
     },
     /// The answer to `Visit`.
-    Visited {
+    CapacityAnswer {
         /// The topic.
         topic: TopicId,
         /// The visitor's number for the offer.
         number: u64,
         /// Whether there is room for the visitor.
-        room: Capacity,
+        capacity: Capacity,
     },
     /// A child has another parent that waits for its word: nothing more is to be pushed to it.
     Part {
@@ -174,10 +174,10 @@ pub struct Join {
     pub topic: TopicId,
     /// The child's number for this JOIN: grows with every new one, over all topics; a repetition keeps it.
     pub number: u64,
-    /// What the child has, or wants to continue after; `None`: whatever comes next.
+    /// The mark that the child has, or wants to continue after; `None`: whatever comes next.
     pub after: Option<Mark>,
     /// The most that the child has heard of the log: a new root's term must be above it.
-    pub heard: Option<LogTip>,
+    pub best_known: Option<LogTip>,
     /// Subscribers at and below the child.
     pub subscribers: u64,
     /// The parent that the child has as long as this one does not push: nothing is pushed before the child's first
@@ -185,15 +185,15 @@ pub struct Join {
     pub former: Option<NodeId>,
 }
 
-/// A parent's word to its child.
+/// A parent tells its child how things are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     /// The topic.
     pub topic: TopicId,
     /// The number of the JOIN that made the receiver a child.
     pub join: u64,
-    /// Grows with the parent's words: of those about one JOIN an older one is void.
-    pub version: u64,
+    /// Grows with each that the parent sends: of those about one JOIN an older one is void.
+    pub seq: u64,
     /// From the parent to the root, as far as the parent knows.
     pub path: Vec<NodeId>,
     /// How its last node, the root, is reached, if the parent knows: publishers go there directly.
@@ -208,7 +208,7 @@ pub struct Attached {
 pub struct Started {
     /// The log's term as the parent knows it.
     pub term: Term,
-    /// What is pushed first follows this.
+    /// The first entry that is pushed follows this.
     pub after: Mark,
     /// The parent's last entry.
     pub latest: Option<Position>,
@@ -221,16 +221,16 @@ pub struct Data {
     pub topic: TopicId,
     /// Its place.
     pub position: Position,
-    /// What it is.
+    /// A message, or a term's start.
     pub body: Body,
 }
 
-/// What an entry of the log is.
+/// The content of an entry of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// A message; the payload is the tail.
     Message {
-        /// Who published it.
+        /// The node that published it.
         publisher: NodeId,
         /// In which session.
         session: u64,
@@ -265,7 +265,7 @@ pub struct Ack {
     /// The child's JOIN.
     pub join: u64,
     /// The last `Attached` of that JOIN that the child has seen.
-    pub version: u64,
+    pub seq: u64,
     /// The last entry that the child has; all before it are there too.
     pub position: Option<Position>,
     /// Subscribers at and below the child.
@@ -293,7 +293,7 @@ pub struct Publish {
     pub signature: Signature,
 }
 
-/// The root's word on a message.
+/// The root's receipt for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PublishReceipt {
     /// The topic.
@@ -312,7 +312,7 @@ pub struct PublishReceipt {
     pub root: Contact,
 }
 
-/// Why a root does not take a message.
+/// The reason why a root does not take a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefusedReason {
     /// The root does not know the session, and earlier messages of it may be in the log.
@@ -326,7 +326,7 @@ pub enum RefusedReason {
     },
 }
 
-/// What a node knows of a topic's log.
+/// The end of a topic's log as far as a node knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "LogTipForm", into = "LogTipForm")]
 pub struct LogTip {

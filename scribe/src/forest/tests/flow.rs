@@ -88,7 +88,7 @@ fn all_windows_together_stay_within_their_limit() {
     assert_eq!(world.receipts(me).len(), 64);
     assert!(forest.quota.windows.bytes() <= 128 << 10);
     let last = Topic::new("topic 7").unwrap().id();
-    let kept = forest.trees[&last].log.part().unwrap().window.entries().count();
+    let kept = forest.trees[&last].flow.log.part().unwrap().window.entries().count();
     assert_eq!(kept, 6, "the topic that grew last keeps its whole window");
 }
 
@@ -100,8 +100,8 @@ fn small_messages_are_copied_out_of_the_buffers_they_came_in() {
     world.run(seconds(2));
     world.publish(nodes[0], "small");
     world.run(seconds(1));
-    let at_root = world.nodes[&nodes[0]].forest.trees[&topic()].log.part().unwrap();
-    let at_child = world.nodes[&nodes[1]].forest.trees[&topic()].log.part().unwrap();
+    let at_root = world.nodes[&nodes[0]].forest.trees[&topic()].flow.log.part().unwrap();
+    let at_child = world.nodes[&nodes[1]].forest.trees[&topic()].flow.log.part().unwrap();
     let [root_entry, child_entry] = [at_root, at_child].map(|log| log.window.entries().next().unwrap());
     assert_eq!(root_entry.encoded, child_entry.encoded, "forwarded unchanged");
     assert_ne!(root_entry.encoded.as_ptr(), child_entry.encoded.as_ptr());

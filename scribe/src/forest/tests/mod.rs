@@ -42,7 +42,7 @@ struct World {
     loss: u32,
     twice: u32,
     jitter: Duration,
-    /// What every message that was sent said, by kind.
+    /// Messages that were sent, by kind.
     sent: BTreeMap<&'static str, u64>,
     /// Messages from one node to another that are swallowed.
     cut: Option<fn(&Header) -> bool>,
@@ -117,12 +117,12 @@ fn kind(header: &Header) -> &'static str {
         Header::Beat(_) => "beat",
         Header::Shared(_) => "shared",
         Header::Query { .. } => "query",
-        Header::Known { .. } => "known",
-        Header::Handover { .. } => "handover",
-        Header::HandoverTaken { .. } => "handover taken",
+        Header::QueryAnswer { .. } => "known",
+        Header::HandoffChunk { .. } => "handover",
+        Header::HandoffTaken { .. } => "handover taken",
         Header::Offer(_) => "offer",
-        Header::Visit { .. } => "visit",
-        Header::Visited { .. } => "visited",
+        Header::CapacityProbe { .. } => "visit",
+        Header::CapacityAnswer { .. } => "visited",
         Header::Part { .. } => "part",
         Header::Parted { .. } => "parted",
     }

@@ -88,10 +88,10 @@ fn a_root_that_is_down_is_forgotten_and_one_beside_the_path_not_believed() {
     assert_eq!(told_root(&world, subscriber), None);
     let tree = &world.nodes[&subscriber].forest.trees[&topic()];
     let (join, parent) = (tree.uplink.join, tree.role.parent().unwrap());
-    let say = |world: &mut World, version, root| {
+    let say = |world: &mut World, seq, root| {
         let path = vec![parent, world.root()];
         let root = Some(world.nodes[&root].contact.peer);
-        let attached = wire::Attached { topic: topic(), join, version, path, root, start: None };
+        let attached = wire::Attached { topic: topic(), join, seq, path, root, start: None };
         let payload = wire::encode(&Header::Attached(attached), &[]);
         let contact = world.nodes[&parent].contact;
         world.with(subscriber, |forest, cx| forest.handle_received(cx, &contact, &payload));

@@ -139,10 +139,10 @@ fn the_nearest_of_those_offered_is_taken() {
     world.run(millis(200));
     world.with(root, |forest, cx| {
         forest.with_tree(cx, topic(), |tree, cx| {
-            for id in tree.children.ids().collect::<Vec<_>>() {
+            for id in tree.flow.children.ids().collect::<Vec<_>>() {
                 // The last one is far from the root, and so the first to be handed over.
                 let rtt = if id == members[4] { 90_000 } else { 10_000 };
-                tree.children.get_mut(id).unwrap().rtt = rtt;
+                tree.flow.children.get_mut(id).unwrap().rtt = rtt;
             }
             tree.review_shape(cx);
         });
@@ -174,8 +174,8 @@ fn a_forwarder_with_one_child_splices_itself_out_without_a_gap_or_a_double() {
     assert_eq!(world.parent(subscriber), Some(above));
     world.expect_all(subscriber, news, &numbered("m", 1500));
     world.expect_whole();
-    // One payload per message, and one more while the forwarder stood between (the last of them were on their way when it
-    // left).
+    // One payload per message, and one more while the forwarder stood between (the last of them were on their way when
+    // it left).
     let sent = world.sent_of("data");
     assert!((1500..=1500 + hops + 2).contains(&sent), "{sent} payloads, {hops} messages by the forwarder");
 }
@@ -191,7 +191,7 @@ fn a_splice_overlaps_the_old_parent_stays_until_the_new_one_has_answered() {
     // The new parent has taken the child and holds still; the old one goes on.
     assert_eq!(world.parent(subscriber), Some(hop));
     assert!(world.children(hop).contains(&subscriber));
-    assert!(world.nodes[&above].forest.trees[&topic()].children.get(subscriber).unwrap().is_held());
+    assert!(world.nodes[&above].forest.trees[&topic()].flow.children.get(subscriber).unwrap().is_held());
     world.publish(above, "by the old parent");
     world.run(seconds(2));
     assert_eq!(world.parent(subscriber), Some(above));
@@ -319,7 +319,7 @@ fn a_child_prefers_a_sibling_with_a_free_place_to_a_nearer_one_that_is_crowded()
         world.run(seconds(2));
         let others: Vec<_> =
             world.by_distance().into_iter().filter(|&id| id != child && id != parent).take(2).collect();
-        world.cut = Some(|header| matches!(header, Header::Visited { .. }));
+        world.cut = Some(|header| matches!(header, Header::CapacityAnswer { .. }));
         let say = |world: &mut World, from: NodeId, header: Header| {
             let (from, payload) = (world.nodes[&from].contact, wire::encode(&header, &[]));
             world.with(child, |forest, cx| forest.handle_received(cx, &from, &payload));
@@ -336,7 +336,7 @@ fn a_child_prefers_a_sibling_with_a_free_place_to_a_nearer_one_that_is_crowded()
         for (id, room) in [(others[0], near), (others[1], Capacity::Free)] {
             assert_eq!(chosen(&world), None, "both are waited for");
             world.run(millis(10));
-            say(&mut world, id, Header::Visited { topic: topic(), number, room });
+            say(&mut world, id, Header::CapacityAnswer { topic: topic(), number, capacity: room });
         }
         assert_eq!(chosen(&world), Some(others[expected]), "the near one says {near:?}");
     }
@@ -349,7 +349,7 @@ fn words_of_a_move_that_are_lost_cost_time_only() {
         |header| matches!(header, Header::Join(join) if join.former.is_some()),
         |header| matches!(header, Header::Part { .. }),
         |header| matches!(header, Header::Parted { .. }),
-        |header| matches!(header, Header::Visited { .. }),
+        |header| matches!(header, Header::CapacityAnswer { .. }),
     ];
     for (index, cut) in lost.into_iter().enumerate() {
         let mut world = World::with_config(25, 85, narrow(3));

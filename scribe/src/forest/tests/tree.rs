@@ -133,7 +133,7 @@ fn a_loop_of_stale_paths_is_broken() {
         topic: topic(),
         number: 1 << 40,
         after: None,
-        heard: None,
+        best_known: None,
         subscribers: 1,
         former: None,
     };
@@ -146,7 +146,7 @@ fn a_loop_of_stale_paths_is_broken() {
     let number = world.nodes[&hop].forest.trees[&topic()].uplink.join;
     let path = vec![subscriber, hop, world.root()];
     let attached =
-        wire::Attached { topic: topic(), join: number, version: 1 << 40, path, root: None, start: None };
+        wire::Attached { topic: topic(), join: number, seq: 1 << 40, path, root: None, start: None };
     let payload = wire::encode(&Header::Attached(attached), &[]);
     let child = world.nodes[&subscriber].contact;
     world.with(hop, |forest, cx| forest.handle_received(cx, &child, &payload));
@@ -167,7 +167,7 @@ fn a_parent_whose_path_comes_to_lead_through_its_child_is_left() {
     let attached = wire::Attached {
         topic: topic(),
         join: tree.uplink.join,
-        version: 1 << 40,
+        seq: 1 << 40,
         path,
         root: None,
         start: None,
@@ -225,7 +225,7 @@ fn what_a_young_window_does_not_hold_is_asked_for_further_up() {
     let (subscriber, hop) = deep(&world);
     world.publish_many(world.root(), "early", 10);
     world.run(seconds(2));
-    let log = world.nodes[&world.root()].forest.trees[&topic()].log.part().unwrap();
+    let log = world.nodes[&world.root()].forest.trees[&topic()].flow.log.part().unwrap();
     let mark = Mark { birth: log.birth, position: log.window.position(3) };
     world.subscribe(hop, Start::Latest);
     world.run(seconds(2));
@@ -263,7 +263,7 @@ fn a_child_that_was_forgotten_and_comes_again_by_an_old_join_is_started() {
         world.run(millis(20));
     }
     assert_eq!(world.parent(subscriber), Some(hop));
-    let join = world.nodes[&subscriber].forest.trees[&topic()].join_message(1, None);
+    let join = world.nodes[&subscriber].forest.trees[&topic()].flow.join_message(1, None);
     let number = world.nodes[&subscriber].forest.trees[&topic()].uplink.join;
     let child = world.nodes[&subscriber].contact;
     let leave = wire::encode(&Header::Leave { topic: topic(), join: number }, &[]);

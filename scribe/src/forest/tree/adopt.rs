@@ -35,7 +35,7 @@ impl Tree {
 
     /// A JOIN was sent to this node: by a child, or by one that was offered this node as a parent.
     pub(crate) fn on_join_sent(&mut self, cx: &mut TreeCx<'_>, child: Contact, join: &Join) {
-        let moves = join.former.is_some() && !self.children.contains(child.id());
+        let moves = join.former.is_some() && !self.flow.children.contains(child.id());
         let welcome =
             self.may_adopt(cx, child.id()) && (!moves || self.capacity(cx, join.former) != Capacity::None);
         if welcome {
@@ -46,27 +46,25 @@ impl Tree {
     }
 
     fn adopt(&mut self, cx: &mut TreeCx<'_>, contact: Contact, join: &Join) {
-        let before = self.resume_point();
-        if !self.children.admit(cx, contact, join) {
+        let before = self.flow.resume_point();
+        if !self.flow.children.admit(cx, contact, join) {
             return;
         }
         cx.timers.cancel(TreeTimer::Linger);
-        let (children, source) = self.serving(cx);
-        children.attach(cx, source, contact.id());
-        if let Some(tip) = join.heard {
+        self.flow.attach(cx, self.role.way_up(cx), contact.id());
+        if let Some(tip) = join.best_known {
             self.hear(cx, tip);
         }
         self.review_resume_point(cx, before);
         self.note_subscribers(cx);
-        let (children, source) = self.serving(cx);
-        children.push(cx, source, contact.id());
+        self.flow.push(cx, self.role.way_up(cx), contact.id());
         self.review_shape(cx);
     }
 
     /// Whether this node's window began too late for a child, while those of its ancestors may reach back further: then
     /// the JOIN goes on towards them.
     fn misses_history(&self, after: Option<Mark>) -> bool {
-        let (Some(log), Some(mark)) = (self.log.part(), after) else { return false };
+        let (Some(log), Some(mark)) = (self.flow.log.part(), after) else { return false };
         !self.role.is_root()
             && mark.birth == log.birth
             && log.window.is_young()

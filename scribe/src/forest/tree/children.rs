@@ -29,7 +29,7 @@ pub(crate) struct Child {
     incarnation: u64,
     /// Its JOIN.
     pub join: u64,
-    /// What that asked to continue after; not kept once it is started.
+    /// The mark that it asked to continue after; not kept once it is started.
     resume_point: Option<Box<Mark>>,
     /// Subscribers at and below it.
     subscribers: u64,
@@ -55,7 +55,7 @@ pub(crate) struct Child {
     _permit: Permit,
 }
 
-/// What children are told and pushed: their parent's own way to the root, and its part of the log.
+/// The source of all that children are told and pushed: this node's way to the root, and its part of the log.
 #[derive(Clone, Copy)]
 pub(crate) struct Source<'a> {
     /// From this node's parent to the root.
@@ -66,7 +66,7 @@ pub(crate) struct Source<'a> {
     pub log: Option<&'a Log>,
 }
 
-/// What became of an acknowledgement.
+/// The fate of an acknowledgement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Acked {
     /// The sender is no child.
@@ -118,13 +118,13 @@ impl Children {
         self.by_id.values().fold(0, |sum, child| sum.saturating_add(child.subscribers))
     }
 
-    /// What those that were not started asked to continue after.
+    /// The marks that children which were not started asked to continue after.
     pub(crate) fn resume_points(&self) -> impl Iterator<Item = Mark> {
         self.by_id.values().filter_map(|child| child.resume_point.as_deref().copied())
     }
 
-    /// Takes a child by its JOIN. A repetition changes nothing; what was said before is said again, because it was lost,
-    /// or is on its way. Returns whether the JOIN is not older than one that came before.
+    /// Takes a child by its JOIN. A repetition changes nothing: its answer was lost, or is on its way, and is sent
+    /// again. Returns whether the JOIN is not older than one that came before.
     pub(crate) fn admit(&mut self, cx: &mut TreeCx<'_>, contact: Contact, join: &Join) -> bool {
         let number = (contact.peer.incarnation, join.number);
         let known = self.by_id.get(&contact.id()).map(|child| (child.incarnation, child.join));
@@ -172,14 +172,8 @@ impl Children {
         let mut path = vec![cx.me];
         path.extend_from_slice(source.path);
         let start = child.cursor.as_ref().zip(source.log).map(|(cursor, log)| cursor.started(log));
-        let attached = Attached {
-            topic: cx.topic,
-            join: child.join,
-            version: child.seq,
-            path,
-            root: source.root,
-            start,
-        };
+        let attached =
+            Attached { topic: cx.topic, join: child.join, seq: child.seq, path, root: source.root, start };
         let Some(to) = cx.neighbours.contact(id) else { return };
         cx.timers.set_earlier(TreeTimer::Push(id), cx.now + child.rto());
         cx.tell(to, &Header::Attached(attached));
@@ -242,10 +236,10 @@ impl Children {
             return Acked::OtherJoin;
         }
         child.subscribers = ack.subscribers;
-        child.note_seen(cx.now, ack.version);
+        child.note_seen(cx.now, ack.seq);
         let before = child.cursor;
         if let (Some(log), Some(cursor)) = (source.log, &mut child.cursor)
-            && ack.version >= cursor.seq
+            && ack.seq >= cursor.seq
         {
             cursor.on_ack(&log.window, ack);
             if let Some(entry) = cursor.repeat(&log.window, ack) {
@@ -332,9 +326,9 @@ impl Children {
         match change {
             Change::None => {}
             Change::Truncated { end } => self.truncate_cursors(*end),
-            // An offset of the old window may lie on another branch in the new one, and without a mark a child of another
-            // log would begin at its end, and not hear that the log is another one: children are started anew, from
-            // where they are, with the term that is about to begin.
+            // An offset of the old window may lie on another branch in the new one, and without a mark a child of
+            // another log would begin at its end, and not hear that the log is another one: children are started anew,
+            // from where they are, with the term that is about to begin.
             Change::Rebased { old } | Change::Replaced { old } => self.detach_cursors(old),
         }
     }
@@ -413,7 +407,7 @@ impl Child {
         self.held
     }
 
-    /// What a detour through a sibling costs: little if few nodes are below the child, and it is far away anyway.
+    /// High if a detour through a sibling costs little: few nodes are below the child, and it is far away anyway.
     pub(crate) fn detour_gain(&self) -> u64 {
         u64::from(self.rtt) / self.subscribers.max(1)
     }

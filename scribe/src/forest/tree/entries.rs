@@ -17,27 +17,31 @@ impl Tree {
             Role::Child(_) | Role::Recovering(_) | Role::Root(_) => return Outcome::Refuse(from),
         }
         // Adopted is not started.
-        let Some(arrival) = self.log.arrival(&entry) else { return Outcome::Keep };
+        let Some(arrival) = self.flow.log.arrival(&entry) else { return Outcome::Keep };
         match arrival {
             Arrival::Duplicate => self.acknowledge_soon(cx),
             Arrival::Hole => self.keep_early(cx, entry.compact(cx.config.copy_below)),
             Arrival::Next | Arrival::Supersedes => {
-                self.append(cx, entry.compact(cx.config.copy_below));
-                self.append_early(cx);
-                match self.uplink.on_progress(self.log.has_hole(), cx.config.ack_every) {
+                let entry = entry.compact(cx.config.copy_below);
+                self.flow.append(cx, self.role.way_up(cx), entry);
+                let early = self.flow.append_early(cx, self.role.way_up(cx));
+                self.uplink.count_early(early);
+                match self.uplink.on_progress(self.flow.log.has_hole(), cx.config.ack_every) {
                     Acknowledge::Now => self.acknowledge(cx, false),
                     Acknowledge::Soon => self.acknowledge_soon(cx),
                 }
-                self.flow(cx);
-                self.review_drained(cx);
+                self.flow.run(cx, self.role.way_up(cx));
+                // Perhaps that was the last one of an old parent.
+                let tail = self.flow.log.tail();
+                self.relocate(cx, |relocation, _| relocation.on_entry(tail));
             }
         }
         Outcome::Keep
     }
 
     fn keep_early(&mut self, cx: &mut TreeCx<'_>, entry: Entry) {
-        self.log.keep_early(entry, cx.config.push_messages, cx.config.push_bytes);
-        self.count_window(cx);
+        self.flow.log.keep_early(entry, cx.config.push_messages, cx.config.push_bytes);
+        self.flow.count_window(cx);
         if self.uplink.on_hole() {
             self.acknowledge(cx, true);
         } else {

@@ -1,18 +1,20 @@
-//! One topic's tree at one node: a state machine. Its parts own their state and decide about it; this type lets them meet.
+//! One topic's tree at one node: a state machine. Its parts own their state and decide about it; this type lets them
+//! meet.
 //!
 //! | part | decides |
 //! | --- | --- |
-//! | `role` | whether this node looks for a parent, has one, or is the root; what news of the parent change |
-//! | `children` | what each child is told and pushed |
-//! | `readers` | what this node's own subscribers get |
+//! | `role` | whether this node looks for a parent, has one, or is the root; which news of the parent count |
+//! | `flow` | where an entry goes: into this node's part of the log, and to those that read it, which are |
+//! | `children` | … the children: when each is told and pushed something, and |
+//! | `readers` | … this node's own subscribers: which items they get |
 //! | `relocation` | how a child changes to another parent without missing anything |
 //! | `recovering` | how long a new root asks around before it opens its term |
 //! | `sequencer` | which position a message gets |
 //! | `crate::log::LocalLog` | which entries are next, and whose word of the log counts |
 //!
 //! The methods of [`Tree`] call downwards: this file → `adopt`, `entries`, `subscribe` → `parent`, `root`, `moving` →
-//! `serve` → `shape` → `state`. Only the three in the middle call each other, because a node without a parent may turn
-//! out to be the root, and a root that steps down looks for a parent.
+//! `serve`, `positions` → `shape` → `state`. Only the three in the middle call each other, because a node without a
+//! parent may turn out to be the root, and a root that steps down looks for a parent.
 
 pub(crate) mod role;
 pub(crate) mod children;
@@ -20,11 +22,13 @@ pub(crate) mod readers;
 pub(crate) mod relocation;
 pub(crate) mod recovering;
 pub(crate) mod sequencer;
+pub(crate) mod flow;
 mod state;
 pub(crate) mod shape;
 mod serve;
 mod parent;
-pub(crate) mod root;
+mod root;
+pub(crate) mod positions;
 mod moving;
 mod adopt;
 mod entries;
@@ -33,40 +37,33 @@ mod subscribe;
 use treecast_overlay::peer::Contact;
 use treecast_overlay::time::Instant;
 
-use self::children::Children;
+use self::flow::Flow;
 pub(crate) use self::parent::ParentLost;
-use self::readers::Readers;
 use self::relocation::Relocation;
 use self::role::{Role, Uplink};
 use super::context::{TreeCx, TreeTimer};
 use super::inbox::TopicMessage;
-use super::quota::WindowShare;
 use crate::event::SubscriptionId;
-use crate::log::LocalLog;
 use crate::permit::Permit;
 use crate::topic::TopicId;
 
 /// One topic at one node.
 #[derive(Debug)]
 pub(crate) struct Tree {
-    topic: TopicId,
     pub(super) role: Role,
     pub(super) uplink: Uplink,
-    pub(super) log: LocalLog,
-    pub(super) children: Children,
-    pub(super) readers: Readers,
+    pub(super) flow: Flow,
     /// This node is on its way to another parent.
     pub(super) relocation: Option<Box<Relocation>>,
     /// It stays until then, even if no node needs it.
     keep_until: Instant,
     /// Attempts to bring the tree into shape since its children last changed.
     shape_tries: u8,
-    window_share: WindowShare,
     /// Counts the topic among the node's own.
     own: Option<Permit>,
 }
 
-/// What the forest is to do with the tree after a message or a deadline.
+/// A request of the tree to the forest, after a message or a deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum Outcome {
@@ -82,21 +79,17 @@ pub(crate) enum Outcome {
 impl Tree {
     pub(crate) fn new(now: Instant, topic: TopicId) -> Tree {
         Tree {
-            topic,
             role: Role::Joining { former: None },
             uplink: Uplink::default(),
-            log: LocalLog::default(),
-            children: Children::default(),
-            readers: Readers::default(),
+            flow: Flow::new(now, topic),
             relocation: None,
             keep_until: now,
             shape_tries: 0,
-            window_share: WindowShare::new(now),
             own: None,
         }
     }
 
-    /// Handles what another node of the tree says.
+    /// Handles a message of another node of the tree.
     pub(crate) fn on_message(
         &mut self,
         cx: &mut TreeCx<'_>,
@@ -114,7 +107,9 @@ impl Tree {
             TopicMessage::Offer(offer) => self.on_offer(cx, from.id(), offer),
             TopicMessage::CapacityProbe { number } => self.on_capacity_probe(cx, from, number),
             TopicMessage::Capacity { number, capacity } => {
-                self.on_capacity(cx, from.id(), number, capacity);
+                self.relocate(cx, |relocation, cx| {
+                    relocation.on_capacity(cx.now, cx.numbers, from.id(), number, capacity)
+                });
             }
             TopicMessage::Detach { join } => return self.on_detach(cx, from, join),
             TopicMessage::Detached { join, last } => self.on_detached(cx, from.id(), join, last),
@@ -128,14 +123,16 @@ impl Tree {
             TreeTimer::Join => self.on_join_timer(cx),
             TreeTimer::Linger => return self.on_linger_timer(),
             TreeTimer::Recover => self.proceed(cx),
-            TreeTimer::Push(child) => self.on_push_timer(cx, child),
+            TreeTimer::Push(child) => self.flow.on_push_timer(cx, self.role.way_up(cx), child),
             TreeTimer::Ack => self.acknowledge(cx, false),
             TreeTimer::Start(subscription) => {
                 self.unsubscribe(cx, subscription);
                 return Outcome::NoStart(subscription);
             }
             TreeTimer::Shape => self.on_shape_timer(cx),
-            TreeTimer::Relocate => self.on_relocate_timer(cx),
+            TreeTimer::Relocate => {
+                self.relocate(cx, |relocation, cx| relocation.on_timer(cx.now, cx.numbers));
+            }
         }
         Outcome::Keep
     }
@@ -144,9 +141,7 @@ impl Tree {
     pub(crate) fn close(&mut self, cx: &mut TreeCx<'_>) {
         self.end_relocation(cx);
         self.leave_parent(cx);
-        cx.timers.cancel_all(self.children.ids(), self.readers.ids());
-        self.children.disband(cx);
+        self.flow.close(cx);
         cx.neighbours.moved.remove(&cx.topic);
-        cx.quota.windows.forget(cx.topic, self.window_share);
     }
 }

@@ -1,4 +1,4 @@
-//! Carries out what [`Relocation`] decides: this node changes to another parent that its parent has offered.
+//! Carries out the steps of a [`Relocation`]: this node changes to another parent that its parent has offered.
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Contact;
@@ -9,7 +9,7 @@ use super::role::{ParentLink, Role};
 use crate::forest::context::{Life, TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
 use crate::message::Position;
-use crate::wire::{Attached, Capacity, Header, Offer};
+use crate::wire::{Attached, Header, Offer};
 
 impl Tree {
     /// The parent wants this node to hang on another one.
@@ -19,10 +19,10 @@ impl Tree {
         }
         let Some(link) = self.role.parent_link() else { return };
         let mine = link.parent == from && link.join == offer.join && self.uplink.join == offer.join;
-        if !mine || self.relocation.is_some() || self.log.part().is_none() {
+        if !mine || self.relocation.is_some() || self.flow.log.part().is_none() {
             return;
         }
-        let other = |id| id != cx.me && id != from && !self.children.contains(id);
+        let other = |id| id != cx.me && id != from && !self.flow.children.contains(id);
         let offered = offer.parents.into_iter();
         let offered = offered.filter(|parent| other(parent.contact.id()) && !parent.contact.is_edge());
         let (relocation, step) = Relocation::begin(cx.now, cx.numbers, offered.collect());
@@ -30,19 +30,10 @@ impl Tree {
         self.carry_out(cx, step);
     }
 
-    /// An offered parent answers.
-    pub(super) fn on_capacity(&mut self, cx: &mut TreeCx<'_>, from: NodeId, number: u64, capacity: Capacity) {
-        let Some(relocation) = &mut self.relocation else { return };
-        let step = relocation.on_capacity(cx.now, cx.numbers, from, number, capacity);
-        self.carry_out(cx, step);
-    }
-
     /// The chosen one has taken this node.
     pub(super) fn on_chosen_attached(&mut self, cx: &mut TreeCx<'_>, from: Contact, attached: Attached) {
         let serves = self.is_served_by(cx.me, from.id(), &attached);
-        let Some(relocation) = &mut self.relocation else { return };
-        let step = relocation.on_attached(from, attached, serves);
-        self.carry_out(cx, step);
+        self.relocate(cx, |relocation, _| relocation.on_attached(from, attached, serves));
     }
 
     /// The old parent has stopped.
@@ -53,25 +44,20 @@ impl Tree {
         join: u64,
         last: Option<Position>,
     ) {
-        if self.role.parent() != Some(from) {
-            return;
+        let tail = self.flow.log.tail();
+        if self.role.parent() == Some(from) {
+            self.relocate(cx, |relocation, _| relocation.on_detached(join, last, tail));
         }
-        let tail = self.log.tail();
-        let Some(relocation) = &mut self.relocation else { return };
-        let step = relocation.on_detached(join, last, tail);
-        self.carry_out(cx, step);
     }
 
-    /// An entry came: perhaps the last one of the old parent.
-    pub(super) fn review_drained(&mut self, cx: &mut TreeCx<'_>) {
-        let Some(relocation) = &self.relocation else { return };
-        let step = relocation.on_entry(self.log.tail());
-        self.carry_out(cx, step);
-    }
-
-    pub(super) fn on_relocate_timer(&mut self, cx: &mut TreeCx<'_>) {
+    /// Lets the move go on, if there is one.
+    pub(super) fn relocate(
+        &mut self,
+        cx: &mut TreeCx<'_>,
+        decide: impl FnOnce(&mut Relocation, &mut TreeCx<'_>) -> Step,
+    ) {
         let Some(relocation) = &mut self.relocation else { return };
-        let step = relocation.on_timer(cx.now, cx.numbers);
+        let step = decide(relocation, cx);
         self.carry_out(cx, step);
     }
 
@@ -83,18 +69,18 @@ impl Tree {
                     return;
                 };
                 cx.timers.set(TreeTimer::Relocate, cx.now + cx.config.visit_wait);
-                let probe = Header::Visit { topic: self.topic, number };
+                let probe = Header::CapacityProbe { topic: cx.topic, number };
                 offered.into_iter().for_each(|to| cx.tell(to, &probe));
             }
             Step::Ask { to, join } => {
-                let join = Header::Join(self.join_message(join, self.role.parent()));
+                let join = Header::Join(self.flow.join_message(join, self.role.parent()));
                 cx.timers.set(TreeTimer::Relocate, cx.now + cx.config.join_retry);
                 cx.tell(to, &join);
             }
             Step::Detach => {
                 cx.timers.set(TreeTimer::Relocate, cx.now + cx.config.push_rto_min);
                 if let Some(parent) = self.role.parent().and_then(|parent| cx.neighbours.contact(parent)) {
-                    let detach = Header::Part { topic: self.topic, join: cx.numbers.last_join() };
+                    let detach = Header::Part { topic: cx.topic, join: cx.numbers.last_join() };
                     cx.tell(parent, &detach);
                 }
             }
@@ -118,7 +104,7 @@ impl Tree {
         self.role = Role::Child(ParentLink::through(to.id(), cx.now, attached));
         if let Some(old) = old {
             let contact = cx.neighbours.contact(old).filter(|_| !told);
-            cx.neighbours.remove(Link::Parent, old, self.topic);
+            cx.neighbours.remove(Link::Parent, old, cx.topic);
             if let Some(contact) = contact {
                 cx.send_leave(contact, cx.numbers.last_join());
             }

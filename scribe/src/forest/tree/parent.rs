@@ -43,7 +43,7 @@ impl ParentLost {
 impl Tree {
     /// The parent is gone: the one place where that is dealt with. Looks for another.
     pub(crate) fn on_parent_lost(&mut self, cx: &mut TreeCx<'_>, reason: ParentLost) {
-        tracing::debug!(topic = %self.topic, parent = ?self.role.parent(), ?reason, "looking for another parent");
+        tracing::debug!(topic = %cx.topic, parent = ?self.role.parent(), ?reason, "looking for another parent");
         self.seek(cx);
         if let Role::Joining { former } = &mut self.role
             && !reason.may_live()
@@ -75,7 +75,7 @@ impl Tree {
             Role::Joining { former } => former.take(),
             Role::Child(link) => {
                 let former = cx.neighbours.contact(link.parent).map(Box::new);
-                cx.neighbours.remove(Link::Parent, link.parent, self.topic);
+                cx.neighbours.remove(Link::Parent, link.parent, cx.topic);
                 former
             }
             Role::Recovering(_) | Role::Root(_) => None,
@@ -85,12 +85,12 @@ impl Tree {
     /// Leaves the parent, and one that may take this node for its child.
     pub(super) fn leave_parent(&mut self, cx: &mut TreeCx<'_>) {
         if let Some(parent) = self.detach_from_parent(cx) {
-            cx.neighbours.remove(Link::Parent, parent.id(), self.topic);
+            cx.neighbours.remove(Link::Parent, parent.id(), cx.topic);
             cx.send_leave(*parent, cx.numbers.last_join());
         }
     }
 
-    /// Tells the parent, or the node that is to become it, what changed: a new JOIN with a new number.
+    /// Tells the parent, or the node that is to become it, of a change: a new JOIN with a new number.
     pub(crate) fn rejoin(&mut self, cx: &mut TreeCx<'_>) {
         if self.role.is_root() {
             return;
@@ -102,7 +102,7 @@ impl Tree {
     /// Asks again, further up, if this node's resume point has changed while it waits to be started.
     pub(super) fn review_resume_point(&mut self, cx: &mut TreeCx<'_>, before: Option<Mark>) {
         let asked = !self.role.is_root() && self.uplink.join > 0;
-        if self.log.part().is_none() && asked && self.resume_point() != before {
+        if self.flow.log.part().is_none() && asked && self.flow.resume_point() != before {
             self.rejoin(cx);
         }
     }
@@ -114,11 +114,11 @@ impl Tree {
         if !cx.is_online() {
             return;
         }
-        self.uplink.told_subscribers = self.subscribers();
-        let join = Header::Join(self.join_message(self.uplink.join, None));
+        self.uplink.told_subscribers = self.flow.subscribers();
+        let join = Header::Join(self.flow.join_message(self.uplink.join, None));
         match self.role.parent().and_then(|parent| cx.neighbours.contact(parent)) {
             Some(parent) => cx.tell(parent, &join),
-            None => cx.out.route(self.topic, wire::encode(&join, &[])),
+            None => cx.out.route(cx.topic, wire::encode(&join, &[])),
         }
     }
 
@@ -151,7 +151,7 @@ impl Tree {
             return;
         }
         if !is_above(cx.me, &attached) {
-            tracing::debug!(topic = %self.topic, parent = %from.id(), "own id in the path to the root");
+            tracing::debug!(topic = %cx.topic, parent = %from.id(), "own id in the path to the root");
             cx.send_leave(from, attached.join);
             if parent.is_some() {
                 self.on_parent_lost(cx, ParentLost::Loop);
@@ -163,7 +163,7 @@ impl Tree {
         {
             self.on_started(cx, &started);
         }
-        // Also of what was heard before, because the acknowledgement may have been lost.
+        // Also if this was heard before, because the acknowledgement may have been lost.
         self.acknowledge(cx, false);
     }
 
@@ -191,13 +191,13 @@ impl Tree {
         true
     }
 
-    /// What follows from having a parent, or a new one, or a new path.
+    /// Adapts to a parent, or to a new one, or to a new path.
     pub(super) fn on_link_changed(&mut self, cx: &mut TreeCx<'_>, parent: Contact, path_changed: bool) {
         self.uplink.answered();
         cx.timers.cancel(TreeTimer::Join);
-        cx.neighbours.add(cx.now, Link::Parent, parent, self.topic);
+        cx.neighbours.add(cx.now, Link::Parent, parent, cx.topic);
         self.note_parent(cx, Some(parent.id()));
-        // Its path does not lead through this node, so it is no child of it any more, whatever got lost.
+        // Its path does not lead through this node, so it is no child of it any more, even if its LEAVE got lost.
         self.remove_child(cx, parent.id());
         if path_changed {
             self.announce_path(cx);
@@ -208,20 +208,18 @@ impl Tree {
     /// Tells subscribers of a new parent, if it is not the first.
     pub(super) fn note_parent(&mut self, cx: &mut TreeCx<'_>, parent: Option<NodeId>) {
         if self.uplink.note_parent(parent) {
-            self.readers.note_parent(parent);
-            self.deliver(cx);
+            self.flow.readers.note_parent(parent);
+            self.flow.deliver(cx);
         }
     }
 
     /// The parent says where it starts this node.
     pub(super) fn on_started(&mut self, cx: &mut TreeCx<'_>, started: &Started) {
-        let change = self.log.start(started);
-        self.follow(&change);
-        self.count_window(cx);
-        self.append_early(cx);
+        let early = self.flow.start(cx, self.role.way_up(cx), started);
+        self.uplink.count_early(early);
         self.start_readers(cx, started.latest);
-        self.start_children(cx);
-        self.flow(cx);
+        self.flow.start_children(cx, self.role.way_up(cx));
+        self.flow.run(cx, self.role.way_up(cx));
     }
 
     /// A parent disowns this node.
@@ -234,19 +232,19 @@ impl Tree {
         }
     }
 
-    /// Tells the parent how far this node is. `again`: it is to repeat what is missing.
+    /// Tells the parent how far this node is. `again`: it is to repeat the missing entry.
     pub(super) fn acknowledge(&mut self, cx: &mut TreeCx<'_>, again: bool) {
         cx.timers.cancel(TreeTimer::Ack);
         let Some(link) = self.role.parent_link() else { return };
         let Some(to) = cx.neighbours.contact(link.parent) else { return };
-        let subscribers = self.subscribers();
+        let subscribers = self.flow.subscribers();
         let ack = Ack {
-            topic: self.topic,
+            topic: cx.topic,
             join: link.join,
-            version: link.seq,
-            position: self.log.tail(),
+            seq: link.seq,
+            position: self.flow.log.tail(),
             subscribers,
-            again: again || self.log.has_hole(),
+            again: again || self.flow.log.has_hole(),
         };
         self.uplink.acknowledged(subscribers);
         cx.tell(to, &Header::Ack(ack));
@@ -255,11 +253,11 @@ impl Tree {
     /// A neighbour says how far it is, by a beat: so a last message that was lost is noticed.
     pub(crate) fn on_moved(&mut self, cx: &mut TreeCx<'_>, from: NodeId, moved: &Moved) {
         if self.role.parent() == Some(from) {
-            let behind = self.log.part().is_some_and(|log| log.window.tail() < moved.tail);
+            let behind = self.flow.log.part().is_some_and(|log| log.window.tail() < moved.tail);
             if behind {
                 self.acknowledge(cx, true);
             }
-        } else if self.children.set_subscribers(from, moved.subscribers) {
+        } else if self.flow.children.set_subscribers(from, moved.subscribers) {
             self.note_subscribers(cx);
         }
     }

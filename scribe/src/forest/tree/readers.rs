@@ -15,12 +15,12 @@ use crate::wire::{LogTip, MAX_NUMBER};
 /// All subscribers of this node in one tree.
 #[derive(Debug, Default)]
 pub(crate) struct Readers {
-    by_id: SortedMap<SubscriptionId, Subscriber>,
+    by_id: SortedMap<SubscriptionId, LocalSubscriber>,
 }
 
 /// A subscriber of this very node.
 #[derive(Debug)]
-pub(crate) struct Subscriber {
+pub(crate) struct LocalSubscriber {
     start: Start,
     /// Items that it takes now.
     credit: u32,
@@ -49,7 +49,7 @@ impl Readers {
     /// Adds a subscriber, which has no start yet.
     pub(crate) fn add(&mut self, id: SubscriptionId, start: Start, credit: u32) {
         let start = in_range(start);
-        let new = Subscriber { start, credit, reader: None, seen: Seen::default(), parent_news: None };
+        let new = LocalSubscriber { start, credit, reader: None, seen: Seen::default(), parent_news: None };
         self.by_id.insert(id, new);
     }
 
@@ -77,7 +77,7 @@ impl Readers {
     }
 
     /// Gives a start to those that have none (promise S5). `latest`: the parent's last entry, if it has just said so.
-    /// Returns what their marks claim of the log.
+    /// Returns the claims about the log that their marks make.
     pub(crate) fn start_waiting(
         &mut self,
         cx: &mut TreeCx<'_>,
@@ -95,7 +95,7 @@ impl Readers {
         claims
     }
 
-    /// Delivers what they have credit for.
+    /// Delivers as many items as they have credit for.
     pub(crate) fn deliver(&mut self, log: &Log, out: &mut Outbox) {
         for (&id, subscriber) in self.by_id.iter_mut() {
             while let Some(item) = subscriber.poll_item(log) {
@@ -134,7 +134,7 @@ impl Readers {
     }
 }
 
-impl Subscriber {
+impl LocalSubscriber {
     /// The next item that there is credit for.
     fn poll_item(&mut self, log: &Log) -> Option<Item> {
         let reader = self.reader.as_mut()?;

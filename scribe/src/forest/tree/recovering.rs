@@ -1,4 +1,4 @@
-//! A root that has not opened its term yet: what it asks the nodes around the key, and how long it waits for them
+//! A root that has not opened its term yet: it asks the nodes around the key, and waits for them, though not long
 //! (design §6).
 
 use std::collections::{BTreeMap, VecDeque};
@@ -29,14 +29,14 @@ pub(crate) struct Recovering {
     /// Until when a promised handoff is waited for.
     promised: Option<Instant>,
     pub handoff: Option<ReceivedHandoff>,
-    /// This node was the root before its leases ended for a while: what it knew then. It goes on with its term, unless
-    /// somebody knows of more.
+    /// Its state as the root before its leases ended for a while. It goes on with its term, unless some node knows of
+    /// more.
     pub resumes: Option<Box<Sequencer>>,
     parked: Parked,
     parked_bytes: usize,
 }
 
-/// What a recovering root does next.
+/// The next step of a recovering root.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum RecoveryStep {
     /// Open the term.
@@ -46,8 +46,8 @@ pub(crate) enum RecoveryStep {
 }
 
 impl Recovering {
-    /// Asks these nodes. `knows_term`: an earlier term is known already. `resumes`: this node was the root itself, until
-    /// its leases ended for a while.
+    /// Asks these nodes. `knows_term`: an earlier term is known already. `resumes`: this node was the root itself,
+    /// until its leases ended for a while.
     pub(crate) fn new(
         now: Instant,
         around: Vec<Peer>,
@@ -84,7 +84,7 @@ impl Recovering {
         self.learned.get_or_insert(now);
     }
 
-    /// What to do now.
+    /// Decides on the next step.
     pub(crate) fn step(&mut self, now: Instant, config: &Config) -> RecoveryStep {
         let Some(until) = self.waits_until(now, config) else { return RecoveryStep::Open };
         let mut ask = Vec::new();

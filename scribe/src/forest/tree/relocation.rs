@@ -1,6 +1,6 @@
 //! A child on its way to another parent, which its parent has offered. It keeps the old parent until the new one has
-//! answered, asks the old one to stop, waits for all that was pushed, and only then lets the new one push from there on:
-//! nothing is missed, and nothing comes twice.
+//! answered, asks the old one to stop, waits for all that was pushed, and only then lets the new one push from there
+//! on: nothing is missed, and nothing comes twice.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ pub(crate) struct Relocation {
     /// This node's number for the offer.
     number: u64,
     since: Instant,
-    /// What was offered and not tried yet.
+    /// Offers that were not tried yet.
     choices: Vec<Choice>,
     phase: Phase,
 }
@@ -32,12 +32,12 @@ pub(crate) struct Relocation {
 #[derive(Debug)]
 struct Choice {
     offered: Offered,
-    found: Found,
+    found: ProbeResult,
 }
 
-/// What is known of an offered parent.
+/// The knowledge of an offered parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum ProbeResult {
     /// It was asked.
     Asked,
     /// It has room, and a message from the old parent through it takes so many µs to come and go.
@@ -54,11 +54,11 @@ enum Phase {
     Joining { to: Contact, join: u64, again: bool },
     /// It has answered; the old parent is asked to stop.
     Detaching { to: Contact, attached: Attached },
-    /// The old parent has stopped; what it pushed is still coming.
+    /// The old parent has stopped; its last entries are still coming.
     Draining { to: Contact, attached: Attached, last: Position },
 }
 
-/// What is to be done now.
+/// The next step, which the tree is to carry out.
 #[derive(Debug)]
 #[must_use]
 pub(crate) enum Step {
@@ -70,7 +70,7 @@ pub(crate) enum Step {
     Ask { to: Contact, join: u64 },
     /// Ask the old parent to stop.
     Detach,
-    /// Wait for what the old parent has pushed.
+    /// Wait for the last entries of the old parent.
     Drain,
     /// Take the chosen one as the parent. `told`: the old one knows that it is none any more.
     Switch { told: bool },
@@ -83,13 +83,13 @@ pub(crate) enum Step {
 impl Relocation {
     /// Begins with these offers. A single one needs no comparison.
     pub(crate) fn begin(now: Instant, numbers: &mut Numbers, offered: Vec<Offered>) -> (Relocation, Step) {
-        let choice = |offered| Choice { offered, found: Found::Asked };
+        let choice = |offered| Choice { offered, found: ProbeResult::Asked };
         let choices: Vec<_> = offered.into_iter().map(choice).collect();
         let number = numbers.next_join();
         let mut relocation = Relocation { number, since: now, choices, phase: Phase::Probing };
         let step = match &mut relocation.choices[..] {
             [only] => {
-                only.found = Found::Room { crowded: false, micros: 0 };
+                only.found = ProbeResult::Room { crowded: false, micros: 0 };
                 relocation.choose(now, numbers)
             }
             all => Step::Probe(all.iter().map(|choice| choice.offered.contact).collect()),
@@ -146,26 +146,28 @@ impl Relocation {
         }
         let took = u32::try_from(now.since(self.since).as_micros()).unwrap_or(u32::MAX);
         let choice = self.choices.iter_mut().find(|choice| choice.offered.contact.id() == from);
-        let Some(choice) = choice.filter(|choice| choice.found == Found::Asked) else { return Step::Wait };
+        let Some(choice) = choice.filter(|choice| choice.found == ProbeResult::Asked) else {
+            return Step::Wait;
+        };
         let micros = choice.offered.micros.saturating_add(took);
         choice.found = match capacity {
-            Capacity::None => Found::Full,
-            Capacity::Crowded => Found::Room { crowded: true, micros },
-            Capacity::Free => Found::Room { crowded: false, micros },
+            Capacity::None => ProbeResult::Full,
+            Capacity::Crowded => ProbeResult::Room { crowded: true, micros },
+            Capacity::Free => ProbeResult::Room { crowded: false, micros },
         };
-        if self.choices.iter().all(|choice| choice.found != Found::Asked) {
+        if self.choices.iter().all(|choice| choice.found != ProbeResult::Asked) {
             self.choose(now, numbers)
         } else {
             Step::Wait
         }
     }
 
-    /// Takes the best of what is left: the one by whose way news come soonest, among those that need hand no child on to
-    /// a level below if there are any. None left, or no time: it stays.
+    /// Takes the best choice that is left: the one by whose way news come soonest, among those that need hand no child
+    /// on to a level below if there are any. None left, or no time: it stays.
     pub(crate) fn choose(&mut self, now: Instant, numbers: &mut Numbers) -> Step {
         let cost = |choice: &Choice| match choice.found {
-            Found::Room { crowded, micros } => Some((crowded, micros, choice.offered.contact.id())),
-            Found::Asked | Found::Full => None,
+            ProbeResult::Room { crowded, micros } => Some((crowded, micros, choice.offered.contact.id())),
+            ProbeResult::Asked | ProbeResult::Full => None,
         };
         let best = self.choices.iter().enumerate().filter_map(|(at, choice)| Some((cost(choice)?, at))).min();
         let in_time = now.since(self.since) < MOVE_LIMIT;
@@ -180,7 +182,7 @@ impl Relocation {
     pub(crate) fn on_attached(&mut self, from: Contact, news: Attached, serves: bool) -> Step {
         match &mut self.phase {
             Phase::Detaching { attached, .. } | Phase::Draining { attached, .. } if serves => {
-                if attached.version < news.version {
+                if attached.seq < news.seq {
                     *attached = news;
                 }
                 Step::Wait
@@ -229,13 +231,13 @@ impl Relocation {
                 Step::Ask { to: *to, join: *join }
             }
             Phase::Joining { .. } => Step::Refused,
-            // The old parent may be dead. What it pushed last may come twice now: that takes a fault.
+            // The old parent may be dead. Its last entries may come twice now: that takes a fault.
             Phase::Detaching { .. } => Step::Switch { told: false },
             Phase::Draining { .. } => Step::Switch { told: true },
         }
     }
 
-    /// The new parent and what it said, if it has answered.
+    /// The new parent and its `Attached`, if it has answered.
     pub(crate) fn into_parent(self) -> Option<(Contact, Attached)> {
         match self.phase {
             Phase::Detaching { to, attached } | Phase::Draining { to, attached, .. } => Some((to, attached)),
@@ -266,8 +268,8 @@ mod tests {
         ids.iter().map(|&id| Offered { contact: contact(id), micros: id as u32 }).collect()
     }
 
-    fn attached(join: u64, version: u64) -> Attached {
-        Attached { topic: TopicId(Key(1)), join, version, path: vec![NodeId(3)], root: None, start: None }
+    fn attached(join: u64, seq: u64) -> Attached {
+        Attached { topic: TopicId(Key(1)), join, seq, path: vec![NodeId(3)], root: None, start: None }
     }
 
     fn at(offset: u64) -> Option<Position> {
@@ -302,7 +304,7 @@ mod tests {
         assert!(matches!(move_.on_entry(at(6)), Step::Wait));
         assert!(matches!(move_.on_entry(at(7)), Step::Switch { told: true }));
         let (to, last) = move_.into_parent().unwrap();
-        assert_eq!((to, last.version), (contact(3), 2));
+        assert_eq!((to, last.seq), (contact(3), 2));
     }
 
     #[test]

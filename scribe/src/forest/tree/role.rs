@@ -4,8 +4,10 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Addr, Contact, Peer};
 use treecast_overlay::time::Instant;
 
+use super::flow::WayUp;
 use super::recovering::Recovering;
 use super::sequencer::Sequencer;
+use crate::forest::context::TreeCx;
 use crate::wire::{Attached, MAX_PATH};
 
 /// This node's place in the tree.
@@ -48,7 +50,13 @@ impl Role {
         self.parent_link().and_then(ParentLink::root)
     }
 
-    /// Whether this node is the topic's root, be it that its term is still to be opened.
+    /// The way to the root, as children are told.
+    pub(crate) fn way_up(&self, cx: &TreeCx<'_>) -> WayUp<'_> {
+        let root = if self.is_root() { Some(cx.ring.contact().peer) } else { self.told_root() };
+        WayUp { path: self.path(), root }
+    }
+
+    /// Whether this node is the topic's root, its term opened or still to be opened.
     pub(crate) fn is_root(&self) -> bool {
         match self {
             Role::Recovering(_) | Role::Root(_) => true,
@@ -66,7 +74,7 @@ impl Role {
         matches!(self, Role::Joining { .. })
     }
 
-    /// What the root knows of its sessions, be it that its leases ended for a while.
+    /// The root's sessions, be it that its leases ended for a while.
     pub(crate) fn sequencer(&self) -> Option<&Sequencer> {
         match self {
             Role::Root(sequencer) => Some(sequencer),
@@ -120,7 +128,7 @@ struct Reach {
     addr: Addr,
 }
 
-/// What an `Attached` of the parent changes.
+/// The news in an `Attached` of the parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum News {
     /// Nothing: it was heard before.
@@ -143,7 +151,7 @@ impl ParentLink {
             path: attached.path.into_boxed_slice(),
             since,
             join: attached.join,
-            seq: attached.version,
+            seq: attached.seq,
         }
     }
 
@@ -155,7 +163,7 @@ impl ParentLink {
 
     /// Takes the parent's news. `reborn`: a later life of the parent, which numbers anew.
     pub(crate) fn update(&mut self, attached: &Attached, reborn: bool) -> News {
-        if (attached.join, attached.version) <= (self.join, self.seq) && !reborn {
+        if (attached.join, attached.seq) <= (self.join, self.seq) && !reborn {
             return News::Old;
         }
         let next = ParentLink::through(self.parent, self.since, attached.clone());
@@ -176,7 +184,7 @@ pub(crate) fn is_above(me: NodeId, attached: &Attached) -> bool {
     !attached.path.contains(&me) && attached.path.len() < MAX_PATH
 }
 
-/// The way to whatever parent there is: the JOIN that asks for it, and what it was told.
+/// The way to the parent, whichever it is: the JOIN that asks for it, and the state that it was told.
 #[derive(Debug, Default)]
 pub(crate) struct Uplink {
     /// This node's last JOIN for the topic.
@@ -225,9 +233,9 @@ impl Uplink {
         !std::mem::replace(&mut self.asked_again, true)
     }
 
-    /// Counts an early entry whose turn has come.
-    pub(crate) fn count_early(&mut self) {
-        self.unacknowledged += 1;
+    /// Counts early entries whose turn has come.
+    pub(crate) fn count_early(&mut self, count: u64) {
+        self.unacknowledged += count;
     }
 
     /// Counts an entry that came in its turn. Behind a hole that was filled there may be another one.
@@ -237,7 +245,7 @@ impl Uplink {
         if self.unacknowledged >= ack_every || has_hole { Acknowledge::Now } else { Acknowledge::Soon }
     }
 
-    /// Notes what the parent is told by an acknowledgement.
+    /// Notes that the parent is told by an acknowledgement.
     pub(crate) fn acknowledged(&mut self, subscribers: u64) {
         self.unacknowledged = 0;
         self.told_subscribers = subscribers;
@@ -250,12 +258,12 @@ mod tests {
 
     const ME: NodeId = NodeId(1);
 
-    fn attached(version: u64, path: &[u128]) -> Attached {
+    fn attached(seq: u64, path: &[u128]) -> Attached {
         let path = path.iter().map(|&id| NodeId(id)).collect();
         Attached {
             topic: crate::topic::TopicId(treecast_overlay::id::Key(0)),
             join: 5,
-            version,
+            seq,
             path,
             root: None,
             start: None,

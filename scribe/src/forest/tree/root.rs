@@ -1,15 +1,15 @@
-//! Becoming the root, being it, and stepping down. The ring decides which node is the root; a root asks around what there
-//! was before, opens a term, and gives messages their positions (design §6).
+//! Becoming the root, and stepping down. The ring decides which node is the root; a root asks around for the log that
+//! there was before, and opens a term (design §6).
 
 use bytes::Bytes;
 use rand::RngExt;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Contact;
 
-use super::recovering::{Parked, Recovering, RecoveryStep};
+use super::recovering::{Recovering, RecoveryStep};
 use super::role::Role;
-use super::sequencer::{Answer, Sequencer};
-use super::{Outcome, ParentLost, Tree};
+use super::sequencer::Sequencer;
+use super::{ParentLost, Tree};
 use crate::forest::context::{Life, TreeCx, TreeTimer};
 use crate::forest::handoffs::{ReceivedHandoff, chunks_of};
 use crate::log::handoff::Handoff;
@@ -18,10 +18,7 @@ use crate::log::sessions::Sessions;
 use crate::log::window::Entry;
 use crate::log::{Log, better};
 use crate::message::{Position, Term};
-use crate::wire::{Body, Header, LogTip, Publish, PublishReceipt, RefusedReason};
-
-/// With one holder of the log, the root itself, a receipt can promise no more.
-const COPIES: u32 = 1;
+use crate::wire::{Body, Header, LogTip, Publish};
 
 impl Tree {
     /// Whether this node is the topic's root is the ring's decision, and may have changed.
@@ -43,13 +40,13 @@ impl Tree {
         let Role::Root(root) = &self.role else { return };
         if root.lapsed {
             self.begin_recovery(cx);
-        } else if let Some(tip) = self.log.later_term() {
+        } else if let Some(tip) = self.flow.log.later_term() {
             self.begin_term(cx, tip, true);
         }
     }
 
-    /// This root's leases do not run. If it is still the closest that it knows of, it waits, positions nothing, and asks
-    /// around when they run again; else its successor gets the log.
+    /// This root's leases do not run. If it is still the closest that it knows of, it waits, positions nothing, and
+    /// asks around when they run again; else its successor gets the log.
     fn on_root_lost(&mut self, cx: &mut TreeCx<'_>) {
         if let Role::Root(root) = &mut self.role {
             root.lapsed = true;
@@ -59,26 +56,26 @@ impl Tree {
         }
     }
 
-    /// Becomes the root: asks the nodes around the key what they know of the log (design §6).
+    /// Becomes the root: asks the nodes around the key for the end of the log that they know (design §6).
     pub(crate) fn begin_recovery(&mut self, cx: &mut TreeCx<'_>) {
         self.end_relocation(cx);
         // An answer to a JOIN that is still on its way is void.
         self.uplink.join = cx.numbers.next_join();
         self.leave_parent(cx);
-        let mut around = cx.ring.replica_set(self.topic.key(), cx.config.queried);
+        let mut around = cx.ring.replica_set(cx.topic.key(), cx.config.queried);
         around.retain(|peer| peer.id != cx.me);
-        let handoff = cx.handoffs.claim(self.topic);
+        let handoff = cx.handoffs.claim(cx.topic);
         let resumes = match std::mem::replace(&mut self.role, Role::Joining { former: None }) {
             Role::Root(root) => Some(root),
             Role::Joining { .. } | Role::Child(_) | Role::Recovering(_) => None,
         };
-        let knows_term = self.log.tip().is_some();
+        let knows_term = self.flow.log.tip().is_some();
         self.role = Role::Recovering(Box::new(Recovering::new(cx.now, around, knows_term, handoff, resumes)));
-        self.log.clear_early();
+        self.flow.log.clear_early();
         for timer in [TreeTimer::Join, TreeTimer::Ack, TreeTimer::Linger] {
             cx.timers.cancel(timer);
         }
-        self.count_window(cx);
+        self.flow.count_window(cx);
         self.note_parent(cx, None);
         self.announce_path(cx);
         self.review_shape(cx);
@@ -96,7 +93,7 @@ impl Tree {
             RecoveryStep::Open => self.open_term(cx),
             RecoveryStep::Wait { until, ask } => {
                 cx.timers.set(TreeTimer::Recover, until);
-                let query = Header::Query { topic: self.topic };
+                let query = Header::Query { topic: cx.topic };
                 ask.into_iter().for_each(|node| cx.tell(node, &query));
             }
         }
@@ -110,7 +107,7 @@ impl Tree {
         } else if closer {
             cx.hand_off_unused(from);
         }
-        cx.answer_query(from, self.log.tip());
+        cx.answer_query(from, self.flow.log.tip());
     }
 
     /// A node answers. `handoff`: it was the root, and hands its log over.
@@ -161,18 +158,18 @@ impl Tree {
                 self.proceed(cx);
                 None
             }
-            // The term is open already; what it lost was announced.
+            // The term is open already, and the loss was announced.
             Role::Root(_) => None,
             Role::Joining { .. } | Role::Child(_) => Some(handoff),
         }
     }
 
-    /// Somebody knows something of the log.
+    /// Hears a claim about the log.
     pub(super) fn hear(&mut self, cx: &mut TreeCx<'_>, tip: LogTip) {
-        let later_term = match self.log.hear(tip, self.role.is_recovering()) {
+        let later_term = match self.flow.log.hear(tip, self.role.is_recovering()) {
             Heard::Nothing => return,
             Heard::Implausible => {
-                return tracing::warn!(topic = %self.topic, ?tip, "an implausible claim, ignored");
+                return tracing::warn!(topic = %cx.topic, ?tip, "an implausible claim, ignored");
             }
             Heard::More { later_term } => later_term,
         };
@@ -198,18 +195,18 @@ impl Tree {
         cx.timers.cancel(TreeTimer::Recover);
         let parked = recovering.take_parked();
         let handoff = recovering.handoff.and_then(|handoff| handoff.open());
-        let gave = recovering.resumes.as_ref().and_then(|_| self.log.part().map(Log::mark));
+        let gave = recovering.resumes.as_ref().and_then(|_| self.flow.log.part().map(Log::mark));
         if let Some(former) = recovering.resumes
-            && self.log.has_all(handoff.as_ref().map(|handoff| handoff.tip))
+            && self.flow.log.has_all(handoff.as_ref().map(|handoff| handoff.tip))
         {
             // No other node was the root meanwhile: the term goes on.
             self.role = Role::Root(former.resume());
             return self.answer_all(cx, parked);
         }
         let inherited = handoff.is_some_and(|handoff| self.inherit(cx, handoff));
-        // What this node gave positions to as the root, while another was it, may be no part of the log that comes back.
-        let astray = gave.is_some_and(|gave| self.log.lacks(gave));
-        match self.log.tip() {
+        // If another node was the root meanwhile, its log may lack entries to which this node has given positions.
+        let astray = gave.is_some_and(|gave| self.flow.log.lacks(gave));
+        match self.flow.log.tip() {
             Some(tip) => self.begin_term(cx, tip, !inherited || astray),
             None => self.begin_log(cx),
         }
@@ -219,39 +216,38 @@ impl Tree {
     /// No node knows of this topic: a new log is born.
     fn begin_log(&mut self, cx: &mut TreeCx<'_>) {
         let birth = cx.rng.random();
-        self.log.found(birth, Term { number: 1, root: cx.me });
+        self.flow.log.found(birth, Term { number: 1, root: cx.me });
         self.start_readers(cx, None);
-        self.start_children(cx);
+        self.flow.start_children(cx, self.role.way_up(cx));
     }
 
     /// Opens a term above all that is known. `forced`: entries or sessions of earlier roots may be lost.
     fn begin_term(&mut self, cx: &mut TreeCx<'_>, tip: LogTip, forced: bool) {
         let term = Term { number: tip.term.number + 1, root: cx.me };
-        let change = self.log.end_at(tip);
-        self.follow(&change);
+        self.flow.end_at(tip);
         if let (Role::Root(root), true) = (&mut self.role, forced) {
             root.begin_forced_term(cx.now, cx.config);
         }
         let body = Body::TermStart { previous: tip.tail.map(|tail| tail.term), forced };
         let at = Position { term, offset: tip.tail.map_or(0, |tail| tail.offset + 1) };
-        tracing::debug!(topic = %self.topic, term = term.number, offset = at.offset, forced, "opening a term");
-        self.append(cx, Entry::encode(self.topic, at, body, &[]));
-        self.log.set_term(term);
+        tracing::debug!(topic = %cx.topic, term = term.number, offset = at.offset, forced, "opening a term");
+        let entry = Entry::encode(cx.topic, at, body, &[]);
+        self.flow.append(cx, self.role.way_up(cx), entry);
+        self.flow.log.set_term(term);
         self.start_readers(cx, None);
-        self.start_children(cx);
-        self.flow(cx);
+        self.flow.start_children(cx, self.role.way_up(cx));
+        self.flow.run(cx, self.role.way_up(cx));
     }
 
-    /// Takes over what the former root handed over. `false`: somebody knows of more than it did, or of another log that
-    /// is longer; then the handoff's sessions are none of that log's.
+    /// Takes over the former root's state. Returns `false` if some node knows of more than the former root did, or of
+    /// another log that is longer; then the handoff's sessions are none of that log's.
     fn inherit(&mut self, cx: &mut TreeCx<'_>, handoff: Handoff) -> bool {
-        if self.log.tip().is_some_and(|tip| better(tip, handoff.tip) != handoff.tip) {
+        if self.flow.log.tip().is_some_and(|tip| better(tip, handoff.tip) != handoff.tip) {
             return false;
         }
-        let change = self.log.fill(&handoff);
-        self.follow(&change);
+        self.flow.fill(&handoff);
         if let Role::Root(root) = &mut self.role {
-            root.inherit(cx.now, cx.config, cx.quota, handoff.sessions, self.log.part());
+            root.inherit(cx.now, cx.config, cx.quota, handoff.sessions, self.flow.log.part());
         }
         true
     }
@@ -278,20 +274,22 @@ impl Tree {
     }
 
     fn hand_off(&self, cx: &mut TreeCx<'_>, sessions: &Sessions, successor: Contact) {
-        let Some(log) = self.log.part() else { return };
+        let Some(log) = self.flow.log.part() else { return };
         let (window, sessions_bytes) = (cx.config.handover_window, cx.config.handover_sessions);
         cx.hand_off(chunks_of(&Handoff::of(log, sessions, window, sessions_bytes)), successor);
     }
 
-    /// Gives a start to the subscriptions that have none, once the window has one (promise S5). `latest` is the parent's
-    /// last entry, if it has just said so: what comes up to there was published before.
+    /// Gives a start to the subscriptions that have none, once the window has one (promise S5). `latest` is the
+    /// parent's last entry, if it has just said so: entries up to there were published before.
     pub(super) fn start_readers(&mut self, cx: &mut TreeCx<'_>, latest: Option<Position>) {
-        // A root whose term is not open yet may still learn of a longer log.
-        let Some(log) = self.log.part().filter(|_| !self.role.is_recovering()) else { return };
-        for claim in self.readers.start_waiting(cx, log, latest) {
+        if self.role.is_recovering() {
+            // It may still learn of a longer log.
+            return;
+        }
+        for claim in self.flow.start_readers(cx, latest) {
             self.hear(cx, claim);
         }
-        self.deliver(cx);
+        self.flow.deliver(cx);
     }
 
     /// A message asks this node, which is the root, for its position.
@@ -306,70 +304,4 @@ impl Tree {
             Role::Joining { .. } | Role::Child(_) => {}
         }
     }
-
-    fn answer_all(&mut self, cx: &mut TreeCx<'_>, parked: Parked) {
-        for (publish, payload) in parked {
-            self.answer(cx, publish, payload);
-        }
-    }
-
-    /// The root's word on a message.
-    fn answer(&mut self, cx: &mut TreeCx<'_>, publish: Publish, payload: Bytes) {
-        let Role::Root(root) = &mut self.role else { return };
-        match root.answer(cx.now, cx.config, cx.quota, publish, payload) {
-            Answer::Append(publish, payload) => self.position(cx, publish, payload),
-            Answer::Receipt(publish, at) => self.give_receipt(cx, &publish, at),
-            Answer::Refuse(publish, reason) => refuse(cx, &publish, reason),
-            Answer::Nothing => {}
-        }
-    }
-
-    /// Appends a message, and those of its session that waited for it.
-    fn position(&mut self, cx: &mut TreeCx<'_>, publish: Publish, payload: Bytes) {
-        let mut next = Some((publish, payload));
-        let mut positions = Vec::new();
-        while let Some((publish, payload)) = next {
-            let (Role::Root(root), Some(log)) = (&mut self.role, self.log.part()) else { return };
-            let positioned = root.position(cx.now, cx.config, cx.quota, log, &publish, &payload);
-            positions.push((publish, positioned.entry.position));
-            next = positioned.next;
-            self.append(cx, positioned.entry);
-        }
-        self.flow(cx);
-        for (publish, at) in positions {
-            self.give_receipt(cx, &publish, at);
-        }
-    }
-
-    fn give_receipt(&mut self, cx: &mut TreeCx<'_>, publish: &Publish, position: Position) {
-        let receipt = PublishReceipt {
-            topic: self.topic,
-            session: publish.session,
-            sequence: publish.sequence,
-            position,
-            copies: COPIES,
-            listeners: self.listeners(),
-            root: cx.ring.contact(),
-        };
-        cx.tell(publish.publisher, &Header::Receipt(receipt));
-    }
-
-    /// Once in a while: sessions that were silent are forgotten, and a root without listeners and publishers is dropped.
-    pub(crate) fn look_after_root(&mut self, cx: &TreeCx<'_>) -> Outcome {
-        let needed = self.is_needed();
-        let Role::Root(root) = &mut self.role else { return Outcome::Keep };
-        root.sessions.expire(cx.earlier(cx.config.session_idle));
-        if needed {
-            root.used = cx.now;
-        } else if root.used < cx.earlier(cx.config.root_idle) {
-            return Outcome::Leave;
-        }
-        Outcome::Keep
-    }
-}
-
-/// Tells a publisher that its message will get no position.
-pub(crate) fn refuse(cx: &mut TreeCx<'_>, publish: &Publish, reason: RefusedReason) {
-    let Publish { topic, session, sequence, .. } = *publish;
-    cx.tell(publish.publisher, &Header::Refused { topic, session, sequence, reason });
 }

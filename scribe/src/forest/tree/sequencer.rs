@@ -1,4 +1,4 @@
-//! The root gives messages their positions (design §6, publishing): what it knows beyond its part of the log.
+//! The root gives messages their positions (design §6, publishing): its state beside its part of the log.
 
 use bytes::Bytes;
 use treecast_overlay::time::Instant;
@@ -11,7 +11,7 @@ use crate::log::window::{Entry, Held};
 use crate::message::Position;
 use crate::wire::{Body, Publish, RefusedReason};
 
-/// What a root knows beyond its window.
+/// A root's state beside its window.
 #[derive(Debug)]
 pub(crate) struct Sequencer {
     pub sessions: Sessions,
@@ -23,7 +23,7 @@ pub(crate) struct Sequencer {
     pub lapsed: bool,
 }
 
-/// What becomes of a message at the root.
+/// The root's decision on a message.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// It is appended.
@@ -107,8 +107,8 @@ impl Sequencer {
         Positioned { entry: Entry::encode(publish.topic, at, body, payload), next }
     }
 
-    /// Forgets all sessions: what an earlier root may have positioned was first sent before now, and is given up by the
-    /// time from which this root is certain again.
+    /// Forgets all sessions. A message that an earlier root may have positioned was first sent before now, and is given
+    /// up by the time from which this root is certain again.
     pub(crate) fn begin_forced_term(&mut self, now: Instant, config: &Config) {
         self.certain_from = now + config.publish_timeout;
         self.sessions = Sessions::default();

@@ -9,8 +9,8 @@
 //! Why nothing goes to and fro. *Down*: a child is handed over only to a sibling, one level further from the root; it
 //! comes up again only when a forwarder is spliced out, which leaves its parent with as many children as before.
 //! *One at a time*: a node that is on its way to another parent, or has offered to splice itself out, takes no child
-//! over; a child that was offered parents is offered none again, and to no node, for ten seconds. *Patience*: what did
-//! not succeed is tried again after twice the time.
+//! over; a child that was offered parents is offered none again, and to no node, for ten seconds. *Patience*: an
+//! attempt in vain is repeated after twice the time.
 
 use std::cmp::Reverse;
 
@@ -28,7 +28,7 @@ use crate::wire::{Capacity, Header, MAX_OFFERED, Offer, Offered};
 /// Most children that are asked at once to move: a crowd is led down in several rounds.
 pub(crate) const MOVERS: usize = 64;
 
-/// What a tree's shape lacks at this node.
+/// A flaw in a tree's shape at this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Need {
     /// Only this child needs this node.
@@ -61,15 +61,15 @@ impl Tree {
         }
     }
 
-    /// What this node's place in the tree lacks.
+    /// The flaw in the tree's shape at this node, if any.
     fn need(&self, cx: &TreeCx<'_>) -> Option<Need> {
-        let forwards = matches!(self.role, Role::Child(_)) && self.readers.is_empty();
-        match self.children.ids().next() {
-            Some(child) if forwards && self.children.len() == 1 => {
+        let forwards = matches!(self.role, Role::Child(_)) && self.flow.readers.is_empty();
+        match self.flow.children.ids().next() {
+            Some(child) if forwards && self.flow.children.len() == 1 => {
                 (!is_edge(cx, child)).then_some(Need::Splice(child))
             }
             Some(_) | None => {
-                let excess = self.children.len().checked_sub(cx.config.tree_children)?;
+                let excess = self.flow.children.len().checked_sub(cx.config.tree_children)?;
                 (excess > 0).then_some(Need::HandOver(excess))
             }
         }
@@ -89,7 +89,7 @@ impl Tree {
 
     /// Offers the only child this node's own parent. When the child has gone there, this node leaves.
     fn splice_out(&mut self, cx: &mut TreeCx<'_>, id: NodeId) {
-        let Some(child) = self.children.get(id) else { return };
+        let Some(child) = self.flow.children.get(id) else { return };
         if !self.is_settled() || self.is_kept(cx.now) || !may_move(cx, id, child) {
             return;
         }
@@ -105,14 +105,14 @@ impl Tree {
         if !self.is_settled() || cx.life != Life::Running {
             return;
         }
-        let movable = self.children.iter().filter(|(id, child)| may_move(cx, *id, child));
+        let movable = self.flow.children.iter().filter(|(id, child)| may_move(cx, *id, child));
         let mut movable: Vec<_> = movable.map(|(id, child)| (child.detour_gain(), id)).collect();
         movable.sort_unstable_by_key(|&(gain, id)| (Reverse(gain), id));
         if in_vain {
             movable.shuffle(cx.rng);
         }
         let stay = movable.split_off(count.min(MOVERS).min(movable.len() / 2));
-        let rtt = |id| self.children.get(id).map_or(u32::MAX, |child| child.rtt);
+        let rtt = |id| self.flow.children.get(id).map_or(u32::MAX, |child| child.rtt);
         let mut near: Vec<_> = stay.into_iter().map(|(_, id)| (rtt(id), id)).collect();
         near.sort_unstable();
         if in_vain {
@@ -128,25 +128,27 @@ impl Tree {
     }
 
     fn offer(&mut self, cx: &mut TreeCx<'_>, id: NodeId, parents: Vec<Offered>) {
-        let (Some(child), Some(to)) = (self.children.get_mut(id), cx.neighbours.contact(id)) else { return };
+        let (Some(child), Some(to)) = (self.flow.children.get_mut(id), cx.neighbours.contact(id)) else {
+            return;
+        };
         if parents.is_empty() {
             return;
         }
         child.rests_until = cx.now + OFFER_REST;
-        let offer = Offer { topic: self.topic, join: child.join, parents };
+        let offer = Offer { topic: cx.topic, join: child.join, parents };
         cx.tell(to, &Header::Offer(offer));
     }
 
     /// How many children could be asked to move.
     pub(crate) fn movable_children(&self, cx: &TreeCx<'_>) -> usize {
-        self.children.iter().filter(|(id, child)| may_move(cx, *id, child)).count()
+        self.flow.children.iter().filter(|(id, child)| may_move(cx, *id, child)).count()
     }
 
     /// A child of another node asks how much room there is here.
     pub(super) fn on_capacity_probe(&mut self, cx: &mut TreeCx<'_>, from: Contact, number: u64) {
         let may_adopt = self.may_adopt(cx, from.id());
-        let room = if may_adopt { self.capacity(cx, None) } else { Capacity::None };
-        let answer = Header::Visited { topic: self.topic, number, room };
+        let capacity = if may_adopt { self.capacity(cx, None) } else { Capacity::None };
+        let answer = Header::CapacityAnswer { topic: cx.topic, number, capacity };
         cx.tell(from, &answer);
     }
 
@@ -154,11 +156,13 @@ impl Tree {
     /// always, else up to twice the number at which it hands children over itself.
     pub(super) fn capacity(&self, cx: &TreeCx<'_>, former: Option<NodeId>) -> Capacity {
         let going = match self.need(cx) {
-            Some(Need::Splice(child)) => self.children.get(child).is_some_and(|c| c.rests_until > cx.now),
+            Some(Need::Splice(child)) => {
+                self.flow.children.get(child).is_some_and(|c| c.rests_until > cx.now)
+            }
             Some(Need::HandOver(_)) | None => false,
         };
-        let spliced = former.is_some_and(|former| self.children.contains(former));
-        let (count, most) = (self.children.len(), cx.config.tree_children);
+        let spliced = former.is_some_and(|former| self.flow.children.contains(former));
+        let (count, most) = (self.flow.children.len(), cx.config.tree_children);
         let room = count < 2 * most && cx.quota.has_child_room(cx.config);
         match cx.life == Life::Running && self.is_settled() && !going && (spliced || room) {
             true if spliced || count < most => Capacity::Free,
@@ -178,8 +182,8 @@ impl Need {
     }
 }
 
-/// Whether a child can be asked to move, or be offered to others as a parent. Edges stay with their access nodes:
-/// whatever they get passes there.
+/// Whether a child can be asked to move, or be offered to others as a parent. Edges stay with their access nodes,
+/// because all that they get passes there.
 fn may_move(cx: &TreeCx<'_>, id: NodeId, child: &Child) -> bool {
     child.is_movable(cx.now) && !is_edge(cx, id)
 }

@@ -15,8 +15,8 @@ impl Tree {
         credit: u32,
         new: bool,
     ) {
-        let before = self.resume_point();
-        self.readers.add(id, start, credit);
+        let before = self.flow.resume_point();
+        self.flow.readers.add(id, start, credit);
         cx.timers.cancel(TreeTimer::Linger);
         cx.timers.set(TreeTimer::Start(id), cx.now + cx.config.subscribe_timeout);
         if new {
@@ -31,14 +31,14 @@ impl Tree {
 
     /// A subscriber takes so many items more.
     pub(crate) fn add_credit(&mut self, cx: &mut TreeCx<'_>, id: SubscriptionId, items: u32) {
-        self.readers.add_credit(id, items);
-        self.deliver(cx);
+        self.flow.readers.add_credit(id, items);
+        self.flow.deliver(cx);
     }
 
     /// Lets a subscriber go.
     pub(crate) fn unsubscribe(&mut self, cx: &mut TreeCx<'_>, id: SubscriptionId) {
         cx.timers.cancel(TreeTimer::Start(id));
-        self.readers.remove(id);
+        self.flow.readers.remove(id);
         self.note_subscribers(cx);
         self.review_need(cx);
         self.review_shape(cx);
@@ -46,7 +46,7 @@ impl Tree {
 
     /// Lets all subscribers go, because the node leaves: what they have to say goodbye to follows.
     pub(crate) fn drop_subscribers(&mut self, cx: &TreeCx<'_>) {
-        self.readers.clear();
+        self.flow.readers.clear();
         self.count_own(cx);
     }
 }
