@@ -115,7 +115,9 @@ impl Tree {
             return;
         }
         self.uplink.told_subscribers = self.flow.subscribers();
-        let join = Header::Join(self.flow.join_message(self.uplink.join, None));
+        let join = self.flow.join_message(self.uplink.join, None);
+        self.uplink.on_join_sent(join.after.is_some());
+        let join = Header::Join(join);
         match self.role.parent().and_then(|parent| cx.neighbours.contact(parent)) {
             Some(parent) => cx.tell(parent, &join),
             None => cx.out.route(cx.topic, wire::encode(&join, &[])),
@@ -215,6 +217,12 @@ impl Tree {
 
     /// The parent says where it starts this node.
     pub(super) fn on_started(&mut self, cx: &mut TreeCx<'_>, started: &Started) {
+        if self.uplink.is_markless() && self.flow.log.would_skip(started.after) {
+            // A late copy of a JOIN without a mark found a parent that had forgotten this node meanwhile. That begins
+            // this node at the parent's own end, though the parent may hold earlier entries: a JOIN with the mark asks
+            // for them.
+            return self.rejoin(cx);
+        }
         let early = self.flow.start(cx, self.role.way_up(cx), started);
         self.uplink.count_early(early);
         self.start_readers(cx, started.latest);

@@ -189,6 +189,8 @@ pub(crate) fn is_above(me: NodeId, attached: &Attached) -> bool {
 pub(crate) struct Uplink {
     /// This node's last JOIN for the topic.
     pub join: u64,
+    /// The last one that named no mark: a parent that takes it begins this node at the parent's own end.
+    markless: u64,
     /// Repetitions of it that the parent has not answered.
     unanswered: u8,
     /// The parent before this one, to tell a change from a first attachment.
@@ -211,6 +213,18 @@ pub(crate) enum Acknowledge {
 impl Uplink {
     /// Repetitions of a JOIN to a silent parent before another one is looked for.
     const PATIENCE: u8 = 3;
+
+    /// Notes that the current JOIN is sent, and with a mark or without.
+    pub(crate) fn on_join_sent(&mut self, has_mark: bool) {
+        if !has_mark {
+            self.markless = self.join;
+        }
+    }
+
+    /// Whether the current JOIN was sent without a mark.
+    pub(crate) fn is_markless(&self) -> bool {
+        self.markless == self.join
+    }
 
     /// Notes that the parent has answered.
     pub(crate) fn answered(&mut self) {
