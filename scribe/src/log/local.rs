@@ -166,9 +166,7 @@ impl LocalLog {
 
     /// Whether a start lies beyond the own part, or in another log.
     pub(crate) fn would_skip(&self, start: Mark) -> bool {
-        self.part
-            .as_ref()
-            .is_some_and(|log| start.birth != log.birth || start.position > log.window.tail())
+        self.part.as_ref().is_some_and(|log| start.birth != log.birth || start.position > log.window.tail())
     }
 
     /// Begins where the parent starts this node, or goes on there.

@@ -289,8 +289,7 @@ fn an_old_join_without_a_mark_skips_nothing_where_the_parent_has_forgotten_its_c
     world.publish(world.root(), "before");
     world.run(seconds(1));
     let tree = &world.nodes[&subscriber].forest.trees[&topic()];
-    let join =
-        wire::Join { after: None, best_known: None, ..tree.flow.join_message(tree.uplink.join, None) };
+    let join = wire::Join { after: None, best_known: None, ..tree.flow.join_message(tree.uplink.join, None) };
     assert!(tree.uplink.is_markless(), "it has never had to ask again");
     // The child is paused for so long that its parent forgets it; the log goes on meanwhile.
     world.nodes.get_mut(&subscriber).unwrap().alive = false;

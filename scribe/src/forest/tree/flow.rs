@@ -105,7 +105,7 @@ impl Flow {
     }
 
     /// Appends the early entries whose turn has come. Returns how many.
-    pub(crate) fn append_early(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>) -> u64 {
+    pub(crate) fn append_early(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>) -> u32 {
         let mut count = 0;
         while let Some(entry) = self.log.poll_early() {
             count += 1;
@@ -116,7 +116,7 @@ impl Flow {
     }
 
     /// Begins where the parent starts this node, or goes on there. Returns how many early entries came by that.
-    pub(crate) fn start(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>, started: &Started) -> u64 {
+    pub(crate) fn start(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>, started: &Started) -> u32 {
         let change = self.log.start(started);
         self.follow(&change);
         self.count_window(cx);

@@ -33,6 +33,10 @@ mod moving;
 mod adopt;
 mod entries;
 mod subscribe;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use treecast_overlay::peer::Contact;
 use treecast_overlay::time::Instant;

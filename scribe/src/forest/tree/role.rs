@@ -198,7 +198,7 @@ pub(crate) struct Uplink {
     /// Subscribers as last told.
     pub told_subscribers: u64,
     /// Entries of whose arrival the parent does not know yet.
-    unacknowledged: u64,
+    unacknowledged: u32,
     /// The parent was asked to repeat since the last progress.
     asked_again: bool,
 }
@@ -248,15 +248,19 @@ impl Uplink {
     }
 
     /// Counts early entries whose turn has come.
-    pub(crate) fn count_early(&mut self, count: u64) {
-        self.unacknowledged += count;
+    pub(crate) fn count_early(&mut self, count: u32) {
+        self.unacknowledged = self.unacknowledged.saturating_add(count);
     }
 
     /// Counts an entry that came in its turn. Behind a hole that was filled there may be another one.
     pub(crate) fn on_progress(&mut self, has_hole: bool, ack_every: u64) -> Acknowledge {
         self.asked_again = has_hole;
-        self.unacknowledged += 1;
-        if self.unacknowledged >= ack_every || has_hole { Acknowledge::Now } else { Acknowledge::Soon }
+        self.unacknowledged = self.unacknowledged.saturating_add(1);
+        if u64::from(self.unacknowledged) >= ack_every || has_hole {
+            Acknowledge::Now
+        } else {
+            Acknowledge::Soon
+        }
     }
 
     /// Notes that the parent is told by an acknowledgement.
