@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 
+use super::codec::{self, DecodeError};
 use super::short::{LogTipForm, StartedForm};
 use crate::message::{Mark, Position, Term};
 use crate::topic::TopicId;
@@ -134,6 +135,113 @@ pub enum Header {
         /// The last entry that was pushed to the receiver.
         last: Option<Position>,
     },
+}
+
+impl Header {
+    /// Its name, as `docs/protocol.md` has it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Header::Join(_) => "Join",
+            Header::Attached(_) => "Attached",
+            Header::Leave { .. } => "Leave",
+            Header::Orphan { .. } => "Orphan",
+            Header::Data(_) => "Data",
+            Header::Ack(_) => "Ack",
+            Header::Publish(_) => "Publish",
+            Header::Receipt(_) => "Receipt",
+            Header::Refused { .. } => "Refused",
+            Header::Beat(_) => "Beat",
+            Header::Shared(_) => "Shared",
+            Header::Query { .. } => "Query",
+            Header::QueryAnswer { .. } => "QueryAnswer",
+            Header::HandoffChunk { .. } => "HandoffChunk",
+            Header::HandoffTaken { .. } => "HandoffTaken",
+            Header::Offer(_) => "Offer",
+            Header::CapacityProbe { .. } => "CapacityProbe",
+            Header::CapacityAnswer { .. } => "CapacityAnswer",
+            Header::Part { .. } => "Part",
+            Header::Parted { .. } => "Parted",
+        }
+    }
+
+    /// Whether a payload may follow.
+    pub fn carries_payload(&self) -> bool {
+        match self {
+            Header::Data(data) => matches!(data.body, Body::Message { .. }),
+            Header::Publish(_) | Header::HandoffChunk { .. } => true,
+            Header::Join(_)
+            | Header::Attached(_)
+            | Header::Leave { .. }
+            | Header::Orphan { .. }
+            | Header::Ack(_)
+            | Header::Receipt(_)
+            | Header::Refused { .. }
+            | Header::Beat(_)
+            | Header::Shared(_)
+            | Header::Query { .. }
+            | Header::QueryAnswer { .. }
+            | Header::HandoffTaken { .. }
+            | Header::Offer(_)
+            | Header::CapacityProbe { .. }
+            | Header::CapacityAnswer { .. }
+            | Header::Part { .. }
+            | Header::Parted { .. } => false,
+        }
+    }
+
+    /// Whether its lists and numbers are within their limits.
+    pub(super) fn check(&self) -> Result<(), DecodeError> {
+        match self {
+            Header::Join(join) => {
+                codec::numbers(&[join.number])?;
+                codec::mark(join.after)?;
+                codec::tip(join.best_known)
+            }
+            Header::Attached(attached) => {
+                codec::numbers(&[attached.join, attached.seq])?;
+                codec::at_most(attached.path.len(), MAX_PATH)?;
+                let Some(start) = attached.start else { return Ok(()) };
+                codec::numbers(&[start.term.number])?;
+                codec::mark(Some(start.after))?;
+                codec::position(start.latest)
+            }
+            Header::Data(data) => {
+                codec::position(Some(data.position))?;
+                codec::body(data.position, &data.body)
+            }
+            Header::Ack(ack) => {
+                codec::numbers(&[ack.join, ack.seq])?;
+                codec::position(ack.position)
+            }
+            Header::Publish(publish) => {
+                codec::numbers(&[publish.session, publish.sequence, publish.acknowledged])
+            }
+            Header::Receipt(receipt) => {
+                codec::numbers(&[receipt.session, receipt.sequence])?;
+                codec::position(Some(receipt.position))
+            }
+            Header::Beat(beat) => {
+                codec::at_most(beat.moved.len(), MAX_MARKS)?;
+                beat.moved.iter().try_for_each(|moved| codec::position(moved.tail))
+            }
+            Header::Shared(shared) => codec::at_most(shared.topics.len(), MAX_SHARED),
+            Header::QueryAnswer { tip: answer, .. } => codec::tip(*answer),
+            Header::HandoffChunk { chunk, chunks, .. } => {
+                codec::at_most(*chunks as usize, MAX_CHUNKS as usize)?;
+                if chunk < chunks { Ok(()) } else { Err(DecodeError::OutOfRange(u64::from(*chunk))) }
+            }
+            Header::Offer(offer) => codec::at_most(offer.parents.len(), MAX_OFFERED),
+            Header::Parted { last, .. } => codec::position(*last),
+            Header::Leave { .. }
+            | Header::Orphan { .. }
+            | Header::CapacityProbe { .. }
+            | Header::CapacityAnswer { .. }
+            | Header::Part { .. }
+            | Header::Refused { .. }
+            | Header::Query { .. }
+            | Header::HandoffTaken { .. } => Ok(()),
+        }
+    }
 }
 
 /// A parent's wish that its child hang on another node.

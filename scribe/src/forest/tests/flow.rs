@@ -63,7 +63,7 @@ fn a_silent_child_is_not_pushed_more_than_the_limit() {
         world.run(Duration::from_micros(100));
     }
     assert_eq!(world.receipts(nodes[0]).len(), 400, "the publisher is not slowed");
-    assert_eq!(world.sent["data"], 256);
+    assert_eq!(world.sent["Data"], 256);
 }
 
 #[test]

@@ -103,31 +103,6 @@ impl RingView for View<'_> {
     }
 }
 
-fn kind(header: &Header) -> &'static str {
-    match header {
-        Header::Join(_) => "join",
-        Header::Attached(_) => "attached",
-        Header::Leave { .. } => "leave",
-        Header::Orphan { .. } => "orphan",
-        Header::Data(_) => "data",
-        Header::Ack(_) => "ack",
-        Header::Publish(_) => "publish",
-        Header::Receipt(_) => "receipt",
-        Header::Refused { .. } => "refused",
-        Header::Beat(_) => "beat",
-        Header::Shared(_) => "shared",
-        Header::Query { .. } => "query",
-        Header::QueryAnswer { .. } => "known",
-        Header::HandoffChunk { .. } => "handover",
-        Header::HandoffTaken { .. } => "handover taken",
-        Header::Offer(_) => "offer",
-        Header::CapacityProbe { .. } => "visit",
-        Header::CapacityAnswer { .. } => "visited",
-        Header::Part { .. } => "part",
-        Header::Parted { .. } => "parted",
-    }
-}
-
 /// The topic of all these stories.
 fn topic() -> TopicId {
     Topic::new("story").unwrap().id()
@@ -267,7 +242,7 @@ impl World {
             Request::Route { key, payload } => self.route(from, from.id(), key, payload),
             Request::Send { to, payload } => {
                 let (header, _) = wire::decode(&payload).unwrap();
-                *self.sent.entry(kind(&header)).or_default() += 1;
+                *self.sent.entry(header.kind()).or_default() += 1;
                 if self.cut.is_some_and(|cut| cut(&header)) || self.rng.random_range(0..100) < self.loss {
                     return;
                 }

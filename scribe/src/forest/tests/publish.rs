@@ -74,7 +74,7 @@ fn what_a_silent_root_does_not_answer_is_routed() {
     assert!(world.receipt(subscriber, token).is_none());
     world.run(millis(50));
     assert!(world.receipt(subscriber, token).is_some(), "the second time it is routed");
-    assert_eq!(world.sent["publish"], 1, "the silent one is tried once");
+    assert_eq!(world.sent["Publish"], 1, "the silent one is tried once");
     world.run(seconds(1));
     world.expect_all(subscriber, news, &["lost, then routed".to_string()]);
 }
@@ -174,7 +174,7 @@ fn a_lost_receipt_is_given_again_with_the_same_position() {
     let token = world.publish(nodes[5], "once");
     world.run(seconds(5));
     assert!(world.receipt(nodes[5], token).is_none());
-    assert!(world.sent["receipt"] > 1, "each repetition is answered");
+    assert!(world.sent["Receipt"] > 1, "each repetition is answered");
     world.cut = None;
     world.run(seconds(5));
     let receipt = world.receipt(nodes[5], token).unwrap();

@@ -264,7 +264,7 @@ fn a_large_log_is_handed_over_in_parts_over_a_bad_network() {
     let newcomer = NodeId(topic().key().0 ^ 1);
     world.enter(newcomer);
     world.run(seconds(5));
-    assert!(world.sent["handover"] >= 19, "{:?}", world.sent);
+    assert!(world.sent["HandoffChunk"] >= 19, "{:?}", world.sent);
     world.publish_many(nodes[9], "after", 20);
     world.run(seconds(30));
     for (id, subscription) in subscriptions {

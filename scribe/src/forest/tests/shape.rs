@@ -75,9 +75,9 @@ fn a_full_parent_hands_children_over_and_nobody_misses_or_doubles_anything() {
     for (id, subscription) in subscriptions {
         world.expect_all(id, subscription, &numbered("m", 500));
     }
-    assert!(world.sent_of("parted") > 10, "many moved");
+    assert!(world.sent_of("Parted") > 10, "many moved");
     // Everybody but the root subscribes: each entry goes once to each, whoever moves meanwhile.
-    assert_eq!(world.sent_of("data"), deliveries, "payloads for {deliveries} deliveries");
+    assert_eq!(world.sent_of("Data"), deliveries, "payloads for {deliveries} deliveries");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_forwarder_with_one_child_splices_itself_out_without_a_gap_or_a_double() {
     world.expect_whole();
     // One payload per message, and one more while the forwarder stood between (the last of them were on their way when
     // it left).
-    let sent = world.sent_of("data");
+    let sent = world.sent_of("Data");
     assert!((1500..=1500 + hops + 2).contains(&sent), "{sent} payloads, {hops} messages by the forwarder");
 }
 
@@ -212,9 +212,9 @@ fn roots_and_subscribers_and_access_nodes_stay() {
     assert_eq!(world.parent(edge), Some(access), "whatever the edge gets passes its access node");
     assert_eq!(world.parent(subscriber), Some(hop), "it subscribes itself");
     assert!(world.on_tree().contains(&world.root()));
-    let before = world.sent_of("offer");
+    let before = world.sent_of("Offer");
     world.run(seconds(300));
-    assert_eq!(world.sent_of("offer"), before, "nothing is left to be done");
+    assert_eq!(world.sent_of("Offer"), before, "nothing is left to be done");
 }
 
 #[test]
@@ -224,18 +224,18 @@ fn a_join_through_a_node_that_was_spliced_out_costs_one_more_splice_and_no_more(
     world.subscribe(subscriber, Start::Latest);
     world.run(seconds(10));
     assert!(!world.on_tree().contains(&hop));
-    let offers = world.sent_of("offer");
+    let offers = world.sent_of("Offer");
     // Somebody else comes the same way.
     let other = NodeId(subscriber.0 ^ 1);
     world.enter(other);
     world.subscribe(other, Start::Latest);
     world.run(seconds(60));
-    let more = world.sent_of("offer") - offers;
+    let more = world.sent_of("Offer") - offers;
     assert!(more <= 3, "{more} offers for one newcomer");
     world.expect_whole();
-    let settled = world.sent_of("offer");
+    let settled = world.sent_of("Offer");
     world.run(seconds(300));
-    assert_eq!(world.sent_of("offer"), settled);
+    assert_eq!(world.sent_of("Offer"), settled);
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn crash_during_a_splice(after: Duration, victim: impl Fn(NodeId, NodeId, NodeId
     let publisher = world.by_distance()[1];
     let victim = victim(hop, above, subscriber);
     assert!(victim != publisher);
-    world.run_until(seconds(4), |world| world.sent_of("offer") > 0);
+    world.run_until(seconds(4), |world| world.sent_of("Offer") > 0);
     for number in 0..20 {
         world.publish(publisher, &format!("m {number}"));
         world.run(millis(1));
