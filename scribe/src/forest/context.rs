@@ -122,7 +122,7 @@ pub(super) enum Timer {
 pub(super) enum TreeTimer {
     /// The JOIN is to be sent again.
     Join,
-    /// Nobody needs the tree: it is to be left.
+    /// No child and no subscriber needs the tree: it is to be left.
     Linger,
     /// A term is to be opened.
     Recover,

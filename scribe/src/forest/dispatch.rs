@@ -127,7 +127,7 @@ impl Forest {
             Outcome::Refuse(stranger) => self.refuse_entries(cx, stranger, topic),
             Outcome::NoStart(subscription) => {
                 self.topics.remove(&subscription);
-                let error = SubscribeError::TimedOut(self.config.subscribe_timeout);
+                let error = SubscribeError::TimedOut(self.config.tree.subscribe_timeout);
                 self.out.event(Event::SubscribeFailed { subscription, error });
             }
         }
@@ -135,7 +135,7 @@ impl Forest {
 
     /// A node pushes entries of a topic to this one without being its parent. It is told, though not for each.
     fn refuse_entries(&mut self, cx: Context<'_>, from: Contact, topic: TopicId) {
-        if self.neighbours.may_refuse(cx.now, self.config.ack_delay) {
+        if self.neighbours.may_refuse(cx.now, self.config.push.ack_delay) {
             let join = self.numbers.last_join();
             self.out.tell(from, &Header::Leave { topic, join });
         }

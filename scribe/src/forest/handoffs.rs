@@ -138,7 +138,7 @@ impl Handoffs {
 
     /// Bytes that are kept (promise O5).
     pub(super) fn size(&self, config: &Config) -> Size {
-        ("bytes of handovers", self.bytes, config.handovers_bytes)
+        ("bytes of handovers", self.bytes, config.handoff.total_bytes)
     }
 
     /// Begins to hand a log to a node.
@@ -161,13 +161,13 @@ impl Handoffs {
         for &chunk in transfer.open.iter().take(AHEAD) {
             cx.out.send(transfer.to, transfer.encode(topic, chunk));
         }
-        cx.deadlines.set(Timer::Handoff(topic), cx.now + cx.config.handover_retry);
+        cx.deadlines.set(Timer::Handoff(topic), cx.now + cx.config.handoff.retry);
     }
 
     /// Chunks are to be sent again, or the successor is given up. Returns whether the transfer is over.
     pub(super) fn on_timer(&mut self, cx: HandoffCx<'_>, topic: TopicId) -> bool {
         let Some(transfer) = self.outgoing.get(&topic) else { return false };
-        if cx.now.since(transfer.since) >= cx.config.handover_keep {
+        if cx.now.since(transfer.since) >= cx.config.handoff.keep {
             self.end(cx.deadlines, topic);
             return true;
         }
@@ -208,7 +208,7 @@ impl Handoffs {
         // Chunks before the window's end are on their way already.
         if let Some(&next) = transfer.open.iter().nth(AHEAD - 1) {
             cx.out.send(transfer.to, transfer.encode(topic, next));
-            cx.deadlines.set(Timer::Handoff(topic), cx.now + cx.config.handover_retry);
+            cx.deadlines.set(Timer::Handoff(topic), cx.now + cx.config.handoff.retry);
         }
         false
     }
@@ -224,7 +224,7 @@ impl Handoffs {
     ) -> Arrived {
         let key = (topic, from);
         let known = self.coming.get(&key).is_some_and(|assembly| assembly.transfer == chunk.transfer);
-        if self.bytes + chunk.bytes.len() + OVERHEAD > config.handovers_bytes {
+        if self.bytes + chunk.bytes.len() + OVERHEAD > config.handoff.total_bytes {
             return Arrived::NoRoom;
         }
         if !known {

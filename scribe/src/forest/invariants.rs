@@ -17,19 +17,19 @@ impl Forest {
     pub fn sizes(&self) -> Vec<Size> {
         let config = &self.config;
         let mut sizes = vec![
-            ("trees", self.trees.len(), config.max_trees),
-            ("sessions of all topics", self.quota.sessions.count(), config.max_sessions),
-            ("bytes of all windows", self.quota.windows.bytes(), config.windows_bytes),
+            ("trees", self.trees.len(), config.tree.max_trees),
+            ("sessions of all topics", self.quota.sessions.count(), config.sessions.max),
+            ("bytes of all windows", self.quota.windows.bytes(), config.window.total_bytes),
             self.handoffs.size(config),
         ];
         let largest =
             |of: fn(&Tree) -> usize| self.trees.values().map(|tree| of(tree)).max().unwrap_or_default();
         sizes.extend([
-            ("children in one tree", largest(|tree| tree.flow.children.len()), config.max_children),
-            ("messages in one window", largest(|tree| window(tree).0), config.window_messages),
-            ("bytes in one window", largest(|tree| window(tree).1), config.window_bytes),
-            ("messages parked by one root", largest(|tree| parked(tree).0), config.parked_messages),
-            ("bytes parked by one root", largest(|tree| parked(tree).1), config.parked_bytes),
+            ("children in one tree", largest(|tree| tree.flow.children.len()), config.tree.max_children),
+            ("messages in one window", largest(|tree| window(tree).0), config.window.messages),
+            ("bytes in one window", largest(|tree| window(tree).1), config.window.bytes),
+            ("messages parked by one root", largest(|tree| parked(tree).0), config.root.parked_messages),
+            ("bytes parked by one root", largest(|tree| parked(tree).1), config.root.parked_bytes),
         ]);
         sizes.extend(self.publishing.sizes(config));
         sizes
@@ -57,7 +57,7 @@ impl Forest {
                 "{topic}: unknown parent"
             );
         }
-        assert!(tree.flow.children.len() <= self.config.max_children, "{topic}: too many children");
+        assert!(tree.flow.children.len() <= self.config.tree.max_children, "{topic}: too many children");
         for child in tree.flow.children.ids() {
             let neighbour = self.neighbours.find(child);
             assert!(
@@ -95,7 +95,7 @@ impl Forest {
     fn check_sums(&self) {
         let bytes: usize = self.trees.values().map(|tree| tree.flow.log.bytes()).sum();
         assert_eq!(bytes, self.quota.windows.bytes(), "bytes of all windows");
-        assert!(bytes <= self.config.windows_bytes, "windows exceed their limit");
+        assert!(bytes <= self.config.window.total_bytes, "windows exceed their limit");
         let sequencers = self.trees.values().filter_map(|tree| tree.role.sequencer());
         let sessions: usize = sequencers.map(|root| root.sessions.len()).sum();
         assert_eq!(sessions, self.quota.sessions.count(), "sessions of all topics");

@@ -116,7 +116,7 @@ impl Forest {
         let failed = if self.life != Life::Running {
             Some(SubscribeError::Stopped)
         } else if !self.ensure_tree(cx.now, topic) {
-            Some(SubscribeError::TooManyTopics { limit: self.config.max_trees })
+            Some(SubscribeError::TooManyTopics { limit: self.config.tree.max_trees })
         } else {
             None
         };
@@ -273,7 +273,7 @@ impl Forest {
 
     /// The transport says how much waits for a peer.
     pub fn handle_queued(&mut self, cx: Context<'_>, peer: NodeId, bytes: usize) {
-        let waiting = self.links.on_queued(peer, bytes, self.config.high_water);
+        let waiting = self.links.on_queued(peer, bytes, self.config.push.high_water);
         self.push_waiting(cx, waiting);
         self.drain_loopback(cx);
     }

@@ -66,8 +66,8 @@ impl Publishing {
         if payload.len() > cx.config.max_payload {
             return Err(PublishError::TooLarge { len: payload.len(), limit: cx.config.max_payload });
         }
-        if !self.by_topic.contains_key(&cx.topic) && self.by_topic.len() >= cx.config.max_publishers {
-            return Err(PublishError::TooManyTopics { limit: cx.config.max_publishers });
+        if !self.by_topic.contains_key(&cx.topic) && self.by_topic.len() >= cx.config.publish.max_topics {
+            return Err(PublishError::TooManyTopics { limit: cx.config.publish.max_topics });
         }
         let session = cx.new_session();
         let new = || TopicPublisher::new(cx.now, cx.me, session);
@@ -152,7 +152,7 @@ impl Publishing {
 
     /// How many publishers there are, and what waits at each, beside the limits (promise O5).
     pub(super) fn sizes(&self, config: &Config) -> Vec<(&'static str, usize, usize)> {
-        let mut sizes = vec![("publishers", self.by_topic.len(), config.max_publishers)];
+        let mut sizes = vec![("publishers", self.by_topic.len(), config.publish.max_topics)];
         sizes.extend(self.by_topic.values().flat_map(|publisher| publisher.sizes(config)));
         sizes
     }

@@ -45,7 +45,7 @@ pub(super) struct Excess {
 impl Quota {
     /// Sessions that this node may add.
     pub(super) fn session_room(&self, config: &Config) -> usize {
-        config.max_sessions.saturating_sub(self.sessions.count())
+        config.sessions.max.saturating_sub(self.sessions.count())
     }
 
     /// Whether this node may have a child more.
@@ -56,7 +56,7 @@ impl Quota {
     /// How many children this node has at most in all trees. A node that takes much gives much: two for each topic of
     /// its own, if that is more than the limit.
     fn most_children(&self, config: &Config) -> usize {
-        config.node_children.max(2 * self.own_topics.count())
+        config.tree.children_per_node.max(2 * self.own_topics.count())
     }
 
     /// Sees to it that a node with too many children will give some away.
@@ -72,7 +72,7 @@ impl Quota {
             deadlines.cancel(Timer::Crowd);
         } else if !deadlines.is_set(Timer::Crowd) {
             self.crowd = Crowd { tries: 0, before: children };
-            deadlines.set(Timer::Crowd, now + pause(rng, config.hand_over_after, 0));
+            deadlines.set(Timer::Crowd, now + pause(rng, config.tree.hand_over_after, 0));
         }
     }
 
@@ -89,7 +89,7 @@ impl Quota {
         let progress = count < self.crowd.before;
         let tries = if progress { 0 } else { self.crowd.tries.saturating_add(1) };
         self.crowd = Crowd { tries, before: count };
-        deadlines.set(Timer::Crowd, now + pause(rng, config.hand_over_after, tries));
+        deadlines.set(Timer::Crowd, now + pause(rng, config.tree.hand_over_after, tries));
         Some(Excess { children, in_vain: !progress && tries > 1 })
     }
 }
@@ -153,6 +153,7 @@ mod tests {
     use treecast_overlay::random;
 
     use super::*;
+    use crate::config::TreeConfig;
 
     #[test]
     fn windows_shrink_in_the_order_of_their_age() {
@@ -172,7 +173,10 @@ mod tests {
 
     #[test]
     fn a_crowd_is_led_on_until_it_fits_and_two_are_allowed_for_each_topic_of_ones_own() {
-        let config = Config { node_children: 3, ..Config::default() };
+        let config = Config {
+            tree: TreeConfig { children_per_node: 3, ..TreeConfig::default() },
+            ..Config::default()
+        };
         let mut quota = Quota::default();
         let (mut rng, mut deadlines) = (random::stream(&[1; 32], "quota"), Deadlines::default());
         let mut children: Vec<_> = (0..5).map(|_| quota.children.take()).collect();
@@ -187,6 +191,6 @@ mod tests {
         assert_eq!(fire(&mut quota), Some(Excess { children: 1, in_vain: false }));
         let _own = [quota.own_topics.take(), quota.own_topics.take()];
         assert_eq!(fire(&mut quota), None);
-        assert_eq!(quota.session_room(&config), config.max_sessions);
+        assert_eq!(quota.session_room(&config), config.sessions.max);
     }
 }

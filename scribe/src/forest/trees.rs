@@ -64,7 +64,7 @@ impl Forest {
         if self.trees.contains_key(&topic) {
             return true;
         }
-        if self.trees.len() >= self.config.max_trees {
+        if self.trees.len() >= self.config.tree.max_trees {
             return false;
         }
         self.trees.insert(topic, Box::new(Tree::new(now, topic)));
@@ -83,7 +83,7 @@ impl Forest {
     /// If all windows together are too large, those shrink that were idle longest.
     fn shrink_windows(&mut self) {
         let Forest { trees, quota: Quota { windows, .. }, config, .. } = self;
-        while windows.bytes() > config.windows_bytes {
+        while windows.bytes() > config.window.total_bytes {
             let Some(tree) = windows.oldest().and_then(|oldest| trees.get_mut(&oldest)) else { break };
             tree.shrink_window(windows);
         }
@@ -91,7 +91,7 @@ impl Forest {
 
     /// There is something to look after once in a while.
     pub(super) fn keep_beating(&mut self, now: Instant) {
-        self.beat_at.get_or_insert(now + self.config.beat);
+        self.beat_at.get_or_insert(now + self.config.beat.every);
     }
 
     /// All trees in which a node is the parent lose it.

@@ -18,8 +18,8 @@ impl Forest {
         self.drop_silent(cx);
         self.send_beats();
         self.look_after_roots(cx);
-        self.handoffs.expire(cx.earlier(self.config.handover_keep));
-        self.publishing.expire(cx.earlier(self.config.publisher_idle));
+        self.handoffs.expire(cx.earlier(self.config.handoff.keep));
+        self.publishing.expire(cx.earlier(self.config.publish.idle));
         // Nothing is left to be looked after: the node is not woken again.
         if !(self.trees.is_empty() && self.publishing.is_empty() && self.handoffs.is_empty()) {
             self.keep_beating(cx.now);
@@ -39,10 +39,10 @@ impl Forest {
         for id in self.neighbours.ids() {
             let Some(neighbour) = self.neighbours.find(id) else { continue };
             let silent = cx.now.since(neighbour.heard);
-            if silent >= self.config.parent_silent {
+            if silent >= self.config.beat.parent_silent {
                 self.lose_parents(cx, id, ParentLost::Silent);
             }
-            if silent >= self.config.child_silent {
+            if silent >= self.config.beat.child_silent {
                 self.drop_children(cx, id);
             }
         }
@@ -51,7 +51,7 @@ impl Forest {
     fn send_beats(&mut self) {
         let Forest { neighbours, trees, out, config, .. } = self;
         neighbours.spread_moved(|topic| trees.get(&topic).map(|tree| tree.neighbours()));
-        neighbours.send_beats(out, config.beat_marks, |topic| trees.get(&topic).map(|tree| tree.progress()));
+        neighbours.send_beats(out, config.beat.marks, |topic| trees.get(&topic).map(|tree| tree.progress()));
     }
 
     pub(super) fn on_beat(&mut self, cx: Context<'_>, from: Contact, beat: &Beat) {

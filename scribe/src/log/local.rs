@@ -95,7 +95,7 @@ impl LocalLog {
         LogTip { term: Term { number: claim.term.number + 1, root: NodeId(0) }, ..claim }
     }
 
-    /// A later term of this log than its own part shows, of which somebody told.
+    /// A later term of this log than its own part shows, of which some node told.
     pub(crate) fn later_term(&self) -> Option<LogTip> {
         let log = self.part.as_ref()?;
         let told = self.best_known.as_deref().copied()?;

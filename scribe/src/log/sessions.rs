@@ -54,7 +54,7 @@ pub(crate) enum Ruling {
     Forgotten,
     /// Its predecessors are missing: it waits for them, or is sent again.
     Early,
-    /// Nobody knows what became of its predecessors.
+    /// No node knows the fate of its predecessors.
     Unknown,
     /// There are too many sessions.
     Full,

@@ -101,10 +101,10 @@ impl TopicPublisher {
         let flight = bytes(self.flight.len(), self.flight_bytes);
         let queued = bytes(self.queue.len(), self.queue_bytes);
         [
-            ("messages without receipt", self.flight.len(), config.publish_messages),
-            ("bytes without receipt", flight, config.publish_bytes),
-            ("messages to be published", self.queue.len(), config.publish_queue),
-            ("bytes to be published", queued, config.publish_queue_bytes),
+            ("messages without receipt", self.flight.len(), config.publish.messages),
+            ("bytes without receipt", flight, config.publish.bytes),
+            ("messages to be published", self.queue.len(), config.publish.queue),
+            ("bytes to be published", queued, config.publish.queue_bytes),
         ]
     }
 
@@ -116,10 +116,10 @@ impl TopicPublisher {
         token: Token,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        let full = self.queue.len() >= config.publish_queue
-            || (!self.queue.is_empty() && self.queue_bytes + payload.len() > config.publish_queue_bytes);
+        let full = self.queue.len() >= config.publish.queue
+            || (!self.queue.is_empty() && self.queue_bytes + payload.len() > config.publish.queue_bytes);
         if full {
-            return Err(PublishError::Busy { limit: config.publish_messages + config.publish_queue });
+            return Err(PublishError::Busy { limit: config.publish.messages + config.publish.queue });
         }
         self.used = now;
         self.queue_bytes += payload.len();
@@ -164,9 +164,9 @@ impl TopicPublisher {
     /// alone: routed messages may overtake each other.
     fn admit(&mut self, now: Instant, config: &Config) -> Option<u64> {
         let (_, payload) = self.queue.front()?;
-        let window = if self.root.is_some() { config.publish_messages } else { 1 };
+        let window = if self.root.is_some() { config.publish.messages } else { 1 };
         let span = self.flight.first_key_value().map_or(0, |(&first, _)| self.next - first);
-        let no_room = span >= window as u64 || self.flight_bytes + payload.len() > config.publish_bytes;
+        let no_room = span >= window as u64 || self.flight_bytes + payload.len() > config.publish.bytes;
         if no_room && !self.flight.is_empty() {
             return None;
         }
@@ -187,13 +187,13 @@ impl TopicPublisher {
     /// When [`on_timeout`](TopicPublisher::on_timeout) wants to be called.
     pub(crate) fn deadline(&self, config: &Config) -> Option<Instant> {
         let (_, oldest) = self.flight.first_key_value()?;
-        earliest(Some(oldest.first_sent + config.publish_timeout), Some(oldest.last_sent + self.rto(config)))
+        earliest(Some(oldest.first_sent + config.publish.timeout), Some(oldest.last_sent + self.rto(config)))
     }
 
     fn rto(&self, config: &Config) -> Duration {
         let measured = self.round_trip.map_or(Duration::ZERO, RoundTrip::limit);
-        let wait = measured.max(config.publish_rto_min);
-        wait.saturating_mul(1 << self.backoff.min(16)).min(config.publish_rto_max)
+        let wait = measured.max(config.publish.rto_min);
+        wait.saturating_mul(1 << self.backoff.min(16)).min(config.publish.rto_max)
     }
 
     /// Marks messages that waited too long as due, or gives all of them up. Returns those that failed.
@@ -204,7 +204,7 @@ impl TopicPublisher {
         new_session: u64,
     ) -> Vec<(Token, PublishError)> {
         let Some((_, oldest)) = self.flight.first_key_value() else { return Vec::new() };
-        if oldest.first_sent + config.publish_timeout <= now {
+        if oldest.first_sent + config.publish.timeout <= now {
             return self.abandon(new_session);
         }
         let rto = self.rto(config);
@@ -226,7 +226,7 @@ impl TopicPublisher {
         Vec::new()
     }
 
-    /// A receipt came. Returns whose it is.
+    /// A receipt came. Returns the message that it is for.
     pub(crate) fn on_receipt(
         &mut self,
         now: Instant,
@@ -323,13 +323,17 @@ mod tests {
     use treecast_overlay::peer::{Addr, Peer};
 
     use super::*;
+    use crate::config::PublishConfig;
 
     fn contact(id: u128) -> Contact {
         Peer { id: NodeId(id), incarnation: 1, addr: Addr::Memory(0) }.into()
     }
 
     fn with_messages(count: u64) -> (TopicPublisher, Config) {
-        let config = Config { publish_messages: 4, publish_queue: 8, ..Config::default() };
+        let config = Config {
+            publish: PublishConfig { messages: 4, queue: 8, ..PublishConfig::default() },
+            ..Config::default()
+        };
         let mut publisher = TopicPublisher::new(Instant::ZERO, NodeId(1), 77);
         for token in 1..=count {
             publisher.offer(Instant::ZERO, &config, Token(token), Bytes::from_static(b"x")).unwrap();

@@ -147,7 +147,7 @@ pub enum StartError {
 impl Builder {
     /// Joins the ring of this node: an address (`"127.0.0.1:4848"`), a ticket (`"ID@127.0.0.1:4848"`), or their
     /// parsed forms. Of several, one that answers is enough. Without any, the ports of this machine are asked for a
-    /// node of the same network, then the peers of earlier lives; if nobody answers, the node is the first of its ring.
+    /// node of the same network, then the peers of earlier lives; if none answers, the node is the first of its ring.
     pub fn join(mut self, seed: impl IntoSeed) -> Builder {
         match seed.into_seed() {
             Ok(seed) => self.join.push(seed),
@@ -191,7 +191,7 @@ impl Builder {
         self
     }
 
-    /// On the ring (the default), or on its edge: an edge node serves nobody else, comes and goes without moving any
+    /// On the ring (the default), or on its edge: an edge node serves no other node, comes and goes without moving any
     /// key, and needs no reachable address.
     pub fn role(mut self, role: Role) -> Builder {
         self.overlay.role = role;
@@ -272,7 +272,7 @@ impl Builder {
             (Some(addr), _) => Listen::Exactly(addr),
             (None, Role::Ring) => Listen::FirstFree { ip: local, ports: ports.clone() },
             (None, Role::Edge { .. }) if far => {
-                // Nobody could dial it: it stays on the edge.
+                // No node could dial it: it stays on the edge.
                 self.overlay.role = Role::Edge { promote_after: None };
                 Listen::Nowhere
             }
@@ -362,7 +362,7 @@ impl Scribe {
 }
 
 /// Edges that may become ring nodes take the upper half of the range: newcomers must find them there, but a machine
-/// full of edges must leave room for those who stay.
+/// full of edges must leave room for nodes that stay.
 fn for_edges(ports: &RangeInclusive<u16>) -> RangeInclusive<u16> {
     let (first, last) = (*ports.start(), *ports.end());
     first + (last - first).div_ceil(2)..=last

@@ -160,7 +160,7 @@ impl Dispatch {
         tables.pending_commands = PendingCommands::default();
         let (requests, subscriptions) =
             (std::mem::take(&mut tables.requests), std::mem::take(&mut tables.subscriptions));
-        // Dropping the senders wakes those who wait: not under the lock.
+        // Dropping the senders wakes their receivers: not under the lock.
         drop(tables);
         drop((requests, subscriptions));
         self.left.send_replace(true);

@@ -122,7 +122,7 @@ pub enum Error {
 /// Why a lookup has no answer.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LookupError {
-    /// Nobody answered for the key.
+    /// No node answered for the key.
     #[error("no root of key {key} was found: {}", why(.reason))]
     NotFound {
         /// The key.

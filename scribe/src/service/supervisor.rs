@@ -86,7 +86,7 @@ impl Supervisor {
                 }
                 // There is nothing to leave.
                 Wake::Failed => return Stopped::Shutdown,
-                // Superseded: the dispatch knows by whom.
+                // Superseded: the dispatch knows by which incarnation.
                 Wake::Left => return Stopped::Shutdown,
                 Wake::DriverEnded => return Stopped::Crashed,
             }

@@ -1,8 +1,13 @@
 use super::*;
+use crate::config::{PushConfig, WindowConfig};
 use crate::message::GapReason;
 
 fn small_window() -> Config {
-    Config { window_messages: 32, push_messages: 16, ..Config::default() }
+    Config {
+        window: WindowConfig { messages: 32, ..WindowConfig::default() },
+        push: PushConfig { messages: 16, ..PushConfig::default() },
+        ..Config::default()
+    }
 }
 
 #[test]
@@ -69,9 +74,8 @@ fn a_silent_child_is_not_pushed_more_than_the_limit() {
 #[test]
 fn all_windows_together_stay_within_their_limit() {
     let config = Config {
-        window_bytes: 64 << 10,
-        windows_bytes: 128 << 10,
         max_payload: 16 << 10,
+        window: WindowConfig { bytes: 64 << 10, total_bytes: 128 << 10, ..WindowConfig::default() },
         ..Config::default()
     };
     let mut world = World::with_config(1, 34, config);

@@ -19,7 +19,7 @@ use treecast_overlay::time::Instant;
 use treecast_overlay::wire::Standing;
 
 use super::{Context, Forest, Request, RingView};
-use crate::config::Config;
+use crate::config::{Config, TreeConfig};
 use crate::event::{Event, SubscriptionId, Token};
 use crate::message::{Gap, Item, Mark, Message, PublishError, Receipt, Start};
 use crate::topic::{Topic, TopicId};
@@ -124,7 +124,14 @@ impl World {
 
     /// The same, and forwarders stay as they are.
     fn unspliced(count: usize, seed: u8) -> World {
-        World::with_config(count, seed, Config { splice_after: seconds(3600), ..Config::default() })
+        World::with_config(
+            count,
+            seed,
+            Config {
+                tree: TreeConfig { splice_after: seconds(3600), ..TreeConfig::default() },
+                ..Config::default()
+            },
+        )
     }
 
     fn with_config(count: usize, seed: u8, config: Config) -> World {

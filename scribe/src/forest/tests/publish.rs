@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::PublishConfig;
 use crate::message::SubscribeError;
 
 #[test]
@@ -196,7 +197,11 @@ fn a_message_without_receipt_fails_with_the_truth() {
 
 #[test]
 fn what_cannot_be_sent_is_refused_at_once() {
-    let mut world = World::with_config(3, 7, Config { max_publishers: 1, ..Config::default() });
+    let mut world = World::with_config(
+        3,
+        7,
+        Config { publish: PublishConfig { max_topics: 1, ..PublishConfig::default() }, ..Config::default() },
+    );
     let id = world.root();
     let other = Topic::new("other").unwrap().id();
     world.publish(id, "first topic");

@@ -1,6 +1,7 @@
 //! Stories of trees that are brought into shape: children that are handed over, forwarders that splice themselves out.
 
 use super::*;
+use crate::config::TreeConfig;
 use crate::wire::{Capacity, Offer, Offered};
 
 /// A subscriber whose JOIN passes a node that is neither root nor itself, and that node.
@@ -9,7 +10,7 @@ fn deep(world: &World) -> (NodeId, NodeId) {
 }
 
 fn narrow(most: usize) -> Config {
-    Config { tree_children: most, ..Config::default() }
+    Config { tree: TreeConfig { children_per_tree: most, ..TreeConfig::default() }, ..Config::default() }
 }
 
 impl World {
@@ -82,7 +83,10 @@ fn a_full_parent_hands_children_over_and_nobody_misses_or_doubles_anything() {
 
 #[test]
 fn a_crowd_at_a_root_that_everybody_knows_is_led_down() {
-    let config = Config { tree_children: 4, node_children: 8, ..Config::default() };
+    let config = Config {
+        tree: TreeConfig { children_per_tree: 4, children_per_node: 8, ..TreeConfig::default() },
+        ..Config::default()
+    };
     let mut world = World::with_config(2, 82, config);
     // Ids far from the key: the first hop of each is the root.
     let key = topic().key().0;
@@ -102,7 +106,10 @@ fn a_crowd_at_a_root_that_everybody_knows_is_led_down() {
 
 #[test]
 fn a_node_with_too_many_children_in_all_trees_hands_over_where_it_can() {
-    let config = Config { tree_children: 16, node_children: 5, ..Config::default() };
+    let config = Config {
+        tree: TreeConfig { children_per_tree: 16, children_per_node: 5, ..TreeConfig::default() },
+        ..Config::default()
+    };
     let mut world = World::with_config(16, 87, config);
     let topics: Vec<_> = (0..2).map(|i| Topic::new(&format!("topic {i}")).unwrap().id()).collect();
     for (index, &id) in world.alive().iter().enumerate() {
@@ -372,7 +379,10 @@ fn words_of_a_move_that_are_lost_cost_time_only() {
 #[test]
 fn trees_keep_their_shape_while_members_come_and_go() {
     for seed in 0..3 {
-        let config = Config { tree_children: 2, node_children: 3, ..Config::default() };
+        let config = Config {
+            tree: TreeConfig { children_per_tree: 2, children_per_node: 3, ..TreeConfig::default() },
+            ..Config::default()
+        };
         let mut world = World::with_config(25, 90 + seed, config);
         (world.loss, world.twice, world.jitter) = (5, 5, millis(30));
         let nodes = world.by_distance();

@@ -201,8 +201,8 @@ impl Children {
             let flying = cursor.next - cursor.acknowledged;
             let bytes = log.window.bytes_between(cursor.acknowledged, cursor.next) as usize;
             // One message may be larger than the limit: it flies alone.
-            let full = bytes + entry.encoded.len() > cx.config.push_bytes;
-            if flying >= cx.config.push_messages as u64 || (full && flying > 0) {
+            let full = bytes + entry.encoded.len() > cx.config.push.bytes;
+            if flying >= cx.config.push.messages as u64 || (full && flying > 0) {
                 break;
             }
             cx.out.send(to, entry.encoded.clone());
@@ -251,7 +251,7 @@ impl Children {
             child.seq_seen == child.seq && !child.cursor.is_some_and(|cursor| cursor.is_in_flight());
         let timer = TreeTimer::Push(from.id());
         if progress {
-            child.rto = millis(cx.config.push_rto_min);
+            child.rto = millis(cx.config.push.rto_min);
         }
         if progress || settled {
             cx.timers.cancel(timer);
@@ -266,7 +266,7 @@ impl Children {
     /// A child has not acknowledged in time: goes back, and pushes again.
     pub(crate) fn on_push_timer(&mut self, cx: &mut TreeCx<'_>, source: Source<'_>, id: NodeId) {
         let Some(child) = self.by_id.get_mut(&id) else { return };
-        child.rto = child.rto.saturating_mul(2).min(millis(cx.config.push_rto_max));
+        child.rto = child.rto.saturating_mul(2).min(millis(cx.config.push.rto_max));
         if let (Some(log), Some(cursor)) = (source.log, &mut child.cursor) {
             if cursor.acknowledged < log.window.start() {
                 return self.restart(cx, source, id);
@@ -376,7 +376,7 @@ impl Child {
             seq: 0,
             seq_seen: 0,
             cursor: None,
-            rto: millis(cx.config.push_rto_min),
+            rto: millis(cx.config.push.rto_min),
             rtt: u32::MAX,
             sent_at: cx.now,
             resent: false,

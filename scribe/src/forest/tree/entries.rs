@@ -20,13 +20,13 @@ impl Tree {
         let Some(arrival) = self.flow.log.arrival(&entry) else { return Outcome::Keep };
         match arrival {
             Arrival::Duplicate => self.acknowledge_soon(cx),
-            Arrival::Hole => self.keep_early(cx, entry.compact(cx.config.copy_below)),
+            Arrival::Hole => self.keep_early(cx, entry.compact(cx.config.window.copy_below)),
             Arrival::Next | Arrival::Supersedes => {
-                let entry = entry.compact(cx.config.copy_below);
+                let entry = entry.compact(cx.config.window.copy_below);
                 self.flow.append(cx, self.role.way_up(cx), entry);
                 let early = self.flow.append_early(cx, self.role.way_up(cx));
                 self.uplink.count_early(early);
-                match self.uplink.on_progress(self.flow.log.has_hole(), cx.config.ack_every) {
+                match self.uplink.on_progress(self.flow.log.has_hole(), cx.config.push.ack_every) {
                     Acknowledge::Now => self.acknowledge(cx, false),
                     Acknowledge::Soon => self.acknowledge_soon(cx),
                 }
@@ -40,7 +40,7 @@ impl Tree {
     }
 
     fn keep_early(&mut self, cx: &mut TreeCx<'_>, entry: Entry) {
-        self.flow.log.keep_early(entry, cx.config.push_messages, cx.config.push_bytes);
+        self.flow.log.keep_early(entry, cx.config.push.messages, cx.config.push.bytes);
         self.flow.count_window(cx);
         if self.uplink.on_hole() {
             self.acknowledge(cx, true);
@@ -50,6 +50,6 @@ impl Tree {
     }
 
     fn acknowledge_soon(&self, cx: &mut TreeCx<'_>) {
-        cx.timers.set_earlier(TreeTimer::Ack, cx.now + cx.config.ack_delay);
+        cx.timers.set_earlier(TreeTimer::Ack, cx.now + cx.config.push.ack_delay);
     }
 }

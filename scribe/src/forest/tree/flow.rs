@@ -145,7 +145,7 @@ impl Flow {
 
     /// Bounds the window, and counts its bytes.
     pub(crate) fn count_window(&mut self, cx: &mut TreeCx<'_>) {
-        self.log.trim(cx.config.window_messages, cx.config.window_bytes);
+        self.log.trim(cx.config.window.messages, cx.config.window.bytes);
         cx.quota.windows.count(self.topic, &mut self.share, self.log.bytes(), cx.now);
     }
 

@@ -68,23 +68,23 @@ impl Tree {
                 let Some(number) = self.relocation.as_ref().map(|relocation| relocation.number()) else {
                     return;
                 };
-                cx.timers.set(TreeTimer::Relocate, cx.now + cx.config.visit_wait);
+                cx.timers.set(TreeTimer::Relocate, cx.now + cx.config.tree.probe_wait);
                 let probe = Header::CapacityProbe { topic: cx.topic, number };
                 offered.into_iter().for_each(|to| cx.tell(to, &probe));
             }
             Step::Ask { to, join } => {
                 let join = Header::Join(self.flow.join_message(join, self.role.parent()));
-                cx.timers.set(TreeTimer::Relocate, cx.now + cx.config.join_retry);
+                cx.timers.set(TreeTimer::Relocate, cx.now + cx.config.tree.join_retry);
                 cx.tell(to, &join);
             }
             Step::Detach => {
-                cx.timers.set(TreeTimer::Relocate, cx.now + cx.config.push_rto_min);
+                cx.timers.set(TreeTimer::Relocate, cx.now + cx.config.push.rto_min);
                 if let Some(parent) = self.role.parent().and_then(|parent| cx.neighbours.contact(parent)) {
                     let detach = Header::Part { topic: cx.topic, join: cx.numbers.last_join() };
                     cx.tell(parent, &detach);
                 }
             }
-            Step::Drain => cx.timers.set(TreeTimer::Relocate, cx.now + cx.config.push_rto_min),
+            Step::Drain => cx.timers.set(TreeTimer::Relocate, cx.now + cx.config.push.rto_min),
             Step::Switch { told } => self.switch_parent(cx, told),
             Step::Refused => self.on_chosen_refuses(cx),
             Step::Stay => self.end_relocation(cx),

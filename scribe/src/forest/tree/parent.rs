@@ -109,7 +109,7 @@ impl Tree {
 
     /// Sends the current JOIN, for the first time or again.
     fn send_join(&mut self, cx: &mut TreeCx<'_>) {
-        let retry = cx.pause(cx.config.join_retry, 0);
+        let retry = cx.pause(cx.config.tree.join_retry, 0);
         cx.timers.set(TreeTimer::Join, cx.now + retry);
         if !cx.is_online() {
             return;
@@ -274,7 +274,7 @@ impl Tree {
     pub(crate) fn on_lost_entry(&mut self, cx: &mut TreeCx<'_>) {
         let Some(link) = self.role.parent_link() else { return };
         // The parent's list may be older than the link.
-        let old = link.is_older_than(cx.config.beat, cx.now);
+        let old = link.is_older_than(cx.config.beat.every, cx.now);
         let detaching = self.relocation.as_ref().is_some_and(|move_| move_.is_detaching());
         if old && !detaching && link.join == self.uplink.join {
             self.rejoin(cx);

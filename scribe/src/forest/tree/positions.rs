@@ -67,10 +67,10 @@ impl Tree {
     pub(crate) fn look_after_root(&mut self, cx: &TreeCx<'_>) -> Outcome {
         let needed = self.flow.is_needed();
         let Role::Root(root) = &mut self.role else { return Outcome::Keep };
-        root.sessions.expire(cx.earlier(cx.config.session_idle));
+        root.sessions.expire(cx.earlier(cx.config.sessions.idle));
         if needed {
             root.used = cx.now;
-        } else if root.used < cx.earlier(cx.config.root_idle) {
+        } else if root.used < cx.earlier(cx.config.root.idle) {
             return Outcome::Leave;
         }
         Outcome::Keep

@@ -89,7 +89,7 @@ impl Recovering {
         let Some(until) = self.waits_until(now, config) else { return RecoveryStep::Open };
         let mut ask = Vec::new();
         if self.ask_at <= now && !self.awaiting.is_empty() {
-            self.ask_at = now + config.query_retry;
+            self.ask_at = now + config.root.query_retry;
             ask.extend(self.awaiting.values().copied());
         }
         let until = if self.awaiting.is_empty() { until } else { until.min(self.ask_at) };
@@ -101,16 +101,16 @@ impl Recovering {
         if self.handoff.is_some() {
             return None;
         }
-        let answers = (!self.awaiting.is_empty()).then_some(self.since + config.query_timeout);
+        let answers = (!self.awaiting.is_empty()).then_some(self.since + config.root.query_timeout);
         // A term is above every term that its root learns from JOINs: the orphans get a moment to come.
-        let orphans = self.learned.map(|at| at + config.gather);
+        let orphans = self.learned.map(|at| at + config.root.gather);
         [answers, orphans, self.promised].into_iter().flatten().filter(|&at| at > now).max()
     }
 
     /// Keeps a message until the term is open. Beyond the limit it is left to be sent again.
     pub(crate) fn park(&mut self, publish: Publish, payload: Bytes, config: &Config) {
-        let fits = self.parked_bytes + payload.len() <= config.parked_bytes;
-        if self.parked.len() < config.parked_messages && fits {
+        let fits = self.parked_bytes + payload.len() <= config.root.parked_bytes;
+        if self.parked.len() < config.root.parked_messages && fits {
             self.parked_bytes += payload.len();
             self.parked.push_back((publish, payload));
         }
@@ -150,23 +150,25 @@ mod tests {
         let config = Config::default();
         let mut root = Recovering::new(Instant::ZERO, around(), false, None, None);
         let RecoveryStep::Wait { until, ask } = root.step(Instant::ZERO, &config) else { panic!() };
-        assert_eq!((until, ask.len()), (after(config.query_retry), 2));
+        assert_eq!((until, ask.len()), (after(config.root.query_retry), 2));
         assert!(root.stop_awaiting(NodeId(1)) && !root.stop_awaiting(NodeId(1)));
         root.learn(Instant::ZERO);
         root.stop_awaiting(NodeId(2));
-        let wait = RecoveryStep::Wait { until: after(config.gather), ask: Vec::new() };
+        let wait = RecoveryStep::Wait { until: after(config.root.gather), ask: Vec::new() };
         assert_eq!(root.step(Instant::ZERO, &config), wait);
-        assert_eq!(root.step(after(config.gather), &config), RecoveryStep::Open);
+        assert_eq!(root.step(after(config.root.gather), &config), RecoveryStep::Open);
     }
 
     #[test]
     fn a_promised_handoff_is_waited_for_and_silence_is_not() {
         let config = Config::default();
         let mut root = Recovering::new(Instant::ZERO, around(), true, None, None);
-        assert_eq!(root.step(after(config.query_timeout), &config), RecoveryStep::Open);
-        let until = after(config.query_timeout * 2);
+        assert_eq!(root.step(after(config.root.query_timeout), &config), RecoveryStep::Open);
+        let until = after(config.root.query_timeout * 2);
         root.promise(until);
-        let RecoveryStep::Wait { .. } = root.step(after(config.query_timeout), &config) else { panic!() };
+        let RecoveryStep::Wait { .. } = root.step(after(config.root.query_timeout), &config) else {
+            panic!()
+        };
         assert_eq!(root.step(until, &config), RecoveryStep::Open);
     }
 

@@ -62,7 +62,7 @@ impl Tree {
         // An answer to a JOIN that is still on its way is void.
         self.uplink.join = cx.numbers.next_join();
         self.leave_parent(cx);
-        let mut around = cx.ring.replica_set(cx.topic.key(), cx.config.queried);
+        let mut around = cx.ring.replica_set(cx.topic.key(), cx.config.root.queried);
         around.retain(|peer| peer.id != cx.me);
         let handoff = cx.handoffs.claim(cx.topic);
         let resumes = match std::mem::replace(&mut self.role, Role::Joining { former: None }) {
@@ -86,7 +86,7 @@ impl Tree {
     pub(super) fn proceed(&mut self, cx: &mut TreeCx<'_>) {
         let Role::Recovering(recovering) = &mut self.role else { return };
         if !cx.is_root() {
-            cx.timers.set(TreeTimer::Recover, cx.now + cx.config.query_retry);
+            cx.timers.set(TreeTimer::Recover, cx.now + cx.config.root.query_retry);
             return self.on_root_lost(cx);
         }
         match recovering.step(cx.now, cx.config) {
@@ -121,7 +121,7 @@ impl Tree {
         if let Role::Recovering(recovering) = &mut self.role {
             recovering.stop_awaiting(from);
             if handoff {
-                recovering.promise(cx.now + cx.config.handover_wait);
+                recovering.promise(cx.now + cx.config.root.handoff_wait);
             }
         }
         if let Some(tip) = tip {
@@ -142,7 +142,7 @@ impl Tree {
     /// A part of a handoff came: the rest is waited for.
     pub(crate) fn on_handoff_chunk(&mut self, cx: &TreeCx<'_>) {
         if let Role::Recovering(recovering) = &mut self.role {
-            recovering.promise(cx.now + cx.config.handover_wait);
+            recovering.promise(cx.now + cx.config.root.handoff_wait);
         }
     }
 
@@ -254,7 +254,7 @@ impl Tree {
 
     /// Another node is the root now: it gets the log, and this one becomes its child.
     pub(crate) fn step_down(&mut self, cx: &mut TreeCx<'_>, successor: Contact) {
-        self.keep_until = cx.now + cx.config.former_linger;
+        self.keep_until = cx.now + cx.config.tree.former_root_linger;
         match std::mem::replace(&mut self.role, Role::Joining { former: None }) {
             Role::Root(root) => self.hand_off(cx, &root.sessions, successor),
             Role::Recovering(recovering) => match (recovering.handoff, recovering.resumes) {
@@ -275,7 +275,7 @@ impl Tree {
 
     fn hand_off(&self, cx: &mut TreeCx<'_>, sessions: &Sessions, successor: Contact) {
         let Some(log) = self.flow.log.part() else { return };
-        let (window, sessions_bytes) = (cx.config.handover_window, cx.config.handover_sessions);
+        let (window, sessions_bytes) = (cx.config.handoff.window_bytes, cx.config.handoff.session_bytes);
         cx.hand_off(chunks_of(&Handoff::of(log, sessions, window, sessions_bytes)), successor);
     }
 

@@ -76,7 +76,7 @@ impl Sequencer {
             Ruling::Positioned(at) => Answer::Receipt(publish, at),
             Ruling::Forgotten => Answer::Nothing,
             Ruling::Early => {
-                let (messages, bytes) = (config.session_reorder, config.session_reorder_bytes);
+                let (messages, bytes) = (config.sessions.early_messages, config.sessions.early_bytes);
                 self.sessions.keep_early(publish, payload, messages, bytes);
                 Answer::Nothing
             }
@@ -97,7 +97,7 @@ impl Sequencer {
     ) -> Positioned {
         let at = Position { term: log.term, offset: log.window.end() };
         let next = self.sessions.appended(now, publish, at, &quota.sessions);
-        self.sessions.bound((publish.publisher.id(), publish.session), config.publish_messages);
+        self.sessions.bound((publish.publisher.id(), publish.session), config.publish.messages);
         let body = Body::Message {
             publisher: publish.publisher.id(),
             session: publish.session,
@@ -110,7 +110,7 @@ impl Sequencer {
     /// Forgets all sessions. A message that an earlier root may have positioned was first sent before now, and is given
     /// up by the time from which this root is certain again.
     pub(crate) fn begin_forced_term(&mut self, now: Instant, config: &Config) {
-        self.certain_from = now + config.publish_timeout;
+        self.certain_from = now + config.publish.timeout;
         self.sessions = Sessions::default();
     }
 
@@ -126,7 +126,7 @@ impl Sequencer {
         let forced = |held: &Held| matches!(held.body, Body::TermStart { forced: true, .. });
         if log.is_some_and(|log| log.window.entries().any(forced)) {
             // The former root did not know every session itself, or had not for long: nor does this one.
-            self.certain_from = now + config.publish_timeout;
+            self.certain_from = now + config.publish.timeout;
         }
         self.sessions = Sessions::restore(now, sessions, quota.session_room(config), &quota.sessions);
     }

@@ -76,7 +76,7 @@ impl Tree {
     /// Tells the parent, after a moment, that there are more subscribers here, or fewer.
     pub(crate) fn note_subscribers(&mut self, cx: &mut TreeCx<'_>) {
         if self.role.parent().is_some() && self.flow.subscribers() != self.uplink.told_subscribers {
-            cx.timers.set_earlier(TreeTimer::Ack, cx.now + cx.config.count_delay);
+            cx.timers.set_earlier(TreeTimer::Ack, cx.now + cx.config.push.count_delay);
             cx.note_moved();
         }
     }
@@ -86,7 +86,7 @@ impl Tree {
         if self.flow.is_needed() || self.role.is_root() {
             cx.timers.cancel(TreeTimer::Linger);
         } else {
-            let at = (cx.now + cx.config.linger).max(self.keep_until);
+            let at = (cx.now + cx.config.tree.linger).max(self.keep_until);
             cx.timers.set(TreeTimer::Linger, at);
         }
     }

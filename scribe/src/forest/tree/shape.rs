@@ -69,7 +69,7 @@ impl Tree {
                 (!is_edge(cx, child)).then_some(Need::Splice(child))
             }
             Some(_) | None => {
-                let excess = self.flow.children.len().checked_sub(cx.config.tree_children)?;
+                let excess = self.flow.children.len().checked_sub(cx.config.tree.children_per_tree)?;
                 (excess > 0).then_some(Need::HandOver(excess))
             }
         }
@@ -119,7 +119,7 @@ impl Tree {
             // The nearest have no room.
             near.shuffle(cx.rng);
         }
-        near.truncate(cx.config.offered.min(MAX_OFFERED));
+        near.truncate(cx.config.tree.offered.min(MAX_OFFERED));
         let offered = |(micros, id)| Some(Offered { contact: cx.neighbours.contact(id)?, micros });
         let offered: Vec<_> = near.into_iter().filter_map(offered).collect();
         for (_, child) in movable {
@@ -162,7 +162,7 @@ impl Tree {
             Some(Need::HandOver(_)) | None => false,
         };
         let spliced = former.is_some_and(|former| self.flow.children.contains(former));
-        let (count, most) = (self.flow.children.len(), cx.config.tree_children);
+        let (count, most) = (self.flow.children.len(), cx.config.tree.children_per_tree);
         let room = count < 2 * most && cx.quota.has_child_room(cx.config);
         match cx.life == Life::Running && self.is_settled() && !going && (spliced || room) {
             true if spliced || count < most => Capacity::Free,
@@ -176,8 +176,8 @@ impl Need {
     /// How long it is left as it is.
     fn after(self, cx: &TreeCx<'_>) -> std::time::Duration {
         match self {
-            Need::Splice(_) => cx.config.splice_after,
-            Need::HandOver(_) => cx.config.hand_over_after,
+            Need::Splice(_) => cx.config.tree.splice_after,
+            Need::HandOver(_) => cx.config.tree.hand_over_after,
         }
     }
 }

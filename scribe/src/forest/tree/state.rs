@@ -47,7 +47,8 @@ impl Tree {
 
     /// Whether this node may take a child. One that is its own ancestor would close a loop.
     pub(crate) fn may_adopt(&self, cx: &TreeCx<'_>, child: NodeId) -> bool {
-        let room = self.flow.children.contains(child) || self.flow.children.len() < cx.config.max_children;
+        let room =
+            self.flow.children.contains(child) || self.flow.children.len() < cx.config.tree.max_children;
         let path = self.role.path();
         room && child != cx.me && !path.contains(&child) && path.len() + 1 < MAX_PATH
     }

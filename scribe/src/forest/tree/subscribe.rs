@@ -18,7 +18,7 @@ impl Tree {
         let before = self.flow.resume_point();
         self.flow.readers.add(id, start, credit);
         cx.timers.cancel(TreeTimer::Linger);
-        cx.timers.set(TreeTimer::Start(id), cx.now + cx.config.subscribe_timeout);
+        cx.timers.set(TreeTimer::Start(id), cx.now + cx.config.tree.subscribe_timeout);
         if new {
             self.seek(cx);
         } else {

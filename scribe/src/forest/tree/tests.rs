@@ -6,7 +6,7 @@ use super::flow::{Flow, WayUp};
 use super::role::Role;
 use super::testing::{ME, Surroundings, TOPIC, at, contact, join};
 use super::{Outcome, ParentLost, Tree};
-use crate::config::Config;
+use crate::config::{Config, PushConfig, WindowConfig};
 use crate::event::{Event, SubscriptionId};
 use crate::forest::context::TreeTimer;
 use crate::forest::inbox::TopicMessage;
@@ -53,7 +53,10 @@ fn pushed(around: &mut Surroundings) -> Vec<u64> {
 
 #[test]
 fn a_child_is_pushed_as_far_as_it_acknowledges() {
-    let mut around = Surroundings::new(Config { push_messages: 2, ..Config::default() });
+    let mut around = Surroundings::new(Config {
+        push: PushConfig { messages: 2, ..PushConfig::default() },
+        ..Config::default()
+    });
     let mut flow = flow_with_child(&mut around);
     for offset in 0..4 {
         flow.append(&mut around.cx(), WAY, entry(offset));
@@ -81,7 +84,10 @@ fn a_child_is_pushed_as_far_as_it_acknowledges() {
 
 #[test]
 fn a_child_behind_a_full_link_goes_on_at_the_windows_start() {
-    let mut around = Surroundings::new(Config { window_messages: 2, ..Config::default() });
+    let mut around = Surroundings::new(Config {
+        window: WindowConfig { messages: 2, ..WindowConfig::default() },
+        ..Config::default()
+    });
     let mut flow = flow_with_child(&mut around);
     around.links.on_queued(CHILD, 2, 1);
     for offset in 0..5 {
