@@ -28,9 +28,6 @@ pub trait RingView {
 
     /// The `count` ring nodes closest to `key` that this node knows of, itself among them if it is ready.
     fn replica_set(&self, key: Key, count: usize) -> Vec<Peer>;
-
-    /// The nodes worth remembering for the next start: the nearest on the ring, or an edge's access nodes.
-    fn peers(&self) -> Vec<Peer>;
 }
 
 /// An overlay as the layer above sees it. It is one for every geometry of the ring.
@@ -44,6 +41,9 @@ pub trait KeyBasedRouting: RingView + Machine<Command = Command, Event = Event> 
 
     /// Gives a message back that [`Event::Forward`] handed out: it goes on.
     fn resume(&mut self, now: Instant, transit: Transit);
+
+    /// The nodes worth remembering for the next start: the nearest on the ring, or an edge's access nodes.
+    fn peers(&self) -> Vec<Peer>;
 }
 
 /// A routed message at an intermediate node. Whoever holds it may read it, change its payload, stop it by dropping

@@ -388,13 +388,6 @@ impl<G: Geometry> RingView for Node<G> {
         nodes.truncate(count);
         nodes
     }
-
-    fn peers(&self) -> Vec<Peer> {
-        match self.core.role {
-            Role::Ring => self.tables.members(),
-            Role::Edge { .. } => self.access.peers(),
-        }
-    }
 }
 
 impl<G: Geometry> KeyBasedRouting for Node<G> {
@@ -412,5 +405,12 @@ impl<G: Geometry> KeyBasedRouting for Node<G> {
         let Transit { routed, payload, .. } = transit;
         self.forward(now, routed, payload, None);
         self.finish(now, None);
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        match self.core.role {
+            Role::Ring => self.tables.members(),
+            Role::Edge { .. } => self.access.peers(),
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::RngExt;
 use treecast_overlay::config::{Config as RingConfig, Role};
-use treecast_overlay::kbr::Bootstrap;
+use treecast_overlay::kbr::{Bootstrap, RingView};
 use treecast_overlay::peer::{Addr, Seed};
 use treecast_overlay::random::{self, Rng};
 use treecast_overlay::testing::{Net, Told, peer_at};
@@ -98,7 +98,8 @@ impl World {
     fn publish(&mut self, slot: usize, text: &str) {
         self.count += 1;
         let payload = Bytes::copy_from_slice(text.as_bytes());
-        self.command(slot, Command::Publish { token: Token(self.count), topic: topic(), payload });
+        let token = Token(self.count);
+        self.command(slot, Command::Publish { token, topic: topic(), payload });
     }
 
     fn publish_many(&mut self, slot: usize, text: &str, count: usize) {
