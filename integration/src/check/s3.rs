@@ -8,7 +8,7 @@ use treecast_scribe::{Gap, GapReason, Item, Message, Position, TopicId};
 
 use super::branches::Forced;
 use super::{Promise, Scene, Verdict};
-use crate::history::{History, Watched};
+use crate::cluster::history::{History, Watched};
 
 /// Where a message stands: in which log of which topic, and at which place.
 type Place = (TopicId, u64, Position);

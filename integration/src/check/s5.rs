@@ -10,7 +10,7 @@ use treecast_scribe::{Gap, GapReason, Item, Position, Receipt, TopicId};
 
 use super::branches::{Forced, are_beside};
 use super::{Promise, Scene, Verdict};
-use crate::history::{History, Offered, Watched};
+use crate::cluster::history::{History, Offered, Watched};
 
 /// Judges all subscriptions: each has started, or come to nothing.
 pub fn judge(scene: &Scene<'_>) -> Verdict {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use treecast_overlay::time::Instant;
 
 use super::{Promise, Scene, Verdict};
-use crate::history::{History, Watched, token};
+use crate::cluster::history::{History, Watched, token};
 
 /// What a subscriber that takes nothing must not let grow beyond its limit, at any node.
 pub(super) const HELD: [&str; 4] =
@@ -16,12 +16,14 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Judges the memory of every node: what it holds for those that take nothing.
 pub fn judge(scene: &Scene<'_>) -> Verdict {
-    for (slot, stack) in scene.stacks() {
-        for (name, size, own) in stack.forest().sizes() {
+    for (seen, forest) in scene.forests() {
+        for (name, size, own) in forest.sizes() {
             let limit = scene.limits.get(name).copied().unwrap_or(own);
             if HELD.contains(&name) && size > limit {
-                let what =
-                    format!("slot {slot} holds {size} {name}, for whoever is slow; allowed are {limit}");
+                let what = format!(
+                    "slot {} holds {size} {name}, for whoever is slow; allowed are {limit}",
+                    seen.slot
+                );
                 return Err(Promise::S6.broken(what));
             }
         }

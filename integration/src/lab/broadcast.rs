@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
+use treecast_overlay::pastry::Node;
 
 use super::deliveries;
 use super::groups::Groups;
-use super::rounds::{Plan, Rounds, publish};
-use super::run::{Run, Weight, show};
+use super::growth::{grow, leave_alone};
+use super::rounds::{Load, Rounds, publish};
+use super::run::{Run, show};
 use super::trees::Trees;
-use super::{Error, Output, Progress, Ring, Setting, charts};
+use super::{Error, Progress, Setting, charts};
 use crate::report::{Axis, Kind, Plot, Report, Row, Series};
 use crate::world::Topology;
 
@@ -36,8 +38,6 @@ pub struct Options {
     /// Seconds of virtual time that the tree is left alone before anything is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     rest: u64,
-    #[command(flatten)]
-    output: Output,
 }
 
 /// Where others were measured.
@@ -69,15 +69,10 @@ const HELP: &str = "What is measured, for each message:
 struct Parts {
     nodes: usize,
     topology: Topology,
-    plans: Vec<(&'static str, Plan)>,
+    plans: Vec<(&'static str, Load)>,
 }
 
 impl Options {
-    /// Where the report goes.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
-
     fn parts(&self) -> Parts {
         let apart = |millis| Duration::from_millis(millis);
         let (nodes, topology, messages, rate, both) = match self.setting {
@@ -87,7 +82,7 @@ impl Options {
         };
         let messages = self.messages.unwrap_or(messages) as usize;
         let rate = f64::from(self.rate.unwrap_or(rate));
-        let plan = |random| Plan { messages, rate, random };
+        let plan = |random| Load { messages, rate, random };
         let plans = [("one sender", plan(false)), ("random senders", plan(true))];
         let wanted = |random| match self.senders {
             None => random || both,
@@ -136,29 +131,28 @@ struct RoundFields {
 /// Grows a ring, subscribes all, sends, and says how that went.
 pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let Parts { nodes, topology, plans } = options.parts();
-    let world = options.ring.world(topology.clone());
-    let mut ring = Ring::grow(&options.ring, nodes, world, treecast_scribe::Config::default(), progress)?;
-    let weight = Weight::of(&ring);
-    let slots: Vec<u32> = ring.by_id().iter().map(|&(_, slot)| slot).collect();
-    let groups = Groups::new(&[nodes], &slots, &mut ring.world.stream("lab/groups"));
-    deliveries::subscribe(&mut ring, &groups, progress)?;
-    ring.settle(Duration::from_secs(options.rest), progress);
-    let depths = Trees::of(&ring, &groups.topics).depths(&groups);
-    ring.meter.borrow_mut().looking = true;
+    let mut grown = grow::<Node>(&options.ring, nodes, topology, progress)?;
+    let cluster = &mut grown.cluster;
+    let slots: Vec<u32> = cluster.roster.iter().map(|(_, slot)| slot).collect();
+    let groups = Groups::new(&[nodes], &slots, &mut cluster.world.stream("lab/groups"));
+    deliveries::subscribe(cluster, &groups, progress)?;
+    leave_alone(cluster, Duration::from_secs(options.rest), progress);
+    let depths = Trees::of(cluster, &groups.topics).depths(&groups);
+    grown.meter.borrow_mut().looking = true;
     let mut rounds = Vec::new();
     for (name, plan) in plans {
-        rounds.push((name, plan, publish(&mut ring, &groups, &plan, name, progress)));
+        rounds.push((name, plan, publish((&mut *cluster, &grown.meter), &groups, &plan, name, progress)));
     }
-    let run = Run::of("broadcast", &options.ring, &topology, &ring, weight);
+    let run = Run::of("broadcast", &options.ring, &grown);
     Ok(report(run, options, &depths, &rounds))
 }
 
 impl RoundFields {
     /// `depth`: of the deepest node.
-    fn of(plan: &Plan, rounds: &Rounds, depth: u32) -> RoundFields {
+    fn of(plan: &Load, rounds: &Rounds, depth: u32) -> RoundFields {
         let messages = plan.messages as f64;
-        let (copies, ways) = rounds.passages.iter().fold((0, 0), |(copies, ways), passage| {
-            (copies + u64::from(passage.copies), ways + u64::from(passage.way))
+        let (copies, ways) = rounds.costs.iter().fold((0, 0), |(copies, ways), sent| {
+            (copies + u64::from(sent.copies), ways + u64::from(sent.way))
         });
         // The root has each message without a copy.
         let remote = (rounds.delivered as f64 - messages).max(1.0);
@@ -168,7 +162,7 @@ impl RoundFields {
             payload_messages: (copies + ways) as f64 / messages,
             redundancy: copies as f64 / remote - 1.0,
             last_hop_mean: ways as f64 / messages + f64::from(depth),
-            last_hop_max: rounds.passages.iter().map(|passage| passage.way).max().unwrap_or(0) + depth,
+            last_hop_max: rounds.costs.iter().map(|sent| sent.way).max().unwrap_or(0) + depth,
             last_ms_p50: rounds.lasts.median(),
             last_ms_p99: rounds.lasts.quantile(0.99),
             last_ms_max: rounds.lasts.max(),
@@ -196,7 +190,7 @@ fn report(
     run: Run,
     options: &Options,
     depths: &[Option<u32>],
-    rounds: &[(&'static str, Plan, Rounds)],
+    rounds: &[(&'static str, Load, Rounds)],
 ) -> Report {
     let known: Vec<f32> = depths.iter().flatten().map(|&depth| depth as f32).collect();
     let depth = super::stats::Samples::new(known);
@@ -269,7 +263,7 @@ fn rows(name: &str, fields: &RoundFields, preset: Option<Preset>) -> Vec<Row> {
     ]
 }
 
-fn delay_plot(rounds: &[(&'static str, Plan, Rounds)], preset: Option<Preset>) -> Plot {
+fn delay_plot(rounds: &[(&'static str, Load, Rounds)], preset: Option<Preset>) -> Plot {
     let mut series = Vec::new();
     for (name, _, rounds) in rounds {
         series.push(Series::new(&format!("each node, {name}"), Kind::Line, rounds.delays.cumulative()));

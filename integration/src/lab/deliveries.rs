@@ -10,7 +10,9 @@ use treecast_scribe::{Item, Start};
 
 use super::groups::Groups;
 use super::meter::numbered;
-use super::{Error, Progress, Ring};
+use super::{Error, Progress};
+use crate::cluster::Cluster;
+use crate::node::RingNode;
 
 /// How often commands are given and counts looked at.
 const TICK: Duration = Duration::from_millis(20);
@@ -51,7 +53,7 @@ pub struct Delays {
 
 /// What became of all messages.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub struct Received {
     /// By group.
     pub delays: Vec<Delays>,
     /// Deliveries to subscriptions, each message's first.
@@ -65,13 +67,17 @@ pub struct Outcome {
 }
 
 /// Subscribes every member, evenly, and waits until all have their start.
-pub fn subscribe(ring: &mut Ring, groups: &Groups, progress: &Progress) -> Result<(), Error> {
+pub fn subscribe<N: RingNode>(
+    cluster: &mut Cluster<N>,
+    groups: &Groups,
+    progress: &Progress,
+) -> Result<(), Error> {
     let book = Rc::new(RefCell::new(Book::default()));
     let writer = Rc::clone(&book);
-    ring.world.observe(move |_, _, event| writer.borrow_mut().note_start(event));
+    cluster.world.hand_events_to(move |_, _, event| writer.borrow_mut().note_start(event));
     let memberships = &groups.memberships;
     progress.phase("subscribing", memberships.len() as u64);
-    let rate = (ring.by_id().len() as f64 / 10.0).max(50.0) * TICK.as_secs_f64();
+    let rate = (cluster.roster.by_id().len() as f64 / 10.0).max(50.0) * TICK.as_secs_f64();
     let (mut due, mut next) = (0.0, 0);
     while next < memberships.len() {
         due += rate;
@@ -84,15 +90,15 @@ pub fn subscribe(ring: &mut Ring, groups: &Groups, progress: &Progress) -> Resul
                 start: Start::Latest,
                 credit: CREDIT,
             };
-            ring.world.command(slot as usize, command);
+            cluster.world.command(slot as usize, command);
             next += 1;
         }
-        ring.world.run_for(TICK);
-        progress.at(book.borrow().started, format!("{} of virtual time", ring.world.now()));
+        cluster.world.run_for(TICK);
+        progress.at(book.borrow().started, format!("{} of virtual time", cluster.world.now()));
     }
-    let end = ring.world.now() + SUBSCRIBE_LIMIT;
-    while book.borrow().started < next as u64 && ring.world.now() < end {
-        ring.world.run_for(TICK);
+    let end = cluster.world.now() + SUBSCRIBE_LIMIT;
+    while book.borrow().started < next as u64 && cluster.world.now() < end {
+        cluster.world.run_for(TICK);
     }
     let book = book.borrow();
     match next as u64 - book.started {
@@ -106,7 +112,12 @@ pub fn subscribe(ring: &mut Ring, groups: &Groups, progress: &Progress) -> Resul
 }
 
 /// Publishes a message in each group from its publisher's slot, evenly, and waits until all have come.
-pub fn publish(ring: &mut Ring, groups: &Groups, publishers: &[usize], progress: &Progress) -> Outcome {
+pub fn publish<N: RingNode>(
+    cluster: &mut Cluster<N>,
+    groups: &Groups,
+    publishers: &[usize],
+    progress: &Progress,
+) -> Received {
     let memberships = groups.memberships.clone();
     let book = Rc::new(RefCell::new(Book {
         times: vec![0; memberships.len()],
@@ -114,7 +125,7 @@ pub fn publish(ring: &mut Ring, groups: &Groups, publishers: &[usize], progress:
         ..Book::default()
     }));
     let (expected, writer) = (memberships.len() as u64, Rc::clone(&book));
-    ring.world.observe(move |at, _, event| writer.borrow_mut().note_item(at, event, &memberships));
+    cluster.world.hand_events_to(move |at, _, event| writer.borrow_mut().note_item(at, event, &memberships));
     progress.phase("publishing", publishers.len() as u64);
     let rate = (publishers.len() as f64 / 30.0).max(10.0) * TICK.as_secs_f64();
     let (mut due, mut next) = (0.0, 0);
@@ -122,23 +133,24 @@ pub fn publish(ring: &mut Ring, groups: &Groups, publishers: &[usize], progress:
         due += rate;
         while due >= 1.0 && next < publishers.len() {
             due -= 1.0;
-            book.borrow_mut().groups[next].sent = ring.world.now();
+            book.borrow_mut().groups[next].sent = cluster.world.now();
             let (topic, payload) = (groups.topics[next].clone(), numbered(next, PAYLOAD));
-            ring.world
+            cluster
+                .world
                 .command(publishers[next], Command::Publish { token: Token(next as u64), topic, payload });
             next += 1;
         }
-        ring.world.run_for(TICK);
+        cluster.world.run_for(TICK);
         progress.at(next as u64, format!("{} deliveries", book.borrow().delivered));
     }
-    let end = ring.world.now() + DELIVER_LIMIT;
-    while book.borrow().delivered < expected && ring.world.now() < end {
-        ring.world.run_for(TICK);
+    let end = cluster.world.now() + DELIVER_LIMIT;
+    while book.borrow().delivered < expected && cluster.world.now() < end {
+        cluster.world.run_for(TICK);
     }
     // Copies that come late would be duplicates.
-    ring.world.run_for(Duration::from_secs(5));
+    cluster.world.run_for(Duration::from_secs(5));
     let book = book.take();
-    Outcome {
+    Received {
         missed: book.times.iter().filter(|&&times| times == 0).count() as u64,
         duplicates: book.times.iter().map(|&times| u64::from(times.saturating_sub(1))).sum(),
         delays: book.groups,

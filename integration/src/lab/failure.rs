@@ -6,12 +6,17 @@ use std::time::Duration;
 use rand::seq::SliceRandom;
 use serde::Serialize;
 
+use super::growth::leave_alone;
 use super::lookups::{Keys, Part, evenly};
-use super::routing::{Sight, millis};
+use super::routing::Sight;
 use super::run::show;
 use super::stats::Samples;
-use super::{Progress, Ring, lookups};
+use super::{Progress, lookups};
+use crate::cluster::Cluster;
+use crate::cluster::lookups::millis;
+use crate::node::RingNode;
 use crate::report::{Axis, Kind, Plot, Report, Row, Series, Sheet};
+use crate::world::Crash;
 
 /// How long the usual upkeep is counted before the failure.
 const REST: Duration = Duration::from_secs(60);
@@ -63,26 +68,26 @@ pub(super) struct Failure {
 
 impl Failure {
     /// Lets `percent` of the nodes lose power, and looks things up meanwhile and afterwards.
-    pub(super) fn suffer(
-        ring: &mut Ring,
+    pub(super) fn suffer<N: RingNode>(
+        cluster: &mut Cluster<N>,
         percent: u8,
         keys: Keys,
         count: u64,
         progress: &Progress,
     ) -> Failure {
-        let before = upkeep(ring);
-        ring.settle(REST, progress);
-        let rest = REST.as_secs_f64() * ring.by_id().len() as f64;
+        let before = upkeep(cluster);
+        leave_alone(cluster, REST, progress);
+        let rest = REST.as_secs_f64() * cluster.roster.by_id().len() as f64;
         let usual: Upkeep =
-            above(ring, &before, |_| 0.0).into_iter().map(|(kind, sent)| (kind, sent / rest)).collect();
-        let failed = victims(ring, percent);
-        ring.crash(&failed);
-        let (begin, before) = (ring.world.now(), upkeep(ring));
+            above(cluster, &before, |_| 0.0).into_iter().map(|(kind, sent)| (kind, sent / rest)).collect();
+        let failed = victims(cluster, percent);
+        failed.iter().for_each(|&slot| cluster.crash(slot as usize, Crash::Power));
+        let (begin, before) = (cluster.world.now(), upkeep(cluster));
         let mut at_once = Sight::default();
         let mut seconds = vec![Second::default(); REPAIR.as_secs() as usize];
-        let verdict = lookups::look_up(
-            ring,
-            &plan(count, ring.by_id().len()),
+        let counts = lookups::look_up(
+            cluster,
+            &plan(count, cluster.roster.by_id().len()),
             keys,
             "recovering",
             progress,
@@ -98,12 +103,12 @@ impl Failure {
                 }
             },
         );
-        at_once.verdict = verdict;
-        let lived = (ring.world.now() - begin).as_secs_f64() * ring.by_id().len() as f64;
-        let mut messages = above(ring, &before, |kind| usual.get(kind).unwrap_or(&0.0) * lived);
+        at_once.counts = counts;
+        let lived = (cluster.world.now() - begin).as_secs_f64() * cluster.roster.by_id().len() as f64;
+        let mut messages = above(cluster, &before, |kind| usual.get(kind).unwrap_or(&0.0) * lived);
         messages.values_mut().for_each(|sent| *sent /= failed.len() as f64);
-        let nodes = ring.by_id().len();
-        let repaired = Sight::see(ring, &evenly(count, nodes), keys, "repaired", progress);
+        let nodes = cluster.roster.by_id().len();
+        let repaired = Sight::see(cluster, &evenly(count, nodes), keys, "repaired", progress);
         Failure { percent, failed: failed.len(), at_once, repaired, seconds, messages }
     }
 
@@ -139,8 +144,8 @@ impl Failure {
             Row::ours("answer, 99 %, ms: repaired", show(fields.took_p99_repaired_ms)),
             Row::ours("messages per failed node", show(fields.messages_per_failed_node)),
         ]);
-        report.faults.extend(self.at_once.verdict.faults("lookups during recovery"));
-        report.faults.extend(self.repaired.verdict.faults("lookups after repair"));
+        report.faults.extend(self.at_once.counts.faults("lookups during recovery"));
+        report.faults.extend(self.repaired.counts.faults("lookups after repair"));
         let seconds = self.by_second();
         report.plots.push(hops_plot(&seconds, before.hops.mean().unwrap_or(0.0)));
         report.plots.push(delay_plot(&seconds));
@@ -171,22 +176,22 @@ fn plan(count: u64, nodes: usize) -> Vec<Part> {
     vec![Part { time: AT_ONCE, rate: burst }, Part { time: REPAIR - AT_ONCE, rate: then.min(burst) }]
 }
 
-fn victims(ring: &mut Ring, percent: u8) -> Vec<u32> {
-    let mut slots: Vec<u32> = ring.by_id().iter().map(|&(_, slot)| slot).collect();
-    slots.shuffle(&mut ring.world.stream("lab/failure"));
+fn victims<N: RingNode>(cluster: &Cluster<N>, percent: u8) -> Vec<u32> {
+    let mut slots: Vec<u32> = cluster.roster.by_id().iter().map(|&(_, slot)| slot).collect();
+    slots.shuffle(&mut cluster.world.stream("lab/failure"));
     // Two stay whatever happens: a ring needs them.
     slots.truncate((slots.len() * usize::from(percent) / 100).min(slots.len() - 2));
     slots
 }
 
-fn upkeep(ring: &Ring) -> Upkeep {
-    let kinds = ring.world.counters().by_kind().filter(|(kind, _)| !LOOKUPS.contains(kind));
+fn upkeep<N: RingNode>(cluster: &Cluster<N>) -> Upkeep {
+    let kinds = cluster.world.counters().by_kind().filter(|(kind, _)| !LOOKUPS.contains(kind));
     kinds.map(|(kind, tally)| (kind, tally.sent as f64)).collect()
 }
 
 /// What was sent since `before`, less what would have been sent anyway.
-fn above(ring: &Ring, before: &Upkeep, anyway: impl Fn(&str) -> f64) -> Upkeep {
-    let now = upkeep(ring).into_iter();
+fn above<N: RingNode>(cluster: &Cluster<N>, before: &Upkeep, anyway: impl Fn(&str) -> f64) -> Upkeep {
+    let now = upkeep(cluster).into_iter();
     now.map(|(kind, sent)| (kind, sent - before.get(kind).unwrap_or(&0.0) - anyway(kind))).collect()
 }
 

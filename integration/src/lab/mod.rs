@@ -7,13 +7,10 @@ pub mod pages;
 pub mod memory;
 pub mod model;
 pub mod meter;
-pub mod passages;
-pub mod ring;
+pub mod growth;
 pub mod stats;
 pub mod run;
 pub mod lookups;
-pub mod roster;
-pub mod living;
 pub mod churn;
 pub mod faults;
 pub mod tables;
@@ -27,6 +24,7 @@ pub mod multicast;
 pub mod rounds;
 pub mod broadcast;
 pub mod ideal;
+pub mod upkeep;
 pub mod swarm;
 pub mod replay;
 pub mod scenario;
@@ -34,7 +32,6 @@ pub mod scenario;
 use thiserror::Error;
 
 pub use progress::Progress;
-pub use ring::Ring;
 pub use setting::{Output, Setting};
 
 /// Why an experiment has no figures.

@@ -6,14 +6,19 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use rand::RngExt;
 use serde::Serialize;
+use treecast_overlay::pastry::Node;
+use treecast_scribe::Topic;
 
-use super::deliveries::{self, Outcome};
+use super::deliveries::{self, Received};
 use super::groups::{Groups, papers_sizes};
-use super::meter::{Gauge, is_copy};
-use super::run::{Run, Weight, show};
+use super::growth::{Grown, grow, leave_alone};
+use super::meter::is_copy;
+use super::run::{Run, show};
 use super::stats::Samples;
 use super::trees::Trees;
-use super::{Error, Output, Progress, Ring, Setting, charts};
+use super::{Error, Progress, Setting, charts};
+use crate::cluster::Cluster;
+use crate::node::RingNode;
 use crate::report::{Report, Row};
 use crate::world::LinkLoads;
 
@@ -35,8 +40,6 @@ pub struct Options {
     /// Seconds of virtual time that the trees are left alone before anything is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     rest: u64,
-    #[command(flatten)]
-    output: Output,
 }
 
 /// Who sends.
@@ -60,11 +63,6 @@ All subscribe, the trees are left alone for --rest seconds and then measured, th
   join_messages_mean  hops of JOINs per membership, until all are attached; what moves children afterwards is left out";
 
 impl Options {
-    /// Where the report goes.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
-
     fn sizes(&self, nodes: usize) -> Result<Vec<usize>, Error> {
         let groups = self.groups.map(|groups| groups as usize);
         match self.members.map(|members| members as usize) {
@@ -124,51 +122,53 @@ struct Measured {
     links_ip: Option<LinkLoads>,
     /// Deliveries that needed a message on the network.
     remote: u64,
-    outcome: Outcome,
-    gauge: Gauge,
+    outcome: Received,
+    joins: u64,
+    copies: u64,
 }
 
 /// Grows a ring, plants trees, sends, and says how that went.
 pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let setting = &options.setting;
-    let (nodes, topology) = (setting.nodes(), setting.topology());
+    let nodes = setting.nodes();
     let sizes = options.sizes(nodes)?;
-    let world = setting.world(topology.clone());
-    let mut ring = Ring::grow(setting, nodes, world, treecast_scribe::Config::default(), progress)?;
-    let weight = Weight::of(&ring);
-    let mut dice = ring.world.stream("lab/groups");
-    let slots: Vec<u32> = ring.by_id().iter().map(|&(_, slot)| slot).collect();
+    let mut grown = grow::<Node>(setting, nodes, setting.topology(), progress)?;
+    let cluster = &mut grown.cluster;
+    let mut dice = cluster.world.stream("lab/groups");
+    let slots: Vec<u32> = cluster.roster.iter().map(|(_, slot)| slot).collect();
     let groups = Groups::new(&sizes, &slots, &mut dice);
-    ring.meter.borrow_mut().looking = true;
-    deliveries::subscribe(&mut ring, &groups, progress)?;
-    ring.meter.borrow_mut().looking = false;
-    ring.settle(Duration::from_secs(options.rest), progress);
-    let roots: Vec<usize> = groups.topics.iter().map(|topic| ring.root_of(topic.id().key()).1).collect();
+    grown.meter.borrow_mut().looking = true;
+    deliveries::subscribe(cluster, &groups, progress)?;
+    grown.meter.borrow_mut().looking = false;
+    leave_alone(cluster, Duration::from_secs(options.rest), progress);
+    let root = |topic: &Topic| cluster.roster.root_of(topic.id().key()).map(|(_, slot)| slot);
+    let roots: Vec<usize> = groups.topics.iter().filter_map(root).collect();
     let senders = match options.sender {
         Sender::Root => roots.clone(),
         Sender::Random => roots.iter().map(|_| slots[dice.random_range(0..slots.len())] as usize).collect(),
     };
-    let measured = measure(&mut ring, &groups, &roots, &senders, progress);
-    let run = Run::of("multicast", setting, &topology, &ring, weight);
+    let measured = measure(&mut grown, &groups, &roots, &senders, progress);
+    let run = Run::of("multicast", setting, &grown);
     Ok(report(&Fields::of(run, &groups, options, &measured), &measured, options))
 }
 
-fn measure(
-    ring: &mut Ring,
+fn measure<N: RingNode>(
+    grown: &mut Grown<N>,
     groups: &Groups,
     roots: &[usize],
     senders: &[usize],
     progress: &Progress,
 ) -> Measured {
-    let trees = Trees::of(ring, &groups.topics);
+    let (cluster, meter) = (&mut grown.cluster, &grown.meter);
+    let trees = Trees::of(cluster, &groups.topics);
     let depths = trees.depths(groups);
-    ring.meter.borrow_mut().looking = true;
-    ring.world.watch_links(is_copy);
-    let outcome = deliveries::publish(ring, groups, senders, progress);
-    ring.meter.borrow_mut().looking = false;
-    let links = ring.world.link_loads().cloned();
+    meter.borrow_mut().looking = true;
+    cluster.world.watch_links(is_copy);
+    let outcome = deliveries::publish(cluster, groups, senders, progress);
+    meter.borrow_mut().looking = false;
+    let links = cluster.world.link_loads().cloned();
     let members = groups.members();
-    let (rad, rmd) = delay_ratios(ring, &members, senders, &outcome);
+    let (rad, rmd) = delay_ratios(cluster, &members, senders, &outcome);
     let own = roots.iter().zip(&members).filter(|(root, members)| members.contains(root)).count();
     Measured {
         unattached: depths.iter().filter(|depth| depth.is_none()).count(),
@@ -177,27 +177,28 @@ fn measure(
         tables: Samples::new(trees.tables.iter().map(|&tables| tables as f32).collect()),
         rad,
         rmd,
-        links_ip: links.as_ref().map(|_| ip_multicast(ring, &members, roots)),
+        links_ip: links.as_ref().map(|_| ip_multicast(cluster, &members, roots)),
         links,
         remote: outcome.delivered.saturating_sub(own as u64),
         outcome,
-        gauge: ring.meter.borrow().clone(),
+        joins: meter.borrow().joins,
+        copies: meter.borrow().copies,
     }
 }
 
 /// Per group: delay by the tree over latency of unicast from the sender; means, and maxima. Groups without a member
 /// beside the sender, or not all of whose members got the message, have none.
-fn delay_ratios(
-    ring: &Ring,
+fn delay_ratios<N: RingNode>(
+    cluster: &Cluster<N>,
     members: &[Vec<usize>],
     senders: &[usize],
-    outcome: &Outcome,
+    outcome: &Received,
 ) -> (Samples, Samples) {
     let (mut rad, mut rmd) = (Vec::new(), Vec::new());
     for ((members, &sender), delays) in members.iter().zip(senders).zip(&outcome.delays) {
         let unicast = || {
             let others = members.iter().filter(|&&member| member != sender);
-            others.map(|&member| ring.world.latency(sender, member))
+            others.map(|&member| cluster.world.latency(sender, member))
         };
         let (sum, max) = (unicast().sum::<Duration>(), unicast().max().unwrap_or_default());
         if !max.is_zero() && delays.reached == members.len() {
@@ -209,11 +210,11 @@ fn delay_ratios(
 }
 
 /// What IP multicast from the roots to the same members would load onto the same links.
-fn ip_multicast(ring: &Ring, members: &[Vec<usize>], roots: &[usize]) -> LinkLoads {
+fn ip_multicast<N: RingNode>(cluster: &Cluster<N>, members: &[Vec<usize>], roots: &[usize]) -> LinkLoads {
     let mut loads = LinkLoads::default();
     for (members, &root) in members.iter().zip(roots) {
         let others: Vec<usize> = members.iter().copied().filter(|&member| member != root).collect();
-        if let Some(links) = ring.world.multicast_links(root, &others) {
+        if let Some(links) = cluster.world.multicast_links(root, &others) {
             loads.add(&links);
         }
     }
@@ -222,7 +223,7 @@ fn ip_multicast(ring: &Ring, members: &[Vec<usize>], roots: &[usize]) -> LinkLoa
 
 impl Fields {
     fn of(run: Run, groups: &Groups, options: &Options, measured: &Measured) -> Fields {
-        let Measured { entries, tables, depths, rad, rmd, links, links_ip, outcome, gauge, .. } = measured;
+        let Measured { entries, tables, depths, rad, rmd, links, links_ip, outcome, .. } = measured;
         let total = |loads: &Option<LinkLoads>| loads.as_ref().map(|loads| loads.total);
         let worst = |loads: &Option<LinkLoads>| loads.as_ref().map(|loads| loads.max);
         let ratio = |ours: Option<u64>, theirs: Option<u64>| {
@@ -248,12 +249,12 @@ impl Fields {
             link_stress_max: worst(links),
             link_stress_max_ip: worst(links_ip),
             link_stress_max_vs_ip: ratio(worst(links), worst(links_ip)),
-            copies_per_delivery: gauge.copies as f64 / measured.remote.max(1) as f64,
+            copies_per_delivery: measured.copies as f64 / measured.remote.max(1) as f64,
             depth_mean: depths.mean(),
             depth_max: depths.max(),
             missed: outcome.missed,
             duplicates: outcome.duplicates,
-            join_messages_mean: gauge.joins as f64 / groups.memberships.len().max(1) as f64,
+            join_messages_mean: measured.joins as f64 / groups.memberships.len().max(1) as f64,
             sender: match options.sender {
                 Sender::Root => "root",
                 Sender::Random => "random",

@@ -8,8 +8,11 @@ use std::rc::Rc;
 use clap::Args;
 use serde_json::json;
 
-use crate::lab::swarm::{self, Deed, Turmoil};
-use crate::lab::{Error, Output, memory};
+use treecast_overlay::pastry::Node;
+
+use crate::lab::swarm::{self, Deed, SeedOutcome, SwarmRun};
+use crate::lab::{Error, memory};
+use crate::node::RingNode;
 use crate::report::{Report, Row};
 
 /// What `lab replay` can be told.
@@ -24,27 +27,18 @@ pub struct Options {
     /// Deeds that are left out, as the swarm named them
     #[arg(long, value_name = "DEED,..", value_enum, value_delimiter = ',')]
     pub without: Vec<Deed>,
-    #[command(flatten)]
-    output: Output,
-}
-
-impl Options {
-    /// Where the figures go.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
 }
 
 /// Runs the seed and tells it on stdout.
 pub fn run(options: &Options) -> Result<Report, Error> {
     let begin = std::time::Instant::now();
-    let turmoil = swarm::turmoil(options.seed, &options.without);
+    let run = swarm::prepare::<Node>(options.seed, &options.without);
     let say = |line: &str| {
         // Whoever has read enough closes the pipe: the verdict is all that is left to do.
         let _ = writeln!(std::io::stdout().lock(), "{line}");
     };
-    say(&turmoil.plan().to_string());
-    let outcome = tell(turmoil, options.until.unwrap_or(u64::MAX), say);
+    say(&run.plan.to_string());
+    let outcome = tell(run, options.until.unwrap_or(u64::MAX), say);
     let verdict = outcome.fault.clone().unwrap_or_else(|| "all promises are kept".to_string());
     let figures = json!({
         "experiment": "replay",
@@ -71,20 +65,25 @@ pub fn run(options: &Options) -> Result<Report, Error> {
 }
 
 /// Runs it to its end; `say` gets each line up to a step.
-pub fn tell(mut turmoil: Turmoil, until: u64, say: impl Fn(&str) + Clone + 'static) -> swarm::Outcome {
+pub fn tell<N: RingNode>(
+    mut run: SwarmRun<N>,
+    until: u64,
+    say: impl Fn(&str) + Clone + 'static,
+) -> SeedOutcome {
+    let cluster = &mut run.timeline.cluster;
     let step = Rc::new(Cell::new(0));
     let (now, aloud) = (Rc::clone(&step), say.clone());
-    turmoil.grove.world.listen(move |number, what| {
+    cluster.world.listen(move |number, what| {
         now.set(number);
         if number <= until {
             aloud(&what.to_string());
         }
     });
-    turmoil.grove.witness.borrow_mut().listener = Some(Box::new(move |line| {
+    cluster.witness.borrow_mut().listener = Some(Box::new(move |line| {
         if step.get() <= until {
             say(line);
         }
     }));
-    let fault = swarm::run_to_the_end(&mut turmoil);
-    swarm::outcome(&turmoil, fault)
+    let fault = swarm::run_to_the_end(&mut run);
+    swarm::outcome(&run, fault)
 }

@@ -9,11 +9,14 @@ use treecast_overlay::time::Instant;
 use treecast_scribe::Item;
 use treecast_scribe::event::{Command, Event, Token};
 
+use super::Progress;
 use super::groups::Groups;
-use super::meter::{Passage, number_of, numbered};
-use super::routing::millis;
+use super::meter::{Meter, Sent, number_of, numbered};
 use super::stats::Samples;
-use super::{Progress, Ring};
+use crate::cluster::Cluster;
+use crate::cluster::lookups::millis;
+use crate::node::RingNode;
+use crate::world::Shared;
 
 /// How often commands are given.
 const TICK: Duration = Duration::from_millis(1);
@@ -24,7 +27,7 @@ const PAYLOAD: usize = 100;
 
 /// What is sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Plan {
+pub struct Load {
     /// Messages.
     pub messages: usize,
     /// Messages per second.
@@ -41,7 +44,7 @@ pub struct Rounds {
     /// From publishing until the last node has it, in milliseconds, for each message that all got.
     pub lasts: Samples,
     /// What each message cost.
-    pub passages: Vec<Passage>,
+    pub costs: Vec<Sent>,
     /// Deliveries, each node's first of each message.
     pub delivered: u64,
     /// Nodes that did not get a message, over all messages.
@@ -65,7 +68,13 @@ struct Book {
 }
 
 /// Publishes by plan, waits for all deliveries, and a little longer for those that should not come.
-pub fn publish(ring: &mut Ring, groups: &Groups, plan: &Plan, name: &str, progress: &Progress) -> Rounds {
+pub fn publish<N: RingNode>(
+    (cluster, meter): (&mut Cluster<N>, &Shared<Meter>),
+    groups: &Groups,
+    plan: &Load,
+    name: &str,
+    progress: &Progress,
+) -> Rounds {
     let slots: Vec<u32> = groups.memberships.iter().map(|&(_, slot)| slot).collect();
     let (nodes, messages) = (slots.len(), plan.messages);
     let book = Rc::new(RefCell::new(Book {
@@ -75,9 +84,9 @@ pub fn publish(ring: &mut Ring, groups: &Groups, plan: &Plan, name: &str, progre
         ..Book::default()
     }));
     let writer = Rc::clone(&book);
-    ring.world.observe(move |at, _, event| writer.borrow_mut().note(at, event, nodes));
-    ring.meter.borrow_mut().messages = vec![Passage::default(); messages];
-    let mut dice = ring.world.stream(&format!("lab/senders/{name}"));
+    cluster.world.hand_events_to(move |at, _, event| writer.borrow_mut().note(at, event, nodes));
+    meter.borrow_mut().messages = vec![Sent::default(); messages];
+    let mut dice = cluster.world.stream(&format!("lab/senders/{name}"));
     let any = dice.random_range(0..nodes);
     progress.phase(name, messages as u64);
     let (mut due, mut number) = (0.0, 0);
@@ -86,22 +95,22 @@ pub fn publish(ring: &mut Ring, groups: &Groups, plan: &Plan, name: &str, progre
         while due >= 1.0 && number < messages {
             due -= 1.0;
             let sender = if plan.random { dice.random_range(0..nodes) } else { any };
-            book.borrow_mut().sent.push(ring.world.now());
+            book.borrow_mut().sent.push(cluster.world.now());
             let (topic, payload) = (groups.topics[0].clone(), numbered(number, PAYLOAD));
             let command = Command::Publish { token: Token(number as u64), topic, payload };
-            ring.world.command(slots[sender] as usize, command);
+            cluster.world.command(slots[sender] as usize, command);
             number += 1;
         }
-        ring.world.run_for(TICK);
+        cluster.world.run_for(TICK);
         progress.at(number as u64, format!("{} deliveries", book.borrow().delays.len()));
     }
-    let end = ring.world.now() + LIMIT;
-    while !book.borrow().is_complete() && ring.world.now() < end {
-        ring.world.run_for(TICK * 10);
+    let end = cluster.world.now() + LIMIT;
+    while !book.borrow().is_complete() && cluster.world.now() < end {
+        cluster.world.run_for(TICK * 10);
     }
-    ring.world.run_for(Duration::from_secs(5));
-    let passages = std::mem::take(&mut ring.meter.borrow_mut().messages);
-    book.take().close(passages, nodes)
+    cluster.world.run_for(Duration::from_secs(5));
+    let costs = std::mem::take(&mut meter.borrow_mut().messages);
+    book.take().close(costs, nodes)
 }
 
 impl Book {
@@ -129,13 +138,13 @@ impl Book {
         self.delays.len() == self.seen.len() && self.receipts == self.sent.len() as u64
     }
 
-    fn close(self, passages: Vec<Passage>, nodes: usize) -> Rounds {
+    fn close(self, costs: Vec<Sent>, nodes: usize) -> Rounds {
         let complete = |number: &usize| self.counts[*number] as usize == nodes;
         let last = |number: usize| millis(self.last[number] - self.sent[number]);
         let lasts = (0..self.sent.len()).filter(complete).map(last).collect();
         Rounds {
             lasts: Samples::new(lasts),
-            passages,
+            costs,
             delivered: self.delays.len() as u64,
             lost: (self.seen.len() - self.delays.len()) as u64,
             duplicates: self.duplicates,

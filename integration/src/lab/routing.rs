@@ -1,19 +1,22 @@
 //! `lab routing`: hops, stretch and correctness of lookups, the quality of the tables, the cost of joins; and, with
 //! `--fail`, what silent failures do to all that (Pastry §3).
 
-use std::time::Duration;
-
 use clap::Args;
 use serde::Serialize;
 use treecast_overlay::id::NodeId;
+use treecast_overlay::pastry::Node;
 
 use super::failure::{FailFields, Failure};
-use super::ideal::{self, Figures, Ideal};
-use super::lookups::{Answered, Keys, Part, Verdict, evenly, look_up};
-use super::run::{Run, Weight, show};
+use super::growth::grow;
+use super::ideal::{Figures, Ideal};
+use super::lookups::{Answered, Counts, Keys, Part, evenly, look_up};
+use super::run::{Run, show};
 use super::stats::{Histogram, Samples};
-use super::tables::{self, Level};
-use super::{Error, Output, Progress, Ring, Setting, charts};
+use super::tables;
+use super::{Error, Progress, Setting, charts};
+use crate::cluster::Cluster;
+use crate::cluster::lookups::millis;
+use crate::node::RingNode;
 use crate::report::{Axis, Kind, Plot, Report, Row, Series, Sheet};
 
 /// Bins of direct latency in which stretch is averaged.
@@ -38,8 +41,6 @@ pub struct Options {
     /// What is looked up
     #[arg(long, value_enum, default_value_t = Keys::Random)]
     keys: Keys,
-    #[command(flatten)]
-    output: Output,
 }
 
 const HELP: &str = "What is measured:
@@ -57,23 +58,16 @@ const HELP: &str = "What is measured:
   --fail     unrepaired: lookups launched in the first second; repaired: after 120 s; messages per failed node: frames in
              those 120 s above what is usual, but for those of the lookups, over the nodes that failed";
 
-impl Options {
-    /// Where the report goes.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
-}
-
 #[derive(Serialize)]
 struct Fields {
     #[serde(flatten)]
     run: Run,
     hops_mean: Option<f64>,
-    hops_mean_ideal: f64,
+    hops_mean_ideal: Option<f64>,
     hops_max: usize,
     hops_share: Vec<f64>,
     stretch_mean: Option<f64>,
-    stretch_mean_ideal: f64,
+    stretch_mean_ideal: Option<f64>,
     stretch_p50: Option<f64>,
     stretch_p99: Option<f64>,
     lookups: u64,
@@ -91,7 +85,7 @@ struct Fields {
 /// All that lookups showed.
 #[derive(Default)]
 pub(super) struct Sight {
-    pub(super) verdict: Verdict,
+    pub(super) counts: Counts,
     pub(super) hops: Histogram,
     /// Direct latency in ms, and the stretch.
     pairs: Vec<(f32, f32)>,
@@ -100,10 +94,16 @@ pub(super) struct Sight {
 
 impl Sight {
     /// Looks things up, and takes note of all.
-    pub(super) fn see(ring: &mut Ring, plan: &[Part], keys: Keys, name: &str, progress: &Progress) -> Sight {
+    pub(super) fn see<N: RingNode>(
+        cluster: &mut Cluster<N>,
+        plan: &[Part],
+        keys: Keys,
+        name: &str,
+        progress: &Progress,
+    ) -> Sight {
         let mut sight = Sight::default();
-        let verdict = look_up(ring, plan, keys, name, progress, |answered| sight.note(answered));
-        Sight { verdict, ..sight }
+        let counts = look_up(cluster, plan, keys, name, progress, |answered| sight.note(answered));
+        Sight { counts, ..sight }
     }
 
     pub(super) fn note(&mut self, answered: &Answered) {
@@ -122,83 +122,59 @@ impl Sight {
     }
 }
 
-pub(super) fn millis(time: Duration) -> f32 {
-    (time.as_secs_f64() * 1000.0) as f32
-}
-
 /// Grows a ring, looks things up, and says how that went.
 pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
-    let setting = &options.setting;
-    let (nodes, topology) = (setting.nodes(), setting.topology());
-    let world = setting.world(topology.clone());
-    let mut ring = Ring::grow(setting, nodes, world, treecast_scribe::Config::default(), progress)?;
-    let weight = Weight::of(&ring);
+    run_on::<Node>(options, progress)
+}
+
+/// Likewise, of any geometry.
+fn run_on<N: RingNode>(options: &Options, progress: &Progress) -> Result<Report, Error> {
+    let (setting, keys) = (&options.setting, options.keys);
+    let nodes = setting.nodes();
+    let mut grown = grow::<N>(setting, nodes, setting.topology(), progress)?;
+    let cluster = &mut grown.cluster;
     let count = options.lookups.unwrap_or_else(|| usual(nodes));
-    let sight = Sight::see(&mut ring, &evenly(count, nodes), options.keys, "lookups", progress);
-    let levels = tables::levels(&ring);
-    let ideal = ideal(&ring, options.keys);
-    let failure =
-        options.fail.map(|percent| Failure::suffer(&mut ring, percent, options.keys, count, progress));
-    let run = Run::of("routing", setting, &topology, &ring, weight);
-    let fields = Fields::of(
-        run,
-        &ring,
-        &sight,
-        (&levels, &ideal),
-        failure.as_ref().map(|failure| failure.fields(&sight)),
-    );
+    let sight = Sight::see(cluster, &evenly(count, nodes), keys, "lookups", progress);
+    let (levels, ideal) = (tables::levels(cluster), ideal(cluster, keys));
+    let failure = options.fail.map(|percent| Failure::suffer(cluster, percent, keys, count, progress));
+    let (in_degrees, join_messages_mean) = (tables::in_degrees(cluster), grown.join_messages_mean);
+    let stretch = sight.stretch();
+    let fields = Fields {
+        run: Run::of("routing", setting, &grown),
+        hops_mean: sight.hops.mean(),
+        hops_mean_ideal: ideal.hops.mean(),
+        hops_max: sight.hops.max(),
+        hops_share: sight.hops.shares(),
+        stretch_mean: stretch.mean(),
+        stretch_mean_ideal: ideal.stretch.mean(),
+        stretch_p50: stretch.median(),
+        stretch_p99: stretch.quantile(0.99),
+        lookups: sight.counts.asked,
+        lost: sight.counts.lost,
+        wrong: sight.counts.wrong,
+        join_messages_mean,
+        suboptimal_per_level: levels.iter().map(|level| level.suboptimal).collect(),
+        missing_per_level: levels.iter().map(|level| level.missing).collect(),
+        in_degree_mean: in_degrees.mean(),
+        in_degree_p99: in_degrees.quantile(0.99),
+        in_degree_max: in_degrees.max(),
+        fail: failure.as_ref().map(|failure| failure.fields(&sight)),
+    };
     Ok(report(&fields, &sight, failure.as_ref()))
 }
 
 /// What the same ring could do with ideal tables.
-fn ideal(ring: &Ring, keys: Keys) -> Figures {
-    let mut ids: Vec<(u32, NodeId)> = ring.by_id().iter().map(|&(id, slot)| (slot, id)).collect();
+fn ideal<N: RingNode>(cluster: &Cluster<N>, keys: Keys) -> Figures {
+    let mut ids: Vec<(u32, NodeId)> = cluster.roster.iter().map(|(id, slot)| (slot, id)).collect();
     ids.sort_unstable();
-    let ideal = Ideal::new(ring.world.map(), ids.into_iter().map(|(_, id)| id), ring.config.leaf_set);
-    let keys = match keys {
-        Keys::Random => ideal::Keys::Random,
-        Keys::Nodes => ideal::Keys::Nodes,
-    };
-    ideal.lookups(IDEAL_LOOKUPS, keys, &mut ring.world.stream("lab/ideal"))
+    let ids = ids.into_iter().map(|(_, id)| id);
+    let ideal = Ideal::new(cluster.world.map(), ids, cluster.config.leaf_set);
+    ideal.lookups(IDEAL_LOOKUPS, keys, &mut cluster.world.stream("lab/ideal"))
 }
 
 /// 200,000 lookups for 100,000 nodes, in proportion, but 10,000 at least.
 fn usual(nodes: usize) -> u64 {
     (nodes as u64 * 2).max(10_000)
-}
-
-impl Fields {
-    fn of(
-        run: Run,
-        ring: &Ring,
-        sight: &Sight,
-        (levels, ideal): (&[Level], &Figures),
-        fail: Option<FailFields>,
-    ) -> Fields {
-        let stretch = sight.stretch();
-        let in_degrees = tables::in_degrees(ring);
-        Fields {
-            run,
-            hops_mean: sight.hops.mean(),
-            hops_mean_ideal: ideal.hops_mean,
-            hops_max: sight.hops.max(),
-            hops_share: sight.hops.shares(),
-            stretch_mean: stretch.mean(),
-            stretch_mean_ideal: ideal.stretch_mean(),
-            stretch_p50: stretch.median(),
-            stretch_p99: stretch.quantile(0.99),
-            lookups: sight.verdict.asked,
-            lost: sight.verdict.lost,
-            wrong: sight.verdict.wrong,
-            join_messages_mean: ring.growth.join_messages_mean,
-            suboptimal_per_level: levels.iter().map(|level| level.suboptimal).collect(),
-            missing_per_level: levels.iter().map(|level| level.missing).collect(),
-            in_degree_mean: in_degrees.mean(),
-            in_degree_p99: in_degrees.quantile(0.99),
-            in_degree_max: in_degrees.quantile(1.0),
-            fail,
-        }
-    }
 }
 
 impl Fields {
@@ -211,7 +187,7 @@ impl Fields {
 fn report(fields: &Fields, sight: &Sight, failure: Option<&Failure>) -> Report {
     let mut report = fields.run.report();
     report.rows = rows(fields);
-    report.faults = sight.verdict.faults("lookups");
+    report.faults = sight.counts.faults("lookups");
     report.sheets = vec![
         hops_sheet(sight),
         charts::cumulative_sheet("stretch", &sight.stretch()),
@@ -219,7 +195,7 @@ fn report(fields: &Fields, sight: &Sight, failure: Option<&Failure>) -> Report {
     ];
     report.plots = vec![
         hops_plot(sight),
-        stretch_plot(&sight.stretch(), fields.stretch_mean_ideal),
+        stretch_plot(&sight.stretch(), fields.stretch_mean_ideal.unwrap_or(1.0)),
         sight.distance_plot(),
     ];
     if let Some(failure) = failure {

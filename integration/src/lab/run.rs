@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use treecast_overlay::config::Config as RingConfig;
 
-use super::{Ring, Setting, memory};
+use super::growth::Grown;
+use super::{Setting, memory};
+use crate::node::RingNode;
 use crate::report::{Report, Row};
-use crate::world::Topology;
 
 /// Conditions and cost, the same fields in every experiment's JSON.
 #[derive(Clone, Debug, Serialize)]
@@ -83,51 +84,31 @@ impl Figures {
     }
 }
 
-/// What a node weighs at rest: to be asked before the load comes.
-#[derive(Clone, Copy, Debug)]
-pub struct Weight {
-    resident: Option<f64>,
-    own: Option<f64>,
-}
-
-impl Weight {
-    /// Weighs the nodes of a ring.
-    pub fn of(ring: &Ring) -> Weight {
-        Weight { resident: ring.resident_per_node(), own: ring.own_bytes_per_node() }
-    }
-}
-
 impl Run {
     /// What there is to say when all is measured.
-    pub fn of(
-        experiment: &'static str,
-        setting: &Setting,
-        topology: &Topology,
-        ring: &Ring,
-        weight: Weight,
-    ) -> Run {
-        let wall = ring.wall().as_secs_f64();
-        let events = ring.world.steps();
+    pub fn of<N: RingNode>(experiment: &'static str, setting: &Setting, grown: &Grown<N>) -> Run {
+        let (wall, world) = (grown.wall().as_secs_f64(), &grown.cluster.world);
+        let events = world.steps();
         Run {
             experiment,
-            nodes: ring.world.slots(),
+            nodes: world.slots(),
             seed: setting.seed,
-            topology: topology.to_string(),
+            topology: grown.topology.to_string(),
             profile: setting.profile.to_string(),
-            config: Figures::of(&ring.config),
+            config: Figures::of(&grown.cluster.config),
             settle_s: setting.settle,
-            grown_s: ring.growth.took.as_secs_f64(),
-            grown_wall_s: ring.growth.wall.as_secs_f64(),
-            starts_retried: ring.growth.retried,
-            bytes_per_node: weight.resident,
-            bytes_per_node_own: weight.own,
+            grown_s: grown.took.as_secs_f64(),
+            grown_wall_s: grown.wall.as_secs_f64(),
+            starts_retried: grown.retried,
+            bytes_per_node: grown.resident_per_node,
+            bytes_per_node_own: grown.own_bytes_per_node,
             peak_bytes: memory::peak(),
-            virtual_s: ring.world.now().as_nanos() as f64 / 1e9,
+            virtual_s: world.now().as_nanos() as f64 / 1e9,
             wall_s: wall,
-            frames: ring.world.counters().by_kind().map(|(kind, tally)| (kind, tally.delivered)).collect(),
+            frames: world.counters().by_kind().map(|(kind, tally)| (kind, tally.delivered)).collect(),
             events,
             events_per_s: events as f64 / wall.max(1e-9),
-            trace_hash: ring.world.trace_hash(),
+            trace_hash: world.trace_hash(),
         }
     }
 

@@ -83,10 +83,10 @@ impl Setting {
 #[derive(Args, Clone, Debug)]
 pub struct Output {
     /// One JSON object as the last line of stdout
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
     /// Write report.json, tables as CSV and plots as SVG into this directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub out: Option<PathBuf>,
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use treecast_scribe::{Topic, TopicId};
 
-use super::Ring;
 use super::groups::Groups;
+use crate::cluster::Cluster;
+use crate::node::RingNode;
 
 /// Longest way up that is followed: a longer one is a loop.
 const MAX_DEPTH: u32 = 128;
@@ -36,16 +37,16 @@ enum Up {
 
 impl Trees {
     /// Looks at every node.
-    pub fn of(ring: &Ring, topics: &[Topic]) -> Trees {
+    pub fn of<N: RingNode>(cluster: &Cluster<N>, topics: &[Topic]) -> Trees {
         let numbers: BTreeMap<TopicId, u32> = topics.iter().map(Topic::id).zip(0..).collect();
         let mut trees = Trees { places: Vec::new(), entries: Vec::new(), tables: Vec::new() };
-        for (slot, stack) in ring.stacks() {
+        for (slot, stack) in cluster.stacks() {
             let (mut entries, mut tables) = (0, 0);
             for tree in stack.forest().trees() {
                 let Some(&group) = numbers.get(&tree.topic) else { continue };
                 entries += tree.children.len() as u32;
                 tables += u32::from(!tree.children.is_empty());
-                let parent = tree.parent.and_then(|parent| ring.slot_of(parent));
+                let parent = tree.parent.and_then(|parent| cluster.roster.slot_of(parent));
                 let up = match parent {
                     _ if tree.is_root => Up::Root,
                     Some(parent) => Up::Parent(parent as u32),

@@ -13,7 +13,7 @@ use treecast_overlay::wire::{Frame, Header};
 
 use super::image::{self, EPOCH, Image};
 use super::setting::{self, LEASE};
-use super::{Bounds, Fault, QUARTER};
+use super::{Bounds, ModelBug, QUARTER};
 
 /// Some nodes, and what is on its way between them.
 #[derive(Clone)]
@@ -254,8 +254,8 @@ impl Net {
         let mut node = being.node.fork();
         let from = setting::peer(bounds, flying.from);
         node.handle_frame(self.now, from, flying.frame.clone());
-        let asked = (bounds.plant == Some(Fault::Published)).then_some(&flying.frame.header);
-        self.settle(flying.to, node, asked);
+        let asked = (bounds.plant == Some(ModelBug::Published)).then_some(&flying.frame.header);
+        self.take_out(flying.to, node, asked);
         if again {
             self.left.duplicates -= 1;
             let Flying { from, to, frame, .. } = &*flying;
@@ -287,7 +287,7 @@ impl Net {
             if let Seat::Alive(being) = &self.seats[slot] {
                 let mut node = being.node.fork();
                 node.handle_timeout(self.now);
-                self.settle(slot, node, None);
+                self.take_out(slot, node, None);
             } else if start & 1 << slot != 0 {
                 self.start(bounds, slot);
             }
@@ -303,12 +303,12 @@ impl Net {
         let through = (slot > 0).then(|| Seed::from(Addr::Memory(through as u32)));
         let bootstrap = Bootstrap { join: through.into_iter().collect(), ..Bootstrap::default() };
         node.handle_command(self.now, Command::Start(bootstrap));
-        self.settle(slot, node, None);
+        self.take_out(slot, node, None);
     }
 
     /// Takes over what a node has to say, and its timers that are due. `asked`: what it was asked, if it is to answer as
     /// published.
-    fn settle(&mut self, slot: usize, mut node: Node, asked: Option<&Header>) {
+    fn take_out(&mut self, slot: usize, mut node: Node, asked: Option<&Header>) {
         let mut failed = false;
         loop {
             while let Some(transmit) = node.poll_transmit() {

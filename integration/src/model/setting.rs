@@ -11,7 +11,7 @@ use treecast_overlay::sides::Sides;
 use treecast_overlay::wire::{Admission, Header, Standing};
 
 use super::image::FAR;
-use super::{Bounds, Fault, Gaps, QUARTER};
+use super::{Bounds, Gaps, ModelBug, QUARTER};
 
 /// Quarters for which others keep their hands off the part of a node that crashed: its lease and 5 %, begun.
 pub(super) const LEASE: u8 = 5;
@@ -34,7 +34,7 @@ pub(super) fn peer(bounds: &Bounds, slot: usize) -> Peer {
 /// besides leases, is out of reach.
 pub(super) fn config(bounds: &Bounds, slot: usize) -> Config {
     let never = FAR * 10_000;
-    let overstays = bounds.plant == Some(Fault::Overstays) && slot == 0;
+    let overstays = bounds.plant == Some(ModelBug::Overstays) && slot == 0;
     Config {
         lease: QUARTER * if overstays { 8 } else { 4 },
         heartbeat: QUARTER * 2,
@@ -60,7 +60,7 @@ pub(super) fn config(bounds: &Bounds, slot: usize) -> Config {
     }
 }
 
-/// [`Fault::Published`]: what a neighbour answers that is busy with another joiner. `asked`: the joiner's words.
+/// [`ModelBug::Published`]: what a neighbour answers that is busy with another joiner. `asked`: the joiner's words.
 pub(super) fn answer_as_published(asked: &Header, answer: &mut Header, members: impl Fn() -> Vec<Peer>) {
     if !matches!(answer, Header::Admission(Admission::Busy)) {
         return;

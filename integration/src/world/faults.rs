@@ -175,6 +175,9 @@ impl Cuts {
 
     /// The strongly connected components of who reaches whom among `nodes`, by their first one; the largest is 0.
     pub(super) fn sides(&self, slots: usize, nodes: &[usize]) -> Vec<u8> {
+        if self.cuts.is_empty() {
+            return vec![0; slots];
+        }
         let mut firsts: BTreeMap<usize, usize> = BTreeMap::new();
         let mut sizes = BTreeMap::new();
         for &first in nodes {

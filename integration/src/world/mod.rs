@@ -11,10 +11,11 @@ mod deliver;
 mod faults;
 mod links;
 mod network;
+mod observer;
 #[cfg(test)]
 mod pinger;
 mod queue;
-mod quirks;
+mod host;
 mod report;
 #[cfg(test)]
 mod tests;
@@ -34,16 +35,18 @@ use treecast_overlay::wire::Frame;
 pub use config::{Config, Connections, Fidelity};
 pub use counters::{Counters, KINDS, Tally, kind};
 pub use faults::{Cut, CutId, Faults};
+pub use host::{MAX_DRIFT_PPM, Uplink};
 pub use network::{LinkLoads, Map, Matrix, ParseTopologyError, Topology, TransitStub};
-pub use quirks::{MAX_DRIFT_PPM, Uplink};
+pub use observer::{At, Inward, Observer, Outward, Shared};
 pub use report::{Case, SEED_VARIABLE, TimedOut};
 pub use trace::KEPT_STEPS;
 
 use faults::Cuts;
+use host::Host;
 use links::Links;
 use network::Network;
+use observer::Observers;
 use queue::{Arrival, Happening, Notice, Queue};
-use quirks::Quirks;
 use trace::{Trace, What};
 
 /// How a node ends against its will.
@@ -72,7 +75,7 @@ struct Slot<M: Machine> {
     /// When the last timeout was handled, and how many there were at that instant.
     timeouts: (Instant, u32),
     /// What is unusual about the host.
-    quirks: Option<Box<Quirks>>,
+    host: Option<Box<Host>>,
     /// What waits until a paused node resumes, or a slow one is free.
     backlog: VecDeque<Waiting<M>>,
 }
@@ -96,7 +99,7 @@ enum Waiting<M: Machine> {
 /// Which frames are counted on physical links, and what the count is.
 type Watch = (fn(&Frame) -> bool, LinkLoads);
 
-type Observer<E> = Box<dyn FnMut(Instant, usize, E)>;
+type Sink<E> = Box<dyn FnMut(Instant, usize, E)>;
 
 /// Many machines in virtual time. See the [module](self).
 pub struct World<M: Machine> {
@@ -117,11 +120,13 @@ pub struct World<M: Machine> {
     /// Throws for spurious timeouts.
     mischief: Rng,
     trace: Trace,
+    wakes: u64,
     /// For a header's bytes.
     scratch: Vec<u8>,
     counters: Counters,
     events: Vec<(Instant, usize, M::Event)>,
-    observer: Option<Observer<M::Event>>,
+    sink: Option<Sink<M::Event>>,
+    observers: Observers<M>,
 }
 
 impl<M: Machine> World<M> {
@@ -143,10 +148,12 @@ impl<M: Machine> World<M> {
             verdicts: random::stream(&seed, "world/verdicts"),
             mischief: random::stream(&seed, "world/mischief"),
             trace: Trace::new(case.seed),
+            wakes: 0,
             scratch: Vec::new(),
             counters: Counters::default(),
             events: Vec::new(),
-            observer: None,
+            sink: None,
+            observers: Observers::default(),
             case,
         }
     }
@@ -222,6 +229,11 @@ impl<M: Machine> World<M> {
         self.trace.steps()
     }
 
+    /// Timeouts that machines were given so far.
+    pub fn wakes(&self) -> u64 {
+        self.wakes
+    }
+
     /// Things still to come.
     pub fn pending(&self) -> usize {
         self.queue.len()
@@ -284,7 +296,7 @@ impl<M: Machine> World<M> {
             wake: None,
             tickets: 0,
             timeouts: (Instant::ZERO, 0),
-            quirks: None,
+            host: None,
             backlog: VecDeque::new(),
         });
         self.begin(slot, machine);
@@ -314,6 +326,7 @@ impl<M: Machine> World<M> {
         room.life += 1;
         room.state = State::Running;
         room.machine = Some(Box::new(machine));
+        self.observers.started(slot);
         self.call(slot, |_, _| ());
     }
 
@@ -390,6 +403,7 @@ impl<M: Machine> World<M> {
         match self.slots[slot].state {
             State::Running => {
                 self.trace.record(self.now, slot, What::Command);
+                self.call_observed(slot, |at, observers| observers.command(at, &command));
                 self.call(slot, |machine, now| machine.handle_command(now, command));
             }
             State::Paused => self.slots[slot].backlog.push_back(Waiting::Command(command)),
@@ -427,9 +441,20 @@ impl<M: Machine> World<M> {
 
     // Events.
 
-    /// Hands each event to `observer` from now on: instant, slot, event.
-    pub fn observe(&mut self, observer: impl FnMut(Instant, usize, M::Event) + 'static) {
-        self.observer = Some(Box::new(observer));
+    /// Hands each event to `sink` from now on: instant, slot, event.
+    pub fn hand_events_to(&mut self, sink: impl FnMut(Instant, usize, M::Event) + 'static) {
+        self.sink = Some(Box::new(sink));
+    }
+
+    /// Keeps events from now on, for [`take_events`](World::take_events).
+    pub fn keep_events(&mut self) {
+        self.sink = None;
+        self.events.clear();
+    }
+
+    /// Whether there are events to be taken.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Tells each step of the trace from now on, before it is carried out: its number, and what happens, in words.
@@ -437,7 +462,7 @@ impl<M: Machine> World<M> {
         self.trace.listener = Some(Box::new(listener));
     }
 
-    /// All events since the last call, in order. Empty while an observer takes them.
+    /// All events since the last call, in order. Empty while they are handed to somebody.
     pub fn take_events(&mut self) -> Vec<(Instant, usize, M::Event)> {
         std::mem::take(&mut self.events)
     }
@@ -547,6 +572,7 @@ impl<M: Machine> World<M> {
     }
 
     fn time_out(&mut self, slot: usize, spurious: bool) {
+        self.wakes += 1;
         self.trace.record(self.now, slot, What::Timeout { spurious });
         if !spurious {
             let (at, times) = self.slots[slot].timeouts;

@@ -3,6 +3,7 @@
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::machine::{Refusal, StoreToken};
@@ -44,6 +45,8 @@ pub(super) struct Arrival {
     pub(super) frame: Frame,
     /// What the trace knows of it.
     pub(super) note: Note,
+    /// How much longer it takes than the network does: an observer holds it back.
+    pub(super) late: Duration,
 }
 
 /// Something that one life of a slot hears.

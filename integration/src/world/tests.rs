@@ -516,7 +516,7 @@ fn an_observer_gets_the_events() {
     let seen = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
     let mut world = world("an_observer_gets_the_events", 2, calm());
     let notes = seen.clone();
-    world.observe(move |at, slot, event| notes.borrow_mut().push((at, slot, event)));
+    world.hand_events_to(move |at, slot, event| notes.borrow_mut().push((at, slot, event)));
     world.command(0, Wish::Ping(to(1), 1));
     world.run_for(ms(100));
     assert_eq!((seen.borrow().len(), world.take_events().len()), (4, 0));

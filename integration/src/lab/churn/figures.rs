@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::Options;
 use super::life::{Seen, Window};
+use crate::cluster::passages::Traffic;
 use crate::lab::charts;
-use crate::lab::passages::Load;
 use crate::lab::run::{Run, show};
 use crate::lab::stats::Samples;
 use crate::report::{Axis, Kind, Plot, Report, Row, Series, Sheet};
@@ -70,7 +70,7 @@ impl Fields {
     pub(super) fn of(run: Run, options: &Options, seen: &Seen) -> Fields {
         let tally = &seen.tally;
         let each = |count: u64| count as f64 / seen.node_seconds;
-        let by_kind = |(&kind, load): (&&'static str, &Load)| {
+        let by_kind = |(&kind, load): (&&'static str, &Traffic)| {
             let unheard = seen.control.unheard.get(kind).copied().unwrap_or(0);
             let rate = Rate {
                 msgs_per_node_s: each(load.frames),

@@ -9,13 +9,16 @@ use treecast_overlay::id::Key;
 use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
 
-use super::control::{Control, Sent};
+use super::control::{Control, SentSoFar};
 use super::traces::{Sessions, Trace, wait};
 use super::unclaimed::Unclaimed;
-use crate::check::Verdict;
-use crate::lab::living::{Living, Tally};
-use crate::lab::{Progress, Ring};
-use crate::world::Faults;
+use crate::check::{Verdict, o3};
+use crate::cluster::Cluster;
+use crate::cluster::lookups::Tally;
+use crate::lab::Progress;
+use crate::node::RingNode;
+use crate::timeline::{Action, Timeline};
+use crate::world::{Crash, Faults};
 
 /// Lookups per node and second (MSPastry §5.1).
 pub(super) const RATE: f64 = 0.01;
@@ -31,7 +34,7 @@ const AFTER: Duration = Duration::from_secs(65);
 
 /// What is to happen.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
+pub(super) struct ChurnPlan {
     pub(super) trace: Trace,
     pub(super) median: Duration,
     pub(super) loss: f64,
@@ -72,8 +75,9 @@ pub(super) struct Window {
     pub(super) wrong: u64,
 }
 
+/// What sessions come to, and what is looked at meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Deed {
+enum Cue {
     Arrive,
     Crowd,
     Leave(u32),
@@ -82,12 +86,12 @@ enum Deed {
     Sample,
 }
 
-struct Life<'a> {
-    living: Living,
-    plan: Plan,
+struct Life<'a, N: RingNode> {
+    timeline: Timeline<N>,
+    plan: ChurnPlan,
     sessions: Sessions,
     size: usize,
-    deeds: BinaryHeap<Reverse<(Instant, u64, Deed)>>,
+    cues: BinaryHeap<Reverse<(Instant, u64, Cue)>>,
     numbers: u64,
     dice: Rng,
     unclaimed: Unclaimed,
@@ -101,24 +105,28 @@ struct Life<'a> {
 }
 
 /// Lets nodes come and go in a grown ring, and says what was seen. The ring comes back for its figures.
-pub(super) fn live(ring: Ring, plan: Plan, progress: &Progress) -> (Ring, Seen) {
-    let mut dice = ring.world.stream("lab/churn");
-    let living = Living::new(ring);
-    let size = living.roster.len();
+pub(super) fn live<N: RingNode>(
+    mut cluster: Cluster<N>,
+    plan: ChurnPlan,
+    progress: &Progress,
+) -> (Cluster<N>, Seen) {
+    let mut dice = cluster.world.stream("lab/churn");
+    cluster.watch_lookups();
+    let size = cluster.roster.len();
     let mut life = Life {
         sessions: Sessions::new(plan.trace, plan.median, &mut dice),
         plan,
         size,
-        deeds: BinaryHeap::new(),
+        cues: BinaryHeap::new(),
         numbers: 0,
         dice,
         unclaimed: Unclaimed::default(),
         looking: false,
         live: size,
         node_seconds: 0.0,
-        counted: living.now(),
+        counted: cluster.now(),
         seen: Seen::nothing(),
-        living,
+        timeline: Timeline::new(cluster),
         progress,
     };
     life.begin();
@@ -166,25 +174,38 @@ impl Seen {
     }
 }
 
-impl Life<'_> {
-    fn plan_at(&mut self, at: Instant, deed: Deed) {
+impl<N: RingNode> Life<'_, N> {
+    fn cluster(&self) -> &Cluster<N> {
+        &self.timeline.cluster
+    }
+
+    fn now(&self) -> Instant {
+        self.timeline.cluster.now()
+    }
+
+    fn perform(&mut self, action: Action) {
+        // The nodes that it is about live: that was asked before.
+        let _ = self.timeline.perform(action);
+    }
+
+    fn plan_at(&mut self, at: Instant, cue: Cue) {
         self.numbers += 1;
-        self.deeds.push(Reverse((at, self.numbers, deed)));
+        self.cues.push(Reverse((at, self.numbers, cue)));
     }
 
     /// Everybody has been there for a while; others come at the rate at which they go.
     fn begin(&mut self) {
-        self.living.ring.world.set_faults(Faults { loss: self.plan.loss, ..Faults::default() });
-        let now = self.living.now();
-        let slots: Vec<u32> = self.living.roster.iter().map(|(_, slot)| slot).collect();
+        self.perform(Action::Weather(Faults { loss: self.plan.loss, ..Faults::default() }));
+        let now = self.now();
+        let slots: Vec<u32> = self.cluster().roster.iter().map(|(_, slot)| slot).collect();
         for slot in slots {
             let rest = self.sessions.residual(&mut self.dice);
-            self.plan_at(now + rest, Deed::Leave(slot));
+            self.plan_at(now + rest, Cue::Leave(slot));
         }
         let next = self.next_arrival();
-        self.plan_at(now + next, Deed::Arrive);
-        self.plan_at(now, Deed::Ask);
-        self.plan_at(now, Deed::Sample);
+        self.plan_at(now + next, Cue::Arrive);
+        self.plan_at(now, Cue::Ask);
+        self.plan_at(now, Cue::Sample);
     }
 
     fn next_arrival(&mut self) -> Duration {
@@ -193,54 +214,54 @@ impl Life<'_> {
     }
 
     fn warm_up(&mut self) {
-        let (begin, warm) = (self.living.now(), self.plan.warm);
+        let (begin, warm) = (self.now(), self.plan.warm);
         self.progress.phase("warming up", warm.as_secs());
-        while self.living.now() - begin < warm {
+        while self.now() - begin < warm {
             self.pass(begin + warm);
-            let passed = self.living.now() - begin;
+            let passed = self.now() - begin;
             self.progress.at(passed.as_secs(), format!("{} nodes", self.live));
         }
-        self.living.forget_lookups();
+        self.timeline.cluster.forget_lookups();
         self.unclaimed.took_ms.clear();
         self.seen = Seen::nothing();
     }
 
     fn measure(&mut self) {
-        let begin = self.living.now();
-        let at_first = Sent::by_now(&self.living);
+        let begin = self.now();
+        let at_first = SentSoFar::by_now(self.cluster());
         self.count_nodes();
         let from = self.node_seconds;
         if self.plan.trace == Trace::Flash {
             let expected = self.plan.lookups as f64 / (RATE * self.size as f64);
-            self.plan_at(begin + Duration::from_secs_f64(expected / 4.0), Deed::Crowd);
+            self.plan_at(begin + Duration::from_secs_f64(expected / 4.0), Cue::Crowd);
         }
         self.progress.phase("churn", self.plan.lookups);
         let share = (self.plan.lookups / 100).max(1);
         let mut window = (begin, at_first.clone(), from, (0, 0));
-        while self.living.tally.asked < self.plan.lookups {
+        while self.cluster().lookups.tally.asked < self.plan.lookups {
             let due = self.next_at();
             self.pass(due);
-            let done = self.living.tally.asked;
+            let done = self.cluster().lookups.tally.asked;
             if done / share > self.seen.windows.len() as u64 {
                 window = self.close_window(begin, window);
-                self.progress.at(done, format!("{} nodes, {}", self.live, self.living.now()));
+                self.progress.at(done, format!("{} nodes, {}", self.live, self.now()));
             }
         }
         self.count_nodes();
-        self.seen.control = Sent::by_now(&self.living).since(&at_first);
+        self.seen.control = SentSoFar::by_now(self.cluster()).since(&at_first);
         self.seen.node_seconds = self.node_seconds - from;
-        self.seen.seconds = (self.living.now() - begin).as_secs_f64();
+        self.seen.seconds = (self.now() - begin).as_secs_f64();
     }
 
     fn close_window(
         &mut self,
         begin: Instant,
-        (since, sent, from, (lost, wrong)): (Instant, Sent, f64, (u64, u64)),
-    ) -> (Instant, Sent, f64, (u64, u64)) {
+        (since, sent, from, (lost, wrong)): (Instant, SentSoFar, f64, (u64, u64)),
+    ) -> (Instant, SentSoFar, f64, (u64, u64)) {
         self.count_nodes();
-        let (now, by_now) = (self.living.now(), Sent::by_now(&self.living));
+        let (now, by_now) = (self.now(), SentSoFar::by_now(self.cluster()));
         let lived = self.node_seconds - from;
-        let tally = &self.living.tally;
+        let tally = &self.timeline.cluster.lookups.tally;
         self.seen.windows.push(Window {
             at_s: (now - begin).as_secs_f64(),
             live: lived / (now - since).as_secs_f64().max(1e-9),
@@ -252,65 +273,62 @@ impl Life<'_> {
     }
 
     /// Nobody comes or goes any more; the last answers are waited for.
-    fn finish(mut self) -> (Ring, Seen) {
-        let end = self.living.now() + AFTER;
+    fn finish(mut self) -> (Cluster<N>, Seen) {
+        let end = self.now() + AFTER;
         self.progress.phase("last answers", AFTER.as_secs());
-        self.deeds.retain(|Reverse((_, _, deed))| *deed == Deed::Look);
-        while self.living.now() < end {
+        self.cues.retain(|Reverse((_, _, cue))| *cue == Cue::Look);
+        while self.now() < end {
             self.pass(end);
         }
-        self.seen.ring = self.living.is_in_order();
-        self.seen.never_claimed = self.unclaimed.end(self.living.now());
+        self.seen.ring = self.cluster().judge(&[], o3::in_order);
+        self.seen.never_claimed = self.unclaimed.end(self.now());
         self.seen.unclaimed_ms = std::mem::take(&mut self.unclaimed.took_ms);
-        self.seen.tally = std::mem::take(&mut self.living.tally);
-        (self.living.ring, self.seen)
+        self.seen.tally = std::mem::take(&mut self.timeline.cluster.lookups.tally);
+        (self.timeline.cluster, self.seen)
     }
 
     fn next_at(&self) -> Instant {
-        self.deeds.peek().map_or(self.living.now() + SAMPLE, |Reverse((at, ..))| *at)
+        self.cues.peek().map_or(self.now() + SAMPLE, |Reverse((at, ..))| *at)
     }
 
-    /// Time passes until the next deed, which is done, or until `end`.
+    /// Time passes until the next cue, which is carried out, or until `end`.
     fn pass(&mut self, end: Instant) {
         let due = self.next_at();
-        self.living.run_to(due.min(end));
-        for slot in std::mem::take(&mut self.living.failed) {
-            self.seen.retried += 1;
-            self.living.join_again(slot);
-        }
+        self.timeline.cluster.run_to(due.min(end));
+        self.seen.retried += self.timeline.cluster.retry_starts();
         if due <= end
-            && let Some(Reverse((_, _, deed))) = self.deeds.pop()
+            && let Some(Reverse((_, _, cue))) = self.cues.pop()
         {
-            self.act(deed);
+            self.act(cue);
         }
     }
 
-    fn act(&mut self, deed: Deed) {
-        let now = self.living.now();
-        match deed {
-            Deed::Arrive => {
+    fn act(&mut self, cue: Cue) {
+        let now = self.now();
+        match cue {
+            Cue::Arrive => {
                 self.arrive();
                 let next = self.next_arrival();
-                self.plan_at(now + next, Deed::Arrive);
+                self.plan_at(now + next, Cue::Arrive);
             }
-            Deed::Crowd => (0..self.size / 2).for_each(|_| self.arrive()),
-            Deed::Leave(slot) => self.leave(slot),
-            Deed::Ask => {
-                self.living.look_up();
-                let rate = RATE * self.living.roster.len().max(1) as f64;
+            Cue::Crowd => (0..self.size / 2).for_each(|_| self.arrive()),
+            Cue::Leave(slot) => self.leave(slot),
+            Cue::Ask => {
+                self.perform(Action::LookUp(None));
+                let rate = RATE * self.cluster().roster.len().max(1) as f64;
                 let next = wait(&mut self.dice, Duration::from_secs_f64(1.0 / rate));
-                self.plan_at(now + next, Deed::Ask);
+                self.plan_at(now + next, Cue::Ask);
             }
-            Deed::Look => {
-                self.unclaimed.look(&self.living);
+            Cue::Look => {
+                self.unclaimed.look(&self.timeline.cluster);
                 self.looking = !self.unclaimed.is_over();
                 if self.looking {
-                    self.plan_at(now + LOOK, Deed::Look);
+                    self.plan_at(now + LOOK, Cue::Look);
                 }
             }
-            Deed::Sample => {
+            Cue::Sample => {
                 self.sample();
-                self.plan_at(now + SAMPLE, Deed::Sample);
+                self.plan_at(now + SAMPLE, Cue::Sample);
             }
         }
     }
@@ -319,28 +337,30 @@ impl Life<'_> {
         self.count_nodes();
         self.live += 1;
         self.seen.arrivals += 1;
-        let slot = self.living.join();
+        let slot = self.cluster().world.next_slot() as u32;
+        self.perform(Action::Join(None));
         let stays = self.sessions.draw(&mut self.dice);
-        self.plan_at(self.living.now() + stays, Deed::Leave(slot));
+        self.plan_at(self.now() + stays, Cue::Leave(slot));
     }
 
     /// A session ends without a word: the harshest end there is, and the one that MSPastry and Bamboo were
     /// measured with.
     fn leave(&mut self, slot: u32) {
-        let is_last = self.living.roster.len() <= 2 && self.living.roster.id(slot).is_some();
-        if is_last || self.living.node(slot).is_none() {
+        let roster = &self.cluster().roster;
+        let is_last = roster.len() <= 2 && roster.id(slot).is_some();
+        if is_last || self.cluster().node(slot as usize).is_none() {
             return;
         }
         self.count_nodes();
         self.live -= 1;
         self.seen.crashes += 1;
-        let range = Unclaimed::range_of(&self.living, slot);
-        self.living.crash(slot);
-        let now = self.living.now();
+        let range = Unclaimed::range_of(self.cluster(), slot);
+        self.perform(Action::Crash { slots: vec![slot as usize], how: Crash::Power, of_root: false });
+        let now = self.now();
         if let Some(keys) = range {
             self.unclaimed.begin(now, keys);
             if !std::mem::replace(&mut self.looking, true) {
-                self.plan_at(now + LOOK, Deed::Look);
+                self.plan_at(now + LOOK, Cue::Look);
             }
         }
     }
@@ -348,15 +368,15 @@ impl Life<'_> {
     fn sample(&mut self) {
         let key = Key(self.dice.random());
         self.seen.keys.0 += 1;
-        self.seen.keys.1 += u64::from(!self.living.is_claimed(key, 0));
+        self.seen.keys.1 += u64::from(!self.cluster().is_claimed(key, 0));
         if self.seen.keys.0.is_multiple_of(SAMPLES_PER_REVIEW) {
-            self.seen.standing.0 += self.living.roster.len() as u64;
-            self.seen.standing.1 += self.living.standing_right() as u64;
+            self.seen.standing.0 += self.cluster().roster.len() as u64;
+            self.seen.standing.1 += self.cluster().judge(&[], o3::count_in_order) as u64;
         }
     }
 
     fn count_nodes(&mut self) {
-        let now = self.living.now();
+        let now = self.now();
         self.node_seconds += (now - self.counted).as_secs_f64() * self.live as f64;
         self.counted = now;
     }

@@ -12,13 +12,15 @@ use std::panic::resume_unwind;
 use std::time::Duration;
 
 use clap::Args;
+use treecast_overlay::pastry::Node;
 
 use self::figures::Fields;
-use self::life::{Plan, Seen};
+use self::life::{ChurnPlan, Seen};
 use self::traces::Trace;
 pub(super) use self::traces::wait;
-use super::run::{Run, Weight};
-use super::{Error, Output, Progress, Ring, Setting};
+use super::growth::grow;
+use super::run::Run;
+use super::{Error, Progress, Setting};
 use crate::report::Report;
 
 /// Nodes come and go: lookups lost and wrong, stretch, control traffic, unclaimed ranges
@@ -49,8 +51,6 @@ pub struct Options {
     /// Medians of 5, 15, 30, 60, 120, 600 minutes at losses of 0, 1, 5 %, one after the other
     #[arg(long, conflicts_with_all = ["session_median", "loss"])]
     sweep: bool,
-    #[command(flatten)]
-    output: Output,
 }
 
 const HELP: &str = "The ring grows by the protocol and settles; its nodes have the rest of a session before them.
@@ -89,13 +89,8 @@ fn percent(text: &str) -> Result<f64, String> {
 }
 
 impl Options {
-    /// Where the report goes.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
-
-    fn plan(&self, lookups: u64) -> Plan {
-        Plan {
+    fn plan(&self, lookups: u64) -> ChurnPlan {
+        ChurnPlan {
             trace: self.trace,
             median: Duration::from_secs_f64(self.session_median * 60.0),
             loss: self.loss / 100.0,
@@ -139,11 +134,10 @@ fn measure(options: &Options, progress: &Progress) -> Result<(Fields, Seen), Err
 }
 
 /// One world: a ring grows, and lives.
-fn live_in(setting: &Setting, plan: Plan, progress: &Progress) -> Result<(Run, Seen), Error> {
-    let (nodes, topology) = (setting.nodes(), setting.topology());
-    let world = setting.world(topology.clone());
-    let ring = Ring::grow(setting, nodes, world, treecast_scribe::Config::default(), progress)?;
-    let weight = Weight::of(&ring);
-    let (ring, seen) = life::live(ring, plan, progress);
-    Ok((Run { nodes, ..Run::of("churn", setting, &topology, &ring, weight) }, seen))
+fn live_in(setting: &Setting, plan: ChurnPlan, progress: &Progress) -> Result<(Run, Seen), Error> {
+    let nodes = setting.nodes();
+    let mut grown = grow::<Node>(setting, nodes, setting.topology(), progress)?;
+    let (cluster, seen) = life::live(grown.cluster, plan, progress);
+    grown.cluster = cluster;
+    Ok((Run { nodes, ..Run::of("churn", setting, &grown) }, seen))
 }

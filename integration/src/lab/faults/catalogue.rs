@@ -6,7 +6,10 @@ use rand::RngExt;
 use rand::seq::SliceRandom;
 use treecast_overlay::random::Rng;
 
-use crate::lab::roster::Roster;
+use crate::cluster::roster::Roster;
+use crate::lab::swarm::DRIFT_PPM;
+use crate::timeline::{Action, Split};
+use crate::world::{Crash, Faults};
 
 /// Pairs that cannot reach each other though others reach both (Freedman et al. 2005, PlanetLab; anchor P13).
 const PAIRS: f64 = 0.023;
@@ -14,8 +17,6 @@ const PAIRS: f64 = 0.023;
 const SOME: f64 = 0.1;
 /// Most nodes that are cut off one by one: each stands on a side of its own, and sides are numbered by a byte.
 const MOST_ALONE: usize = 200;
-/// Fastest and slowest clocks: two of them differ by less than the 5 % for which leases allow (design §5).
-const DRIFT_PPM: i32 = 24_000;
 /// How far clocks jump: as when a laptop wakes.
 const JUMP: Duration = Duration::from_secs(60);
 /// Within which newcomers come when they come together.
@@ -98,73 +99,43 @@ pub(super) fn names() -> [&'static str; CATALOGUE.len()] {
     CATALOGUE.map(|fault| fault.name)
 }
 
-/// What is done to the ring.
-#[derive(Clone, Debug)]
-pub(super) enum Act {
-    /// The side of each slot.
-    Part(Vec<u8>),
-    /// Likewise; nothing from side 1 reaches side 0.
-    OneWay(Vec<u8>),
-    /// A node stands on a side of its own.
-    Isolate(u32, u8),
-    /// It is reached again.
-    Rejoin(u32),
-    /// A share of pairs, by a seed.
-    Pairs(f64, u64),
-    /// Cuts, loss and drift end.
-    End,
-    Loss(f64),
-    Crash(Vec<u32>),
-    Pause(Vec<u32>),
-    Resume(Vec<u32>),
-    Jump(Vec<u32>, Duration),
-    Drift(Vec<(u32, i32)>),
-    /// A newcomer, through this node or through any.
-    Join(Option<u32>),
-}
+/// What is done when, counted from the fault's beginning, and whether it is undone at the fault's end.
+pub(super) type Script = Vec<(Duration, Action, bool)>;
 
 impl Fault {
-    /// Whether clocks run at rates of their own while it lasts.
-    pub(super) fn has_clocks(&self) -> bool {
-        matches!(self.kind, Kind::Drift)
-    }
-
-    /// What is done when, from the fault's beginning on, in order.
-    pub(super) fn script(&self, ring: &Roster, leaf_set: usize, dice: &mut Rng) -> Vec<(Duration, Act)> {
+    /// What is done when, in order.
+    pub(super) fn script(&self, ring: &Roster, leaf_set: usize, dice: &mut Rng) -> Script {
         let end = self.lasts;
-        let at_once = |act| vec![(Duration::ZERO, act)];
-        let until_end = |act| vec![(Duration::ZERO, act), (end, Act::End)];
+        let at_once = |action| vec![(Duration::ZERO, action, false)];
+        let until_end = |action| vec![(Duration::ZERO, action, true)];
+        let loss = |loss| Action::Weather(Faults { loss, ..Faults::default() });
+        let crash = |slots| Action::Crash { slots, how: Crash::Power, of_root: false };
         match self.kind {
-            Kind::Part => until_end(Act::Part(sides(ring, dice))),
-            Kind::OneWay => until_end(Act::OneWay(sides(ring, dice))),
-            Kind::Isolate => {
-                let slot = some(ring, 1, dice)[0];
-                vec![(Duration::ZERO, Act::Isolate(slot, 1)), (end, Act::Rejoin(slot))]
+            Kind::Part | Kind::OneWay => {
+                let one_way = matches!(self.kind, Kind::OneWay);
+                until_end(Action::Sever(Split::Halves { sides: sides(ring, dice), one_way }))
             }
-            Kind::Pairs => until_end(Act::Pairs(PAIRS, dice.random())),
-            Kind::Loss(percent) => until_end(Act::Loss(f64::from(percent) / 100.0)),
+            Kind::Isolate => until_end(Action::Isolate(some(ring, 1, dice), 1)),
+            Kind::Pairs => until_end(Action::Sever(Split::Pairs(PAIRS, dice.random()))),
+            Kind::Loss(percent) => until_end(loss(f64::from(percent) / 100.0)),
             Kind::Crash(percent) => {
                 let count = ring.len() * usize::from(percent) / 100;
-                let crash = Act::Crash(some(ring, count.min(ring.len() - 2), dice));
-                if end.is_zero() {
-                    return at_once(crash);
-                }
-                // Whoever finds the dead must do so through loss.
-                vec![(Duration::ZERO, Act::Loss(0.05)), (Duration::ZERO, crash), (end, Act::End)]
+                let crash = crash(some(ring, count.min(ring.len() - 2), dice));
+                // In a fault that lasts, the dead must be found through loss.
+                let lost = (!end.is_zero()).then(|| (Duration::ZERO, loss(0.05), true));
+                lost.into_iter().chain([(Duration::ZERO, crash, false)]).collect()
             }
             Kind::LeafSet => {
                 let from = dice.random_range(0..ring.len());
                 let side = (leaf_set / 2).min(ring.len() - 2);
-                at_once(Act::Crash(ring.iter().cycle().skip(from).take(side).map(|(_, slot)| slot).collect()))
+                let slots = ring.iter().cycle().skip(from).take(side);
+                at_once(crash(slots.map(|(_, slot)| slot as usize).collect()))
             }
-            Kind::Pause => {
-                let victims = some(ring, share(ring), dice);
-                vec![(Duration::ZERO, Act::Pause(victims.clone())), (end, Act::Resume(victims))]
-            }
-            Kind::Jump => at_once(Act::Jump(some(ring, share(ring), dice), JUMP)),
+            Kind::Pause => until_end(Action::Pause(some(ring, share(ring), dice))),
+            Kind::Jump => at_once(Action::JumpClock(some(ring, share(ring), dice), JUMP)),
             Kind::Drift => {
-                let drift = |(_, slot)| (slot, dice.random_range(-DRIFT_PPM..=DRIFT_PPM));
-                until_end(Act::Drift(ring.iter().map(drift).collect()))
+                let drift = |(_, slot)| (slot as usize, dice.random_range(-DRIFT_PPM..=DRIFT_PPM));
+                until_end(Action::Drift(ring.iter().map(drift).collect()))
             }
             Kind::Swizzle => swizzle(some(ring, share(ring).min(MOST_ALONE), dice), end, dice),
             Kind::Flash => rush(ring.len(), None),
@@ -178,8 +149,8 @@ fn share(ring: &Roster) -> usize {
 }
 
 /// So many nodes, in random order.
-fn some(ring: &Roster, count: usize, dice: &mut Rng) -> Vec<u32> {
-    let mut slots: Vec<u32> = ring.iter().map(|(_, slot)| slot).collect();
+fn some(ring: &Roster, count: usize, dice: &mut Rng) -> Vec<usize> {
+    let mut slots: Vec<usize> = ring.iter().map(|(_, slot)| slot as usize).collect();
     slots.shuffle(dice);
     slots.truncate(count);
     slots
@@ -191,16 +162,17 @@ fn sides(ring: &Roster, dice: &mut Rng) -> Vec<u8> {
 }
 
 /// One by one in the first half of the time, and back one by one in the second.
-fn swizzle(victims: Vec<u32>, time: Duration, dice: &mut Rng) -> Vec<(Duration, Act)> {
+fn swizzle(victims: Vec<usize>, time: Duration, dice: &mut Rng) -> Script {
     let step = time / 2 / victims.len() as u32;
     let mut order = victims.clone();
     order.shuffle(dice);
-    let clog = victims.into_iter().zip(1..).map(|(slot, n)| (step * (n - 1), Act::Isolate(slot, n as u8)));
-    let unclog = order.into_iter().zip(1..).map(|(slot, n)| (time / 2 + step * n, Act::Rejoin(slot)));
-    clog.chain(unclog).collect()
+    let clog = |(slot, n): (usize, u32)| (step * (n - 1), Action::Isolate(vec![slot], n as u8), false);
+    let unclog = |(slot, n): (usize, u32)| (time / 2 + step * n, Action::Rejoin(vec![slot]), false);
+    victims.into_iter().zip(1..).map(clog).chain(order.into_iter().zip(1..).map(unclog)).collect()
 }
 
-fn rush(count: usize, through: Option<u32>) -> Vec<(Duration, Act)> {
+fn rush(count: usize, through: Option<u32>) -> Script {
     let at = |n: usize| RUSH.mul_f64((n + 1) as f64 / count as f64);
-    (0..count).map(|n| (at(n), Act::Join(through))).collect()
+    let through = through.map(|slot| vec![slot as usize]);
+    (0..count).map(|n| (at(n), Action::Join(through.clone()), false)).collect()
 }

@@ -3,7 +3,7 @@
 //! answered meanwhile.
 
 mod catalogue;
-mod ordeal;
+mod run;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,13 +11,15 @@ use std::time::Duration;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
+use treecast_overlay::pastry::Node;
 
 use self::catalogue::{CATALOGUE, Fault, names};
-use self::ordeal::Outcome;
+use self::run::Recovery;
 use super::churn::wait;
-use super::run::{Run, Weight};
+use super::growth::grow;
+use super::run::Run;
 use super::stats::Samples;
-use super::{Error, Output, Progress, Ring, Setting};
+use super::{Error, Progress, Setting};
 use crate::report::{Report, Row, Sheet};
 
 /// Nodes of each ring unless said otherwise.
@@ -37,8 +39,6 @@ pub struct Options {
     /// Later than so many seconds after a fault is too late [default: 30, or four leases if that is longer]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     bound: Option<u64>,
-    #[command(flatten)]
-    output: Output,
 }
 
 const HELP: &str = "Each fault has a ring of its own (1,000 nodes unless said otherwise) and 0.1 lookups a second for
@@ -74,11 +74,6 @@ What is said of each:
              heard it";
 
 impl Options {
-    /// Where the report goes.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
-
     fn nodes(&self) -> usize {
         self.setting.nodes.unwrap_or(NODES) as usize
     }
@@ -150,11 +145,10 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
         |fault: &&Fault| options.only.is_empty() || options.only.iter().any(|name| name == fault.name);
     let (mut runs, mut faults, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for fault in CATALOGUE.iter().filter(wanted) {
-        let world = setting.world(topology.clone());
-        let ring = Ring::grow(setting, options.nodes(), world, treecast_scribe::Config::default(), progress)?;
-        let weight = Weight::of(&ring);
-        let (ring, outcome) = ordeal::suffer(ring, *fault, bound, progress);
-        runs.push(Run::of("faults", setting, &topology, &ring, weight));
+        let mut grown = grow::<Node>(setting, options.nodes(), topology.clone(), progress)?;
+        let (cluster, outcome) = run::suffer(grown.cluster, *fault, bound, progress);
+        grown.cluster = cluster;
+        runs.push(Run::of("faults", setting, &grown));
         let fields = FaultFields::of(&outcome, bound.as_secs_f64(), options.command(fault));
         told.extend(fields.broken(&outcome, bound.as_secs_f64()));
         faults.push(fields);
@@ -168,8 +162,8 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
 }
 
 impl FaultFields {
-    fn of(outcome: &Outcome, bound: f64, command: String) -> FaultFields {
-        let Outcome { fault, tally, .. } = outcome;
+    fn of(outcome: &Recovery, bound: f64, command: String) -> FaultFields {
+        let Recovery { fault, tally, .. } = outcome;
         let took = Samples::new(tally.took_ms.clone());
         let recovered_s = outcome.recovered.map(|time| time.as_secs_f64());
         FaultFields {
@@ -196,7 +190,7 @@ impl FaultFields {
     }
 
     /// The promises that it broke.
-    fn broken(&self, outcome: &Outcome, bound: f64) -> Vec<String> {
+    fn broken(&self, outcome: &Recovery, bound: f64) -> Vec<String> {
         let mut broken = Vec::new();
         let FaultFields { name, lookups, command, .. } = self;
         let last = outcome.last_word.as_deref().unwrap_or("the last look found nothing wrong");

@@ -8,6 +8,7 @@ use treecast_scribe::Topic;
 
 use crate::lab::Error;
 use crate::lab::swarm::NOTICED;
+use crate::timeline::{DONE, Deed};
 use crate::world::{Faults, Topology};
 
 /// A described run. Times are seconds of virtual time; those of the timeline count from the moment at which all nodes
@@ -31,6 +32,15 @@ pub(super) struct Script {
     /// Most that jitter adds to a frame's way, as a share of it.
     #[serde(default)]
     pub jitter: Option<Spanned<f64>>,
+    /// Members of a leaf set, instead of those that ship.
+    #[serde(default)]
+    pub leaf_set: Option<usize>,
+    /// Nodes up to which every node knows every node, likewise.
+    #[serde(default)]
+    pub full_membership: Option<usize>,
+    /// The overlay spares frames, as in the swarm's plans.
+    #[serde(default)]
+    pub thrifty: bool,
     /// When the timeline ends, and all must come to rest.
     pub lasts: Spanned<f64>,
     /// The network's faults after the joins.
@@ -98,88 +108,78 @@ fn two_hundred() -> usize {
     200
 }
 
-/// Something that happens.
+/// Something that happens. What belongs to it depends on what it is: [`needs`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Event {
     pub at: Spanned<f64>,
     #[serde(rename = "do")]
-    pub act: Spanned<Act>,
+    pub deed: Spanned<Deed>,
     #[serde(default)]
     pub node: Option<Spanned<Place>>,
+    /// Several nodes.
+    #[serde(default)]
+    pub nodes: Vec<Spanned<usize>>,
     /// The other one of two.
     #[serde(default)]
     pub with: Option<Spanned<usize>>,
-    /// For `weather`.
+    /// Seconds until it ends.
+    #[serde(default)]
+    pub lasts: Option<Spanned<f64>>,
+    /// For `weather`; without it: none.
     #[serde(default)]
     pub weather: Option<Weather>,
+    #[serde(default)]
+    pub topic: Option<Spanned<String>>,
+    /// Messages of a burst.
+    #[serde(default)]
+    pub count: Option<usize>,
+    /// Items that a subscriber takes before it stalls.
+    #[serde(default)]
+    pub takes: Option<u32>,
+    /// Seconds that a slow node takes for a frame.
+    #[serde(default)]
+    pub per_frame: Option<Spanned<f64>>,
+    /// Seconds that a clock jumps.
+    #[serde(default)]
+    pub by: Option<Spanned<f64>>,
+    /// Millionths by which clocks run too fast or too slow at most.
+    #[serde(default)]
+    pub ppm: Option<i32>,
+    /// Of an uplink.
+    #[serde(default)]
+    pub bytes_per_second: Option<u64>,
+    /// Share of the pairs that are cut.
+    #[serde(default)]
+    pub share: Option<Spanned<f64>>,
 }
 
-/// What may happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Act {
-    /// The process of `node` dies.
-    Crash,
-    /// The power of `node` fails.
-    PowerFailure,
-    /// `node` starts again.
-    Restart,
-    /// `node` leaves in order.
-    Leave,
-    /// `node` stops in its tracks.
-    Pause,
-    /// It goes on.
-    Resume,
-    /// Nobody reaches `node`, and it reaches nobody.
-    Isolate,
-    /// It is reached again.
-    Rejoin,
-    /// `node` and `with` cannot reach each other.
-    Part,
-    /// All such pairs can again.
-    Heal,
-    /// A new node comes.
-    Join,
-    /// The stalled applications of `node` go on.
-    Unstall,
-    /// The network's faults become those of `weather`; without it: none.
-    Weather,
-}
-
-/// What subscribers do that come late, or take little, by the swarm's names.
-const OF_SUBSCRIBERS: [&str; 2] = ["late subscription", "stalled application"];
-
-impl Act {
-    const ALL: [Act; 13] = [
-        Act::Crash,
-        Act::PowerFailure,
-        Act::Restart,
-        Act::Leave,
-        Act::Pause,
-        Act::Resume,
-        Act::Isolate,
-        Act::Rejoin,
-        Act::Part,
-        Act::Heal,
-        Act::Join,
-        Act::Unstall,
-        Act::Weather,
-    ];
-
-    /// What the swarm calls it, if it has a name for it.
-    pub(super) fn event(self) -> Option<&'static str> {
-        match self {
-            Act::Crash => Some("crash of a process"),
-            Act::PowerFailure => Some("power failure"),
-            Act::Restart => Some("restart"),
-            Act::Leave => Some("leave"),
-            Act::Pause => Some("pause"),
-            Act::Isolate => Some("isolation"),
-            Act::Part => Some("cut between two"),
-            Act::Join => Some("late join"),
-            Act::Resume | Act::Rejoin | Act::Heal | Act::Unstall | Act::Weather => None,
-        }
+/// What an event needs besides `at` and `do`.
+fn needs(deed: Deed) -> &'static [&'static str] {
+    match deed {
+        Deed::Heal | Deed::Join | Deed::JoinEdge | Deed::Weather | Deed::Drift => &[],
+        Deed::Part | Deed::Deafen => &["node", "with"],
+        Deed::Subscribe | Deed::Unsubscribe | Deed::Stall | Deed::Burst => &["node", "topic"],
+        Deed::CrashRoot => &["topic"],
+        Deed::CrashSeveral | Deed::PartMany => &["nodes"],
+        Deed::Pairs => &["share"],
+        Deed::Slow => &["node", "per_frame"],
+        Deed::JumpClock => &["node", "by"],
+        Deed::Throttle => &["node", "bytes_per_second"],
+        Deed::CrashProcess
+        | Deed::CrashPower
+        | Deed::Restart
+        | Deed::Leave
+        | Deed::Pause
+        | Deed::Resume
+        | Deed::Isolate
+        | Deed::Blink
+        | Deed::Rejoin
+        | Deed::PartNeighbours
+        | Deed::Unstall
+        | Deed::Matrix
+        | Deed::Sparse
+        | Deed::Thrifty => &["node"],
     }
 }
 
@@ -286,8 +286,7 @@ impl Script {
         self.weather.iter().try_for_each(|weather| check_weather(source, weather))?;
         self.check_applications(source)?;
         self.events.iter().try_for_each(|event| self.check_event(source, event))?;
-        let done = Act::ALL.into_iter().filter_map(Act::event);
-        let can_be: Vec<&str> = done.chain(OF_SUBSCRIBERS).chain(NOTICED).collect();
+        let can_be: Vec<&str> = DONE.into_iter().chain(NOTICED).collect();
         match self.expect.events.iter().find(|name| !can_be.contains(&name.get_ref().as_str())) {
             Some(name) => {
                 let events = can_be.join(", ");
@@ -323,7 +322,8 @@ impl Script {
 
     /// Nodes of the beginning and those that come later.
     fn all_nodes(&self) -> usize {
-        self.nodes.get_ref() + self.events.iter().filter(|event| *event.act.get_ref() == Act::Join).count()
+        let joins = |event: &&Event| matches!(event.deed.get_ref(), Deed::Join | Deed::JoinEdge);
+        self.nodes.get_ref() + self.events.iter().filter(joins).count()
     }
 
     fn check_node<T>(
@@ -342,32 +342,43 @@ impl Script {
 
     fn check_event(&self, source: &Source<'_>, event: &Event) -> Result<(), Error> {
         source.seconds("events.at", &event.at)?;
-        event.weather.iter().try_for_each(|weather| check_weather(source, weather))?;
-        let act = *event.act.get_ref();
-        let wants_node = match act {
-            Act::Heal | Act::Join | Act::Weather => false,
-            Act::Crash | Act::PowerFailure | Act::Restart | Act::Leave | Act::Pause | Act::Resume => true,
-            Act::Isolate | Act::Rejoin | Act::Part | Act::Unstall => true,
-        };
-        match &event.node {
-            None if wants_node => return Err(source.wrong("events.do", &event.act, "it needs a `node`")),
-            Some(node) => match node.get_ref() {
-                Place::Node(slot) => self.check_node(source, "events.node", node, *slot)?,
-                Place::Role(role) => {
-                    if place(role).is_none() {
-                        let what = format!(
-                            "`{role}` is no place: a number, `last`, `root of TOPIC` or `forwarder of TOPIC`"
-                        );
-                        return Err(source.wrong("events.node", node, what));
-                    }
-                }
-            },
-            None => {}
+        for (key, value) in
+            [("events.lasts", &event.lasts), ("events.per_frame", &event.per_frame), ("events.by", &event.by)]
+        {
+            value.iter().try_for_each(|value| source.seconds(key, value))?;
         }
-        match &event.with {
-            None if act == Act::Part => Err(source.wrong("events.do", &event.act, "it needs a `with`")),
-            Some(with) => self.check_node(source, "events.with", with, *with.get_ref()),
-            None => Ok(()),
+        event.share.iter().try_for_each(|share| source.share("events.share", share))?;
+        event.topic.iter().try_for_each(|topic| source.topic("events.topic", topic))?;
+        event.weather.iter().try_for_each(|weather| check_weather(source, weather))?;
+        let given = [
+            ("node", event.node.is_some() || !event.nodes.is_empty()),
+            ("with", event.with.is_some()),
+            ("nodes", !event.nodes.is_empty()),
+            ("topic", event.topic.is_some()),
+            ("share", event.share.is_some()),
+            ("per_frame", event.per_frame.is_some()),
+            ("by", event.by.is_some()),
+            ("bytes_per_second", event.bytes_per_second.is_some()),
+        ];
+        for key in needs(*event.deed.get_ref()) {
+            if !given.contains(&(key, true)) {
+                return Err(source.wrong("events.do", &event.deed, format!("it needs a `{key}`")));
+            }
+        }
+        for node in event.nodes.iter().chain(&event.with) {
+            let key = if event.nodes.is_empty() { "events.with" } else { "events.nodes" };
+            self.check_node(source, key, node, *node.get_ref())?;
+        }
+        let Some(node) = &event.node else { return Ok(()) };
+        match node.get_ref() {
+            Place::Node(slot) => self.check_node(source, "events.node", node, *slot),
+            Place::Role(role) if place(role).is_none() => {
+                let what = format!(
+                    "`{role}` is no place: a number, `last`, `root of TOPIC` or `forwarder of TOPIC`"
+                );
+                Err(source.wrong("events.node", node, what))
+            }
+            Place::Role(_) => Ok(()),
         }
     }
 }

@@ -1,25 +1,32 @@
 //! `lab swarm`: many small worlds, everything in them drawn from a seed, all judges asked. What is found is told with
 //! the command that shows it again; what should have happened and never did makes the swarm fail, too.
 
+mod draw;
 mod plan;
-mod trouble;
-mod turmoil;
+mod run;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use plan::{Deed, Plan};
-pub use turmoil::Turmoil;
+pub(in crate::lab) use draw::DRIFT_PPM;
+pub use plan::Plan;
+pub(in crate::lab) use plan::spare_frames;
+pub use run::SwarmRun;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use treecast_overlay::pastry::Node;
+
 use crate::check::s5;
-use crate::grove::Grove;
-use crate::lab::{Error, Output, Progress, memory};
+use crate::cluster::Cluster;
+use crate::lab::{Error, Progress, memory};
+use crate::node::RingNode;
 use crate::report::{Report, Row};
+use crate::timeline::DONE;
+pub use crate::timeline::Deed;
 use crate::world::{Case, Topology};
 
 /// Seeds of a range from which on every event must have occurred.
@@ -30,33 +37,11 @@ pub const ENOUGH_FOR_RARE: u64 = 2000;
 /// What happens but once in two hundred seeds (measured: 9 to 15 starts fail in 2,000).
 const RARE: [&str; 1] = ["failed start"];
 
-/// What plans do and worlds are; it must happen somewhere in a large enough range.
-const DRAWN: [&str; 28] = [
+/// What worlds are; like all that plans do ([`DONE`]), it must happen somewhere in a large enough range.
+const WORLDS: [&str; 6] = [
     "world that reorders",
     "world with jitter",
     "world with spurious timeouts",
-    "crash of a process",
-    "power failure",
-    "crash of a root",
-    "restart",
-    "leave",
-    "pause",
-    "isolation",
-    "cut between two",
-    "one-way cut",
-    "late join",
-    "edge node",
-    "late subscription",
-    "end of a subscription",
-    "stalled application",
-    "burst",
-    "slow node",
-    "clock drift",
-    "clock jump",
-    "limited uplink",
-    "non-transitive pairs",
-    "cut between ring neighbours",
-    "partition of several",
     "world with a latency matrix",
     "world larger than what a node knows",
     "world that spares frames",
@@ -125,15 +110,6 @@ pub struct Options {
     /// Deeds that are left out of every plan: to find out which of them a fault needs
     #[arg(long, value_name = "DEED,..", value_enum, value_delimiter = ',')]
     pub without: Vec<Deed>,
-    #[command(flatten)]
-    output: Output,
-}
-
-impl Options {
-    /// Where the figures go.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
 }
 
 fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
@@ -155,7 +131,7 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
 
 /// What became of one seed.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub struct SeedOutcome {
     /// What is wrong, if anything.
     pub fault: Option<String>,
     /// How often what happened.
@@ -180,7 +156,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    fn add(&mut self, seed: u64, outcome: Outcome) {
+    fn add(&mut self, seed: u64, outcome: SeedOutcome) {
         self.seeds += 1;
         self.steps += outcome.steps;
         for (event, times) in outcome.events {
@@ -241,7 +217,7 @@ impl Findings {
         let never = |event: &&'static str| self.events.get(*event).is_none_or(|times| *times == 0);
         let enough =
             |event: &&'static str| self.seeds >= if RARE.contains(event) { ENOUGH_FOR_RARE } else { ENOUGH };
-        DRAWN.into_iter().chain(NOTICED).filter(enough).filter(can).filter(never).collect()
+        WORLDS.into_iter().chain(DONE).chain(NOTICED).filter(enough).filter(can).filter(never).collect()
     }
 }
 
@@ -260,20 +236,20 @@ pub fn command(seed: u64, without: &[Deed]) -> String {
 }
 
 /// One seed's run, about to begin.
-pub fn turmoil(seed: u64, without: &[Deed]) -> Turmoil {
-    Turmoil::new(Case::of_command(&command(seed, without), seed), Plan::without(seed, without))
+pub fn prepare<N: RingNode>(seed: u64, without: &[Deed]) -> SwarmRun<N> {
+    SwarmRun::new(Case::of_command(&command(seed, without), seed), Plan::without(seed, without))
 }
 
 /// Runs one seed to its end. A panic is a fault, too.
-pub fn run_seed(seed: u64, without: &[Deed]) -> Outcome {
-    let mut turmoil = turmoil(seed, without);
-    let fault = run_to_the_end(&mut turmoil);
-    outcome(&turmoil, fault)
+pub fn run_seed(seed: u64, without: &[Deed]) -> SeedOutcome {
+    let mut run = prepare::<Node>(seed, without);
+    let fault = run_to_the_end(&mut run);
+    outcome(&run, fault)
 }
 
 /// What is wrong, if anything.
-pub(super) fn run_to_the_end(turmoil: &mut Turmoil) -> Option<String> {
-    let verdict = catch_unwind(AssertUnwindSafe(|| turmoil.run()));
+pub(super) fn run_to_the_end<N: RingNode>(run: &mut SwarmRun<N>) -> Option<String> {
+    let verdict = catch_unwind(AssertUnwindSafe(|| run.run()));
     match verdict {
         Ok(Ok(())) => None,
         Ok(Err(breach)) => Some(breach.to_string()),
@@ -287,30 +263,30 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// How often what happened in a world.
-pub fn events(grove: &Grove) -> BTreeMap<&'static str, u64> {
-    let witness = grove.witness.borrow();
-    let mut events = grove.events.clone();
+pub fn events<N: RingNode>(cluster: &Cluster<N>) -> BTreeMap<&'static str, u64> {
+    let witness = cluster.witness.borrow();
+    let mut events = cluster.events.clone();
     events.extend(witness.moves.iter().map(|(&why, &times)| (why, times)));
     let forced = witness.terms.values().filter(|forced| **forced).count() as u64;
-    let total = grove.world.counters().total();
+    let total = cluster.world.counters().total();
     events.extend([
         ("forced term", forced),
         ("handed-over term", witness.terms.len() as u64 - forced),
         ("lost frame", total.vanished),
         ("doubled frame", total.doubled),
-        ("excused fault of O1", grove.watch.excused.get()),
-        ("lookup", grove.watch.lookups.found),
-        ("delivery", grove.history.deliveries()),
-        ("receipt from another log", s5::astray(&grove.history)),
-        ("publication", grove.history.publications.len() as u64),
+        ("excused fault of O1", cluster.watch.excused.get()),
+        ("lookup", cluster.lookups.tally.answered),
+        ("delivery", cluster.history.deliveries()),
+        ("receipt from another log", s5::astray(&cluster.history)),
+        ("publication", cluster.history.publications.len() as u64),
     ]);
     events
 }
 
 /// What a run leaves behind.
-pub fn outcome(turmoil: &Turmoil, fault: Option<String>) -> Outcome {
-    let (world, plan) = (&turmoil.grove.world, turmoil.plan());
-    let mut events = events(&turmoil.grove);
+pub fn outcome<N: RingNode>(run: &SwarmRun<N>, fault: Option<String>) -> SeedOutcome {
+    let (world, plan) = (&run.timeline.cluster.world, &run.plan);
+    let mut events = events(&run.timeline.cluster);
     events.extend([
         ("world that reorders", u64::from(plan.weather.reordering > 0.0)),
         ("world with jitter", u64::from(plan.network.jitter > 0.0)),
@@ -319,7 +295,7 @@ pub fn outcome(turmoil: &Turmoil, fault: Option<String>) -> Outcome {
         ("world larger than what a node knows", u64::from(plan.is_sparse())),
         ("world that spares frames", u64::from(plan.is_thrifty())),
     ]);
-    Outcome { fault, events, steps: world.steps(), trace_hash: world.trace_hash() }
+    SeedOutcome { fault, events, steps: world.steps(), trace_hash: world.trace_hash() }
 }
 
 /// Runs a range of seeds, on as many threads as there are processors; goes on after a fault.

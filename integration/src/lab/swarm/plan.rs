@@ -3,73 +3,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use clap::ValueEnum;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use treecast_overlay::config::Config as RingConfig;
 use treecast_overlay::random::{self, Rng};
 use treecast_scribe::Config;
 
+use crate::timeline::Deed;
 use crate::world::{self, Faults, Matrix, Topology};
-
-/// What may happen to a world, one by one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Deed {
-    /// A process dies.
-    CrashProcess,
-    /// The power fails.
-    CrashPower,
-    /// Several nodes die at once.
-    CrashSeveral,
-    /// A dead node starts again.
-    Restart,
-    /// A node leaves in order.
-    Leave,
-    /// A node stops in its tracks for a while.
-    Pause,
-    /// A node is cut off from all others, until it is alone.
-    Isolate,
-    /// A node is cut off for a moment.
-    Blink,
-    /// Two nodes cannot reach each other, others reach both.
-    Part,
-    /// Nothing from one node reaches another; the way back is open.
-    Deafen,
-    /// A node comes late.
-    Join,
-    /// A node hangs itself on the ring without being on it.
-    JoinEdge,
-    /// A subscriber comes.
-    Subscribe,
-    /// A subscriber goes.
-    Unsubscribe,
-    /// An application takes nothing for a while.
-    Stall,
-    /// Many messages at once.
-    Burst,
-    /// The root of a topic dies.
-    CrashRoot,
-    /// A node is slow for a while.
-    Slow,
-    /// All clocks run at rates of their own.
-    Drift,
-    /// A clock jumps ahead, as when a laptop wakes.
-    JumpClock,
-    /// A node sends no faster than a thin line takes it.
-    Throttle,
-    /// A share of all pairs cannot reach each other, others reach both.
-    Pairs,
-    /// Two ring neighbours cannot reach each other, or one of them not the other.
-    PartNeighbours,
-    /// Several nodes are cut off from all others, not from each other.
-    PartMany,
-    /// Latencies are those of a matrix: no triangle need close.
-    Matrix,
-    /// More nodes than any of them knows: messages go by routing tables.
-    Sparse,
-    /// The overlay spares frames as `Config::mspastry` does, but for its long leases.
-    Thrifty,
-}
 
 impl Deed {
     /// Drawn from a stream of their own since seeds have been kept: a plan without these is the plan that its seed made
@@ -88,7 +29,7 @@ impl Deed {
     /// The same, from a third stream.
     pub const LATEST: [Deed; 2] = [Deed::Sparse, Deed::Thrifty];
 
-    const ALL: [Deed; 17] = [
+    const FIRST: [Deed; 17] = [
         Deed::CrashProcess,
         Deed::CrashPower,
         Deed::CrashSeveral,
@@ -134,7 +75,7 @@ pub struct Plan {
     pub subscribers: f64,
     /// Bytes of a message.
     pub payload: usize,
-    /// Steps of the turmoil; each takes 0.2 to 2 s.
+    /// Steps in which things happen; each takes 0.2 to 2 s.
     pub steps: usize,
     /// What may happen in them.
     pub deeds: Vec<Deed>,
@@ -188,8 +129,7 @@ impl Plan {
             self.ring.full_membership = one_of(&[0, 0, 8], dice);
         }
         if thrifty {
-            let RingConfig { raw_loss, doubt, confirmations, lease_attempts, .. } = RingConfig::mspastry();
-            self.ring = RingConfig { raw_loss, doubt, confirmations, lease_attempts, ..self.ring.clone() };
+            spare_frames(&mut self.ring);
         }
     }
 
@@ -220,7 +160,7 @@ impl Plan {
             subscribers: one_of(&[0.2, 0.5, 0.8], dice),
             payload: one_of(&[8, 200, 3000], dice),
             steps: dice.random_range(10..=25),
-            deeds: Deed::ALL.iter().filter_map(|deed| some(deed, dice)).collect(),
+            deeds: Deed::FIRST.iter().filter_map(|deed| some(deed, dice)).collect(),
         }
     }
 }
@@ -283,6 +223,12 @@ fn forest(dice: &mut Rng) -> Config {
         splice_after: Duration::from_secs(one_of(&[1, 2], dice)),
         ..Config::default()
     }
+}
+
+/// Spares frames as `Config::mspastry` does, but for its long leases.
+pub(in crate::lab) fn spare_frames(ring: &mut RingConfig) {
+    let RingConfig { raw_loss, doubt, confirmations, lease_attempts, .. } = RingConfig::mspastry();
+    *ring = RingConfig { raw_loss, doubt, confirmations, lease_attempts, ..ring.clone() };
 }
 
 /// For people: what the seed says, in one paragraph.

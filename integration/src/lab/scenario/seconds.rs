@@ -2,7 +2,7 @@
 
 use treecast_overlay::time::Instant;
 
-use crate::history::{History, token};
+use crate::cluster::history::{History, token};
 use crate::report::{Axis, Kind, Plot, Report, Series, Sheet};
 
 /// A second of the timeline.

@@ -1,70 +1,14 @@
-//! What is to be remembered of a world so that its rings can be judged: who failed when, who stands on which side,
-//! which lookups wait for their answer.
+//! What is to be remembered of a world so that its rings can be judged: which nodes failed when, and which stand on which
+//! side.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use treecast_overlay::id::{Key, NodeId};
-use treecast_overlay::kbr::Found;
 use treecast_overlay::time::Instant;
 
 /// How long after a failure more than half of one side of a leaf set may be repaired (promise O1's excuse).
 pub const REPAIR_LIMIT: Duration = Duration::from_secs(60);
-
-/// A lookup that waits for its answer.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked {
-    /// Where it was asked.
-    pub slot: usize,
-    /// In which life of that slot.
-    pub life: u64,
-    /// When.
-    pub at: Instant,
-    /// Its origin is paused: it waits for nothing.
-    pub origin_runs: bool,
-}
-
-/// A lookup whose origin lived and heard that there is no answer.
-#[derive(Clone, Debug)]
-pub struct Failed {
-    /// What was asked, and by whom.
-    pub asked: Asked,
-    /// What it was told.
-    pub why: String,
-}
-
-/// Lookups so far.
-#[derive(Clone, Debug, Default)]
-pub struct Lookups {
-    /// By their numbers.
-    pub open: BTreeMap<u64, Asked>,
-    /// Those that came to nothing.
-    pub failed: Vec<Failed>,
-    /// How many were answered.
-    pub found: u64,
-    /// Their hops, together.
-    pub hops: u64,
-    /// The slowest answer.
-    pub slowest: Duration,
-}
-
-impl Lookups {
-    /// An answer came.
-    pub fn on_found(&mut self, at: Instant, token: u64, found: &Found) {
-        let Some(asked) = self.open.remove(&token) else { return };
-        self.found += 1;
-        self.hops += u64::from(found.hops);
-        self.slowest = self.slowest.max(at - asked.at);
-    }
-
-    /// There is no answer.
-    pub fn on_not_found(&mut self, token: u64, why: String) {
-        if let Some(asked) = self.open.remove(&token) {
-            self.failed.push(Failed { asked, why });
-        }
-    }
-}
 
 /// What is remembered of a world's rings.
 #[derive(Clone, Debug)]
@@ -79,8 +23,6 @@ pub struct Watch {
     pub merging: bool,
     /// Members of a leaf set, as the world was told.
     pub leaf_set: usize,
-    /// Lookups.
-    pub lookups: Lookups,
     /// Faults of O1 that were excused so far.
     pub excused: Cell<u64>,
 }
@@ -94,7 +36,6 @@ impl Watch {
             parted: None,
             merging: false,
             leaf_set,
-            lookups: Lookups::default(),
             excused: Cell::new(0),
         }
     }

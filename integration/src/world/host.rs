@@ -31,7 +31,7 @@ const MILLION: i128 = 1_000_000;
 
 /// A host's peculiarities.
 #[derive(Debug, Default)]
-pub(super) struct Quirks {
+pub(super) struct Host {
     clock: Clock,
     /// What handling a frame takes.
     per_frame: Duration,
@@ -137,13 +137,13 @@ impl<M: Machine> World<M> {
     /// Lets a slot's clock jump forward, as when a laptop wakes. (Backwards it cannot: the clock of the driver never
     /// does.)
     pub fn jump_clock(&mut self, slot: usize, by: Duration) {
-        let ppm = self.slots[slot].quirks.as_ref().map_or(0, |quirks| quirks.clock.ppm);
+        let ppm = self.slots[slot].host.as_ref().map_or(0, |host| host.clock.ppm);
         self.set_clock(slot, by, ppm);
     }
 
     fn set_clock(&mut self, slot: usize, jump: Duration, ppm: i32) {
         let shown = (self.local_time(slot) + jump).as_nanos();
-        self.quirks(slot).clock = Clock { since: self.now.as_nanos(), shown, ppm };
+        self.host(slot).clock = Clock { since: self.now.as_nanos(), shown, ppm };
         let deadline = self.slots[slot].machine.as_ref().and_then(|machine| machine.poll_timeout());
         self.slots[slot].deadline = deadline.map(|at| self.world_time(slot, at));
         self.arm(slot);
@@ -152,13 +152,13 @@ impl<M: Machine> World<M> {
     /// Makes a slot's node slow: each frame takes it so long, and what comes meanwhile waits, up to
     /// [`Config::backlog`](super::Config::backlog); its timeouts are late, too. Zero: no time at all.
     pub fn set_slowness(&mut self, slot: usize, per_frame: Duration) {
-        self.quirks(slot).per_frame = per_frame;
+        self.host(slot).per_frame = per_frame;
     }
 
     /// Limits what a slot sends; `None`: no limit, and what waits leaves at once.
     pub fn set_uplink(&mut self, slot: usize, uplink: Option<Uplink>) {
-        let quirks = self.quirks(slot);
-        match (&mut quirks.uplink, uplink) {
+        let host = self.host(slot);
+        match (&mut host.uplink, uplink) {
             (Some(queue), Some(uplink)) => queue.uplink = uplink,
             (none, Some(uplink)) => *none = Some(Queue::new(uplink)),
             (queue, None) => {
@@ -171,24 +171,24 @@ impl<M: Machine> World<M> {
         }
     }
 
-    fn quirks(&mut self, slot: usize) -> &mut Quirks {
-        self.slots[slot].quirks.get_or_insert_default()
+    fn host(&mut self, slot: usize) -> &mut Host {
+        self.slots[slot].host.get_or_insert_default()
     }
 
     // Clocks.
 
     /// What a slot's clock shows now: the `now` that its node is given.
     pub fn local_time(&self, slot: usize) -> Instant {
-        match &self.slots[slot].quirks {
-            Some(quirks) => quirks.clock.shows(self.now),
+        match &self.slots[slot].host {
+            Some(host) => host.clock.shows(self.now),
             None => self.now,
         }
     }
 
     /// When a slot's clock will show this.
     pub(super) fn world_time(&self, slot: usize, shown: Instant) -> Instant {
-        match &self.slots[slot].quirks {
-            Some(quirks) => quirks.clock.when(shown),
+        match &self.slots[slot].host {
+            Some(host) => host.clock.when(shown),
             None => shown,
         }
     }
@@ -197,14 +197,14 @@ impl<M: Machine> World<M> {
 
     /// Until when a slow node has its hands full. Nothing overtakes what waits already.
     pub(super) fn busy_until(&self, slot: usize) -> Option<Instant> {
-        let quirks = self.slots.get(slot)?.quirks.as_ref()?;
-        (quirks.freeing || quirks.busy_until > self.now).then(|| quirks.busy_until.max(self.now))
+        let host = self.slots.get(slot)?.host.as_ref()?;
+        (host.freeing || host.busy_until > self.now).then(|| host.busy_until.max(self.now))
     }
 
     /// A node begins with a frame.
     pub(super) fn begin_frame(&mut self, slot: usize) {
-        if let Some(quirks) = &mut self.slots[slot].quirks {
-            quirks.busy_until = self.now + quirks.per_frame;
+        if let Some(host) = &mut self.slots[slot].host {
+            host.busy_until = self.now + host.per_frame;
         }
     }
 
@@ -216,7 +216,7 @@ impl<M: Machine> World<M> {
 
     /// A slow node has finished with a frame. Its timeout comes first, if it has passed, then the next frame.
     pub(super) fn on_free(&mut self, slot: usize) {
-        self.quirks(slot).freeing = false;
+        self.host(slot).freeing = false;
         if self.slots[slot].state != State::Running {
             return;
         }
@@ -236,7 +236,7 @@ impl<M: Machine> World<M> {
     }
 
     fn free_at(&mut self, slot: usize, free: Instant) {
-        if !std::mem::replace(&mut self.quirks(slot).freeing, true) {
+        if !std::mem::replace(&mut self.host(slot).freeing, true) {
             self.queue.push(free, Happening::Free { slot: slot as u32 });
         }
     }
@@ -246,7 +246,7 @@ impl<M: Machine> World<M> {
     /// A frame leaves a node: over its uplink, if that is limited.
     pub(super) fn dispatch(&mut self, arrival: Box<Arrival>) {
         let slot = arrival.from as usize;
-        let Some(queue) = self.slots[slot].quirks.as_mut().and_then(|quirks| quirks.uplink.as_mut()) else {
+        let Some(queue) = self.slots[slot].host.as_mut().and_then(|host| host.uplink.as_mut()) else {
             return self.launch(arrival);
         };
         if queue.bytes + arrival.note.length() > queue.uplink.queue {
@@ -265,23 +265,23 @@ impl<M: Machine> World<M> {
     }
 
     fn send_next(&mut self, slot: usize) {
-        let Some(quirks) = &mut self.slots[slot].quirks else { return };
-        let Some(queue) = &mut quirks.uplink else { return };
+        let Some(host) = &mut self.slots[slot].host else { return };
+        let Some(queue) = &mut host.uplink else { return };
         queue.leaving = queue.control.pop_front().or_else(|| queue.data.pop_front());
         if let Some(arrival) = &queue.leaving {
-            quirks.departures = quirks.departures.wrapping_add(1);
+            host.departures = host.departures.wrapping_add(1);
             let at = self.now + queue.takes(arrival.note.length());
-            self.queue.push(at, Happening::Sent { slot: slot as u32, departure: quirks.departures });
+            self.queue.push(at, Happening::Sent { slot: slot as u32, departure: host.departures });
         }
     }
 
     /// The last bit of a frame is on its way.
     pub(super) fn on_sent(&mut self, slot: usize, departure: u32) {
-        let Some(quirks) = &mut self.slots[slot].quirks else { return };
-        if quirks.departures != departure {
+        let Some(host) = &mut self.slots[slot].host else { return };
+        if host.departures != departure {
             return;
         }
-        let Some(queue) = &mut quirks.uplink else { return };
+        let Some(queue) = &mut host.uplink else { return };
         let Some(arrival) = queue.leaving.take() else { return };
         let told = queue.count(&arrival, false);
         self.launch(arrival);
@@ -293,7 +293,7 @@ impl<M: Machine> World<M> {
 
     /// The level of a peer, as it is when the machine is told.
     pub(super) fn uplink_level(&mut self, slot: usize, peer: NodeId) -> Option<usize> {
-        match &mut self.slots[slot].quirks.as_mut()?.uplink {
+        match &mut self.slots[slot].host.as_mut()?.uplink {
             Some(queue) => queue.level(peer),
             // The limit was lifted.
             None => Some(0),
@@ -302,9 +302,9 @@ impl<M: Machine> World<M> {
 
     /// A life ends, and what waited to leave with it.
     pub(super) fn drop_uplink(&mut self, slot: usize) {
-        let Some(quirks) = &mut self.slots[slot].quirks else { return };
-        quirks.busy_until = Instant::ZERO;
-        let Some(queue) = &mut quirks.uplink else { return };
+        let Some(host) = &mut self.slots[slot].host else { return };
+        host.busy_until = Instant::ZERO;
+        let Some(queue) = &mut host.uplink else { return };
         let uplink = queue.uplink;
         let old = std::mem::replace(queue, Queue::new(uplink));
         for arrival in old.leaving.into_iter().chain(old.control).chain(old.data) {
