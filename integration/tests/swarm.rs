@@ -45,10 +45,16 @@ const MENDED_LATER: [(u64, &str); 6] = [
 ];
 
 /// Likewise, with the latest.
-const MENDED_LATEST: [(u64, &str); 1] = [(
-    4785,
-    "the judge of S5 did not see that all who knew of a term had died before its next root went on in an earlier one",
-)];
+const MENDED_LATEST: [(u64, &str); 2] = [
+    (
+        4785,
+        "the judge of S5 did not see that all who knew of a term had died before its next root went on in an earlier one",
+    ),
+    (
+        910_123,
+        "a late copy of a JOIN without a mark came to a parent that had forgotten its child, and it began it at its end",
+    ),
+];
 
 #[test]
 fn seeds_that_failed_once() {

@@ -268,6 +268,12 @@ impl Forest {
     pub(super) fn on_started(&mut self, cx: Context<'_>, topic: TopicId, started: Started) {
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         let Started { term, after, latest } = started;
+        if tree.markless == tree.join && tree.log.as_ref().is_some_and(|log| skips(log, after)) {
+            // A late copy of a JOIN without a mark found a parent that had forgotten this node meanwhile. That begins
+            // this node at the parent's own end, though the parent may hold what comes before: a JOIN with the mark
+            // asks for it.
+            return self.refresh(cx, topic);
+        }
         let fresh = || Log { birth: after.birth, term, window: Window::new(after.position) };
         match &mut tree.log {
             None => tree.log = Some(fresh()),
@@ -334,6 +340,11 @@ fn missing<'a>(window: &'a Window, cursor: &mut Cursor, ack: &Ack) -> Option<&'a
     let entry = window.entry(at)?;
     cursor.repeated = Some(at);
     Some(entry)
+}
+
+/// Whether a start of this node lies beyond what it has, or in another log.
+fn skips(log: &Log, start: Mark) -> bool {
+    start.birth != log.birth || start.position > log.window.tail()
 }
 
 /// A term begins at the window's end: whoever was ahead of that, on a branch that is over, goes back to it.

@@ -82,7 +82,11 @@ impl Forest {
         }
         let Some(tree) = self.trees.get_mut(&topic) else { return };
         tree.told_subscribers = tree.subscribers();
-        let join = Header::Join(tree.join_message(tree.join, None));
+        let join = tree.join_message(tree.join, None);
+        if join.after.is_none() {
+            tree.markless = join.number;
+        }
+        let join = Header::Join(join);
         match tree.parent().and_then(|parent| self.neighbours.contact(parent)) {
             Some(parent) => self.tell(parent, &join),
             None => {

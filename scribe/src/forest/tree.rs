@@ -26,6 +26,8 @@ pub(crate) struct Tree {
     pub role: Role,
     /// This node's last JOIN for the topic.
     pub join: u64,
+    /// The last one that named no mark: a parent that takes it begins this node at the parent's own end.
+    pub markless: u64,
     /// This node's part of the log; `None` until a parent has started it.
     pub log: Option<Log>,
     /// The most that anybody told of the log, if that is more than this node's own part shows.
@@ -246,6 +248,7 @@ impl Tree {
             topic,
             role: Role::Joining { former: None },
             join: 0,
+            markless: 0,
             log: None,
             heard: None,
             children: SortedMap::default(),

@@ -272,3 +272,35 @@ fn a_child_that_was_forgotten_and_comes_again_by_an_old_join_is_started() {
     world.run(seconds(1));
     world.expect_all(subscriber, news, &["at last".to_string()]);
 }
+
+#[test]
+fn an_old_join_without_a_mark_skips_nothing_where_the_parent_has_forgotten_its_child() {
+    let mut world = World::unspliced(60, 11);
+    let (subscriber, hop) = deep(&world);
+    let news = world.subscribe(subscriber, Start::Latest);
+    world.run(seconds(2));
+    assert_eq!(world.parent(subscriber), Some(hop));
+    world.publish(world.root(), "before");
+    world.run(seconds(1));
+    let tree = &world.nodes[&subscriber].forest.trees[&topic()];
+    let join = wire::Join { after: None, heard: None, ..tree.join_message(tree.join, None) };
+    assert_eq!(tree.markless, join.number, "it has never had to ask again");
+    // The child is paused for so long that its parent forgets it; the log goes on meanwhile.
+    world.nodes.get_mut(&subscriber).unwrap().alive = false;
+    world.with(hop, |forest, cx| forest.remove_child(cx, topic(), subscriber));
+    world.publish(world.root(), "meanwhile");
+    world.run(millis(100));
+    world.nodes.get_mut(&subscriber).unwrap().alive = true;
+    let child = world.nodes[&subscriber].contact;
+    let again = wire::encode(&Header::Join(join), &[]);
+    assert!(
+        world.with(hop, |forest, cx| forest.handle_forward(cx, &child, &again)),
+        "a copy of the first JOIN"
+    );
+    world.run(seconds(1));
+    let texts = ["before", "meanwhile"].map(String::from);
+    world.expect_all(subscriber, news, &texts);
+    world.publish(world.root(), "after");
+    world.run(seconds(1));
+    world.expect_all(subscriber, news, &[&texts[..], &["after".to_string()]].concat());
+}
