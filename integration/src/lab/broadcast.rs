@@ -4,17 +4,17 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde::Serialize;
 use treecast_overlay::pastry::Node;
 
 use super::deliveries;
 use super::groups::Groups;
 use super::growth::{grow, leave_alone};
 use super::rounds::{Load, Rounds, publish};
-use super::run::{Run, show};
+use super::run::Run;
+use super::stats::Samples;
 use super::trees::Trees;
 use super::{Error, Progress, Setting, charts};
-use crate::report::{Axis, Kind, Plot, Report, Row, Series};
+use crate::report::{Axis, Figures, Kind, Plot, Report, Series};
 use crate::world::Topology;
 
 /// One topic that all subscribe to: messages per broadcast, last hop, time to the last node, redundancy
@@ -97,37 +97,6 @@ impl Options {
     }
 }
 
-#[derive(Serialize)]
-struct Fields {
-    #[serde(flatten)]
-    run: Run,
-    setting: Option<&'static str>,
-    depth_mean: Option<f64>,
-    depth_max: Option<f64>,
-    one_sender: Option<RoundFields>,
-    random_senders: Option<RoundFields>,
-}
-
-/// One round's figures.
-#[derive(Clone, Serialize)]
-struct RoundFields {
-    messages: usize,
-    rate: f64,
-    payload_messages: f64,
-    redundancy: f64,
-    last_hop_mean: f64,
-    last_hop_max: u32,
-    last_ms_p50: Option<f64>,
-    last_ms_p99: Option<f64>,
-    last_ms_max: Option<f64>,
-    delay_ms_p50: Option<f64>,
-    delay_ms_p99: Option<f64>,
-    delay_ms_max: Option<f64>,
-    lost: u64,
-    duplicates: u64,
-    unacknowledged: u64,
-}
-
 /// Grows a ring, subscribes all, sends, and says how that went.
 pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let Parts { nodes, topology, plans } = options.parts();
@@ -144,93 +113,55 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
         rounds.push((name, plan, publish((&mut *cluster, &grown.meter), &groups, &plan, name, progress)));
     }
     let run = Run::of("broadcast", &options.ring, &grown);
-    Ok(report(run, options, &depths, &rounds))
-}
-
-impl RoundFields {
-    /// `depth`: of the deepest node.
-    fn of(plan: &Load, rounds: &Rounds, depth: u32) -> RoundFields {
-        let messages = plan.messages as f64;
-        let (copies, ways) = rounds.costs.iter().fold((0, 0), |(copies, ways), sent| {
-            (copies + u64::from(sent.copies), ways + u64::from(sent.way))
-        });
-        // The root has each message without a copy.
-        let remote = (rounds.delivered as f64 - messages).max(1.0);
-        RoundFields {
-            messages: plan.messages,
-            rate: plan.rate,
-            payload_messages: (copies + ways) as f64 / messages,
-            redundancy: copies as f64 / remote - 1.0,
-            last_hop_mean: ways as f64 / messages + f64::from(depth),
-            last_hop_max: rounds.costs.iter().map(|sent| sent.way).max().unwrap_or(0) + depth,
-            last_ms_p50: rounds.lasts.median(),
-            last_ms_p99: rounds.lasts.quantile(0.99),
-            last_ms_max: rounds.lasts.max(),
-            delay_ms_p50: rounds.delays.median(),
-            delay_ms_p99: rounds.delays.quantile(0.99),
-            delay_ms_max: rounds.delays.max(),
-            lost: rounds.lost,
-            duplicates: rounds.duplicates,
-            unacknowledged: rounds.unacknowledged,
-        }
-    }
-
-    fn faults(&self, name: &str) -> Vec<String> {
-        let counts = [
-            (self.lost, "S5: deliveries are missing"),
-            (self.duplicates, "S2: deliveries came twice"),
-            (self.unacknowledged, "S4: messages have no receipt"),
-        ];
-        let found = counts.into_iter().filter(|(count, _)| *count > 0);
-        found.map(|(count, what)| format!("{what}, {name}: {count}")).collect()
-    }
+    Ok(report(&run, options, &depths, &rounds))
 }
 
 fn report(
-    run: Run,
+    run: &Run,
     options: &Options,
     depths: &[Option<u32>],
     rounds: &[(&'static str, Load, Rounds)],
 ) -> Report {
     let known: Vec<f32> = depths.iter().flatten().map(|&depth| depth as f32).collect();
-    let depth = super::stats::Samples::new(known);
-    let deepest = depth.max().unwrap_or(0.0) as u32;
-    let figures: Vec<(&str, RoundFields)> =
-        rounds.iter().map(|(name, plan, rounds)| (*name, RoundFields::of(plan, rounds, deepest))).collect();
-    let of =
-        |wanted: &str| figures.iter().find(|(name, _)| *name == wanted).map(|(_, fields)| fields.clone());
+    let depth = Samples::new(known);
     let mut report = run.report();
-    report.rows =
-        vec![Row::ours("depth, mean", show(depth.mean())), Row::ours("depth, max", show(depth.max()))];
-    for (name, fields) in &figures {
-        report.rows.extend(rows(name, fields, options.setting));
-        report.faults.extend(fields.faults(name));
+    let mut figures = Figures::of(run);
+    figures.set(
+        "setting",
+        options.setting.and_then(|preset| Some(preset.to_possible_value()?.get_name().to_string())),
+    );
+    figures.show("depth_mean", "depth, mean", depth.mean());
+    figures.show("depth_max", "depth, max", depth.max());
+    for (key, wanted) in [("one_sender", "one sender"), ("random_senders", "random senders")] {
+        let round = rounds.iter().find(|(name, ..)| *name == wanted);
+        let round = round.map(|(name, plan, rounds)| {
+            report.faults.extend(faults(rounds, name));
+            let sheet = if *name == "one sender" { "delay_one_sender" } else { "delay_random_senders" };
+            report.sheets.push(charts::cumulative_sheet(sheet, &rounds.delays));
+            let round = add_round(name, plan, rounds, depth.max().unwrap_or(0.0), options.setting);
+            figures.rows.extend(round.rows);
+            round.json
+        });
+        figures.set(key, round);
     }
     let unattached = depths.iter().filter(|depth| depth.is_none()).count();
     if unattached > 0 {
         report.faults.push(format!("S1: nodes whose way up does not end at a root: {unattached}"));
     }
     report.plots = vec![charts::depths(&depth), delay_plot(rounds, options.setting)];
-    for (name, sheet) in [("one sender", "delay_one_sender"), ("random senders", "delay_random_senders")] {
-        let sheets = rounds.iter().filter(|(round, ..)| *round == name);
-        report.sheets.extend(sheets.map(|(_, _, rounds)| charts::cumulative_sheet(sheet, &rounds.delays)));
-    }
-    let fields = Fields {
-        setting: options.setting.map(|preset| match preset {
-            Preset::M9 => "m9",
-            Preset::M6 => "m6",
-        }),
-        depth_mean: depth.mean(),
-        depth_max: depth.max(),
-        one_sender: of("one sender"),
-        random_senders: of("random senders"),
-        run,
-    };
-    report.json = serde_json::to_string(&fields).expect("figures are numbers and texts");
-    report
+    report.with(figures)
 }
 
-fn rows(name: &str, fields: &RoundFields, preset: Option<Preset>) -> Vec<Row> {
+/// One round's figures. `depth`: of the deepest node.
+fn add_round(name: &str, plan: &Load, rounds: &Rounds, depth: f64, preset: Option<Preset>) -> Figures {
+    let (messages, mut figures) = (plan.messages as f64, Figures::default());
+    let (copies, ways) = rounds
+        .costs
+        .iter()
+        .fold((0, 0), |(copies, ways), sent| (copies + u64::from(sent.copies), ways + u64::from(sent.way)));
+    // The root has each message without a copy.
+    let remote = (rounds.delivered as f64 - messages).max(1.0);
+    let longest = rounds.costs.iter().map(|sent| sent.way).max().unwrap_or(0) as f64 + depth;
     // What others reach: messages, redundancy, last hop, time to the last node (p50, p99, max), and who says so.
     let others = match (preset, name) {
         (Some(Preset::M9), _) => {
@@ -244,23 +175,42 @@ fn rows(name: &str, fields: &RoundFields, preset: Option<Preset>) -> Vec<Row> {
         }
         (None, _) => [""; 7],
     };
-    let row = |figure: &str, ours: String, place: usize| {
-        let row = Row::ours(format!("{name}: {figure}"), ours);
-        if others[place].is_empty() { row } else { row.beside(others[place], others[6]) }
+    let mut add = |key: &str, what: &str, value: Option<f64>, other: Option<usize>| {
+        let row = figures.show(key, &format!("{name}: {what}"), value);
+        if let Some(theirs) = other.map(|place| others[place]).filter(|theirs| !theirs.is_empty()) {
+            row.beside(theirs, others[6]);
+        }
     };
-    let own = |figure: &str, ours: String| Row::ours(format!("{name}: {figure}"), ours);
-    vec![
-        row("payload messages per broadcast", show(fields.payload_messages), 0),
-        row("redundancy", show(fields.redundancy), 1),
-        row("last hop, max", fields.last_hop_max.to_string(), 2),
-        own("last hop, mean", show(fields.last_hop_mean)),
-        row("time to the last node, median, ms", show(fields.last_ms_p50), 3),
-        row("time to the last node, 99 %, ms", show(fields.last_ms_p99), 4),
-        row("time to the last node, max, ms", show(fields.last_ms_max), 5),
-        own("time to each node, median, ms", show(fields.delay_ms_p50)),
-        own("time to each node, 99 %, ms", show(fields.delay_ms_p99)),
-        own("lost, duplicates", format!("{}, {}", fields.lost, fields.duplicates)),
-    ]
+    let (lasts, delays) = (&rounds.lasts, &rounds.delays);
+    let sent = (copies + ways) as f64 / messages;
+    add("payload_messages", "payload messages per broadcast", Some(sent), Some(0));
+    add("redundancy", "redundancy", Some(copies as f64 / remote - 1.0), Some(1));
+    add("last_hop_max", "last hop, max", Some(longest), Some(2));
+    add("last_hop_mean", "last hop, mean", Some(ways as f64 / messages + depth), None);
+    add("last_ms_p50", "time to the last node, median, ms", lasts.median(), Some(3));
+    add("last_ms_p99", "time to the last node, 99 %, ms", lasts.quantile(0.99), Some(4));
+    add("last_ms_max", "time to the last node, max, ms", lasts.max(), Some(5));
+    add("delay_ms_p50", "time to each node, median, ms", delays.median(), None);
+    add("delay_ms_p99", "time to each node, 99 %, ms", delays.quantile(0.99), None);
+    figures.set("delay_ms_max", delays.max());
+    let Rounds { lost, duplicates, unacknowledged, .. } = *rounds;
+    figures.tell(format!("{name}: lost, duplicates"), format!("{lost}, {duplicates}"));
+    for (key, count) in [("lost", lost), ("duplicates", duplicates), ("unacknowledged", unacknowledged)] {
+        figures.set(key, count);
+    }
+    figures.set("messages", plan.messages);
+    figures.set("rate", plan.rate);
+    figures
+}
+
+fn faults(rounds: &Rounds, name: &str) -> Vec<String> {
+    let counts = [
+        (rounds.lost, "S5: deliveries are missing"),
+        (rounds.duplicates, "S2: deliveries came twice"),
+        (rounds.unacknowledged, "S4: messages have no receipt"),
+    ];
+    let found = counts.into_iter().filter(|(count, _)| *count > 0);
+    found.map(|(count, what)| format!("{what}, {name}: {count}")).collect()
 }
 
 fn delay_plot(rounds: &[(&'static str, Load, Rounds)], preset: Option<Preset>) -> Plot {

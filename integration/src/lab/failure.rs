@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
-use serde::Serialize;
+use serde_json::{Map, Value};
 
 use super::growth::leave_alone;
 use super::lookups::{Keys, Part, evenly};
 use super::routing::Sight;
-use super::run::show;
 use super::stats::Samples;
 use super::{Progress, lookups};
 use crate::cluster::Cluster;
 use crate::cluster::lookups::millis;
 use crate::node::RingNode;
-use crate::report::{Axis, Kind, Plot, Report, Row, Series, Sheet};
+use crate::report::{Axis, Figures, Kind, Plot, Report, Row, Series, Sheet};
 use crate::world::Crash;
 
 /// How long the usual upkeep is counted before the failure.
@@ -26,23 +25,6 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 const REPAIR: Duration = Duration::from_secs(120);
 /// Frames of lookups; all others are upkeep, by which nodes find each other dead and fill the gaps.
 const LOOKUPS: [&str; 3] = ["routed/lookup", "hop_ack", "letter/answer"];
-
-/// What silent failures did.
-#[derive(Serialize)]
-pub(super) struct FailFields {
-    percent: u8,
-    failed: usize,
-    hops_before: Option<f64>,
-    hops_unrepaired: Option<f64>,
-    hops_repaired: Option<f64>,
-    lookups_unrepaired: u64,
-    lookups_repaired: u64,
-    took_p99_before_ms: Option<f64>,
-    took_p99_unrepaired_ms: Option<f64>,
-    took_p99_repaired_ms: Option<f64>,
-    messages_per_failed_node: f64,
-    messages_per_failed_node_by_kind: Upkeep,
-}
 
 /// Frames by kind.
 type Upkeep = BTreeMap<&'static str, f64>;
@@ -112,38 +94,30 @@ impl Failure {
         Failure { percent, failed: failed.len(), at_once, repaired, seconds, messages }
     }
 
-    /// For the JSON.
-    pub(super) fn fields(&self, before: &Sight) -> FailFields {
-        let p99 = |sight: &Sight| sight.took().quantile(0.99);
-        FailFields {
-            percent: self.percent,
-            failed: self.failed,
-            hops_before: before.hops.mean(),
-            hops_unrepaired: self.at_once.hops.mean(),
-            hops_repaired: self.repaired.hops.mean(),
-            lookups_unrepaired: self.at_once.hops.count(),
-            lookups_repaired: self.repaired.hops.count(),
-            took_p99_before_ms: p99(before),
-            took_p99_unrepaired_ms: p99(&self.at_once),
-            took_p99_repaired_ms: p99(&self.repaired),
-            messages_per_failed_node: self.messages.values().sum(),
-            messages_per_failed_node_by_kind: self.messages.clone(),
-        }
-    }
-
-    /// Adds what it found.
-    pub(super) fn add_to(&self, report: &mut Report, before: &Sight) {
-        let fields = self.fields(before);
+    /// Adds what it found. Returns it for programs.
+    pub(super) fn add_to(
+        &self,
+        report: &mut Report,
+        rows: &mut Vec<Row>,
+        before: &Sight,
+    ) -> Map<String, Value> {
         let anchor = "P5 pub, 5,000 nodes, 10 %";
-        report.rows.extend([
-            Row::ours("hops before the failure", show(fields.hops_before)).beside("2.73", anchor),
-            Row::ours("hops, unrepaired", show(fields.hops_unrepaired)).beside("2.96", anchor),
-            Row::ours("hops, repaired", show(fields.hops_repaired)).beside("2.74", anchor),
-            Row::ours("answer, 99 %, ms: before", show(fields.took_p99_before_ms)),
-            Row::ours("answer, 99 %, ms: unrepaired", show(fields.took_p99_unrepaired_ms)),
-            Row::ours("answer, 99 %, ms: repaired", show(fields.took_p99_repaired_ms)),
-            Row::ours("messages per failed node", show(fields.messages_per_failed_node)),
-        ]);
+        let p99 = |sight: &Sight| sight.took().quantile(0.99);
+        let mut figures = Figures::default();
+        figures.set("percent", self.percent);
+        figures.set("failed", self.failed);
+        figures.show("hops_before", "hops before the failure", before.hops.mean()).beside("2.73", anchor);
+        figures.show("hops_unrepaired", "hops, unrepaired", self.at_once.hops.mean()).beside("2.96", anchor);
+        figures.show("hops_repaired", "hops, repaired", self.repaired.hops.mean()).beside("2.74", anchor);
+        figures.set("lookups_unrepaired", self.at_once.hops.count());
+        figures.set("lookups_repaired", self.repaired.hops.count());
+        figures.show("took_p99_before_ms", "answer, 99 %, ms: before", p99(before));
+        figures.show("took_p99_unrepaired_ms", "answer, 99 %, ms: unrepaired", p99(&self.at_once));
+        figures.show("took_p99_repaired_ms", "answer, 99 %, ms: repaired", p99(&self.repaired));
+        let messages: f64 = self.messages.values().sum();
+        figures.show("messages_per_failed_node", "messages per failed node", messages);
+        figures.set("messages_per_failed_node_by_kind", &self.messages);
+        rows.append(&mut figures.rows);
         report.faults.extend(self.at_once.counts.faults("lookups during recovery"));
         report.faults.extend(self.repaired.counts.faults("lookups after repair"));
         let seconds = self.by_second();
@@ -154,6 +128,7 @@ impl Failure {
             columns: vec!["seconds_since_failure", "hops_mean", "took_p50_ms", "took_p99_ms", "lookups"],
             rows: seconds.into_iter().map(Vec::from).collect(),
         });
+        figures.json
     }
 
     /// Second, mean hops, delay's median and 99 %, lookups.

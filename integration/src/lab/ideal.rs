@@ -13,9 +13,8 @@ use treecast_overlay::random::{self, Rng};
 
 use super::groups::{Groups, papers_sizes};
 use super::lookups::Keys;
-use super::run::rows;
 use super::stats::{Histogram, Samples};
-use crate::report::Report;
+use crate::report::{Figures, Report};
 use crate::world::{Map, Topology};
 
 /// What ideal tables reach, computed without a world: lookups, and the Scribe paper's groups
@@ -56,30 +55,24 @@ pub fn run(options: &Options) -> Report {
     let ratios =
         |ratio: fn(&Tree) -> f64| Samples::new(trees.iter().map(|tree| ratio(tree) as f32).collect());
     let (entries, rad, rmd) = (Samples::new(children), ratios(|tree| tree.rad), ratios(|tree| tree.rmd));
-    let figures = [
-        ("hops, mean", to_keys.hops.mean()),
-        ("stretch, mean", to_keys.stretch.mean()),
-        ("stretch, median", to_keys.stretch.median()),
-        ("stretch, 99 %", to_keys.stretch.quantile(0.99)),
-        ("hops between nodes, mean", to_nodes.hops.mean()),
-        ("stretch between nodes, mean", to_nodes.stretch.mean()),
-        ("entries, mean", entries.mean()),
-        ("entries, median", entries.median()),
-        ("entries, max", entries.max()),
-        ("RAD, median", rad.median()),
-        ("RAD, max", rad.max()),
-        ("RMD, median", rmd.median()),
-        ("RMD, max", rmd.max()),
-    ];
+    let mut figures = Figures::of(&json!({ "experiment": "ideal" }));
+    figures.show("hops_mean", "hops, mean", to_keys.hops.mean());
+    figures.show("stretch_mean", "stretch, mean", to_keys.stretch.mean());
+    figures.show("stretch_p50", "stretch, median", to_keys.stretch.median());
+    figures.show("stretch_p99", "stretch, 99 %", to_keys.stretch.quantile(0.99));
+    figures.show("hops_mean_nodes", "hops between nodes, mean", to_nodes.hops.mean());
+    figures.show("stretch_mean_nodes", "stretch between nodes, mean", to_nodes.stretch.mean());
+    figures.show("entries_mean", "entries, mean", entries.mean());
+    figures.show("entries_median", "entries, median", entries.median());
+    figures.show("entries_max", "entries, max", entries.max());
+    figures.show("rad_median", "RAD, median", rad.median());
+    figures.show("rad_max", "RAD, max", rad.max());
+    figures.show("rmd_median", "RMD, median", rmd.median());
+    figures.show("rmd_max", "RMD, max", rmd.max());
     let conditions = [("nodes", nodes), ("L", leaf_set), ("lookups", lookups)];
     let named = conditions.map(|(name, value)| (name, value.to_string()));
-    Report {
-        experiment: "ideal",
-        conditions: [("topology", options.topology.to_string())].into_iter().chain(named).collect(),
-        rows: rows(figures),
-        json: json!({ "experiment": "ideal", "figures": BTreeMap::from(figures) }).to_string(),
-        ..Report::default()
-    }
+    let conditions = [("topology", options.topology.to_string())].into_iter().chain(named).collect();
+    Report { experiment: "ideal", conditions, ..Report::default() }.with(figures)
 }
 
 /// A ring with ideal tables.
@@ -96,7 +89,7 @@ pub struct Ideal<'a> {
 
 /// What lookups come to.
 #[derive(Clone, Debug)]
-pub struct Figures {
+pub struct IdealLookups {
     /// Hops.
     pub hops: Histogram,
     /// The delay of the route over the delay of the direct way. Pairs on one router are left out.
@@ -139,7 +132,7 @@ impl<'a> Ideal<'a> {
     }
 
     /// So many lookups from random nodes.
-    pub fn lookups(&self, count: usize, keys: Keys, dice: &mut Rng) -> Figures {
+    pub fn lookups(&self, count: usize, keys: Keys, dice: &mut Rng) -> IdealLookups {
         let (mut hops, mut stretch) = (Histogram::default(), Vec::new());
         for _ in 0..count {
             let from = dice.random_range(0..self.nodes.len());
@@ -157,7 +150,7 @@ impl<'a> Ideal<'a> {
                 stretch.push((delay as f64 / self.nanos(from, at) as f64) as f32);
             }
         }
-        Figures { hops, stretch: Samples::new(stretch) }
+        IdealLookups { hops, stretch: Samples::new(stretch) }
     }
 
     /// The tree of a topic with these members, who are slots.

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use rand::RngExt;
-use serde::Serialize;
 use treecast_overlay::pastry::Node;
 use treecast_scribe::Topic;
 
@@ -13,13 +12,13 @@ use super::deliveries::{self, Received};
 use super::groups::{Groups, papers_sizes};
 use super::growth::{Grown, grow, leave_alone};
 use super::meter::is_copy;
-use super::run::{Run, show};
+use super::run::Run;
 use super::stats::Samples;
 use super::trees::Trees;
 use super::{Error, Progress, Setting, charts};
 use crate::cluster::Cluster;
 use crate::node::RingNode;
-use crate::report::{Report, Row};
+use crate::report::{Figures, Report};
 use crate::world::LinkLoads;
 
 /// Many trees: entries per node, delays against unicast, load of physical links against IP multicast
@@ -78,37 +77,6 @@ impl Options {
     }
 }
 
-#[derive(Serialize)]
-struct Fields {
-    #[serde(flatten)]
-    run: Run,
-    groups: usize,
-    memberships: usize,
-    entries_mean: Option<f64>,
-    entries_median: Option<f64>,
-    entries_p99: Option<f64>,
-    entries_max: Option<f64>,
-    tables_mean: Option<f64>,
-    tables_max: Option<f64>,
-    rad_median: Option<f64>,
-    rad_max: Option<f64>,
-    rmd_median: Option<f64>,
-    rmd_max: Option<f64>,
-    link_messages: Option<u64>,
-    link_messages_ip: Option<u64>,
-    link_messages_vs_ip: Option<f64>,
-    link_stress_max: Option<u64>,
-    link_stress_max_ip: Option<u64>,
-    link_stress_max_vs_ip: Option<f64>,
-    copies_per_delivery: f64,
-    depth_mean: Option<f64>,
-    depth_max: Option<f64>,
-    missed: u64,
-    duplicates: u64,
-    join_messages_mean: f64,
-    sender: &'static str,
-}
-
 /// What was measured, before it is put into figures.
 struct Measured {
     entries: Samples,
@@ -149,7 +117,7 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     };
     let measured = measure(&mut grown, &groups, &roots, &senders, progress);
     let run = Run::of("multicast", setting, &grown);
-    Ok(report(&Fields::of(run, &groups, options, &measured), &measured, options))
+    Ok(report(&run, &groups, &measured, options))
 }
 
 fn measure<N: RingNode>(
@@ -221,54 +189,35 @@ fn ip_multicast<N: RingNode>(cluster: &Cluster<N>, members: &[Vec<usize>], roots
     loads
 }
 
-impl Fields {
-    fn of(run: Run, groups: &Groups, options: &Options, measured: &Measured) -> Fields {
-        let Measured { entries, tables, depths, rad, rmd, links, links_ip, outcome, .. } = measured;
-        let total = |loads: &Option<LinkLoads>| loads.as_ref().map(|loads| loads.total);
-        let worst = |loads: &Option<LinkLoads>| loads.as_ref().map(|loads| loads.max);
-        let ratio = |ours: Option<u64>, theirs: Option<u64>| {
-            ours.zip(theirs.filter(|&theirs| theirs > 0)).map(|(a, b)| a as f64 / b as f64)
-        };
-        Fields {
-            run,
-            groups: groups.topics.len(),
-            memberships: groups.memberships.len(),
-            entries_mean: entries.mean(),
-            entries_median: entries.median(),
-            entries_p99: entries.quantile(0.99),
-            entries_max: entries.max(),
-            tables_mean: tables.mean(),
-            tables_max: tables.max(),
-            rad_median: rad.median(),
-            rad_max: rad.max(),
-            rmd_median: rmd.median(),
-            rmd_max: rmd.max(),
-            link_messages: total(links),
-            link_messages_ip: total(links_ip),
-            link_messages_vs_ip: ratio(total(links), total(links_ip)),
-            link_stress_max: worst(links),
-            link_stress_max_ip: worst(links_ip),
-            link_stress_max_vs_ip: ratio(worst(links), worst(links_ip)),
-            copies_per_delivery: measured.copies as f64 / measured.remote.max(1) as f64,
-            depth_mean: depths.mean(),
-            depth_max: depths.max(),
-            missed: outcome.missed,
-            duplicates: outcome.duplicates,
-            join_messages_mean: measured.joins as f64 / groups.memberships.len().max(1) as f64,
-            sender: match options.sender {
-                Sender::Root => "root",
-                Sender::Random => "random",
-            },
-        }
-    }
-}
-
-fn report(fields: &Fields, measured: &Measured, options: &Options) -> Report {
-    let mut report = fields.run.report();
-    report.conditions.push(("groups", fields.groups.to_string()));
-    report.conditions.push(("memberships", fields.memberships.to_string()));
-    report.conditions.push(("sender", fields.sender.to_string()));
-    report.rows = rows(fields, options);
+fn report(run: &Run, groups: &Groups, measured: &Measured, options: &Options) -> Report {
+    let mut report = run.report();
+    let mut figures = Figures::of(run);
+    let sender = match options.sender {
+        Sender::Root => "root",
+        Sender::Random => "random",
+    };
+    let (count, memberships) = (groups.topics.len(), groups.memberships.len());
+    report.conditions.push(("groups", count.to_string()));
+    report.conditions.push(("memberships", memberships.to_string()));
+    report.conditions.push(("sender", sender.to_string()));
+    figures.set("groups", count);
+    figures.set("memberships", memberships);
+    figures.set("sender", sender);
+    add_trees(&mut figures, measured, options);
+    add_links(&mut figures, measured);
+    figures.show(
+        "copies_per_delivery",
+        "copies per delivery",
+        measured.copies as f64 / measured.remote.max(1) as f64,
+    );
+    figures.show("depth_mean", "depth, mean", measured.depths.mean());
+    figures.show("depth_max", "depth, max", measured.depths.max());
+    let Received { missed, duplicates, .. } = measured.outcome;
+    figures.tell("missed, duplicates", format!("{missed}, {duplicates}"));
+    figures.set("missed", missed);
+    figures.set("duplicates", duplicates);
+    let joins = measured.joins as f64 / memberships.max(1) as f64;
+    figures.show("join_messages_mean", "hops of JOINs per membership", joins);
     report.faults = faults(measured);
     report.sheets = vec![
         charts::cumulative_sheet("rad", &measured.rad),
@@ -285,8 +234,53 @@ fn report(fields: &Fields, measured: &Measured, options: &Options) -> Report {
         report.sheets.push(charts::stress_sheet("link_stress_ip", ip));
         report.plots.push(charts::stress(ours, ip));
     }
-    report.json = serde_json::to_string(fields).expect("figures are numbers and texts");
-    report
+    report.with(figures)
+}
+
+fn add_trees(figures: &mut Figures, measured: &Measured, options: &Options) {
+    let Measured { entries, tables, rad, rmd, .. } = measured;
+    let mean = figures.show("entries_mean", "entries, mean", entries.mean());
+    match options.members {
+        None => mean.beside("6.2 (unverified); ideal 6.5", "M2 mem/comp, M1: 100k nodes, 1,500 groups"),
+        Some(_) => mean.beside(
+            "21.2, 8.5 with single-child forwarders collapsed (unverified)",
+            "M5 mem, 50k nodes, 30,000 groups of 11",
+        ),
+    }
+    let (m2, m3, m3_mem) = ("M2 mem/comp", "M3 mem/comp, transit-stub", "M3 mem, transit-stub");
+    figures.show("entries_median", "entries, median", entries.median()).beside("2 (unverified); ideal 4", m2);
+    figures.show("entries_p99", "entries, 99 %", entries.quantile(0.99));
+    figures.show("entries_max", "entries, max", entries.max()).beside("1059 (unverified); ideal 116", m2);
+    figures.show("tables_mean", "tables, mean", tables.mean());
+    figures.show("tables_max", "tables, max", tables.max());
+    figures.show("rad_median", "RAD, median", rad.median()).beside("1.68 (unverified); ideal 1.62", m3);
+    figures.show("rad_max", "RAD, max", rad.max()).beside("2 (unverified)", m3_mem);
+    figures.show("rmd_median", "RMD, median", rmd.median()).beside("1.69 (unverified); ideal 1.77", m3);
+    figures.show("rmd_max", "RMD, max", rmd.max()).beside("4.26 (unverified)", m3_mem);
+}
+
+fn add_links(figures: &mut Figures, measured: &Measured) {
+    let loads = [&measured.links, &measured.links_ip].map(Option::as_ref);
+    let mut compare = |names: [&str; 3], keys: [&str; 2], load: fn(&LinkLoads) -> u64, theirs: [&str; 3]| {
+        let ([name, by_ip, key], [key_ip, key_ratio]) = (names, keys);
+        let [ours, ip] = loads.map(|loads| loads.map(load));
+        let ratio = ours.zip(ip.filter(|&ip| ip > 0)).map(|(ours, ip)| ours as f64 / ip as f64);
+        figures.count(key, name, ours).beside(theirs[0], "M4 mem");
+        figures.count(key_ip, by_ip, ip).beside(theirs[1], "M4 mem");
+        figures.show(key_ratio, "… ours ÷ IP's", ratio).beside(theirs[2], "M4 mem");
+    };
+    compare(
+        ["messages over links", "… by IP multicast", "link_messages"],
+        ["link_messages_ip", "link_messages_vs_ip"],
+        |loads| loads.total,
+        ["2489824 (unverified)", "758853 (unverified)", "3.3 (unverified)"],
+    );
+    compare(
+        ["worst link", "… by IP multicast", "link_stress_max"],
+        ["link_stress_max_ip", "link_stress_max_vs_ip"],
+        |loads| loads.max,
+        ["4031 (unverified)", "950 (unverified)", "4.2 (unverified)"],
+    );
 }
 
 fn faults(measured: &Measured) -> Vec<String> {
@@ -299,45 +293,4 @@ fn faults(measured: &Measured) -> Vec<String> {
     ];
     let found = counts.into_iter().filter(|(count, _)| *count > 0);
     found.map(|(count, what)| format!("{what}: {count}")).collect()
-}
-
-fn rows(fields: &Fields, options: &Options) -> Vec<Row> {
-    let many = "M1: 100k nodes, 1,500 groups";
-    let count = |count: Option<u64>| count.map_or("-".to_string(), |count| count.to_string());
-    let entries = Row::ours("entries, mean", show(fields.entries_mean));
-    let entries = match options.members {
-        None => entries.beside("6.2 (unverified); ideal 6.5", format!("M2 mem/comp, {many}")),
-        Some(_) => entries.beside(
-            "21.2, 8.5 with single-child forwarders collapsed (unverified)",
-            "M5 mem, 50k nodes, 30,000 groups of 11",
-        ),
-    };
-    let own = |name: &str, value: Option<f64>| Row::ours(name, show(value));
-    vec![
-        entries,
-        own("entries, median", fields.entries_median).beside("2 (unverified); ideal 4", "M2 mem/comp"),
-        own("entries, 99 %", fields.entries_p99),
-        own("entries, max", fields.entries_max).beside("1059 (unverified); ideal 116", "M2 mem/comp"),
-        own("tables, mean", fields.tables_mean),
-        own("tables, max", fields.tables_max),
-        own("RAD, median", fields.rad_median)
-            .beside("1.68 (unverified); ideal 1.62", "M3 mem/comp, transit-stub"),
-        own("RAD, max", fields.rad_max).beside("2 (unverified)", "M3 mem, transit-stub"),
-        own("RMD, median", fields.rmd_median)
-            .beside("1.69 (unverified); ideal 1.77", "M3 mem/comp, transit-stub"),
-        own("RMD, max", fields.rmd_max).beside("4.26 (unverified)", "M3 mem, transit-stub"),
-        Row::ours("messages over links", count(fields.link_messages))
-            .beside("2489824 (unverified)", "M4 mem"),
-        Row::ours("… by IP multicast", count(fields.link_messages_ip))
-            .beside("758853 (unverified)", "M4 mem"),
-        own("… ours ÷ IP's", fields.link_messages_vs_ip).beside("3.3 (unverified)", "M4 mem"),
-        Row::ours("worst link", count(fields.link_stress_max)).beside("4031 (unverified)", "M4 mem"),
-        Row::ours("… by IP multicast", count(fields.link_stress_max_ip)).beside("950 (unverified)", "M4 mem"),
-        own("… ours ÷ IP's", fields.link_stress_max_vs_ip).beside("4.2 (unverified)", "M4 mem"),
-        own("copies per delivery", fields.copies_per_delivery.into()),
-        own("depth, mean", fields.depth_mean),
-        own("depth, max", fields.depth_max),
-        Row::ours("missed, duplicates", format!("{}, {}", fields.missed, fields.duplicates)),
-        own("hops of JOINs per membership", fields.join_messages_mean.into()),
-    ]
 }

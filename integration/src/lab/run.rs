@@ -9,7 +9,7 @@ use treecast_overlay::config::Config as RingConfig;
 use super::growth::Grown;
 use super::{Setting, memory};
 use crate::node::RingNode;
-use crate::report::{Report, Row};
+use crate::report::Report;
 
 /// Conditions and cost, the same fields in every experiment's JSON.
 #[derive(Clone, Debug, Serialize)]
@@ -162,19 +162,4 @@ impl Run {
         ];
         Report { experiment: self.experiment, conditions, notes, ..Report::default() }
     }
-}
-
-/// A figure for the table: three significant places, `-` if there is none.
-pub fn show(value: impl Into<Option<f64>>) -> String {
-    match value.into() {
-        None => "-".to_string(),
-        Some(value) if value.abs() >= 1000.0 => format!("{value:.0}"),
-        Some(value) if value.abs() >= 100.0 => format!("{value:.1}"),
-        Some(value) => format!("{value:.3}"),
-    }
-}
-
-/// Rows of our own, name and value.
-pub fn rows<'a>(rows: impl IntoIterator<Item = (&'a str, Option<f64>)>) -> Vec<Row> {
-    rows.into_iter().map(|(name, value)| Row::ours(name, show(value))).collect()
 }

@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::pastry::Node;
 
 use super::growth::{grow, leave_alone};
-use super::run::{Run, show};
+use super::run::Run;
 use super::{Error, Progress, Setting};
 use crate::cluster::Cluster;
 use crate::node::RingNode;
-use crate::report::{Report, Row};
+use crate::report::{Figures, Report, show};
 
 /// How long a ring is watched at rest.
 const WATCHED: Duration = Duration::from_secs(120);
@@ -30,19 +29,6 @@ pub struct Options {
 
 /// Frames and bytes by kind.
 type ByKind = BTreeMap<&'static str, (f64, f64)>;
-
-#[derive(Serialize)]
-struct Fields {
-    #[serde(flatten)]
-    run: Run,
-    /// Frames and bytes of a node in a second.
-    at_rest: ByKind,
-    wakes_per_node_s: f64,
-    /// Frames and bytes of a join, beyond the upkeep of all nodes.
-    join: ByKind,
-    bytes_by_part: BTreeMap<&'static str, usize>,
-    not_serving: usize,
-}
 
 /// Grows a ring, watches it at rest, and lets a fifth of as many nodes join.
 pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
@@ -75,7 +61,16 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     }
     bytes_by_part.values_mut().for_each(|bytes| *bytes /= nodes + joins);
     let run = Run { nodes, ..Run::of("upkeep", setting, &grown) };
-    Ok(report(&Fields { run, at_rest, wakes_per_node_s, join, bytes_by_part, not_serving }))
+    let mut figures = Figures::of(&run);
+    add_sent(&mut figures, "at_rest", "at rest, a node and second", &at_rest);
+    figures.show("wakes_per_node_s", "wakes, a node and second", wakes_per_node_s);
+    add_sent(&mut figures, "join", "a join, beyond the upkeep of all nodes", &join);
+    figures.count("not_serving", "nodes whose leases do not run", not_serving as u64);
+    for (part, bytes) in &bytes_by_part {
+        figures.tell(format!("  bytes: {part}"), bytes.to_string());
+    }
+    figures.set("bytes_by_part", bytes_by_part);
+    Ok(run.report().with(figures))
 }
 
 fn sent<N: RingNode>(cluster: &Cluster<N>) -> ByKind {
@@ -92,22 +87,11 @@ fn since(before: &ByKind, after: &ByKind, anyway: impl Fn(&str) -> (f64, f64), s
     after.iter().map(difference).filter(|(_, sent)| *sent != (0.0, 0.0)).collect()
 }
 
-fn report(fields: &Fields) -> Report {
-    let all = |kinds: &ByKind| kinds.values().fold((0.0, 0.0), |sum, each| (sum.0 + each.0, sum.1 + each.1));
-    let row = |what: &str, (frames, bytes): (f64, f64)| {
-        Row::ours(what, format!("{} frames, {} bytes", show(frames), show(bytes)))
-    };
-    let mut report = fields.run.report();
-    for (name, kinds) in
-        [("at rest, a node and second", &fields.at_rest), ("a join beyond that", &fields.join)]
-    {
-        report.rows.push(row(name, all(kinds)));
-        report.rows.extend(kinds.iter().map(|(kind, sent)| row(&format!("  {kind}"), *sent)));
+fn add_sent(figures: &mut Figures, key: &str, name: &str, kinds: &ByKind) {
+    figures.set(key, kinds);
+    let all = kinds.values().fold((0.0, 0.0), |sum, each| (sum.0 + each.0, sum.1 + each.1));
+    let each = kinds.iter().map(|(kind, sent)| (format!("  {kind}"), *sent));
+    for (name, (frames, bytes)) in std::iter::once((name.to_string(), all)).chain(each) {
+        figures.tell(name, format!("{} frames, {} bytes", show(frames), show(bytes)));
     }
-    report.rows.push(Row::ours("wakes, a node and second", show(fields.wakes_per_node_s)));
-    report.rows.push(Row::ours("nodes whose leases do not run", fields.not_serving.to_string()));
-    let part = |(part, bytes): (&&str, &usize)| Row::ours(format!("  bytes: {part}"), bytes.to_string());
-    report.rows.extend(fields.bytes_by_part.iter().map(part));
-    report.json = serde_json::to_string(fields).expect("figures are numbers and texts");
-    report
 }

@@ -1,13 +1,16 @@
 //! What an experiment found, as people and programs want to read it: a table beside the anchors, one line of JSON,
 //! and, in a directory, tables as CSV and plots as SVG.
 
+mod figures;
 mod table;
 mod plot;
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use thiserror::Error;
 
+pub use figures::{Figures, show};
 pub use plot::{Axis, Kind, Plot, Series};
 
 /// What an experiment found.
@@ -51,8 +54,8 @@ impl Row {
     }
 
     /// Beside it what others reach, and who says so under which conditions.
-    pub fn beside(self, theirs: impl Into<String>, source: impl Into<String>) -> Row {
-        Row { theirs: theirs.into(), source: source.into(), ..self }
+    pub fn beside(&mut self, theirs: impl Into<String>, source: impl Into<String>) {
+        (self.theirs, self.source) = (theirs.into(), source.into());
     }
 }
 
@@ -76,6 +79,11 @@ pub struct OutError {
 }
 
 impl Report {
+    /// The report with these figures.
+    pub fn with(self, figures: Figures) -> Report {
+        Report { rows: figures.rows, json: Value::Object(figures.json).to_string(), ..self }
+    }
+
     /// The conditions and the table, for people.
     pub fn to_text(&self) -> String {
         table::text(self)

@@ -14,7 +14,6 @@ use std::time::Duration;
 use clap::Args;
 use treecast_overlay::pastry::Node;
 
-use self::figures::Fields;
 use self::life::{ChurnPlan, Seen};
 use self::traces::Trace;
 pub(super) use self::traces::wait;
@@ -105,11 +104,11 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     if options.sweep {
         return sweep::run(options, progress);
     }
-    let (fields, seen) = measure(options, progress)?;
-    Ok(figures::report(&fields, &seen))
+    let (run, seen) = measure(options, progress)?;
+    Ok(figures::report(options, &run, figures::figures(&run, options, &seen), &seen))
 }
 
-fn measure(options: &Options, progress: &Progress) -> Result<(Fields, Seen), Error> {
+fn measure(options: &Options, progress: &Progress) -> Result<(Run, Seen), Error> {
     let worlds = u64::from(options.worlds);
     let hidden = Progress::hidden();
     let parts: Vec<Result<(Run, Seen), Error>> = std::thread::scope(|scope| {
@@ -129,8 +128,7 @@ fn measure(options: &Options, progress: &Progress) -> Result<(Fields, Seen), Err
     let (Some(run), Some(seen)) = (Run::of_all(runs), seen) else {
         return Err(Error::Usage("--worlds: one at least".to_string()));
     };
-    let run = Run { seed: options.setting.seed, ..run };
-    Ok((Fields::of(run, options, &seen), seen))
+    Ok((Run { seed: options.setting.seed, ..run }, seen))
 }
 
 /// One world: a ring grows, and lives.
