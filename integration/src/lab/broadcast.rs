@@ -4,18 +4,25 @@
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use rand::RngExt;
 use treecast_overlay::pastry::Node;
 
-use super::deliveries;
 use super::groups::Groups;
 use super::growth::{grow, leave_alone};
-use super::rounds::{Load, Rounds, publish};
+use super::meter::{Meter, Sent};
+use super::publishing::{self, Outgoing, Pace, Received};
 use super::run::Run;
 use super::stats::Samples;
 use super::trees::Trees;
 use super::{Error, Progress, Setting, charts};
+use crate::cluster::Cluster;
+use crate::cluster::lookups::millis;
+use crate::node::RingNode;
 use crate::report::{Axis, Figures, Kind, Plot, Report, Series};
-use crate::world::Topology;
+use crate::world::{Shared, Topology};
+
+/// How often messages are sent.
+const TICK: Duration = Duration::from_millis(1);
 
 /// One topic that all subscribe to: messages per broadcast, last hop, time to the last node, redundancy
 #[derive(Args, Clone, Debug)]
@@ -97,6 +104,62 @@ impl Options {
     }
 }
 
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Load {
+    messages: usize,
+    /// Messages per second.
+    rate: f64,
+    /// Each message has a sender of its own, at random; else one sends all.
+    random: bool,
+}
+
+/// What became of it.
+struct Round {
+    received: Received,
+    /// What each message cost.
+    costs: Vec<Sent>,
+    /// From publishing to each delivery, in milliseconds.
+    delays: Samples,
+    /// From publishing until the last node has it, for each message that all got.
+    lasts: Samples,
+}
+
+impl Round {
+    fn of<N: RingNode>(
+        (cluster, meter): (&mut Cluster<N>, &Shared<Meter>),
+        groups: &Groups,
+        load: &Load,
+        name: &str,
+        progress: &Progress,
+    ) -> Round {
+        let slots: Vec<u32> = groups.memberships.iter().map(|&(_, slot)| slot).collect();
+        let mut dice = cluster.world.stream(&format!("lab/senders/{name}"));
+        let any = dice.random_range(0..slots.len());
+        let outgoing = |_| {
+            let sender = if load.random { dice.random_range(0..slots.len()) } else { any };
+            Outgoing { slot: slots[sender] as usize, group: 0 }
+        };
+        meter.borrow_mut().messages = vec![Sent::default(); load.messages];
+        let pace = Pace { rate: load.rate, tick: TICK, look: TICK * 10, receipts: true };
+        let received =
+            publishing::publish(cluster, groups, (load.messages, pace), outgoing, (name, progress));
+        let complete = received.messages.iter().filter(|message| message.reached == slots.len());
+        Round {
+            costs: std::mem::take(&mut meter.borrow_mut().messages),
+            delays: Samples::new(received.delays_ms.clone()),
+            lasts: Samples::new(complete.map(|message| millis(message.max)).collect()),
+            received,
+        }
+    }
+
+    /// Deliveries that are missing, deliveries that came twice, and messages without receipt.
+    fn counts(&self) -> (u64, u64, u64) {
+        let Received { missed, duplicates, receipts, .. } = self.received;
+        (missed, duplicates, self.costs.len() as u64 - receipts)
+    }
+}
+
 /// Grows a ring, subscribes all, sends, and says how that went.
 pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let Parts { nodes, topology, plans } = options.parts();
@@ -104,13 +167,13 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let cluster = &mut grown.cluster;
     let slots: Vec<u32> = cluster.roster.iter().map(|(_, slot)| slot).collect();
     let groups = Groups::new(&[nodes], &slots, &mut cluster.world.stream("lab/groups"));
-    deliveries::subscribe(cluster, &groups, progress)?;
+    publishing::subscribe(cluster, &groups, progress)?;
     leave_alone(cluster, Duration::from_secs(options.rest), progress);
     let depths = Trees::of(cluster, &groups.topics).depths(&groups);
     grown.meter.borrow_mut().looking = true;
     let mut rounds = Vec::new();
     for (name, plan) in plans {
-        rounds.push((name, plan, publish((&mut *cluster, &grown.meter), &groups, &plan, name, progress)));
+        rounds.push((name, plan, Round::of((&mut *cluster, &grown.meter), &groups, &plan, name, progress)));
     }
     let run = Run::of("broadcast", &options.ring, &grown);
     Ok(report(&run, options, &depths, &rounds))
@@ -120,7 +183,7 @@ fn report(
     run: &Run,
     options: &Options,
     depths: &[Option<u32>],
-    rounds: &[(&'static str, Load, Rounds)],
+    rounds: &[(&'static str, Load, Round)],
 ) -> Report {
     let known: Vec<f32> = depths.iter().flatten().map(|&depth| depth as f32).collect();
     let depth = Samples::new(known);
@@ -153,14 +216,14 @@ fn report(
 }
 
 /// One round's figures. `depth`: of the deepest node.
-fn add_round(name: &str, plan: &Load, rounds: &Rounds, depth: f64, preset: Option<Preset>) -> Figures {
+fn add_round(name: &str, plan: &Load, rounds: &Round, depth: f64, preset: Option<Preset>) -> Figures {
     let (messages, mut figures) = (plan.messages as f64, Figures::default());
     let (copies, ways) = rounds
         .costs
         .iter()
         .fold((0, 0), |(copies, ways), sent| (copies + u64::from(sent.copies), ways + u64::from(sent.way)));
     // The root has each message without a copy.
-    let remote = (rounds.delivered as f64 - messages).max(1.0);
+    let remote = (rounds.received.delays_ms.len() as f64 - messages).max(1.0);
     let longest = rounds.costs.iter().map(|sent| sent.way).max().unwrap_or(0) as f64 + depth;
     // What others reach: messages, redundancy, last hop, time to the last node (p50, p99, max), and who says so.
     let others = match (preset, name) {
@@ -193,7 +256,7 @@ fn add_round(name: &str, plan: &Load, rounds: &Rounds, depth: f64, preset: Optio
     add("delay_ms_p50", "time to each node, median, ms", delays.median(), None);
     add("delay_ms_p99", "time to each node, 99 %, ms", delays.quantile(0.99), None);
     figures.set("delay_ms_max", delays.max());
-    let Rounds { lost, duplicates, unacknowledged, .. } = *rounds;
+    let (lost, duplicates, unacknowledged) = rounds.counts();
     figures.tell(format!("{name}: lost, duplicates"), format!("{lost}, {duplicates}"));
     for (key, count) in [("lost", lost), ("duplicates", duplicates), ("unacknowledged", unacknowledged)] {
         figures.set(key, count);
@@ -203,17 +266,18 @@ fn add_round(name: &str, plan: &Load, rounds: &Rounds, depth: f64, preset: Optio
     figures
 }
 
-fn faults(rounds: &Rounds, name: &str) -> Vec<String> {
+fn faults(rounds: &Round, name: &str) -> Vec<String> {
+    let (lost, duplicates, unacknowledged) = rounds.counts();
     let counts = [
-        (rounds.lost, "S5: deliveries are missing"),
-        (rounds.duplicates, "S2: deliveries came twice"),
-        (rounds.unacknowledged, "S4: messages have no receipt"),
+        (lost, "S5: deliveries are missing"),
+        (duplicates, "S2: deliveries came twice"),
+        (unacknowledged, "S4: messages have no receipt"),
     ];
     let found = counts.into_iter().filter(|(count, _)| *count > 0);
     found.map(|(count, what)| format!("{what}, {name}: {count}")).collect()
 }
 
-fn delay_plot(rounds: &[(&'static str, Load, Rounds)], preset: Option<Preset>) -> Plot {
+fn delay_plot(rounds: &[(&'static str, Load, Round)], preset: Option<Preset>) -> Plot {
     let mut series = Vec::new();
     for (name, _, rounds) in rounds {
         series.push(Series::new(&format!("each node, {name}"), Kind::Line, rounds.delays.cumulative()));

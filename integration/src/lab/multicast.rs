@@ -8,10 +8,10 @@ use rand::RngExt;
 use treecast_overlay::pastry::Node;
 use treecast_scribe::Topic;
 
-use super::deliveries::{self, Received};
 use super::groups::{Groups, papers_sizes};
 use super::growth::{Grown, grow, leave_alone};
 use super::meter::is_copy;
+use super::publishing::{self, Outgoing, Pace, Received};
 use super::run::Run;
 use super::stats::Samples;
 use super::trees::Trees;
@@ -106,7 +106,7 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let slots: Vec<u32> = cluster.roster.iter().map(|(_, slot)| slot).collect();
     let groups = Groups::new(&sizes, &slots, &mut dice);
     grown.meter.borrow_mut().looking = true;
-    deliveries::subscribe(cluster, &groups, progress)?;
+    publishing::subscribe(cluster, &groups, progress)?;
     grown.meter.borrow_mut().looking = false;
     leave_alone(cluster, Duration::from_secs(options.rest), progress);
     let root = |topic: &Topic| cluster.roster.root_of(topic.id().key()).map(|(_, slot)| slot);
@@ -132,7 +132,12 @@ fn measure<N: RingNode>(
     let depths = trees.depths(groups);
     meter.borrow_mut().looking = true;
     cluster.world.watch_links(is_copy);
-    let outcome = deliveries::publish(cluster, groups, senders, progress);
+    let tick = Duration::from_millis(20);
+    let rate = (senders.len() as f64 / 30.0).max(10.0);
+    let pace = Pace { rate, tick, look: tick, receipts: false };
+    let outgoing = |group| Outgoing { slot: senders[group], group };
+    let outcome =
+        publishing::publish(cluster, groups, (senders.len(), pace), outgoing, ("publishing", progress));
     meter.borrow_mut().looking = false;
     let links = cluster.world.link_loads().cloned();
     let members = groups.members();
@@ -147,7 +152,7 @@ fn measure<N: RingNode>(
         rmd,
         links_ip: links.as_ref().map(|_| ip_multicast(cluster, &members, roots)),
         links,
-        remote: outcome.delivered.saturating_sub(own as u64),
+        remote: (outcome.delays_ms.len() as u64).saturating_sub(own as u64),
         outcome,
         joins: meter.borrow().joins,
         copies: meter.borrow().copies,
@@ -163,7 +168,7 @@ fn delay_ratios<N: RingNode>(
     outcome: &Received,
 ) -> (Samples, Samples) {
     let (mut rad, mut rmd) = (Vec::new(), Vec::new());
-    for ((members, &sender), delays) in members.iter().zip(senders).zip(&outcome.delays) {
+    for ((members, &sender), delays) in members.iter().zip(senders).zip(&outcome.messages) {
         let unicast = || {
             let others = members.iter().filter(|&&member| member != sender);
             others.map(|&member| cluster.world.latency(sender, member))
