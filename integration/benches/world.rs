@@ -1,4 +1,4 @@
-//! What an event costs: the world itself, with machines that do next to nothing; and whole nodes in it.
+//! Costs of an event: the world itself, with machines that do next to nothing; and whole nodes in it.
 //!
 //! `cargo bench -p treecast-integration --bench world -- NODES SECONDS [TOPOLOGY]`
 

@@ -1,4 +1,4 @@
-//! What the laboratory must know of a ring node, whatever the ring's geometry: how to make one, and what judges, builders
+//! Ring nodes as the laboratory knows them, whatever the ring's geometry: how to make one, and what judges, builders
 //! and figures read of it.
 
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub trait RingNode: KeyBasedRouting + 'static {
     /// The nodes in its tables for far keys.
     fn far(&self) -> Vec<Peer>;
 
-    /// What its table for far keys has for this digit behind a prefix of `row` digits. `None`: nothing, or there is no
+    /// The peer that its table for far keys has for this digit behind a prefix of `row` digits. `None`: nothing, or there is no
     /// such table.
     fn entry(&self, row: usize, digit: usize) -> Option<Peer>;
 

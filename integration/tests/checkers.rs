@@ -16,7 +16,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const CULPRIT: usize = 3;
 const NODES: usize = 16;
 
-/// What is done to the world so that the fault has its occasion.
+/// Gives the bug its occasion in a world.
 type Story = fn(&mut Cluster) -> Verdict;
 
 /// Promise, planted fault, and its occasion.
@@ -131,7 +131,7 @@ fn slow(cluster: &mut Cluster) -> Verdict {
     cluster.advance_until(SECOND * 40, Cluster::is_well).map(drop)
 }
 
-/// What is published from now on must come soon.
+/// Messages that are published from now on must come soon.
 fn publish_calmly(cluster: &mut Cluster, topic: &Topic) -> Verdict {
     cluster.begin_calm();
     for slot in 0..3 {

@@ -1,4 +1,4 @@
-//! What nodes say of their own memory is what the allocator gets back when they are taken apart.
+//! Nodes' own count of their memory is what the allocator gets back when they are taken apart.
 
 use std::alloc::System;
 use std::time::Duration;

@@ -54,7 +54,7 @@ fn two_joiners_of_one_gap_do_not_split_the_ring() {
     expect_sound(&explore(2, 2, |bounds| bounds.together = true));
 }
 
-/// Who holds its leases for longer than they were granted answers beside its heir: the model sees time, too.
+/// A node that holds its leases for longer than they were granted answers beside its heir: the model sees time, too.
 #[test]
 fn a_lease_that_is_held_for_too_long_is_found() {
     let [sound, spoilt] = [None, Some(ModelBug::Overstays)]

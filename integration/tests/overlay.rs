@@ -153,7 +153,7 @@ fn edges_keep_working_while_their_access_nodes_crash() {
     for slot in [0, 1] {
         cluster.crash(slot, if slot == 0 { Crash::Process } else { Crash::Power });
         cluster.run(SECOND * 10);
-        // What an edge publishes is routed to a root of its own, and sent on to the edge that subscribed.
+        // A message of an edge is routed to a root of its own, and sent on to the edge that subscribed.
         let topic = |i| Topic::new(&format!("edge/{slot}/{i}")).expect("a name");
         for i in 0..edges.len() {
             cluster.subscribe(next(i), &topic(i));

@@ -66,7 +66,7 @@ fn a_quiet_ring_demotes_nobody() {
     assert_eq!(faults, ["expect.events: not one demotion"]);
 }
 
-/// What is said of a scenario whose body is this.
+/// The refusal of a scenario whose body is this.
 fn refusal(body: &str) -> String {
     play(Path::new("wrong.toml"), &format!("about = \"\"\n{body}")).unwrap_err().to_string()
 }

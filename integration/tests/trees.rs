@@ -1,5 +1,5 @@
 //! Topics in a world that does what it can to break them: whole nodes, the code that ships, under the judges of all
-//! promises. What seeds make of it stands in `swarm.rs`.
+//! promises. Seeds of such worlds run in `swarm.rs`.
 
 use std::time::Duration;
 
@@ -75,7 +75,7 @@ fn tell(cluster: &Cluster, what: &str) {
     );
 }
 
-/// What happens to one topic in one ring.
+/// A story of one topic in one ring.
 struct Story {
     nodes: usize,
     subscribers: usize,
@@ -220,7 +220,7 @@ fn many_topics_come_and_go() {
     assert!(kinds.contains("probe") && !kinds.contains("letter") && !kinds.contains("routed"), "{kinds}");
 }
 
-/// What goes over the wires while nobody does anything.
+/// Frames that go over the wires while nobody does anything.
 fn rest(cluster: &mut Cluster, time: Duration) -> Tally {
     let before = *cluster.world.counters();
     cluster.run(time);

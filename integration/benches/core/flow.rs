@@ -37,7 +37,7 @@ struct Family {
     parent: PastryStack,
     now: Instant,
     topic: Topic,
-    /// Who feeds it: a publisher for a root, its own parent for a forwarder.
+    /// Feeds it: a publisher for a root, its own parent for a forwarder.
     source: Peer,
     is_root: bool,
     /// The last place that was given.

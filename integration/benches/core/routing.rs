@@ -77,7 +77,7 @@ fn stack() -> (treecast_scribe::PastryStack, Instant) {
     (cluster.world.stop(7), now)
 }
 
-/// What comes by: messages of 1 KiB for keys of which this node is not the root.
+/// Passing traffic: messages of 1 KiB for keys of which this node is not the root.
 struct Traffic {
     from: Peer,
     keys: VecDeque<Key>,

@@ -67,7 +67,7 @@ pub enum Promise {
 pub struct Breach {
     /// Which.
     pub promise: Promise,
-    /// Who broke it, when and how.
+    /// The breach in words: where, when and how.
     pub what: String,
 }
 
@@ -107,7 +107,7 @@ pub enum When {
 /// One judge.
 #[derive(Clone, Copy)]
 pub struct Judge {
-    /// What it judges.
+    /// Its promise.
     pub promise: Promise,
     /// When.
     pub when: When,
@@ -143,7 +143,7 @@ pub struct Seen<'a> {
     pub slot: usize,
     /// It is not paused.
     pub runs: bool,
-    /// What its clock shows: leases end by it.
+    /// The time that its clock shows: leases end by it.
     pub clock: Instant,
     /// Its overlay.
     pub node: &'a dyn RingNode,
@@ -151,11 +151,11 @@ pub struct Seen<'a> {
     pub forest: Option<&'a Forest>,
 }
 
-/// What the judges look at: the nodes that live, and what is known of the past.
+/// The scene that judges look at: the nodes that live, and what is known of the past.
 pub struct Scene<'a> {
     /// The time.
     pub now: Instant,
-    /// Who lives, by slot.
+    /// The nodes that live, by slot.
     pub nodes: Vec<Seen<'a>>,
     /// Keys to be asked for, besides those that suggest themselves.
     pub keys: &'a [Key],
@@ -163,11 +163,11 @@ pub struct Scene<'a> {
     pub watch: &'a Watch,
     /// Lookups.
     pub lookups: &'a Lookups,
-    /// What the taps saw.
+    /// All that the taps saw.
     pub witness: &'a Witness,
-    /// What the applications saw.
+    /// All that the applications saw.
     pub history: &'a History,
-    /// What the world was told of limits: name and limit.
+    /// Limits, as the world was told: name and limit.
     pub limits: &'a BTreeMap<&'static str, usize>,
     /// Since when all is well: no faults, nobody stalled by them.
     pub calm: Option<Instant>,

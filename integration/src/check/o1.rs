@@ -116,7 +116,7 @@ fn borders(nodes: &[Clocked<'_>]) -> Vec<Key> {
     halves.flat_map(|half| [Key(half.wrapping_sub(1)), Key(half.wrapping_add(1))]).collect()
 }
 
-/// Those of the serving nodes, which stand by id, that are next to a key on either side.
+/// Returns the serving nodes next to a key on either side; they stand by id.
 fn around<'a>(key: Key, serving: &[Clocked<'a>]) -> Vec<Clocked<'a>> {
     let reach = NEAR.min(serving.len());
     let at = serving.partition_point(|(_, node)| node.peer().id.key() < key) + serving.len() * NEAR - reach;

@@ -1,5 +1,5 @@
 //! O5, bounded: no table, queue, window or memory of a node grows beyond its limit. A node says how much of each there
-//! is; the limit is what the world was told, not what the node believes. What is held for slow subscribers is judged as
+//! is; the limit is what the world was told, not what the node believes. Memory that is held for slow subscribers is judged as
 //! promise S6.
 
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub fn limits<N: RingNode>(stack: &Stack<N>) -> BTreeMap<&'static str, usize> {
 
 fn bounded(sizes: &[Size], limits: &BTreeMap<&'static str, usize>) -> Result<(), String> {
     for (name, size, own) in sizes.iter().filter(|(name, ..)| !s6::HELD.contains(name)) {
-        // What a fresh node does not have yet, such as publishers, is held against its own limit.
+        // A size that a fresh node does not have yet, such as publishers, is held against its own limit.
         let limit = limits.get(name).unwrap_or(own);
         if size > limit {
             return Err(format!("{name}: {size}, allowed are {limit}"));

@@ -8,7 +8,7 @@ use treecast_overlay::time::Instant;
 use super::{Promise, Scene, Verdict};
 use crate::cluster::history::{History, Watched, token};
 
-/// What a subscriber that takes nothing must not let grow beyond its limit, at any node.
+/// Sizes that a subscriber that takes nothing must not let grow beyond their limits, at any node.
 pub(super) const HELD: [&str; 4] =
     ["messages in one window", "bytes in one window", "bytes of all windows", "children in one tree"];
 /// How long a message may take, from its publication to its last delivery, while all is well.
@@ -56,7 +56,7 @@ fn undisturbed_since(
             else {
                 continue;
             };
-            // Who subscribed later got it as history.
+            // A later subscriber got it as history.
             let awaited = watched.mark.is_some_and(|(started, _)| started <= offered.at);
             if offered.at < since || !awaited {
                 continue;

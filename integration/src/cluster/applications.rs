@@ -150,7 +150,7 @@ impl<N: RingNode> Cluster<N> {
         if watched.mark.is_none() {
             return Err(Promise::S5.broken(format!("{subscription:?} yields before it starts")));
         }
-        // What was under way when it ended belongs to nobody.
+        // An item that was under way when it ended belongs to nobody.
         if watched.ended.is_none_or(|ended| at < ended) {
             watched.items.push((at, item));
         }

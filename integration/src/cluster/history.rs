@@ -1,4 +1,4 @@
-//! What the applications of a world saw: subscriptions with all that they yielded, publications with what became of
+//! Everything that the applications of a world saw: subscriptions with all that they yielded, publications with what became of
 //! them. The judges of the promises S2 to S6 read nothing else.
 
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ pub struct Watched {
     pub asked: Instant,
     /// Its start, and when that was known.
     pub mark: Option<(Instant, Mark)>,
-    /// What it yielded.
+    /// Items that it yielded.
     pub items: Vec<(Instant, Item)>,
     /// When it was given up, or its node ended.
     pub ended: Option<Instant>,
@@ -58,9 +58,9 @@ pub struct Offered {
     pub topic: TopicId,
     /// When.
     pub at: Instant,
-    /// What.
+    /// The payload.
     pub payload: Bytes,
-    /// What became of it, and when that was known.
+    /// Its receipt or its error, and when that was known.
     pub outcome: Option<(Instant, Result<Receipt, PublishError>)>,
     /// The birth of the log in which its receipt says that it is.
     pub birth: Option<u64>,

@@ -42,15 +42,15 @@ pub struct Asked {
 /// A lookup whose origin lived and heard that there is no answer.
 #[derive(Clone, Debug)]
 pub struct Failed {
-    /// What was asked, and where.
+    /// The lookup.
     pub asked: Asked,
-    /// What it was told.
+    /// The reason that it was told.
     pub why: &'static str,
 }
 
-/// What became of lookups.
+/// Counts of lookups.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct LookupTally {
     /// Launched.
     pub asked: u64,
     /// Answered in time.
@@ -77,9 +77,9 @@ pub struct Tally {
     pub took_ms: Vec<f32>,
 }
 
-impl Tally {
-    /// What became of those of another ring, too.
-    pub fn add(&mut self, other: Tally) {
+impl LookupTally {
+    /// Adds the lookups of another ring.
+    pub fn add(&mut self, other: LookupTally) {
         self.asked += other.asked;
         self.answered += other.answered;
         self.hops += other.hops;
@@ -99,18 +99,18 @@ impl Tally {
 /// All lookups of a cluster.
 #[derive(Clone, Debug, Default)]
 pub struct Lookups {
-    /// Those that wait, by their numbers.
+    /// Lookups that wait, by their numbers.
     pub open: BTreeMap<u64, Asked>,
-    /// Those that came to nothing.
+    /// Lookups that came to nothing.
     pub failed: Vec<Failed>,
-    /// What became of them.
-    pub tally: Tally,
+    /// Counts of them.
+    pub tally: LookupTally,
     /// When those that wait have waited for too long.
     due: VecDeque<(Instant, u64)>,
 }
 
 impl Lookups {
-    /// What was asked in a slot is nobody's concern while its node sleeps.
+    /// Lookups of a slot do not count while its node sleeps.
     pub(super) fn rest(&mut self, slot: usize) {
         self.open.values_mut().filter(|asked| asked.slot == slot).for_each(|asked| asked.rests = true);
     }
@@ -159,11 +159,11 @@ impl<N: RingNode> Cluster<N> {
         self.look_up(slot as usize, key);
     }
 
-    /// What was asked until now is nobody's concern.
+    /// Lookups that were asked until now do not count.
     pub fn forget_lookups(&mut self) {
         let open: Vec<u64> = self.lookups.open.keys().copied().collect();
         open.into_iter().for_each(|lookup| self.close(lookup));
-        self.lookups.tally = Tally::default();
+        self.lookups.tally = LookupTally::default();
     }
 
     /// A node's life ended, and its lookups with it.

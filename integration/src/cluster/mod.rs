@@ -47,7 +47,7 @@ use crate::check::{Verdict, o5};
 use crate::node::RingNode;
 use crate::world::{self, Case, Crash, Cut, CutId, Shared, World};
 
-/// What a cluster is for.
+/// The purpose of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// To be judged: small, with applications; sides are computed from the cuts in force.
@@ -73,7 +73,7 @@ pub struct Cluster<N: RingNode = Node> {
     pub world: World<Stack<N>>,
     /// The nodes on the ring, by their own word.
     pub roster: Roster,
-    /// What the applications saw.
+    /// All that the applications saw.
     pub history: History,
     /// Failures and sides.
     pub watch: Watch,
@@ -81,7 +81,7 @@ pub struct Cluster<N: RingNode = Node> {
     pub lookups: Lookups,
     /// Them frame by frame, once an observer looks.
     pub passages: Shared<Passages>,
-    /// What the tap saw, if there is one.
+    /// All that the tap saw, if there is one.
     pub witness: Shared<Witness>,
     /// How often what happened that seldom does.
     pub events: BTreeMap<&'static str, u64>,
@@ -104,7 +104,7 @@ pub struct Cluster<N: RingNode = Node> {
     /// Since when all is well.
     calm: Option<Instant>,
     known: notice::Known,
-    /// What a judge said between two steps: told when time passes.
+    /// A judge's verdict between two steps: told when time passes.
     unheard: Verdict,
 }
 
@@ -484,7 +484,7 @@ impl<N: RingNode> Cluster<N> {
         self.world.router(a).is_some_and(|router| self.world.router(b) == Some(router))
     }
 
-    /// What a node says that it holds, as a mean in bytes.
+    /// A node's own count of its memory, as a mean in bytes.
     pub fn own_bytes_per_node(&self) -> Option<f64> {
         let bytes: usize = self.stacks().map(|(_, stack)| N::memory(stack).total()).sum();
         (!self.roster.is_empty()).then(|| bytes as f64 / self.roster.len() as f64)

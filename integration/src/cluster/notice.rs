@@ -1,4 +1,4 @@
-//! What seldom happens, and must happen somewhere among many worlds.
+//! Rare events, which must happen somewhere among many worlds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::Cluster;
 use crate::check;
 use crate::node::RingNode;
 
-/// What was last known of roots, leases and lonely nodes.
+/// Roots, leases and lonely nodes as they were last seen.
 #[derive(Default)]
 pub(super) struct Known {
     roots: BTreeMap<TopicId, NodeId>,

@@ -55,12 +55,12 @@ pub struct Passages {
     by_key: BTreeMap<(NodeId, Key), u64>,
     /// By the origin and its own number for the message.
     by_message: BTreeMap<(NodeId, u64), u64>,
-    /// What was answered since the last look.
+    /// Answers since the last look.
     pub decisions: Vec<Decision>,
     /// Frames that carried a lookup over its n-th hop before any other did, for any n: those that are no
     /// control.
     pub first: Traffic,
-    /// What probes and their answers were for, by frames.
+    /// Frames of probes and their answers, by purpose.
     pub probes: BTreeMap<&'static str, u64>,
 }
 
@@ -186,7 +186,7 @@ fn answer_in(header: &Header, to: Peer) -> Option<(NodeId, &Answer)> {
     }
 }
 
-/// What a probe, or an answer to one, is for; `None`: it is neither.
+/// The purpose of a probe, or of an answer to one; `None`: it is neither.
 fn purpose(header: &Header) -> Option<&'static str> {
     if let Header::Probe(Probe { standing, lease, leaf_set, .. }) = header {
         return Some(match (standing, !lease.is_none(), leaf_set) {

@@ -19,7 +19,7 @@ use crate::world::{At, Inward, Observer, Outward};
 /// How long a node that dawdles, or waits, keeps what it is to push.
 const DAWDLE: Duration = Duration::from_secs(6);
 
-/// What is wrong with a node. Where a number is given, the bug strikes once: the n-th message that the node's
+/// A bug of a node. Where a number is given, the bug strikes once: the n-th message that the node's
 /// applications get, or the n-th receipt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {

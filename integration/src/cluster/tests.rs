@@ -5,7 +5,7 @@ use std::time::Duration;
 use treecast_overlay::config::Config as RingConfig;
 use treecast_overlay::id::Key;
 
-use super::lookups::Tally;
+use super::lookups::LookupTally;
 use super::passages::Decision;
 use super::roster::Roster;
 use super::*;
@@ -51,7 +51,7 @@ fn an_answer_of_any_other_node_is_wrong() {
         cluster.look_up_somewhere();
     }
     pass(&mut cluster, Duration::from_secs(2));
-    let Tally { asked, answered, wrong, lost, .. } = &cluster.lookups.tally;
+    let LookupTally { asked, answered, wrong, lost, .. } = &cluster.lookups.tally;
     assert_eq!((*asked, *answered, *wrong, *lost), (20, 20, 0, 0));
     assert_eq!(decide(&mut cluster, 1, false), (1, 0));
     assert_eq!(decide(&mut cluster, 1, true), (2, 0), "another serves and is closer");

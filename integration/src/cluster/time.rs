@@ -79,7 +79,7 @@ impl<N: RingNode> Cluster<N> {
         self.give_up_lookups();
     }
 
-    /// What happened at this instant is taken note of, of a cluster that is measured. The roster comes first: a node that
+    /// Takes note of what happened at this instant, of a cluster that is measured. The roster comes first: a node that
     /// just got onto the ring may be the better root.
     pub(super) fn catch_up(&mut self) {
         let verdict = self.fetch().and_then(|()| self.judge_decisions());

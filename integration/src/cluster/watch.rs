@@ -1,4 +1,4 @@
-//! What is to be remembered of a world so that its rings can be judged: which nodes failed when, and which stand on which
+//! The past of a world, as far as judges of its rings need it: which nodes failed when, and which stand on which
 //! side.
 
 use std::cell::Cell;
@@ -10,7 +10,7 @@ use treecast_overlay::time::Instant;
 /// How long after a failure more than half of one side of a leaf set may be repaired (promise O1's excuse).
 pub const REPAIR_LIMIT: Duration = Duration::from_secs(60);
 
-/// What is remembered of a world's rings.
+/// The past of a world's rings.
 #[derive(Clone, Debug)]
 pub struct Watch {
     /// When nodes crashed or paused, by id.

@@ -21,7 +21,7 @@ use crate::world::{At, Observer, Outward};
 pub struct Hop {
     /// Where the message goes.
     pub key: Key,
-    /// Whose hop it is.
+    /// The node that makes it.
     pub from: NodeId,
     /// Where it leads.
     pub to: NodeId,
@@ -36,11 +36,11 @@ pub struct Envelope {
     pub by: NodeId,
     /// On which topic.
     pub topic: TopicId,
-    /// Whose message it claims to be.
+    /// The identity that it claims.
     pub id: MessageId,
     /// The signature that it carries.
     pub signature: Signature,
-    /// What it says.
+    /// Its payload.
     pub payload: Bytes,
 }
 
@@ -53,10 +53,7 @@ pub struct Rest {
     pub beats: BTreeMap<(NodeId, NodeId), u64>,
 }
 
-/// Hears what is said.
-pub type Listener = Box<dyn Fn(&str)>;
-
-/// What was seen.
+/// Evidence.
 #[derive(Default)]
 pub struct Witness {
     /// Hops since the last judgement.
@@ -76,7 +73,7 @@ pub struct Witness {
     /// Children that went to a parent that they were offered, by reason.
     pub moves: BTreeMap<&'static str, u64>,
     /// Listens to what is said, line by line.
-    pub listener: Option<Listener>,
+    pub listener: Option<Box<dyn Fn(&str)>>,
     /// Topics of publications that have no receipt yet.
     offered: BTreeMap<Token, TopicId>,
 }
@@ -192,7 +189,7 @@ impl<N: RingNode> Observer<Stack<N>> for Witness {
     }
 }
 
-/// What a node sends by a detour: its own words. What it relays for another was seen where that one sent it.
+/// Returns the frame that a node sends by a detour, if it is its own. A frame that it relays was seen where it was first sent.
 pub(super) fn by_detour(me: NodeId, frame: &Frame) -> Option<Transmit> {
     let Header::Via { to, from } = &frame.header else { return None };
     let frame = within(frame).filter(|_| from.id == me)?;
@@ -216,7 +213,7 @@ fn birth<N: RingNode>(stack: &Stack<N>, topic: TopicId) -> Option<u64> {
     stack.forest().places().find(|place| place.topic() == topic)?.birth()
 }
 
-/// What a forest says in a frame, and with which payload.
+/// The forest's message in a frame, and its payload.
 pub fn forest_message(frame: &Frame) -> Option<(ForestHeader, Bytes)> {
     let carries = if let Header::Routed(routed) = &frame.header {
         routed.purpose == Purpose::Application

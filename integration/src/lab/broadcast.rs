@@ -1,4 +1,4 @@
-//! `lab broadcast`: one topic to which all nodes subscribe. What a message costs, how far its last copy travels, and
+//! `lab broadcast`: one topic to which all nodes subscribe. The cost of a message, how far its last copy travels, and
 //! how long it takes, in the settings in which others were measured.
 
 use std::time::Duration;
@@ -39,7 +39,7 @@ pub struct Options {
     /// Messages per second [default: 10]
     #[arg(long, value_name = "PER SECOND", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rate: Option<u32>,
-    /// Who sends [default: both, one after the other]
+    /// The senders [default: both, one after the other]
     #[arg(long, value_enum)]
     senders: Option<Senders>,
     /// Seconds of virtual time that the tree is left alone before anything is measured
@@ -56,7 +56,7 @@ enum Preset {
     M6,
 }
 
-/// Who sends.
+/// The senders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Senders {
     /// One node sends all messages
@@ -72,7 +72,7 @@ const HELP: &str = "What is measured, for each message:
   last_ms            from publishing until the last node has it;  delay_ms: until each node has it
   lost               nodes that did not get it;  unacknowledged: messages without receipt";
 
-/// What the options come to.
+/// The options, resolved.
 struct Parts {
     nodes: usize,
     topology: Topology,
@@ -104,7 +104,7 @@ impl Options {
     }
 }
 
-/// What is sent.
+/// Messages to be sent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Load {
     messages: usize,
@@ -114,10 +114,10 @@ struct Load {
     random: bool,
 }
 
-/// What became of it.
+/// Their deliveries and costs.
 struct Round {
     received: Received,
-    /// What each message cost.
+    /// The cost of each message.
     costs: Vec<Sent>,
     /// From publishing to each delivery, in milliseconds.
     delays: Samples,
@@ -225,7 +225,7 @@ fn add_round(name: &str, plan: &Load, rounds: &Round, depth: f64, preset: Option
     // The root has each message without a copy.
     let remote = (rounds.received.delays_ms.len() as f64 - messages).max(1.0);
     let longest = rounds.costs.iter().map(|sent| sent.way).max().unwrap_or(0) as f64 + depth;
-    // What others reach: messages, redundancy, last hop, time to the last node (p50, p99, max), and who says so.
+    // Figures of others: messages, redundancy, last hop, time to the last node (p50, p99, max), and who says so.
     let others = match (preset, name) {
         (Some(Preset::M9), _) => {
             ["24", "", "", "386", "498", "505", "M9 pub, Maelstrom's reference, tree of 4"]

@@ -1,4 +1,4 @@
-//! What silent failures do to a ring: nodes lose power at once, lookups go on, and the tables are repaired.
+//! Silent failures, and a ring's recovery: nodes lose power at once, lookups go on, and the tables are repaired.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,19 +31,19 @@ type Upkeep = BTreeMap<&'static str, f64>;
 
 /// A second after the failure, by the lookups launched in it.
 #[derive(Clone, Debug, Default)]
-struct Second {
+struct RecoverySecond {
     hops: u64,
     answered: u64,
     took_ms: Vec<f32>,
 }
 
-/// What happened.
+/// A failure, and the lookups before, meanwhile and afterwards.
 pub(super) struct Failure {
     percent: u8,
     failed: usize,
     at_once: Sight,
     repaired: Sight,
-    seconds: Vec<Second>,
+    seconds: Vec<RecoverySecond>,
     /// Per failed node.
     messages: Upkeep,
 }
@@ -66,7 +66,7 @@ impl Failure {
         failed.iter().for_each(|&slot| cluster.crash(slot as usize, Crash::Power));
         let (begin, before) = (cluster.world.now(), upkeep(cluster));
         let mut at_once = Sight::default();
-        let mut seconds = vec![Second::default(); REPAIR.as_secs() as usize];
+        let mut seconds = vec![RecoverySecond::default(); REPAIR.as_secs() as usize];
         let counts = lookups::look_up(
             cluster,
             &plan(count, cluster.roster.by_id().len()),
@@ -131,10 +131,10 @@ impl Failure {
         figures.json
     }
 
-    /// Second, mean hops, delay's median and 99 %, lookups.
+    /// RecoverySecond, mean hops, delay's median and 99 %, lookups.
     fn by_second(&self) -> Vec<[f64; 5]> {
         let known = self.seconds.iter().enumerate().filter(|(_, second)| second.answered > 0);
-        let row = |(at, second): (usize, &Second)| {
+        let row = |(at, second): (usize, &RecoverySecond)| {
             let took = Samples::new(second.took_ms.clone());
             let hops = second.hops as f64 / second.answered as f64;
             let [p50, p99] = [0.5, 0.99].map(|q| took.quantile(q).unwrap_or(f64::NAN));
@@ -164,7 +164,7 @@ fn upkeep<N: RingNode>(cluster: &Cluster<N>) -> Upkeep {
     kinds.map(|(kind, tally)| (kind, tally.sent as f64)).collect()
 }
 
-/// What was sent since `before`, less what would have been sent anyway.
+/// Frames that were sent since `before`, less those that would have been sent anyway.
 fn above<N: RingNode>(cluster: &Cluster<N>, before: &Upkeep, anyway: impl Fn(&str) -> f64) -> Upkeep {
     let now = upkeep(cluster).into_iter();
     now.map(|(kind, sent)| (kind, sent - before.get(kind).unwrap_or(&0.0) - anyway(kind))).collect()

@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub struct Grown<N: RingNode> {
     /// The nodes.
     pub cluster: Cluster<N>,
-    /// What goes in and out of them, counted.
+    /// Counts of all that goes in and out of them.
     pub meter: Shared<Meter>,
     /// The network.
     pub topology: Topology,
@@ -43,7 +43,7 @@ pub struct Grown<N: RingNode> {
     pub join_messages_mean: f64,
     /// Memory of the process for each node, in bytes: all of the world counted. `None` where the system does not tell.
     pub resident_per_node: Option<f64>,
-    /// What a node says that it holds, as a mean in bytes.
+    /// A node's own count of its memory, as a mean in bytes.
     pub own_bytes_per_node: Option<f64>,
     began: Wall,
 }

@@ -1,4 +1,4 @@
-//! What could be reached at best: hops, stretch and trees over *ideal* tables, computed without a world. Ideal is that a
+//! The best that could be reached: hops, stretch and trees over *ideal* tables, computed without a world. Ideal is that a
 //! leaf set holds the nearest on the ring, and each slot of a routing table the one node with the smallest delay of all
 //! that fit (Pastry §2.5: "perfect" proximity). Computed over the very [`Map`] and the very ids of a world, it is the
 //! bound that stands beside what the protocol's own tables reach there.
@@ -17,7 +17,7 @@ use super::stats::{Histogram, Samples};
 use crate::report::{Figures, Report};
 use crate::world::{Map, Topology};
 
-/// What ideal tables reach, computed without a world: lookups, and the Scribe paper's groups
+/// Figures of ideal tables, computed without a world: lookups, and the Scribe paper's groups
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// The network, as for the other experiments
@@ -87,7 +87,7 @@ pub struct Ideal<'a> {
     side: usize,
 }
 
-/// What lookups come to.
+/// Lookups over ideal tables.
 #[derive(Clone, Debug)]
 pub struct IdealLookups {
     /// Hops.

@@ -25,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(65);
 /// Most lookups under way at once; further ones are launched later.
 const MOST_OPEN: usize = 50_000;
 
-/// What is looked up.
+/// Kinds of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Keys {
     /// Points of the ring at random: what topics are
@@ -64,7 +64,7 @@ pub struct Answered {
     pub direct: Option<Duration>,
 }
 
-/// What became of lookups.
+/// Counts of lookups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Launched.
@@ -78,7 +78,7 @@ pub struct Counts {
 }
 
 impl Counts {
-    /// What is wrong with it, in words.
+    /// Says in words which promises it breaks.
     pub fn faults(&self, what: &str) -> Vec<String> {
         let Counts { asked, lost, wrong, reasons } = self;
         let mut faults = Vec::new();

@@ -16,10 +16,10 @@ use crate::node::RingNode;
 use crate::world::{At, Inward, Observer, Outward};
 
 /// A join is over this long after the newcomer is ready: until then it makes itself known and begins to look for near
-/// nodes. What it looks for later counts as upkeep: [`Run::frames`](super::run::Run::frames) has all of it.
+/// nodes. Its later search counts as upkeep: [`Run::frames`](super::run::Run::frames) has all of it.
 const JOIN_TAIL: Duration = Duration::from_secs(1);
 
-/// What was counted.
+/// Counts of frames.
 #[derive(Clone, Debug, Default)]
 pub struct Meter {
     /// Frames that joins took: all that newcomers send and receive until a second after they are ready, and the hops

@@ -45,7 +45,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the process says to its caller.
+    /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Failed(_) => 1,

@@ -11,7 +11,7 @@ use crate::report::{Report, Row};
 /// Most nodes in one model: more are out of reach of any machine.
 const MOST_NODES: usize = 8;
 
-/// What `lab model` can be told.
+/// Options of `lab model`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     #[command(flatten)]

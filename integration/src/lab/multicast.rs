@@ -33,7 +33,7 @@ pub struct Options {
     /// All groups have so many members, instead of the Scribe paper's sizes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     members: Option<u32>,
-    /// Who sends each group's message
+    /// The sender of each group's message
     #[arg(long, value_enum, default_value_t = Sender::Root)]
     sender: Sender,
     /// Seconds of virtual time that the trees are left alone before anything is measured
@@ -41,7 +41,7 @@ pub struct Options {
     rest: u64,
 }
 
-/// Who sends.
+/// Senders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Sender {
     /// The group's root, as in the paper
@@ -77,7 +77,7 @@ impl Options {
     }
 }
 
-/// What was measured, before it is put into figures.
+/// Measurements, before they are put into figures.
 struct Measured {
     entries: Samples,
     tables: Samples,
@@ -182,7 +182,7 @@ fn delay_ratios<N: RingNode>(
     (Samples::new(rad), Samples::new(rmd))
 }
 
-/// What IP multicast from the roots to the same members would load onto the same links.
+/// Returns the load of IP multicast from the roots to the same members on the same links.
 fn ip_multicast<N: RingNode>(cluster: &Cluster<N>, members: &[Vec<usize>], roots: &[usize]) -> LinkLoads {
     let mut loads = LinkLoads::default();
     for (members, &root) in members.iter().zip(roots) {

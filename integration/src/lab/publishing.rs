@@ -49,7 +49,7 @@ pub struct Outgoing {
     pub group: usize,
 }
 
-/// What became of one message.
+/// Deliveries of one message.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Delays {
     /// When it was sent.
@@ -62,7 +62,7 @@ pub struct Delays {
     pub reached: usize,
 }
 
-/// What became of all messages.
+/// Deliveries of all messages.
 #[derive(Clone, Debug, Default)]
 pub struct Received {
     /// By message.
@@ -83,7 +83,7 @@ pub struct Received {
     begins: Vec<usize>,
 }
 
-/// What subscriptions came to.
+/// Counts of subscriptions.
 #[derive(Debug, Default)]
 struct Started {
     started: u64,

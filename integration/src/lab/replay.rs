@@ -15,7 +15,7 @@ use crate::lab::{Error, memory};
 use crate::node::RingNode;
 use crate::report::{Report, Row};
 
-/// What `lab replay` can be told.
+/// Options of `lab replay`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// The seed, as the swarm names it
@@ -34,7 +34,7 @@ pub fn run(options: &Options) -> Result<Report, Error> {
     let begin = std::time::Instant::now();
     let run = swarm::prepare::<Node>(options.seed, &options.without);
     let say = |line: &str| {
-        // Whoever has read enough closes the pipe: the verdict is all that is left to do.
+        // A reader that has enough closes the pipe: the verdict is all that is left to do.
         let _ = writeln!(std::io::stdout().lock(), "{line}");
     };
     say(&run.plan.to_string());

@@ -37,7 +37,7 @@ pub struct Options {
     /// This share of the nodes loses power at once, without a word; hops are measured before, at once, and after repair
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=90))]
     fail: Option<u8>,
-    /// What is looked up
+    /// The kind of keys
     #[arg(long, value_enum, default_value_t = Keys::Random)]
     keys: Keys,
 }
@@ -134,7 +134,7 @@ fn run_on<N: RingNode>(options: &Options, progress: &Progress) -> Result<Report,
     Ok(report.with(figures))
 }
 
-/// What the same ring could do with ideal tables.
+/// Lookups in the same ring with ideal tables.
 fn ideal<N: RingNode>(cluster: &Cluster<N>, keys: Keys) -> IdealLookups {
     let mut ids: Vec<(u32, NodeId)> = cluster.roster.iter().map(|(id, slot)| (slot, id)).collect();
     ids.sort_unstable();
@@ -179,7 +179,7 @@ fn add_lookups(figures: &mut Figures, sight: &Sight, ideal: &IdealLookups) {
 }
 
 fn add_tables(figures: &mut Figures, nodes: usize, join: f64, levels: &[Level], in_degrees: &Samples) {
-    // What the Pastry paper says that a join costs in a ring of this size (§2.4).
+    // The cost of a join by the Pastry paper in a ring of this size (§2.4).
     let papers = 3.0 * 16.0 * (nodes as f64).ln() / 16f64.ln();
     figures
         .show("join_messages_mean", "frames per join", join)

@@ -1,4 +1,4 @@
-//! What every run says of itself, whatever it measured: the conditions, what it cost, and the hash by which two runs
+//! Fields that every experiment's report has: the conditions, what it cost, and the hash by which two runs
 //! are known to be the same.
 
 use std::collections::BTreeMap;
@@ -18,14 +18,14 @@ pub struct Run {
     pub experiment: &'static str,
     /// Nodes that were started.
     pub nodes: usize,
-    /// What all random choices follow from.
+    /// All random choices follow from it.
     pub seed: u64,
     /// The network.
     pub topology: String,
     /// The overlay's figures by name, and those that matter most.
     pub profile: String,
     /// Them.
-    pub config: Figures,
+    pub config: RingFigures,
     /// Virtual seconds that the grown ring was left alone before anything was measured.
     pub settle_s: u64,
     /// Virtual seconds until all nodes were on the ring.
@@ -36,7 +36,7 @@ pub struct Run {
     pub starts_retried: u64,
     /// Resident memory of the process per node after settling, all of the world counted, in bytes.
     pub bytes_per_node: Option<f64>,
-    /// What the nodes say of their own memory, as a mean in bytes.
+    /// The nodes' own count of their memory, as a mean in bytes.
     pub bytes_per_node_own: Option<f64>,
     /// The most memory that the process held by the end, in bytes, the load and what measures it included.
     pub peak_bytes: Option<u64>,
@@ -56,7 +56,7 @@ pub struct Run {
 
 /// The figures of the overlay's configuration that the results hang on.
 #[derive(Clone, Debug, Serialize)]
-pub struct Figures {
+pub struct RingFigures {
     /// Pastry's L.
     pub leaf_set: usize,
     /// Entries per slot of the routing table.
@@ -71,9 +71,9 @@ pub struct Figures {
     pub repair_s: f64,
 }
 
-impl Figures {
-    fn of(config: &RingConfig) -> Figures {
-        Figures {
+impl RingFigures {
+    fn of(config: &RingConfig) -> RingFigures {
+        RingFigures {
             leaf_set: config.leaf_set,
             candidates: config.candidates,
             neighbourhood: config.neighbourhood,
@@ -85,7 +85,7 @@ impl Figures {
 }
 
 impl Run {
-    /// What there is to say when all is measured.
+    /// The run's fields when all is measured.
     pub fn of<N: RingNode>(experiment: &'static str, setting: &Setting, grown: &Grown<N>) -> Run {
         let (wall, world) = (grown.wall().as_secs_f64(), &grown.cluster.world);
         let events = world.steps();
@@ -95,7 +95,7 @@ impl Run {
             seed: setting.seed,
             topology: grown.topology.to_string(),
             profile: setting.profile.to_string(),
-            config: Figures::of(&grown.cluster.config),
+            config: RingFigures::of(&grown.cluster.config),
             settle_s: setting.settle,
             grown_s: grown.took.as_secs_f64(),
             grown_wall_s: grown.wall.as_secs_f64(),

@@ -1,4 +1,4 @@
-//! What all experiments can be told: how many nodes, which seed, over what network, with which figures.
+//! Options of all experiments: how many nodes, which seed, over what network, with which figures.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -93,7 +93,7 @@ pub struct Output {
 /// The overlay's figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Profile {
-    /// Those that ship: leases of 4 s
+    /// The figures that ship: leases of 4 s
     Default,
     /// For large quiet rings: leases of 30 s, as MSPastry's heartbeats
     Mspastry,

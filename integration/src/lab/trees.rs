@@ -14,7 +14,7 @@ const MAX_DEPTH: u32 = 128;
 /// All trees of a ring.
 pub struct Trees {
     /// By (group, slot).
-    places: Vec<Place>,
+    places: Vec<TreePlace>,
     /// Child entries per node, over all of its trees, one for each node.
     pub entries: Vec<u32>,
     /// Trees with children per node, one for each node.
@@ -22,7 +22,7 @@ pub struct Trees {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct TreePlace {
     group: u32,
     slot: u32,
     up: Up,
@@ -52,7 +52,7 @@ impl Trees {
                     Some(parent) => Up::Parent(parent as u32),
                     None => Up::Nobody,
                 };
-                trees.places.push(Place { group, slot: slot as u32, up });
+                trees.places.push(TreePlace { group, slot: slot as u32, up });
             }
             trees.entries.push(entries);
             trees.tables.push(tables);
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn depths_end_at_roots() {
-        let place = |slot, up| Place { group: 3, slot, up };
+        let place = |slot, up| TreePlace { group: 3, slot, up };
         let places = vec![
             place(0, Up::Parent(2)),
             place(2, Up::Root),

@@ -78,7 +78,7 @@ fn sent<N: RingNode>(cluster: &Cluster<N>) -> ByKind {
     kinds.map(|(kind, tally)| (kind, (tally.sent as f64, tally.bytes as f64))).collect()
 }
 
-/// What was sent between two looks, less what would have been sent anyway, over `share`.
+/// Frames and bytes that were sent between two looks, less those that would have been sent anyway, over `share`.
 fn since(before: &ByKind, after: &ByKind, anyway: impl Fn(&str) -> (f64, f64), share: f64) -> ByKind {
     let difference = |(&kind, now): (&&'static str, &(f64, f64))| {
         let (then, anyway) = (before.get(kind).copied().unwrap_or_default(), anyway(kind));

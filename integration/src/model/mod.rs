@@ -1,8 +1,8 @@
 //! The model checker: every order in which a few real nodes can join a ring, lose frames and crash, within bounds.
-//! What is driven is [`Node`](treecast_overlay::pastry::Node), the core that ships, by the crate `stateright`.
+//! It drives [`Node`](treecast_overlay::pastry::Node), the core that ships, by the crate `stateright`.
 //!
 //! **Time** passes in quarters of a lease. Within a quarter frames are delivered in any order, each taking no time; the
-//! next quarter begins when all are delivered. What is not delivered by then is lost, or late, or a copy: as many as the
+//! next quarter begins when all are delivered. A frame that is not delivered by then is lost, or late, or a copy: as many as the
 //! bounds say. Nodes start and crash between two quarters, which is no loss: whatever such a node would not have heard
 //! before is not delivered to it, and what it said in its last quarter may be lost with it.
 //!
@@ -106,7 +106,7 @@ pub enum Gaps {
     Apart,
 }
 
-/// What may be wrong, to prove that the model sees.
+/// A bug that is planted, to prove that the model sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ModelBug {
     /// Neighbours do not keep joiners apart, as in the published protocol (Lu, Merz & Weidenbach 2011): who is busy with
@@ -116,7 +116,7 @@ pub enum ModelBug {
     Overstays,
 }
 
-/// What came out.
+/// Results of an exploration.
 #[derive(Clone, Debug)]
 pub struct Explored {
     /// Different states.
@@ -129,7 +129,7 @@ pub struct Explored {
     pub complete: bool,
     /// Promises that do not hold, and the way there in words.
     pub broken: Vec<(&'static str, Vec<String>)>,
-    /// What should be possible, and is not, if everything was explored.
+    /// Events that should be possible, and are not, if everything was explored.
     pub missing: Vec<&'static str>,
 }
 

@@ -27,7 +27,7 @@ pub struct Net {
     print: u64,
 }
 
-/// What may still go wrong.
+/// How much may still go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Left {
     crashes: u8,
@@ -65,7 +65,7 @@ pub(super) struct Flying {
     image: Image,
 }
 
-/// What can happen.
+/// Something that can happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// This frame arrives; with `again`, it will come a second time.
@@ -82,9 +82,9 @@ pub enum Step {
     },
     /// A quarter passes.
     Pass {
-        /// Who crashes before.
+        /// The node that crashes before.
         crash: Option<usize>,
-        /// Who starts then, as bits.
+        /// The nodes that start then, as bits.
         start: u32,
         /// Which frames of those on their way will come later, as bits; the others are lost.
         late: u32,
@@ -128,12 +128,12 @@ impl Net {
         &self.seats
     }
 
-    /// What is on its way.
+    /// All frames on their way.
     pub(super) fn flying(&self) -> &[Arc<Flying>] {
         &self.flying
     }
 
-    /// Who lives in a slot.
+    /// The node in a slot, with its image.
     pub(super) fn being(&self, slot: usize) -> Option<&Being> {
         match &self.seats[slot] {
             Seat::Alive(being) => Some(being),
@@ -157,7 +157,7 @@ impl Net {
         (0..self.seats.len()).filter(lately)
     }
 
-    /// Who lives or lived in a slot.
+    /// The node that lives or lived in a slot.
     pub(super) fn id(&self, slot: usize) -> NodeId {
         self.ids[slot]
     }
@@ -169,7 +169,7 @@ impl Net {
 
     // Steps.
 
-    /// What can happen next.
+    /// Lists all that can happen next.
     pub(super) fn steps(&self, bounds: &Bounds, steps: &mut Vec<Step>) {
         // A connection keeps the order of its frames.
         let is_next = |&frame: &usize| {
@@ -191,7 +191,7 @@ impl Net {
             if self.left.duplicates > 0 && !flying.copy {
                 steps.push(Step::Deliver { frame, again: true });
             }
-            // What nothing waits for is lost when its quarter ends.
+            // A frame that nothing waits for is lost when its quarter ends.
             if self.left.losses > 0 && !flying.copy && (talk.is_some() || !bounds.reorder) {
                 steps.push(Step::Lose { frame });
             }
@@ -233,7 +233,7 @@ impl Net {
         if self.left.delays == 0 { vec![0] } else { subsets(any).filter(fits).collect() }
     }
 
-    /// What it is after a step.
+    /// Returns the state after a step.
     pub(super) fn after(&self, bounds: &Bounds, step: Step) -> Net {
         let mut net = self.clone();
         match step {
@@ -323,7 +323,7 @@ impl Net {
                     let members = || node.leaf_set().iter().copied().collect();
                     setting::answer_as_published(asked, &mut frame.header, members);
                 }
-                // What is sent to nobody is gone; there is no word of it either, as after a loss of power.
+                // A frame to an empty seat is gone; there is no word of it either, as after a loss of power.
                 if matches!(self.seats[to], Seat::Alive(_)) {
                     self.flying.push(Arc::new(Flying::new(slot, to, frame, false)));
                 }

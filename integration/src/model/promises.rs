@@ -1,4 +1,4 @@
-//! What is asked of every state.
+//! Promises that are asked of every state.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Who takes part, with which figures, and what may be wrong with them.
+//! The nodes that take part, their figures, and planted bugs.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::{Bounds, Gaps, ModelBug, QUARTER};
 /// Quarters for which others keep their hands off the part of a node that crashed: its lease and 5 %, begun.
 pub(super) const LEASE: u8 = 5;
 
-/// Who lives in a slot. The ring's nodes stand as far from each other as they can.
+/// The peer in a slot. The ring's nodes stand as far from each other as they can.
 pub(super) fn peer(bounds: &Bounds, slot: usize) -> Peer {
     let gap = u128::MAX / bounds.ring as u128;
     let begin = 1 << 100;

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::Row;
 
-/// What was measured, as it is put down once.
+/// Figures, each put down once.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     /// For programs.

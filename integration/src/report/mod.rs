@@ -1,4 +1,4 @@
-//! What an experiment found, as people and programs want to read it: a table beside the anchors, one line of JSON,
+//! Findings of an experiment, as people and programs want to read them: a table beside the anchors, one line of JSON,
 //! and, in a directory, tables as CSV and plots as SVG.
 
 mod figures;
@@ -13,7 +13,7 @@ use thiserror::Error;
 pub use figures::{Figures, show};
 pub use plot::{Axis, Kind, Plot, Series};
 
-/// What an experiment found.
+/// Findings of an experiment.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Its name on the command line.
@@ -22,7 +22,7 @@ pub struct Report {
     pub conditions: Vec<(&'static str, String)>,
     /// The figures, beside those of others.
     pub rows: Vec<Row>,
-    /// What else the reader should know.
+    /// Notes for the reader.
     pub notes: Vec<String>,
     /// All figures as one JSON object on one line.
     pub json: String,
@@ -37,13 +37,13 @@ pub struct Report {
 /// One figure, ours beside theirs.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
-    /// What was measured.
+    /// The name of the figure.
     pub figure: String,
-    /// What came out here.
+    /// Its value here.
     pub ours: String,
-    /// What others reach; empty if nobody said.
+    /// The value that others reach; empty if nobody said.
     pub theirs: String,
-    /// Who says so: number and mark of the anchor, and its conditions.
+    /// The source of that: number and mark of the anchor, and its conditions.
     pub source: String,
 }
 

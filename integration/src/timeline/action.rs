@@ -1,4 +1,4 @@
-//! What may be done to a cluster: by its name, as files and command lines say it, and with all that belongs to it.
+//! All that may be done to a cluster: by its name, as files and command lines say it, and with all that belongs to it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use treecast_scribe::event::SubscriptionId;
 
 use crate::world::{Crash, Cut, CutId, Faults, Uplink};
 
-/// What may happen to a cluster, by name. A scenario says to which node; a seed of the swarm draws it.
+/// Something that may happen to a cluster, by name. A scenario says to which node; a seed of the swarm draws it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Deed {
@@ -90,7 +90,7 @@ pub enum Deed {
     Weather,
 }
 
-/// What the swarm counts by these names; so does a scenario.
+/// Names by which the swarm counts actions; so does a scenario.
 pub const DONE: [&str; 22] = [
     "crash of a process",
     "power failure",
@@ -182,9 +182,9 @@ pub enum Action {
     Drift(Vec<(usize, i32)>),
     /// Clocks jump ahead.
     JumpClock(Vec<usize>, Duration),
-    /// What a node sends is limited, or not any more.
+    /// The uplink of a node is limited, or not any more.
     Throttle(usize, Option<Uplink>),
-    /// What happens to all frames.
+    /// Loss, duplication and reordering of all frames.
     Weather(Faults),
 }
 
@@ -221,7 +221,7 @@ impl Split {
         }
     }
 
-    /// What the swarm calls it.
+    /// The swarm's name for it.
     pub fn event(&self) -> &'static str {
         match self {
             Split::Pair(.., true) | Split::OneWay(.., true) => "cut between ring neighbours",
@@ -255,7 +255,7 @@ impl Action {
     }
 }
 
-/// What is undone together.
+/// Actions that are undone together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Group {
     Pauses,

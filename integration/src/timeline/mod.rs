@@ -1,5 +1,5 @@
-//! What happens to a cluster and when: one interpreter for what scenario files say, what the catalogue of faults has, what
-//! the swarm's seeds draw, and what sessions of churn come to. What lasts for a while is undone when its time is over.
+//! Actions on a cluster, and their times: one interpreter for what scenario files say, what the catalogue of faults has, what
+//! the swarm's seeds draw, and what sessions of churn come to. An action that lasts for a while is undone when its time is over.
 
 mod action;
 
@@ -27,11 +27,11 @@ pub struct Timeline<N: RingNode> {
     /// Other cuts in force.
     splits: Vec<CutId>,
     weather: Faults,
-    /// What ends what lasts for a while, and when: by whatever the generator counts.
+    /// Actions that end what lasts for a while, and when: by whatever the generator counts.
     ends: Vec<(u64, Action)>,
 }
 
-/// What does not fit: nobody is there, or it is so already.
+/// The action does not fit: nobody is there, or it is so already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Misfit;
 
@@ -56,7 +56,7 @@ impl<N: RingNode> Timeline<N> {
         }
     }
 
-    // What lasts.
+    // Actions that last.
 
     /// Does something that ends at this point.
     pub fn perform_until(&mut self, end: u64, action: Action) -> Result<(), Misfit> {

@@ -9,7 +9,7 @@ use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::{self, Frame};
 
-use super::faults::{Verdict, happens};
+use super::faults::{DiceVerdict, happens};
 use super::links::{Connection, Incoming};
 use super::observer::{At, Inward, Observers};
 use super::queue::{Arrival, Happening, Notice, Word};
@@ -205,9 +205,9 @@ impl<M: Machine> World<M> {
             self.network.map.count(from, to, loads);
         }
         match self.config.faults.verdict(&mut self.verdicts) {
-            Verdict::Lost => self.lose(from, arrival.to, &arrival.frame, arrival.note, Loss::Dice),
-            Verdict::Once(late) => self.fly(arrival, late),
-            Verdict::Twice(late, later) => {
+            DiceVerdict::Lost => self.lose(from, arrival.to, &arrival.frame, arrival.note, Loss::Dice),
+            DiceVerdict::Once(late) => self.fly(arrival, late),
+            DiceVerdict::Twice(late, later) => {
                 self.counters.on(&arrival.frame.header).doubled += 1;
                 self.fly(arrival.clone(), late);
                 self.fly(arrival, later);

@@ -1,4 +1,4 @@
-//! What may be unusual about a node's host: its clock, its speed, its uplink. Few have any of it.
+//! Peculiarities of a node's host: its clock, its speed, its uplink. Few have any of it.
 
 #[cfg(test)]
 mod tests;
@@ -33,13 +33,13 @@ const MILLION: i128 = 1_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Host {
     clock: Clock,
-    /// What handling a frame takes.
+    /// The time that a frame takes.
     per_frame: Duration,
     /// Until when it handles the last one.
     busy_until: Instant,
     /// A [`Happening::Free`] is queued.
     freeing: bool,
-    uplink: Option<Queue>,
+    uplink: Option<UplinkQueue>,
     /// Counts the frames that began to leave: the [`Happening::Sent`] of any but the last is void.
     departures: u32,
 }
@@ -53,7 +53,7 @@ struct Clock {
 }
 
 impl Clock {
-    /// What it shows at a point of the world's time. Never decreases.
+    /// Returns the time that it shows at a point of the world's time. Never decreases.
     fn shows(&self, now: Instant) -> Instant {
         let passed = i128::from(now.as_nanos().saturating_sub(self.since));
         let shown = i128::from(self.shown) + (passed * self.rate()).div_euclid(MILLION);
@@ -75,7 +75,7 @@ impl Clock {
 
 /// Frames that wait for their turn on an uplink.
 #[derive(Debug)]
-struct Queue {
+struct UplinkQueue {
     uplink: Uplink,
     control: VecDeque<Box<Arrival>>,
     data: VecDeque<Box<Arrival>>,
@@ -87,10 +87,10 @@ struct Queue {
     towards: BTreeMap<NodeId, (usize, usize)>,
 }
 
-impl Queue {
-    fn new(uplink: Uplink) -> Queue {
+impl UplinkQueue {
+    fn new(uplink: Uplink) -> UplinkQueue {
         let (control, data) = Default::default();
-        Queue { uplink, control, data, leaving: None, bytes: 0, towards: BTreeMap::new() }
+        UplinkQueue { uplink, control, data, leaving: None, bytes: 0, towards: BTreeMap::new() }
     }
 
     /// Counts a frame in or out; says whether the machine is to hear of it.
@@ -160,7 +160,7 @@ impl<M: Machine> World<M> {
         let host = self.host(slot);
         match (&mut host.uplink, uplink) {
             (Some(queue), Some(uplink)) => queue.uplink = uplink,
-            (none, Some(uplink)) => *none = Some(Queue::new(uplink)),
+            (none, Some(uplink)) => *none = Some(UplinkQueue::new(uplink)),
             (queue, None) => {
                 let Some(queue) = queue.take() else { return };
                 let told: Vec<NodeId> =
@@ -177,7 +177,7 @@ impl<M: Machine> World<M> {
 
     // Clocks.
 
-    /// What a slot's clock shows now: the `now` that its node is given.
+    /// Returns the time that a slot's clock shows now: the `now` that its node is given.
     pub fn local_time(&self, slot: usize) -> Instant {
         match &self.slots[slot].host {
             Some(host) => host.clock.shows(self.now),
@@ -208,7 +208,7 @@ impl<M: Machine> World<M> {
         }
     }
 
-    /// What comes waits until a slow node is free.
+    /// Lets something wait until a slow node is free.
     pub(super) fn wait_until(&mut self, slot: usize, free: Instant, waiting: Waiting<M>) {
         self.slots[slot].backlog.push_back(waiting);
         self.free_at(slot, free);
@@ -306,7 +306,7 @@ impl<M: Machine> World<M> {
         host.busy_until = Instant::ZERO;
         let Some(queue) = &mut host.uplink else { return };
         let uplink = queue.uplink;
-        let old = std::mem::replace(queue, Queue::new(uplink));
+        let old = std::mem::replace(queue, UplinkQueue::new(uplink));
         for arrival in old.leaving.into_iter().chain(old.control).chain(old.data) {
             let Arrival { to, frame, note, .. } = *arrival;
             self.lose(slot, to, &frame, note, Loss::Uplink);

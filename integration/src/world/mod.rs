@@ -67,16 +67,16 @@ struct Slot<M: Machine> {
     state: State,
     /// Counts the starts in this slot; what was meant for an earlier life is dropped.
     life: u32,
-    /// What the machine asked for last.
+    /// The deadline that the machine asked for last.
     deadline: Option<Instant>,
     /// The one wake in the queue that counts, and its ticket. It may be earlier than the deadline, never later.
     wake: Option<(Instant, u32)>,
     tickets: u32,
     /// When the last timeout was handled, and how many there were at that instant.
     timeouts: (Instant, u32),
-    /// What is unusual about the host.
+    /// Peculiarities of the host.
     host: Option<Box<Host>>,
-    /// What waits until a paused node resumes, or a slow one is free.
+    /// Things that wait until a paused node resumes, or a slow one is free.
     backlog: VecDeque<Waiting<M>>,
 }
 
@@ -97,7 +97,7 @@ enum Waiting<M: Machine> {
 }
 
 /// Which frames are counted on physical links, and what the count is.
-type Watch = (fn(&Frame) -> bool, LinkLoads);
+type LinkWatch = (fn(&Frame) -> bool, LinkLoads);
 
 type Sink<E> = Box<dyn FnMut(Instant, usize, E)>;
 
@@ -113,7 +113,7 @@ pub struct World<M: Machine> {
     links: Links,
     /// With [`Connections::None`]: where the nodes are that say no address.
     undialled: BTreeMap<NodeId, u32>,
-    watch: Option<Watch>,
+    watch: Option<LinkWatch>,
     cuts: Cuts,
     /// Throws for frames' verdicts.
     verdicts: Rng,
@@ -190,7 +190,7 @@ impl<M: Machine> World<M> {
         self.network.map.latency(a, b)
     }
 
-    /// What a slot is attached to: a router, or a point of a matrix. `None` where there is no such thing. Stretch
+    /// The thing that a slot is attached to: a router, or a point of a matrix. `None` where there is no such thing. Stretch
     /// leaves out pairs that share one.
     pub fn router(&self, slot: usize) -> Option<u32> {
         self.network.map.router(slot)
@@ -207,7 +207,7 @@ impl<M: Machine> World<M> {
         self.watch = self.network.map.has_links().then(|| (filter, LinkLoads::default()));
     }
 
-    /// What [`watch_links`](World::watch_links) has counted; `None` if nothing is counted, or if the topology has no
+    /// The counts of [`watch_links`](World::watch_links); `None` if nothing is counted, or if the topology has no
     /// physical links.
     pub fn link_loads(&self) -> Option<&LinkLoads> {
         self.watch.as_ref().map(|(_, loads)| loads)
@@ -219,7 +219,7 @@ impl<M: Machine> World<M> {
         self.network.map.multicast_links(source, members)
     }
 
-    /// What became of frames so far.
+    /// Tallies of frames so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -367,7 +367,7 @@ impl<M: Machine> World<M> {
         *machine
     }
 
-    /// Stops a node in its tracks. What reaches it waits; its timeout will fire late.
+    /// Stops a node in its tracks. Anything that reaches it waits; its timeout will fire late.
     pub fn pause(&mut self, slot: usize) {
         assert!(self.is_running(slot), "slot {slot} does not run: it cannot be paused");
         self.trace.record(self.now, slot, What::Pause);

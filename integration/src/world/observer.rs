@@ -17,13 +17,13 @@ use super::World;
 pub struct At<'a, M> {
     /// Where it lives.
     pub slot: usize,
-    /// What its clock shows.
+    /// The time that its clock shows.
     pub now: Instant,
     /// The node: before what goes in, after what comes out.
     pub machine: &'a M,
 }
 
-/// What becomes of a frame on its way in.
+/// The fate of a frame on its way in.
 #[derive(Debug)]
 pub enum Inward {
     /// The machine gets it.
@@ -34,7 +34,7 @@ pub enum Inward {
     Answered(Box<Transmit>),
 }
 
-/// What becomes of a frame on its way out.
+/// The fate of a frame on its way out.
 #[derive(Debug)]
 pub enum Outward {
     /// It goes out.

@@ -35,7 +35,7 @@ fn world(name: &str, nodes: usize, config: Config) -> World<Pinger> {
     world
 }
 
-/// What one slot heard since the last look, with when; connections' ups are left out.
+/// All that one slot heard since the last look, with when; connections' ups are left out.
 fn heard(world: &mut World<Pinger>, slot: usize) -> Vec<(Instant, Heard)> {
     let events = world.take_events().into_iter();
     events

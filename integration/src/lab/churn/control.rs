@@ -1,4 +1,4 @@
-//! What upkeep costs: every frame that does not carry a lookup over a hop for the first time.
+//! The cost of upkeep: every frame that does not carry a lookup over a hop for the first time.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::cluster::Cluster;
 use crate::cluster::passages::Traffic;
 use crate::node::RingNode;
 
-/// What was sent so far, by kind.
+/// Frames sent so far, by kind.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SentSoFar {
     kinds: BTreeMap<&'static str, Traffic>,
@@ -16,7 +16,7 @@ pub(super) struct SentSoFar {
     first: Traffic,
 }
 
-/// What was sent in a while: control by kind of frame, and lookups.
+/// Frames sent in a while: control by kind of frame, and lookups.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Control {
     /// By kind of frame; of lookups only those that repeat a hop.
@@ -32,7 +32,7 @@ pub(super) struct Control {
 }
 
 impl SentSoFar {
-    /// What all nodes have sent by now.
+    /// Counts all that nodes have sent by now.
     pub(super) fn by_now<N: RingNode>(cluster: &Cluster<N>) -> SentSoFar {
         let load = |sent, bytes| Traffic { frames: sent, bytes };
         let (counters, passages) = (cluster.world.counters(), cluster.passages.borrow());
@@ -46,7 +46,7 @@ impl SentSoFar {
         }
     }
 
-    /// What was sent since `before`.
+    /// Returns the frames sent since `before`.
     pub(super) fn since(&self, before: &SentSoFar) -> Control {
         let lookups = minus(self.first, before.first);
         let mut control = Control {
@@ -71,7 +71,7 @@ impl SentSoFar {
 }
 
 impl Control {
-    /// What was sent in another world, too.
+    /// Adds the frames of another world.
     pub(super) fn add(&mut self, other: Control) {
         for (kind, load) in other.kinds {
             let sum = self.kinds.entry(kind).or_default();

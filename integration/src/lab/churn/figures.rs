@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::Options;
-use super::life::{Seen, Window};
+use super::life::{Observed, Window};
 use crate::cluster::passages::Traffic;
 use crate::lab::charts;
 use crate::lab::run::Run;
@@ -21,8 +21,8 @@ struct Rate {
     unheard_per_node_s: f64,
 }
 
-/// What one run comes to.
-pub(super) fn figures(run: &Run, options: &Options, seen: &Seen) -> Figures {
+/// Figures of one run.
+pub(super) fn figures(run: &Run, options: &Options, seen: &Observed) -> Figures {
     let mut figures = Figures::of(run);
     figures.set("trace", format!("{:?}", options.trace).to_lowercase());
     figures.set("session_median_min", options.session_median);
@@ -40,7 +40,7 @@ pub(super) fn figures(run: &Run, options: &Options, seen: &Seen) -> Figures {
     figures
 }
 
-fn add_lookups(figures: &mut Figures, seen: &Seen) {
+fn add_lookups(figures: &mut Figures, seen: &Observed) {
     let (tally, anchor) = (&seen.tally, "P8 mem, Gnutella trace, 2,000 nodes; without loss / at 5 %");
     let rate = |count: u64| count as f64 / tally.asked.max(1) as f64;
     let (lost_rate, wrong_rate) = (rate(tally.lost), rate(tally.wrong));
@@ -68,7 +68,7 @@ fn add_lookups(figures: &mut Figures, seen: &Seen) {
     figures.show("took_ms_max", "… max", took.max());
 }
 
-fn add_ring(figures: &mut Figures, seen: &Seen) {
+fn add_ring(figures: &mut Figures, seen: &Observed) {
     let (unclaimed, share) = (seen.unclaimed(), |(all, some): (u64, u64)| some as f64 / all.max(1) as f64);
     figures.show("unclaimed_ms_p50", "unclaimed, ms: median", unclaimed.median());
     figures
@@ -84,8 +84,8 @@ fn add_ring(figures: &mut Figures, seen: &Seen) {
     figures.tell("one ring at the end", if seen.ring.is_ok() { "yes" } else { "NO" });
 }
 
-/// What upkeep costs, and where it goes, most frames first.
-fn add_control(figures: &mut Figures, seen: &Seen) {
+/// The cost of upkeep, and its parts, most frames first.
+fn add_control(figures: &mut Figures, seen: &Observed) {
     let (control, each) = (&seen.control, |count: u64| count as f64 / seen.node_seconds);
     figures
         .show("control_msgs_per_node_s", "control, messages/s/node", each(control.all.frames))
@@ -119,8 +119,8 @@ fn add_control(figures: &mut Figures, seen: &Seen) {
     figures.set("probes_per_node_s", probes);
 }
 
-/// What broke a promise. What was lost is a figure.
-pub(super) fn faults(seen: &Seen) -> Vec<String> {
+/// Broken promises. Lost lookups are a figure.
+pub(super) fn faults(seen: &Observed) -> Vec<String> {
     let (mut faults, tally) = (Vec::new(), &seen.tally);
     if tally.wrong > tally.excused {
         let (wrong, lookups) = (tally.wrong - tally.excused, tally.asked);
@@ -134,7 +134,7 @@ pub(super) fn faults(seen: &Seen) -> Vec<String> {
     faults
 }
 
-impl Seen {
+impl Observed {
     fn unclaimed(&self) -> Samples {
         Samples::new(self.unclaimed_ms.clone())
     }
@@ -145,7 +145,7 @@ pub(super) fn small(rate: f64) -> String {
     if rate == 0.0 { "0".to_string() } else { format!("{rate:.1e}") }
 }
 
-pub(super) fn report(options: &Options, run: &Run, figures: Figures, seen: &Seen) -> Report {
+pub(super) fn report(options: &Options, run: &Run, figures: Figures, seen: &Observed) -> Report {
     let mut report = run.report();
     let trace = format!("{:?}", options.trace).to_lowercase();
     report.conditions.extend([
@@ -176,7 +176,7 @@ fn timeline(windows: &[Window]) -> Sheet {
     }
 }
 
-fn unclaimed_plot(seen: &Seen) -> Plot {
+fn unclaimed_plot(seen: &Observed) -> Plot {
     let unclaimed = seen.unclaimed();
     let p99 = unclaimed.quantile(0.99).unwrap_or(0.0);
     Plot {
@@ -191,7 +191,7 @@ fn unclaimed_plot(seen: &Seen) -> Plot {
     }
 }
 
-fn control_plot(mean: f64, worlds: f64, seen: &Seen) -> Plot {
+fn control_plot(mean: f64, worlds: f64, seen: &Observed) -> Plot {
     let points = seen.windows.iter().map(|w| (w.at_s, w.frames_per_node_s)).collect();
     let end = seen.seconds / worlds;
     Plot {

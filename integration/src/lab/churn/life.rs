@@ -10,11 +10,11 @@ use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
 
 use super::control::{Control, SentSoFar};
-use super::traces::{Sessions, Trace, wait};
+use super::traces::{SessionTrace, Sessions, wait};
 use super::unclaimed::Unclaimed;
 use crate::check::{Verdict, o3};
 use crate::cluster::Cluster;
-use crate::cluster::lookups::Tally;
+use crate::cluster::lookups::LookupTally;
 use crate::lab::Progress;
 use crate::node::RingNode;
 use crate::timeline::{Action, Timeline};
@@ -32,19 +32,19 @@ const SAMPLES_PER_REVIEW: u64 = 10;
 /// the ring.
 const AFTER: Duration = Duration::from_secs(65);
 
-/// What is to happen.
+/// A run to be.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ChurnPlan {
-    pub(super) trace: Trace,
+    pub(super) trace: SessionTrace,
     pub(super) median: Duration,
     pub(super) loss: f64,
     pub(super) warm: Duration,
     pub(super) lookups: u64,
 }
 
-/// What was seen.
-pub(super) struct Seen {
-    pub(super) tally: Tally,
+/// Observations of a run.
+pub(super) struct Observed {
+    pub(super) tally: LookupTally,
     pub(super) control: Control,
     /// Of those that were measured.
     pub(super) node_seconds: f64,
@@ -75,7 +75,7 @@ pub(super) struct Window {
     pub(super) wrong: u64,
 }
 
-/// What sessions come to, and what is looked at meanwhile.
+/// Beginnings and ends of sessions, and looks at the ring meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Cue {
     Arrive,
@@ -100,7 +100,7 @@ struct Life<'a, N: RingNode> {
     /// Node-seconds until `counted`.
     node_seconds: f64,
     counted: Instant,
-    seen: Seen,
+    seen: Observed,
     progress: &'a Progress,
 }
 
@@ -109,7 +109,7 @@ pub(super) fn live<N: RingNode>(
     mut cluster: Cluster<N>,
     plan: ChurnPlan,
     progress: &Progress,
-) -> (Cluster<N>, Seen) {
+) -> (Cluster<N>, Observed) {
     let mut dice = cluster.world.stream("lab/churn");
     cluster.watch_lookups();
     let size = cluster.roster.len();
@@ -125,7 +125,7 @@ pub(super) fn live<N: RingNode>(
         live: size,
         node_seconds: 0.0,
         counted: cluster.now(),
-        seen: Seen::nothing(),
+        seen: Observed::nothing(),
         timeline: Timeline::new(cluster),
         progress,
     };
@@ -135,10 +135,10 @@ pub(super) fn live<N: RingNode>(
     life.finish()
 }
 
-impl Seen {
-    fn nothing() -> Seen {
-        Seen {
-            tally: Tally::default(),
+impl Observed {
+    fn nothing() -> Observed {
+        Observed {
+            tally: LookupTally::default(),
             control: Control::default(),
             node_seconds: 0.0,
             seconds: 0.0,
@@ -155,9 +155,9 @@ impl Seen {
     }
 }
 
-impl Seen {
-    /// What was seen in two worlds. The timeline is the first one's.
-    pub(super) fn and(mut self, other: Seen) -> Seen {
+impl Observed {
+    /// Adds up two worlds. The timeline is the first one's.
+    pub(super) fn and(mut self, other: Observed) -> Observed {
         self.tally.add(other.tally);
         self.control.add(other.control);
         self.node_seconds += other.node_seconds;
@@ -223,7 +223,7 @@ impl<N: RingNode> Life<'_, N> {
         }
         self.timeline.cluster.forget_lookups();
         self.unclaimed.took_ms.clear();
-        self.seen = Seen::nothing();
+        self.seen = Observed::nothing();
     }
 
     fn measure(&mut self) {
@@ -231,7 +231,7 @@ impl<N: RingNode> Life<'_, N> {
         let at_first = SentSoFar::by_now(self.cluster());
         self.count_nodes();
         let from = self.node_seconds;
-        if self.plan.trace == Trace::Flash {
+        if self.plan.trace == SessionTrace::Flash {
             let expected = self.plan.lookups as f64 / (RATE * self.size as f64);
             self.plan_at(begin + Duration::from_secs_f64(expected / 4.0), Cue::Crowd);
         }
@@ -273,7 +273,7 @@ impl<N: RingNode> Life<'_, N> {
     }
 
     /// Nobody comes or goes any more; the last answers are waited for.
-    fn finish(mut self) -> (Cluster<N>, Seen) {
+    fn finish(mut self) -> (Cluster<N>, Observed) {
         let end = self.now() + AFTER;
         self.progress.phase("last answers", AFTER.as_secs());
         self.cues.retain(|Reverse((_, _, cue))| *cue == Cue::Look);

@@ -1,4 +1,4 @@
-//! `lab churn`: nodes come and go all the time, and lookups go on (MSPastry §5). What is lost, what is wrong,
+//! `lab churn`: nodes come and go all the time, and lookups go on (MSPastry §5). Lookups lost and wrong,
 //! what upkeep costs, and how long a dead node's range is nobody's.
 
 mod control;
@@ -14,8 +14,8 @@ use std::time::Duration;
 use clap::Args;
 use treecast_overlay::pastry::Node;
 
-use self::life::{ChurnPlan, Seen};
-use self::traces::Trace;
+use self::life::{ChurnPlan, Observed};
+use self::traces::SessionTrace;
 pub(super) use self::traces::wait;
 use super::growth::grow;
 use super::run::Run;
@@ -35,8 +35,8 @@ pub struct Options {
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = percent)]
     loss: f64,
     /// How long nodes stay
-    #[arg(long, value_enum, default_value_t = Trace::Exponential)]
-    trace: Trace,
+    #[arg(long, value_enum, default_value_t = SessionTrace::Exponential)]
+    trace: SessionTrace,
     /// How many lookups are measured: 0.01 a second for each node
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
@@ -108,10 +108,10 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     Ok(figures::report(options, &run, figures::figures(&run, options, &seen), &seen))
 }
 
-fn measure(options: &Options, progress: &Progress) -> Result<(Run, Seen), Error> {
+fn measure(options: &Options, progress: &Progress) -> Result<(Run, Observed), Error> {
     let worlds = u64::from(options.worlds);
     let hidden = Progress::hidden();
-    let parts: Vec<Result<(Run, Seen), Error>> = std::thread::scope(|scope| {
+    let parts: Vec<Result<(Run, Observed), Error>> = std::thread::scope(|scope| {
         let world = |n| {
             let setting = Setting { seed: options.setting.seed.wrapping_add(n), ..options.setting.clone() };
             let lookups = options.lookups / worlds + u64::from(n < options.lookups % worlds);
@@ -122,9 +122,9 @@ fn measure(options: &Options, progress: &Progress) -> Result<(Run, Seen), Error>
         let join = |world: std::thread::ScopedJoinHandle<'_, _>| world.join();
         worlds.into_iter().map(join).map(|part| part.unwrap_or_else(|why| resume_unwind(why))).collect()
     });
-    let parts: Result<Vec<(Run, Seen)>, Error> = parts.into_iter().collect();
-    let (runs, seen): (Vec<Run>, Vec<Seen>) = parts?.into_iter().unzip();
-    let seen = seen.into_iter().reduce(Seen::and);
+    let parts: Result<Vec<(Run, Observed)>, Error> = parts.into_iter().collect();
+    let (runs, seen): (Vec<Run>, Vec<Observed>) = parts?.into_iter().unzip();
+    let seen = seen.into_iter().reduce(Observed::and);
     let (Some(run), Some(seen)) = (Run::of_all(runs), seen) else {
         return Err(Error::Usage("--worlds: one at least".to_string()));
     };
@@ -132,7 +132,7 @@ fn measure(options: &Options, progress: &Progress) -> Result<(Run, Seen), Error>
 }
 
 /// One world: a ring grows, and lives.
-fn live_in(setting: &Setting, plan: ChurnPlan, progress: &Progress) -> Result<(Run, Seen), Error> {
+fn live_in(setting: &Setting, plan: ChurnPlan, progress: &Progress) -> Result<(Run, Observed), Error> {
     let nodes = setting.nodes();
     let mut grown = grow::<Node>(setting, nodes, setting.topology(), progress)?;
     let (cluster, seen) = life::live(grown.cluster, plan, progress);

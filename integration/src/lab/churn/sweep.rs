@@ -97,7 +97,7 @@ fn plots(runs: &[Figures]) -> Vec<Plot> {
         Kind::Dashed,
         vec![(MEDIANS[0], 0.245), (MEDIANS[5], 0.245)],
     ));
-    // What nothing was lost of has no place on a logarithmic axis: nothing is drawn as less than one in the
+    // A run that lost nothing has no place on a logarithmic axis: nothing is drawn as less than one in the
     // run.
     let least = |run: &Figures| Some(run.number("lost_rate")?.max(0.5 / run.number("lookups")?));
     vec![

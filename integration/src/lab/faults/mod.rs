@@ -133,7 +133,7 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     Ok(report.with(figures))
 }
 
-/// What one fault comes to.
+/// Figures of one fault.
 fn figures(outcome: &Recovery, bound: Duration, command: String) -> Figures {
     let Recovery { fault, tally, recovered, .. } = outcome;
     let (took, mut figures) = (Samples::new(tally.took_ms.clone()), Figures::default());

@@ -10,7 +10,7 @@ use treecast_overlay::time::Instant;
 use super::catalogue::Fault;
 use crate::check::{o1, o3};
 use crate::cluster::Cluster;
-use crate::cluster::lookups::{LIMIT, Tally};
+use crate::cluster::lookups::{LIMIT, LookupTally};
 use crate::lab::Progress;
 use crate::node::RingNode;
 use crate::timeline::{Action, Timeline};
@@ -27,12 +27,12 @@ const BOUNDS: u32 = 2;
 /// Lookups per node and second: ten times those of the churn experiments, to see more of a short time.
 const RATE: f64 = 0.1;
 
-/// What one fault did.
+/// Effects of one fault.
 pub(super) struct Recovery {
     pub(super) fault: Fault,
     /// From the fault's end until O1 and O3 held, and kept holding; `None`: they did not.
     pub(super) recovered: Option<Duration>,
-    /// What was wrong with the ring when it was looked at for the last time.
+    /// The fault of the ring when it was looked at for the last time.
     pub(super) last_word: Option<String>,
     /// Time with two answers for one key: all of it, and what O1 does not excuse.
     pub(super) doubled: Duration,
@@ -41,7 +41,7 @@ pub(super) struct Recovery {
     pub(super) breach: Option<String>,
     /// Share of the fault's time in which O1 and O3 held, of all nodes together.
     pub(super) whole: Option<f64>,
-    pub(super) tally: Tally,
+    pub(super) tally: LookupTally,
     /// Starts that failed and were tried again.
     pub(super) retried: u64,
     /// Nodes whose part of the ring changed, and of them those whose layer above was told.
@@ -60,7 +60,7 @@ struct FaultRun<'a, N: RingNode> {
     progress: &'a Progress,
 }
 
-/// What was seen of the promises.
+/// How the promises fared.
 #[derive(Default)]
 struct Looks {
     count: u64,

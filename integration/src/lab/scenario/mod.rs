@@ -1,5 +1,5 @@
 //! `lab scenario FILE.toml`: a described run. The file says who is there and what happens when; all judges are asked as
-//! ever, and what the file expects besides must have come out. Those that ship are in `integration/scenarios`.
+//! ever, and what the file expects besides must have come out. Scenarios that ship are in `integration/scenarios`.
 
 mod script;
 mod seconds;
@@ -16,7 +16,7 @@ use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
 use treecast_scribe::{Config, Topic};
 
-use self::script::{Event, Place, Publisher, Role, Script, Subscribers, place};
+use self::script::{Publisher, Role, Script, ScriptEvent, Subscribers, Target, place};
 use crate::check::{Verdict, s6};
 use crate::cluster::Cluster;
 use crate::lab::swarm::{self, DRIFT_PPM};
@@ -34,7 +34,7 @@ const UPLINK_QUEUE: usize = 1 << 20;
 const BURST: usize = 30;
 const BURST_BYTES: usize = 200;
 
-/// What `lab scenario` can be told.
+/// Options of `lab scenario`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// The scenario
@@ -61,8 +61,8 @@ pub fn play(path: &Path, text: &str, progress: &Progress) -> Result<Report, Erro
 
 /// Something that the file has on its timeline.
 #[derive(Clone)]
-enum Cue {
-    Event(Box<Event>),
+enum Scheduled {
+    Event(Box<ScriptEvent>),
     Subscribe(Subscribers),
     Publish(Publisher),
 }
@@ -167,30 +167,30 @@ impl<N: RingNode> Stage<N> {
     }
 
     /// The timeline in its order.
-    fn cues(&self) -> Vec<(Duration, Cue)> {
+    fn cues(&self) -> Vec<(Duration, Scheduled)> {
         let mut cues = Vec::new();
         for event in &self.script.events {
-            cues.push((seconds(*event.at.get_ref()), Cue::Event(Box::new(event.clone()))));
+            cues.push((seconds(*event.at.get_ref()), Scheduled::Event(Box::new(event.clone()))));
         }
         for subscribers in &self.script.subscribers {
             let at = subscribers.at.as_ref().map_or(0.0, |at| *at.get_ref());
-            cues.push((seconds(at), Cue::Subscribe(subscribers.clone())));
+            cues.push((seconds(at), Scheduled::Subscribe(subscribers.clone())));
         }
         for publisher in &self.script.publishers {
             let (every, until) = (*publisher.every.get_ref(), *publisher.until.get_ref());
             let from = publisher.from.as_ref().map_or(0.0, |from| *from.get_ref());
             let messages = ((until - from).max(0.0) / every).floor() as u64;
-            let cue = |n: u64| (seconds(from + n as f64 * every), Cue::Publish(publisher.clone()));
+            let cue = |n: u64| (seconds(from + n as f64 * every), Scheduled::Publish(publisher.clone()));
             cues.extend((0..messages).map(cue));
         }
         cues.sort_by_key(|(at, _)| *at);
         cues
     }
 
-    fn carry_out(&mut self, cue: Cue) {
+    fn carry_out(&mut self, cue: Scheduled) {
         match cue {
-            Cue::Event(event) => self.act(&event),
-            Cue::Subscribe(subscribers) => {
+            Scheduled::Event(event) => self.act(&event),
+            Scheduled::Subscribe(subscribers) => {
                 let (first, last) = *subscribers.nodes.get_ref();
                 for slot in first..=last {
                     let topic = topic(subscribers.topic.get_ref());
@@ -201,7 +201,7 @@ impl<N: RingNode> Stage<N> {
                     }
                 }
             }
-            Cue::Publish(publisher) => {
+            Scheduled::Publish(publisher) => {
                 let (slot, topic) = (*publisher.node.get_ref(), topic(publisher.topic.get_ref()));
                 // A dead publisher publishes nothing.
                 if self.timeline.cluster.world.machine(slot).is_some() {
@@ -213,7 +213,7 @@ impl<N: RingNode> Stage<N> {
         }
     }
 
-    fn act(&mut self, event: &Event) {
+    fn act(&mut self, event: &ScriptEvent) {
         let lasts = match (&event.lasts, *event.deed.get_ref()) {
             (Some(lasts), _) => Some(*lasts.get_ref()),
             (None, Deed::Blink) => Some(BLINK),
@@ -228,11 +228,11 @@ impl<N: RingNode> Stage<N> {
     }
 
     /// The slot that an event means.
-    fn slot(&self, event: &Event) -> Option<usize> {
+    fn slot(&self, event: &ScriptEvent) -> Option<usize> {
         let cluster = &self.timeline.cluster;
         match event.node.as_ref()?.get_ref() {
-            Place::Node(slot) => Some(*slot),
-            Place::Role(words) => match place(words)? {
+            Target::Node(slot) => Some(*slot),
+            Target::Role(words) => match place(words)? {
                 Role::Root(topic) => Some(cluster.root(&topic)),
                 Role::Forwarder(topic) => cluster.parents(&topic).first().copied(),
                 Role::Last => self.timeline.last,
@@ -240,8 +240,8 @@ impl<N: RingNode> Stage<N> {
         }
     }
 
-    /// What an event comes to now; `None`: it is about no node.
-    fn action(&mut self, event: &Event) -> Option<Action> {
+    /// The action that an event comes to now; `None`: it is about no node.
+    fn action(&mut self, event: &ScriptEvent) -> Option<Action> {
         let slot = self.slot(event);
         let nodes = || match &event.nodes[..] {
             [] => slot.into_iter().collect(),
@@ -254,7 +254,7 @@ impl<N: RingNode> Stage<N> {
         Some(match *event.deed.get_ref() {
             Deed::CrashProcess | Deed::CrashSeveral => {
                 let of_root = matches!(event.node.as_ref().map(toml::Spanned::get_ref),
-                    Some(Place::Role(role)) if role.starts_with("root of"));
+                    Some(Target::Role(role)) if role.starts_with("root of"));
                 crash(nodes(), Crash::Process, of_root)
             }
             Deed::CrashPower => crash(nodes(), Crash::Power, false),

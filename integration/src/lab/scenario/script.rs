@@ -16,7 +16,7 @@ use crate::world::{Faults, Topology};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Script {
-    /// What it is about, for people.
+    /// A sentence on it, for people.
     pub about: String,
     /// Everything random follows from it.
     #[serde(default = "one")]
@@ -51,7 +51,7 @@ pub(super) struct Script {
     #[serde(default)]
     pub publishers: Vec<Publisher>,
     #[serde(default)]
-    pub events: Vec<Event>,
+    pub events: Vec<ScriptEvent>,
     #[serde(default)]
     pub expect: Expect,
 }
@@ -108,15 +108,15 @@ fn two_hundred() -> usize {
     200
 }
 
-/// Something that happens. What belongs to it depends on what it is: [`needs`].
+/// Something that happens. The keys that belong to it depend on `do`: [`needs`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Event {
+pub(super) struct ScriptEvent {
     pub at: Spanned<f64>,
     #[serde(rename = "do")]
     pub deed: Spanned<Deed>,
     #[serde(default)]
-    pub node: Option<Spanned<Place>>,
+    pub node: Option<Spanned<Target>>,
     /// Several nodes.
     #[serde(default)]
     pub nodes: Vec<Spanned<usize>>,
@@ -154,7 +154,7 @@ pub(super) struct Event {
     pub share: Option<Spanned<f64>>,
 }
 
-/// What an event needs besides `at` and `do`.
+/// The keys that an event needs besides `at` and `do`.
 fn needs(deed: Deed) -> &'static [&'static str] {
     match deed {
         Deed::Heal | Deed::Join | Deed::JoinEdge | Deed::Weather | Deed::Drift => &[],
@@ -186,13 +186,13 @@ fn needs(deed: Deed) -> &'static [&'static str] {
 /// Where something happens: at a node, or at a role that the run decides about.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Place {
+pub(super) enum Target {
     Node(usize),
     /// `root of TOPIC`, `forwarder of TOPIC` or `last` (the node that failed last).
     Role(String),
 }
 
-/// What must have come out. All promises must hold besides.
+/// Expectations. All promises must hold besides.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Expect {
@@ -322,7 +322,7 @@ impl Script {
 
     /// Nodes of the beginning and those that come later.
     fn all_nodes(&self) -> usize {
-        let joins = |event: &&Event| matches!(event.deed.get_ref(), Deed::Join | Deed::JoinEdge);
+        let joins = |event: &&ScriptEvent| matches!(event.deed.get_ref(), Deed::Join | Deed::JoinEdge);
         self.nodes.get_ref() + self.events.iter().filter(joins).count()
     }
 
@@ -340,7 +340,7 @@ impl Script {
         Err(source.wrong(key, at, what))
     }
 
-    fn check_event(&self, source: &Source<'_>, event: &Event) -> Result<(), Error> {
+    fn check_event(&self, source: &Source<'_>, event: &ScriptEvent) -> Result<(), Error> {
         source.seconds("events.at", &event.at)?;
         for (key, value) in
             [("events.lasts", &event.lasts), ("events.per_frame", &event.per_frame), ("events.by", &event.by)]
@@ -371,14 +371,14 @@ impl Script {
         }
         let Some(node) = &event.node else { return Ok(()) };
         match node.get_ref() {
-            Place::Node(slot) => self.check_node(source, "events.node", node, *slot),
-            Place::Role(role) if place(role).is_none() => {
+            Target::Node(slot) => self.check_node(source, "events.node", node, *slot),
+            Target::Role(role) if place(role).is_none() => {
                 let what = format!(
                     "`{role}` is no place: a number, `last`, `root of TOPIC` or `forwarder of TOPIC`"
                 );
                 Err(source.wrong("events.node", node, what))
             }
-            Place::Role(_) => Ok(()),
+            Target::Role(_) => Ok(()),
         }
     }
 }
@@ -402,7 +402,7 @@ pub(super) enum Role {
     Last,
 }
 
-/// What a place's words mean.
+/// The role that a target's words name.
 pub(super) fn place(words: &str) -> Option<Role> {
     if words == "last" {
         return Some(Role::Last);

@@ -1,4 +1,4 @@
-//! What came when, second by second: how a scenario's applications fare while things happen.
+//! Messages second by second: how a scenario's applications fare while things happen.
 
 use treecast_overlay::time::Instant;
 

@@ -1,4 +1,4 @@
-//! What a deed comes to in a world as it is now: drawn from the world's own dice.
+//! The actions that deeds come to in a world as it is now: drawn from the world's own dice.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ const TRIES: usize = 4;
 type Drawn = Option<(Action, usize)>;
 
 impl<N: RingNode> SwarmRun<N> {
-    /// What a deed comes to; `None`: nothing, now.
+    /// Draws the action of a deed; `None`: nothing, now.
     pub(super) fn draw(&mut self, step: usize, deed: Deed) -> Drawn {
         match deed {
             Deed::CrashProcess => self.draw_crash(step, 1, Crash::Process),

@@ -1,4 +1,4 @@
-//! `lab swarm`: many small worlds, everything in them drawn from a seed, all judges asked. What is found is told with
+//! `lab swarm`: many small worlds, everything in them drawn from a seed, all judges asked. Each finding is told with
 //! the command that shows it again; what should have happened and never did makes the swarm fail, too.
 
 mod draw;
@@ -34,10 +34,10 @@ pub const ENOUGH: u64 = 100;
 /// Seeds of a range from which on those must have occurred, too, that happen but once in two hundred.
 pub const ENOUGH_FOR_RARE: u64 = 2000;
 
-/// What happens but once in two hundred seeds (measured: 9 to 15 starts fail in 2,000).
+/// Events that happen but once in two hundred seeds (measured: 9 to 15 starts fail in 2,000).
 const RARE: [&str; 1] = ["failed start"];
 
-/// What worlds are; like all that plans do ([`DONE`]), it must happen somewhere in a large enough range.
+/// Kinds of worlds; like all that plans do ([`DONE`]), it must happen somewhere in a large enough range.
 const WORLDS: [&str; 6] = [
     "world that reorders",
     "world with jitter",
@@ -47,7 +47,7 @@ const WORLDS: [&str; 6] = [
     "world that spares frames",
 ];
 
-/// What comes of it, sometimes seldom; it must happen, too.
+/// Consequences, some of them rare; they must happen, too.
 pub const NOTICED: [&str; 15] = [
     "root change",
     "forced term",
@@ -101,7 +101,7 @@ fn causes(event: &str) -> &'static [Deed] {
     }
 }
 
-/// What `lab swarm` can be told.
+/// Options of `lab swarm`.
 #[derive(Args, Clone, Debug)]
 pub struct Options {
     /// Seeds to run: A..B, B excluded. From 100 on, every kind of fault and event must have occurred
@@ -129,10 +129,10 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     Ok(findings.report(options, begin.elapsed()))
 }
 
-/// What became of one seed.
+/// The outcome of one seed.
 #[derive(Clone, Debug, Default)]
 pub struct SeedOutcome {
-    /// What is wrong, if anything.
+    /// The broken promise, if one is.
     pub fault: Option<String>,
     /// How often what happened.
     pub events: BTreeMap<&'static str, u64>,
@@ -142,7 +142,7 @@ pub struct SeedOutcome {
     pub trace_hash: String,
 }
 
-/// What became of many.
+/// Outcomes of many seeds.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     /// Seeds that were run.
@@ -167,7 +167,7 @@ impl Findings {
         }
     }
 
-    /// What a swarm tells: each fault with the command that shows it again, and how often what happened.
+    /// The swarm's report: each fault with the command that shows it again, and how often what happened.
     fn report(&self, options: &Options, took: std::time::Duration) -> Report {
         let (from, to) = options.seeds;
         let again = |seed: u64| command(seed, &options.without);
@@ -207,7 +207,7 @@ impl Findings {
         }
     }
 
-    /// What should have happened and never did; nothing if there were too few seeds to say. What only deeds do that are
+    /// Events that should have happened and never did; nothing if there were too few seeds to say. An event that only deeds cause that are
     /// left out need not happen.
     pub fn missing(&self, without: &[Deed]) -> Vec<&'static str> {
         let can = |event: &&'static str| {
@@ -247,7 +247,7 @@ pub fn run_seed(seed: u64, without: &[Deed]) -> SeedOutcome {
     outcome(&run, fault)
 }
 
-/// What is wrong, if anything.
+/// The broken promise, if one is.
 pub(super) fn run_to_the_end<N: RingNode>(run: &mut SwarmRun<N>) -> Option<String> {
     let verdict = catch_unwind(AssertUnwindSafe(|| run.run()));
     match verdict {
@@ -283,7 +283,7 @@ pub fn events<N: RingNode>(cluster: &Cluster<N>) -> BTreeMap<&'static str, u64> 
     events
 }
 
-/// What a run leaves behind.
+/// The outcome of a run.
 pub fn outcome<N: RingNode>(run: &SwarmRun<N>, fault: Option<String>) -> SeedOutcome {
     let (world, plan) = (&run.timeline.cluster.world, &run.plan);
     let mut events = events(&run.timeline.cluster);

@@ -1,4 +1,4 @@
-//! What a seed says: the size of a world, its network, its figures, and what is to happen in it.
+//! Plans of seeds: the size of a world, its network, its figures, and what is to happen in it.
 
 use std::fmt;
 use std::time::Duration;
@@ -50,7 +50,7 @@ impl Deed {
     ];
 }
 
-/// What a seed says.
+/// A seed's plan.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The seed.
@@ -77,7 +77,7 @@ pub struct Plan {
     pub payload: usize,
     /// Steps in which things happen; each takes 0.2 to 2 s.
     pub steps: usize,
-    /// What may happen in them.
+    /// The deeds that may happen in them.
     pub deeds: Vec<Deed>,
 }
 
@@ -90,7 +90,7 @@ fn one_of<T: Clone>(choices: &[T], dice: &mut Rng) -> T {
 }
 
 impl Plan {
-    /// What the seed says, without certain deeds: to find out which of them a fault needs.
+    /// The seed's plan, without certain deeds: to find out which of them a fault needs.
     pub fn without(seed: u64, without: &[Deed]) -> Plan {
         let key = blake3::hash(&seed.to_le_bytes());
         let mut plan = Plan::first(seed, &mut random::stream(key.as_bytes(), "swarm/plan"));
@@ -119,7 +119,7 @@ impl Plan {
         }
     }
 
-    /// What makes the overlay another one, each in three plans of ten.
+    /// Deeds that make the overlay another one, each in three plans of ten.
     fn add_latest(&mut self, dice: &mut Rng, without: &[Deed]) {
         let [sparse, thrifty] = Deed::LATEST.map(|deed| dice.random_bool(0.3) && !without.contains(&deed));
         if sparse {

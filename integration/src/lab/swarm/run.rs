@@ -40,7 +40,7 @@ const BYSTANDERS: usize = 4;
 pub struct SwarmRun<N: RingNode = Node> {
     /// The world, and what is being done to it.
     pub timeline: Timeline<N>,
-    /// What the seed said.
+    /// The seed's plan.
     pub plan: Plan,
     pub(super) dice: Rng,
     pub(super) topics: Vec<Topic>,
@@ -146,7 +146,7 @@ impl<N: RingNode> SwarmRun<N> {
 
     // Meanwhile.
 
-    /// What people do all the time.
+    /// Lookups and publications, which go on all the time.
     fn work(&mut self) {
         for slot in self.some_ready(2) {
             let key = match self.dice.random_bool(0.5) {

@@ -31,7 +31,7 @@ fn world(name: &str, nodes: usize) -> World<Pinger> {
     world
 }
 
-/// What a slot heard, links left out.
+/// All that a slot heard, links left out.
 fn heard(world: &mut World<Pinger>, slot: usize) -> Vec<(Instant, Heard)> {
     let events = world.take_events().into_iter();
     let heard = events.filter(|(_, other, event)| *other == slot && !matches!(event, Heard::Link(_)));
