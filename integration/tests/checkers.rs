@@ -1,4 +1,4 @@
-//! The judges see: for each promise a node that breaks it, in a whole world, and who finds out.
+//! The judges see: for each promise a node that breaks it, in a whole world, and the judge that finds out.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ fn own_topic(cluster: &Cluster) -> Topic {
 
 /// The culprit is cut off; the others take its range over.
 fn isolation(cluster: &mut Cluster) -> Verdict {
-    // One side: who is cut off must know by its lease that its word counts no more. (Later it finds that all others are
+    // One side: a node that is cut off must know by its lease that its word counts no more. (Later it finds that all others are
     // dead, here after 6.6 s: then it is a ring of its own, and has its own side.)
     cluster.world.cut(Cut::isolate(CULPRIT));
     cluster.advance(SECOND * 6)

@@ -34,7 +34,7 @@ pub fn announced(history: &History) -> Result<(), String> {
     Ok(())
 }
 
-/// Publications with a receipt from a log that nobody who subscribes to their topic to the end ever read: their root was
+/// Publications with a receipt from a log that no lasting subscriber of their topic ever read: their root was
 /// cut off, and gone or overruled afterwards. With one copy, a receipt promises no more.
 pub fn astray(history: &History) -> u64 {
     let logs = Logs::of(history);
@@ -193,7 +193,7 @@ impl Followed {
             let own = birth.is_none_or(|birth| self.births.contains_key(&birth));
             let at = receipt.position;
             // A root that had been overruled without hearing of it gave it a place: that this one is lost, too, was said
-            // after that. Or all have died who knew of a term, and of it nothing had come here: then the next root goes on
+            // after that. Or all nodes that knew of a term have died, and of it nothing had come here: then the next root goes on
             // in an earlier one.
             let told = |&ToldLoss { heard, log, reached, until }: &ToldLoss| {
                 let same = birth.is_none() || *birth == log;
@@ -292,7 +292,7 @@ mod tests {
                     let at = Instant::ZERO + std::time::Duration::from_millis(lost.unwrap_or(0));
                     watched.items.extend(lost.map(|_| (at, Item::Gap(gap))));
                 }
-                // Somebody who has gone by now was there when term 2 began.
+                // A subscriber that has gone by now was there when term 2 began.
                 let mut gone = first(history).clone();
                 let gap =
                     Gap { after: Some(place(1, 1)), until: Some(place(2, 2)), reason: GapReason::RootLost };
@@ -309,7 +309,7 @@ mod tests {
         assert!(story(place(1, 2), None).contains("acknowledged"), "nothing was said");
         assert!(story(place(1, 2), Some(6)).contains("acknowledged"), "it was said before that");
         assert!(story(place(1, 1), Some(60)).contains("acknowledged"), "term 2 goes on behind it");
-        // All who knew of term 4 died with its root.
+        // All nodes that knew of term 4 died with its root.
         assert_eq!(story(place(4, 9), Some(60)), "");
         assert!(story(place(4, 9), None).contains("acknowledged"), "nothing was said");
         assert!(story(place(4, 9), Some(6)).contains("acknowledged"), "it was said before that");

@@ -1,5 +1,5 @@
-//! S6, isolation: who takes nothing, or little, slows nobody else. (That it grows nobody's memory is an invariant of the
-//! forest, which the grove asks for every second.)
+//! S6, isolation: a subscriber that takes nothing, or little, slows no other. (That it grows nobody's memory is an invariant of the
+//! forest, which is asked for every second.)
 
 use std::time::Duration;
 

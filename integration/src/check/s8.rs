@@ -1,6 +1,6 @@
 //! S8, as far as it goes without signatures: every message on every wire carries the field that is reserved for one, and
 //! no node on the way alters what its publisher said. (That a forgery can be *proven* comes with the signatures; here
-//! the laboratory knows who said what.)
+//! the laboratory knows the sender of everything.)
 
 use treecast_scribe::wire::Signature;
 

@@ -1,5 +1,5 @@
 //! Lookups that the laboratory asked for: which wait for their answer, and what became of the others. Each answer is
-//! judged at the very instant at which it is decided, by who holds the leases (promise O1), whatever else happens.
+//! judged at the very instant at which it is decided, by the holders of the leases (promise O1), whatever else happens.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;

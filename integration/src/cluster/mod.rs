@@ -52,7 +52,7 @@ use crate::world::{self, Case, Crash, Cut, CutId, Shared, World};
 pub enum Mode {
     /// To be judged: small, with applications; sides are computed from the cuts in force.
     Judged,
-    /// To be measured: large; those that cut say who stands on which side.
+    /// To be measured: large; cuts come with the side of each slot.
     Measured,
 }
 

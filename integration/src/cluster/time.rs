@@ -19,7 +19,7 @@ pub(super) const SLICE: Duration = Duration::from_millis(50);
 const SECOND: Duration = Duration::from_secs(1);
 /// How often all that ever happened is judged.
 const ROUND: Duration = Duration::from_secs(5);
-/// Random keys, besides all borders, for which is asked who answers.
+/// Random keys, besides all borders, for which the answering nodes are asked for.
 const KEYS: usize = 2;
 
 impl<N: RingNode> Cluster<N> {

@@ -53,6 +53,9 @@ pub struct Rest {
     pub beats: BTreeMap<(NodeId, NodeId), u64>,
 }
 
+/// Hears what is said.
+pub type LineListener = Box<dyn Fn(&str)>;
+
 /// Evidence.
 #[derive(Default)]
 pub struct Witness {
@@ -73,7 +76,7 @@ pub struct Witness {
     /// Children that went to a parent that they were offered, by reason.
     pub moves: BTreeMap<&'static str, u64>,
     /// Listens to what is said, line by line.
-    pub listener: Option<Box<dyn Fn(&str)>>,
+    pub listener: Option<LineListener>,
     /// Topics of publications that have no receipt yet.
     offered: BTreeMap<Token, TopicId>,
 }

@@ -225,7 +225,7 @@ fn add_round(name: &str, plan: &Load, rounds: &Round, depth: f64, preset: Option
     // The root has each message without a copy.
     let remote = (rounds.received.delays_ms.len() as f64 - messages).max(1.0);
     let longest = rounds.costs.iter().map(|sent| sent.way).max().unwrap_or(0) as f64 + depth;
-    // Figures of others: messages, redundancy, last hop, time to the last node (p50, p99, max), and who says so.
+    // Figures of others: messages, redundancy, last hop, time to the last node (p50, p99, max), and their source.
     let others = match (preset, name) {
         (Some(Preset::M9), _) => {
             ["24", "", "", "386", "498", "505", "M9 pub, Maelstrom's reference, tree of 4"]

@@ -153,7 +153,7 @@ impl<'a> Ideal<'a> {
         IdealLookups { hops, stretch: Samples::new(stretch) }
     }
 
-    /// The tree of a topic with these members, who are slots.
+    /// The tree of a topic with these members, given as slots.
     pub fn tree(&self, topic: Key, members: &[usize]) -> Tree {
         let mut parents = BTreeMap::new();
         let root = self.root(topic);

@@ -1,5 +1,5 @@
-//! `lab replay`: one seed of the swarm again, and every step of it in words: what happened to whom, who told what to
-//! whom, what the applications heard, and the verdict.
+//! `lab replay`: one seed of the swarm again, and every step of it in words: all that happened, all that nodes
+//! told each other and applications heard, and the verdict.
 
 use std::cell::Cell;
 use std::io::Write;

@@ -14,7 +14,7 @@ use treecast_overlay::time::Instant;
 /// The model's time begins here: 13 days, so that no instant is as small as a count.
 pub(super) const EPOCH: Instant = Instant::from_nanos(1 << 50);
 /// Anything as far in the future is out of reach: of all that nodes wait for, only rounds of repair, of sweeping and of
-/// asking who was lost are. A ring at rest has come back to itself before they come.
+/// asking for lost nodes are. A ring at rest has come back to itself before they come.
 pub(super) const FAR: Duration = Duration::from_secs(9);
 /// Anything as long ago is older than anything is measured by.
 const LONG_AGO: Duration = Duration::from_secs(16);

@@ -63,7 +63,7 @@ pub struct Bounds {
     /// Frames that go to a neighbour anyway carry the renewal of its lease
     #[arg(long)]
     pub ride: bool,
-    /// Renewals and probes between those who know each other take their time like everything else
+    /// Renewals and probes between nodes that know each other take their time like everything else
     #[arg(long)]
     pub talk: bool,
     /// A bug that the model must find
@@ -109,7 +109,7 @@ pub enum Gaps {
 /// A bug that is planted, to prove that the model sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum ModelBug {
-    /// Neighbours do not keep joiners apart, as in the published protocol (Lu, Merz & Weidenbach 2011): who is busy with
+    /// Neighbours do not keep joiners apart, as in the published protocol (Lu, Merz & Weidenbach 2011): a node that is busy with
     /// one says yes to the other all the same.
     Published,
     /// The first node of the ring takes its leases for twice as long as they were granted.

@@ -39,9 +39,9 @@ pub(super) fn o1(net: &Net) -> Verdict {
 }
 
 /// O3, as far as it is a safety property: of two nodes that answer and follow each other on the ring, one at least has
-/// the other in its leaf set. So those who answer are one cycle by what they know, and never two. Both cannot be asked
+/// the other in its leaf set. So the nodes that answer are one cycle by what they know, and never two. Both cannot be asked
 /// for: a node that has just entered is known to its neighbours by its slot only. And between two may stand a third that
-/// does not answer at this instant, if one of those who answer knows it: it has just met a new neighbour, whose lease is
+/// does not answer at this instant, if one of the nodes that answer knows it: it has just met a new neighbour, whose lease is
 /// still to come, or it has crashed, and a lease with it may run.
 ///
 /// (That everybody is on the ring and knows its neighbours is what the ring comes to, not what always holds: the

@@ -53,7 +53,7 @@ impl Row {
         Row { figure: figure.into(), ours: ours.into(), ..Row::default() }
     }
 
-    /// Beside it what others reach, and who says so under which conditions.
+    /// Beside it what others reach, and the source of that, with its conditions.
     pub fn beside(&mut self, theirs: impl Into<String>, source: impl Into<String>) {
         (self.theirs, self.source) = (theirs.into(), source.into());
     }

@@ -86,7 +86,7 @@ impl Cut {
         Cut::Where(Box::new(move |from, to| (from, to) == (a, b) || (from, to) == (b, a)))
     }
 
-    /// A share of all pairs, 0..=1, each both ways: who cannot reach whom is drawn by the seed. So reachability is not
+    /// A share of all pairs, 0..=1, each both ways: which pairs cannot reach each other is drawn by the seed. So reachability is not
     /// transitive, as among 2.3 % of PlanetLab's pairs (Freedman et al. 2005).
     pub fn pairs(share: f64, seed: u64) -> Cut {
         let threshold = (share.clamp(0.0, 1.0) * 2_f64.powi(53)) as u64;
@@ -173,7 +173,7 @@ impl Cuts {
         self.cuts.iter().any(|(_, cut)| cut.severs(from, to))
     }
 
-    /// The strongly connected components of who reaches whom among `nodes`, by their first one; the largest is 0.
+    /// The strongly connected components of reachability among `nodes`, by their first one; the largest is 0.
     pub(super) fn sides(&self, slots: usize, nodes: &[usize]) -> Vec<u8> {
         if self.cuts.is_empty() {
             return vec![0; slots];

@@ -1,8 +1,5 @@
 //! Peculiarities of a node's host: its clock, its speed, its uplink. Few have any of it.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -310,6 +307,25 @@ impl<M: Machine> World<M> {
         for arrival in old.leaving.into_iter().chain(old.control).chain(old.data) {
             let Arrival { to, frame, note, .. } = *arrival;
             self.lose(slot, to, &frame, note, Loss::Uplink);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_shows_a_point_first_when_it_says_so() {
+        for ppm in [0, 1, -1, 333, -50, 100_000, MAX_DRIFT_PPM, -MAX_DRIFT_PPM] {
+            let clock = Clock { since: 1_000_003, shown: 77, ppm };
+            for shown in (0..200).chain([1_000_000_007, 3_600_000_000_001]) {
+                let shown = Instant::from_nanos(77 + shown);
+                let at = clock.when(shown);
+                assert!(clock.shows(at) >= shown, "{ppm} ppm, {shown:?}");
+                let before = Instant::from_nanos(at.as_nanos() - 1);
+                assert!(before.as_nanos() < 1_000_003 || clock.shows(before) < shown, "{ppm} ppm, {shown:?}");
+            }
         }
     }
 }

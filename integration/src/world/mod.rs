@@ -12,13 +12,9 @@ mod faults;
 mod links;
 mod network;
 mod observer;
-#[cfg(test)]
-mod pinger;
 mod queue;
 mod host;
 mod report;
-#[cfg(test)]
-mod tests;
 mod trace;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -52,7 +48,7 @@ use trace::{Trace, What};
 /// How a node ends against its will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// The process dies, its host lives on: connected peers get `Down`, and who dials is refused.
+    /// The process dies, its host lives on: connected peers get `Down`, and a dial is refused.
     Process,
     /// The power fails: no word of it to anybody, until the slot starts again and knows of no connection.
     Power,
@@ -439,32 +435,9 @@ impl<M: Machine> World<M> {
         self.cuts.heal_all();
     }
 
-    // Events.
-
-    /// Hands each event to `sink` from now on: instant, slot, event.
-    pub fn hand_events_to(&mut self, sink: impl FnMut(Instant, usize, M::Event) + 'static) {
-        self.sink = Some(Box::new(sink));
-    }
-
-    /// Keeps events from now on, for [`take_events`](World::take_events).
-    pub fn keep_events(&mut self) {
-        self.sink = None;
-        self.events.clear();
-    }
-
-    /// Whether there are events to be taken.
-    pub fn has_events(&self) -> bool {
-        !self.events.is_empty()
-    }
-
     /// Tells each step of the trace from now on, before it is carried out: its number, and what happens, in words.
     pub fn listen(&mut self, listener: impl FnMut(u64, &dyn std::fmt::Display) + 'static) {
         self.trace.listener = Some(Box::new(listener));
-    }
-
-    /// All events since the last call, in order. Empty while they are handed to somebody.
-    pub fn take_events(&mut self) -> Vec<(Instant, usize, M::Event)> {
-        std::mem::take(&mut self.events)
     }
 
     // Time.

@@ -180,4 +180,25 @@ impl<M: Machine> World<M> {
     pub fn attach_first(&mut self, observer: impl Observer<M> + 'static) {
         self.observers.0.insert(0, Box::new(observer));
     }
+
+    /// Hands each event to `sink` from now on: instant, slot, event.
+    pub fn hand_events_to(&mut self, sink: impl FnMut(Instant, usize, M::Event) + 'static) {
+        self.sink = Some(Box::new(sink));
+    }
+
+    /// Keeps events from now on, for [`take_events`](World::take_events).
+    pub fn keep_events(&mut self) {
+        self.sink = None;
+        self.events.clear();
+    }
+
+    /// Whether there are events to be taken.
+    pub fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// All events since the last call, in order. Empty while they are handed to somebody.
+    pub fn take_events(&mut self) -> Vec<(Instant, usize, M::Event)> {
+        std::mem::take(&mut self.events)
+    }
 }

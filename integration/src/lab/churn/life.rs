@@ -1,4 +1,4 @@
-//! One ring under churn: who comes and goes when, what is asked meanwhile, and what was seen.
+//! One ring under churn: sessions, lookups meanwhile, and observations.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

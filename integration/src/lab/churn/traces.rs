@@ -40,7 +40,7 @@ pub(super) struct Sessions {
     trace: SessionTrace,
     /// Seconds.
     median: f64,
-    /// Mean of those who pass by, in seconds.
+    /// Mean of the visits, in seconds.
     visit: f64,
     /// Lengths, and their sum up to each: a node that is met is more likely in a long session.
     pool: Vec<(f64, f64)>,
@@ -76,7 +76,7 @@ impl Sessions {
         Duration::from_secs_f64(self.seconds(dice))
     }
 
-    /// How long somebody stays on who has been there for a while: what is left, at a random point, of a session
+    /// How long a node stays on that has been there for a while: what is left, at a random point, of a session
     /// that was drawn in proportion to its length.
     pub(super) fn residual(&self, dice: &mut Rng) -> Duration {
         let whole = self.pool.last().map_or(0.0, |&(_, sum)| sum);

@@ -1,4 +1,4 @@
-//! For each crash, how long a part of the dead node's range had nobody who answered for it.
+//! For each crash, how long a part of the dead node's range had no node that answered for it.
 
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::time::Instant;
@@ -39,7 +39,7 @@ impl Unclaimed {
         self.open.push(Gap { since: now, keys });
     }
 
-    /// Looks who has found an heir.
+    /// Looks which ranges have found an heir.
     pub(super) fn look<N: RingNode>(&mut self, cluster: &Cluster<N>) {
         let now = cluster.now();
         for gap in &mut self.open {

@@ -1,4 +1,4 @@
-//! `lab scenario FILE.toml`: a described run. The file says who is there and what happens when; all judges are asked as
+//! `lab scenario FILE.toml`: a described run. The file says which nodes there are and what happens when; all judges are asked as
 //! ever, and what the file expects besides must have come out. Scenarios that ship are in `integration/scenarios`.
 
 mod script;

@@ -1,5 +1,10 @@
 //! Stories of the world itself, told with a machine that pings. The product's machines are tested elsewhere.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod host;
+mod pinger;
+
 use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::Duration;
@@ -11,8 +16,10 @@ use treecast_overlay::peer::{Addr, Peer, Seed};
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::Header;
 
-use super::pinger::{Heard, Pinger, Wish, id, to};
-use super::*;
+use treecast_integration::case;
+use treecast_integration::world::*;
+
+use self::pinger::{Heard, Pinger, Wish, id, to};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -28,7 +35,7 @@ fn calm() -> Config {
 }
 
 fn world(name: &str, nodes: usize, config: Config) -> World<Pinger> {
-    let mut world = World::new(crate::case!(name, 7), config);
+    let mut world = World::new(case!(name, 7), config);
     for slot in 0..nodes {
         world.add(Pinger::new(slot));
     }
@@ -86,7 +93,7 @@ fn a_frame_takes_its_latency_and_opens_a_connection() {
 fn busy(seed: u64, fidelity: Fidelity) -> World<Pinger> {
     let faults = Faults { loss: 0.05, duplication: 0.05, reordering: 0.1, reorder_by: ms(200) };
     let config = Config { faults, fidelity, ..Config::default() };
-    let case = crate::case!("same_seed_same_trace", seed).with_seed(seed);
+    let case = case!("same_seed_same_trace", seed).with_seed(seed);
     let mut world = World::new(case, config);
     for slot in 0..20 {
         world.add(Pinger::new(slot));
@@ -126,7 +133,7 @@ fn same_seed_same_trace_in_two_processes() {
     if std::env::var_os(CHILD).is_some() {
         return println!("trace hash {hash}");
     }
-    let name = "world::tests::same_seed_same_trace_in_two_processes";
+    let name = "same_seed_same_trace_in_two_processes";
     let this_test = std::env::current_exe().unwrap();
     let child =
         Command::new(this_test).args([name, "--exact", "--nocapture"]).env(CHILD, "1").output().unwrap();
@@ -532,8 +539,10 @@ fn waiting_ends_in_time_and_says_how_to_see_it_again() {
     );
     let error = world.run_until(ms(1000), |world| world.counters().of("leave").sent > 0).unwrap_err();
     assert_eq!(world.now(), at(1080));
-    let command =
-        format!("TREECAST_SEED={} cargo test -p treecast-integration --lib waiting", world.case().seed);
+    let command = format!(
+        "TREECAST_SEED={} cargo test -p treecast-integration --test world waiting",
+        world.case().seed
+    );
     assert!(error.to_string().contains(&command), "{error}");
     let took = world.run_until_every(ms(500), ms(2000), |world| world.now() >= at(1500));
     assert_eq!(took, Ok(ms(500)));

@@ -13,15 +13,15 @@ use treecast_overlay::time::Instant;
 use treecast_overlay::wire::{Frame, Header, Letter, Probe, ProbeAck, Standing};
 
 /// Answers probes, tells of all that it hears, and wakes when told.
-pub(super) struct Pinger {
-    pub(super) peer: Peer,
+pub(crate) struct Pinger {
+    pub(crate) peer: Peer,
     last: Instant,
     alarm: Option<Alarm>,
     out: VecDeque<Transmit>,
     events: VecDeque<Heard>,
     stores: VecDeque<Store>,
     /// How many timeouts came that it had not asked for.
-    pub(super) spurious: u32,
+    pub(crate) spurious: u32,
 }
 
 #[derive(Clone)]
@@ -30,7 +30,7 @@ struct Alarm {
     again: Option<(Duration, Vec<Destination>)>,
 }
 
-pub(super) enum Wish {
+pub(crate) enum Wish {
     Ping(Destination, u64),
     Say(Destination, Bytes),
     WakeAt(Option<Instant>),
@@ -42,7 +42,7 @@ pub(super) enum Wish {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     Ping(Peer, u64),
     Pong(NodeId, u64),
     Said(Bytes),
@@ -53,7 +53,7 @@ pub(super) enum Heard {
 }
 
 impl Pinger {
-    pub(super) fn new(slot: usize) -> Pinger {
+    pub(crate) fn new(slot: usize) -> Pinger {
         let peer = Peer { id: id(slot), incarnation: 1, addr: Addr::Memory(slot as u32) };
         Pinger {
             peer,
@@ -66,13 +66,13 @@ impl Pinger {
         }
     }
 
-    pub(super) fn edge(slot: usize) -> Pinger {
+    pub(crate) fn edge(slot: usize) -> Pinger {
         let mut pinger = Pinger::new(slot);
         pinger.peer.addr = Addr::Unreachable;
         pinger
     }
 
-    pub(super) fn restarted(slot: usize) -> Pinger {
+    pub(crate) fn restarted(slot: usize) -> Pinger {
         let mut pinger = Pinger::new(slot);
         pinger.peer.incarnation = 2;
         pinger
@@ -183,10 +183,10 @@ impl Machine for Pinger {
     }
 }
 
-pub(super) fn id(slot: usize) -> NodeId {
+pub(crate) fn id(slot: usize) -> NodeId {
     NodeId(slot as u128 + 100)
 }
 
-pub(super) fn to(slot: usize) -> Destination {
+pub(crate) fn to(slot: usize) -> Destination {
     Destination::Peer(Pinger::new(slot).peer)
 }

@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 
-use super::super::pinger::{Heard, Pinger, Wish, id, to};
-use super::*;
-use crate::world::{Config, Crash, Cut, Topology};
+use std::time::Duration;
+use treecast_integration::case;
+
+use treecast_integration::world::*;
+use treecast_overlay::time::Instant;
+
+use crate::pinger::{Heard, Pinger, Wish, id, to};
 
 fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
@@ -17,14 +21,19 @@ fn at(millis: u64) -> Instant {
 }
 
 fn world(name: &str, nodes: usize) -> World<Pinger> {
+    with_backlog(name, nodes, Config::default().backlog)
+}
+
+fn with_backlog(name: &str, nodes: usize, backlog: usize) -> World<Pinger> {
     let config = Config {
+        backlog,
         topology: Topology::Constant(ms(10)),
         jitter: 0.0,
         spurious_timeouts: 0.0,
         max_frame: usize::MAX,
         ..Config::default()
     };
-    let mut world = World::new(crate::case!(name, 7), config);
+    let mut world = World::new(case!(name, 7), config);
     (0..nodes).for_each(|slot| {
         world.add(Pinger::new(slot));
     });
@@ -40,20 +49,6 @@ fn heard(world: &mut World<Pinger>, slot: usize) -> Vec<(Instant, Heard)> {
 
 fn said(length: usize) -> Wish {
     Wish::Say(to(1), Bytes::from(vec![b'x'; length]))
-}
-
-#[test]
-fn a_clock_shows_a_point_first_when_it_says_so() {
-    for ppm in [0, 1, -1, 333, -50, 100_000, MAX_DRIFT_PPM, -MAX_DRIFT_PPM] {
-        let clock = Clock { since: 1_000_003, shown: 77, ppm };
-        for shown in (0..200).chain([1_000_000_007, 3_600_000_000_001]) {
-            let shown = Instant::from_nanos(77 + shown);
-            let at = clock.when(shown);
-            assert!(clock.shows(at) >= shown, "{ppm} ppm, {shown:?}");
-            let before = Instant::from_nanos(at.as_nanos() - 1);
-            assert!(before.as_nanos() < 1_000_003 || clock.shows(before) < shown, "{ppm} ppm, {shown:?}");
-        }
-    }
 }
 
 #[test]
@@ -110,8 +105,7 @@ fn a_slow_node_handles_one_frame_after_another() {
 
 #[test]
 fn a_slow_node_keeps_order_and_no_more_than_its_backlog() {
-    let mut world = world("a_slow_nodes_backlog", 2);
-    world.config.backlog = 20;
+    let mut world = with_backlog("a_slow_nodes_backlog", 2, 20);
     world.set_slowness(1, ms(7));
     // Some come just when it is free.
     for number in 0..40 {
