@@ -17,6 +17,8 @@ pub mod kbr;
 pub mod memory;
 pub mod deadlines;
 pub mod table;
+pub mod ring;
+pub mod geometry;
 pub mod pastry;
 #[cfg(feature = "tokio")]
 pub mod net;

@@ -2,7 +2,7 @@
 
 use crate::id::{Key, NodeId};
 use crate::peer::Peer;
-use crate::sides::Side;
+use crate::sides::{Side, Sides};
 
 /// The nearest nodes on each side of this one.
 ///
@@ -121,6 +121,61 @@ impl LeafSet {
     /// The next node clockwise.
     pub fn right(&self) -> Option<&Peer> {
         self.members.first()
+    }
+
+    /// The ring neighbours on both sides; a single one twice.
+    pub fn ends(&self) -> impl Iterator<Item = &Peer> + Clone {
+        self.left().into_iter().chain(self.right())
+    }
+
+    /// The ring neighbours: none, one or two.
+    pub fn ring_neighbours(&self) -> Vec<Peer> {
+        let mut both: Vec<Peer> = self.ends().copied().collect();
+        both.dedup();
+        both
+    }
+
+    /// Whether a peer is a ring neighbour.
+    pub fn is_ring_neighbour(&self, id: NodeId) -> bool {
+        self.ends().any(|end| end.id == id)
+    }
+
+    /// The ring neighbour on this side; this node itself, if it is alone.
+    pub fn neighbour(&self, side: Side) -> NodeId {
+        let neighbour = if side == Side::Left { self.left() } else { self.right() };
+        neighbour.map_or(self.me, |peer| peer.id)
+    }
+
+    /// On which sides a node is this node's ring neighbour, or would be: both, if this node is alone.
+    pub fn sides_for(&self, id: NodeId) -> Sides {
+        let me = self.me.key();
+        let (Some(left), Some(right)) = (self.left(), self.right()) else {
+            return Sides::Both;
+        };
+        let between = |from: Key, to: Key| from.clockwise_to(id) < from.clockwise_to(to);
+        let is_left = between(left.id.key(), me) || left.id == id;
+        let is_right = between(me, right.id.key()) || right.id == id;
+        [(is_left, Side::Left), (is_right, Side::Right)]
+            .into_iter()
+            .filter_map(|(is, side)| is.then_some(side))
+            .collect()
+    }
+
+    /// On which sides of a ring neighbour, or of one that is about to be it, this node stands, as it sees the ring.
+    pub fn my_sides_at(&self, neighbour: NodeId) -> Sides {
+        self.sides_for(neighbour).opposite()
+    }
+
+    /// How many nodes there are on the ring, by how dense they stand around this one.
+    pub fn ring_size(&self) -> u128 {
+        let members = self.len();
+        match (self.lefts().last(), self.rights().last()) {
+            (Some(left), Some(right)) if members >= 2 * self.half => {
+                let span = left.id.key().clockwise_to(right.id);
+                u128::MAX / (span / members as u128).max(1)
+            }
+            _ => members as u128 + 1,
+        }
     }
 
     /// Whether a peer of this id, which is no member, would become one now.

@@ -124,6 +124,37 @@ pub enum Header {
     Lost(Peer),
 }
 
+impl Header {
+    /// Whether a frame may carry something of leases. What is itself about leases, joins, leaving, edges or detours says that
+    /// in its own header.
+    pub fn may_piggyback(&self) -> bool {
+        match self {
+            Header::Routed(_)
+            | Header::HopAck { .. }
+            | Header::Letter(_)
+            | Header::Relayed { .. }
+            | Header::LeafSet { .. }
+            | Header::NearerRequest { .. }
+            | Header::Near(_)
+            | Header::Broadcast { .. }
+            | Header::Lost(_) => true,
+            Header::Probe(_)
+            | Header::ProbeAck(_)
+            | Header::Admit
+            | Header::Admission(_)
+            | Header::Commit { .. }
+            | Header::Committed { .. }
+            | Header::Withdraw { .. }
+            | Header::Leave { .. }
+            | Header::Attach
+            | Header::Attached { .. }
+            | Header::Detach
+            | Header::Outdated(_)
+            | Header::Via { .. } => false,
+        }
+    }
+}
+
 // Queues are full of these in a burst: what is rare and large stands apart.
 const _: () = assert!(size_of::<Header>() <= 192);
 

@@ -1,0 +1,439 @@
+//! What passes through a node: routed messages, lookups, broadcasts, and what it tells another directly.
+
+use bytes::Bytes;
+
+use super::core::{Core, passed_on};
+use super::node::Node;
+use super::routing::broadcasts::{Arcs, Piece};
+use super::routing::hops::{NextHop, Overloaded, Parked, Unacknowledged};
+use super::routing::lookups::LookupAttempt;
+use super::routing::{Hop, matched};
+use crate::geometry::Geometry;
+use crate::id::{Key, NodeId};
+use crate::kbr::{Delivery, Event, Transit};
+use crate::peer::{Contact, Peer};
+use crate::time::Instant;
+use crate::wire::{Answer, Frame, Header, Letter, MAX_PATH, Purpose, RouteFailure, Routed, TraceHop};
+
+// Routed messages.
+impl<G: Geometry> Node<G> {
+    /// A routed message of this node's own.
+    pub(super) fn new_routed(&self, id: u64, key: Key, purpose: Purpose, trace: bool) -> Routed {
+        Routed {
+            hop: 0,
+            key,
+            origin: self.my_contact(),
+            id,
+            hops: 0,
+            by_leaf_set: false,
+            repeated: false,
+            purpose,
+            trace: trace.then(Vec::new),
+        }
+    }
+
+    /// Sends a message of this node's own towards the root of a key.
+    pub(super) fn originate(&mut self, now: Instant, key: Key, payload: Bytes) {
+        let id = self.core.number();
+        let routed = self.new_routed(id, key, Purpose::Application, false);
+        self.forward(now, routed, payload, None);
+    }
+
+    /// Asks for the neighbours of this node's own id, by way of `through`.
+    pub(super) fn seek_through(&mut self, now: Instant, through: Peer, id: u64) {
+        let routed = self.new_routed(id, self.core.me.id.key(), Purpose::Seek, false);
+        self.send_via(now, through, routed, Bytes::new(), Vec::new());
+    }
+
+    fn next_hop(&self, routed: &Routed, tried: &[NodeId]) -> Hop {
+        if self.core.is_edge() {
+            let access = self.access.primary();
+            return access.map_or(Hop::Wait, |peer| Hop::To { peer, by_leaf_set: false });
+        }
+        self.view().next_hop(routed, tried)
+    }
+
+    /// Sends a message one hop on, ends it here, or lets it wait. `previous`: the node that handed it to this one.
+    pub(super) fn forward(&mut self, now: Instant, routed: Routed, payload: Bytes, previous: Option<Peer>) {
+        match self.next_hop(&routed, &[]) {
+            Hop::Mine if self.may_answer(now, &routed.purpose) => self.deliver(now, routed, payload),
+            Hop::Mine | Hop::Wait => self.park(now, routed, payload, previous),
+            Hop::To { peer, by_leaf_set } => match (previous, &routed.purpose) {
+                (Some(previous), Purpose::Application) => {
+                    self.core.emit(Event::Forward(Transit { routed, previous, payload }));
+                }
+                _ => self.send_hop(now, peer, by_leaf_set, routed, payload, Vec::new()),
+            },
+        }
+    }
+
+    /// Whether this node, closest to a message's key, may answer it now. To be told one's neighbours on the ring
+    /// needs no lease, because what is told there is checked by probes and slots.
+    fn may_answer(&self, now: Instant, purpose: &Purpose) -> bool {
+        match purpose {
+            Purpose::Seek => self.core.is_ready(),
+            Purpose::Application | Purpose::Lookup => self.is_serving(now),
+        }
+    }
+
+    fn send_hop(
+        &mut self,
+        now: Instant,
+        to: Peer,
+        by_leaf_set: bool,
+        routed: Routed,
+        payload: Bytes,
+        tried: Vec<NodeId>,
+    ) {
+        let routed = Routed { by_leaf_set: routed.by_leaf_set || by_leaf_set, ..routed };
+        self.send_via(now, to, routed, payload, tried);
+    }
+
+    /// Hands a message to a certain next hop.
+    fn send_via(&mut self, now: Instant, to: Peer, routed: Routed, payload: Bytes, tried: Vec<NodeId>) {
+        let table_rtt = self.geometry.rtt(to.id);
+        let next = NextHop {
+            peer: to,
+            rtt: self.detector.rtt(to.id).or(table_rtt).or_else(|| self.access.rtt(to.id)),
+            rto: self.detector.hop_rto(&self.core.config, to.id, table_rtt),
+        };
+        let sent = self.hops.send(now, &mut self.core, next, routed, payload, tried);
+        if let Err(Overloaded(routed)) = sent {
+            self.fail(now, *routed, RouteFailure::Overloaded);
+        }
+    }
+
+    pub(super) fn on_routed(&mut self, now: Instant, from: Peer, routed: Routed, payload: Bytes) {
+        if !self.takes_messages() {
+            // Not acknowledged: the sender looks for another way.
+            return;
+        }
+        self.core.send(from, Header::HopAck { hop: routed.hop });
+        if self.hops.is_new(&from, routed.hop) {
+            self.accept_hop(now, from, routed, payload);
+        }
+    }
+
+    /// Whether a routed message may be accepted at all: by a ring node, or by a joiner whose neighbours may have ceded its
+    /// part to it already.
+    fn takes_messages(&self) -> bool {
+        self.core.is_on_ring() || self.join.has_asked_to_commit()
+    }
+
+    fn accept_hop(&mut self, now: Instant, from: Peer, mut routed: Routed, payload: Bytes) {
+        routed.hops = routed.hops.saturating_add(1);
+        if usize::from(routed.hops) > MAX_PATH {
+            return self.fail(now, routed, RouteFailure::HopLimit);
+        }
+        // A node that slept handles what waited for it meanwhile: that may long have gone another way.
+        routed.repeated |= self.leases.is_any_waking();
+        if routed.by_leaf_set {
+            // It stands in the sender's leaf set, or near it: a frame by which they should have met was lost.
+            self.consider_all(now, vec![from]);
+        }
+        self.forward(now, routed, payload, Some(from));
+    }
+
+    /// The message is at the root of its key.
+    fn deliver(&mut self, now: Instant, mut routed: Routed, payload: Bytes) {
+        let me = self.core.me;
+        if let Some(path) = &mut routed.trace {
+            path.push(TraceHop { node: me.id, matched: matched(routed.key, me.id), rtt_micros: None });
+        }
+        let Routed { key, origin, id, hops, repeated, purpose, trace, .. } = routed;
+        let answer = |leaf_set| Box::new(Answer { id, root: me, hops, trace, leaf_set });
+        let answer = match purpose {
+            Purpose::Application => {
+                let delivery = Delivery { key, origin, hops, repeated, payload };
+                return self.core.emit(Event::Deliver(delivery));
+            }
+            Purpose::Lookup => answer(Vec::new()),
+            Purpose::Seek => answer(self.geometry.told_to(&self.tables.leaf_set, origin.id())),
+        };
+        self.send_direct(now, &origin, Letter::Answer(answer), Bytes::new());
+    }
+
+    /// The message stops here; its origin is told.
+    fn fail(&mut self, now: Instant, routed: Routed, reason: RouteFailure) {
+        let Routed { key, origin, id, purpose, .. } = routed;
+        tracing::debug!(node = %self.core.me.id, %key, ?reason, ?purpose, "undeliverable");
+        self.send_direct(now, &origin, Letter::Undeliverable { id, key, reason }, Bytes::new());
+    }
+
+    /// A message of this node's own stopped on its way.
+    fn on_undeliverable(&mut self, id: u64, key: Key, reason: RouteFailure) {
+        if !self.lookups.on_failed(id, reason) && key != self.core.me.id.key() {
+            // (What goes to this node's own key is a join's or a merge's question, repeated by its own timer.)
+            self.core.emit(Event::Undeliverable { key, reason });
+        }
+    }
+
+    pub(super) fn on_hop_ack(&mut self, now: Instant, from: Peer, hop: u64) {
+        if !self.hops.awaits(from.id, hop) {
+            return self.broadcasts.on_ack(&mut self.core, from, hop);
+        }
+        if let Some(took) = self.hops.on_ack(now, &mut self.core, hop) {
+            self.note_round_trip(from, took);
+        }
+    }
+
+    /// Not acknowledged in time: the peer is suspect, and the message goes another way at once.
+    pub(super) fn on_hop_timeout(&mut self, now: Instant, hop: u64) {
+        let Some(unacknowledged) = self.hops.on_timeout(hop) else {
+            return self.on_piece_timeout(now, hop);
+        };
+        let Unacknowledged { to, routed, payload, mut tried } = unacknowledged;
+        if self.core.is_on_ring() {
+            self.probe(now, to, false);
+        }
+        tried.push(to.id);
+        if tried.len() >= usize::from(self.core.config.hop_attempts) {
+            return self.fail(now, routed, RouteFailure::NoRoute);
+        }
+        match self.next_hop(&routed, &tried) {
+            Hop::To { peer, by_leaf_set } => self.send_hop(now, peer, by_leaf_set, routed, payload, tried),
+            Hop::Mine | Hop::Wait => self.park(now, routed, payload, None),
+        }
+    }
+
+    /// A peer is gone: what waits for its acknowledgement goes another way.
+    pub(super) fn reroute(&mut self, now: Instant, lost: NodeId) {
+        for Unacknowledged { routed, payload, .. } in self.hops.take_all_to(&mut self.core, lost) {
+            self.forward(now, routed, payload, None);
+        }
+    }
+
+    /// Lets a message wait for a way, or for this node's leases.
+    fn park(&mut self, now: Instant, routed: Routed, payload: Bytes, previous: Option<Peer>) {
+        let parked = Parked { routed, payload, previous, since: now };
+        if let Err(Overloaded(routed)) = self.hops.park(&mut self.core, now, parked) {
+            self.fail(now, *routed, RouteFailure::Overloaded);
+        }
+    }
+
+    pub(super) fn on_parked_timer(&mut self, now: Instant) {
+        self.slots.expire(now, &self.leases);
+        self.unpark(now);
+        self.hops.plan_parked(now, &mut self.core);
+    }
+
+    /// Something changed: each parked message looks for a way again, in its order.
+    pub(super) fn unpark(&mut self, now: Instant) {
+        for Parked { routed, payload, previous, since } in self.hops.take_parked() {
+            if now - since >= self.core.config.park_for {
+                self.fail(now, routed, RouteFailure::NoRoot);
+                continue;
+            }
+            let before = self.hops.parked();
+            self.forward(now, routed, payload, previous);
+            self.hops.keep_since(before, since);
+        }
+    }
+}
+
+// Lookups.
+impl<G: Geometry> Node<G> {
+    pub(super) fn look_up(&mut self, now: Instant, token: u64, key: Key, trace: bool) {
+        if let Some(attempt) = self.lookups.begin(now, &mut self.core, token, key, trace) {
+            self.ask_for_root(now, attempt);
+        }
+    }
+
+    pub(super) fn on_lookup_timer(&mut self, now: Instant, id: u64) {
+        if let Some(attempt) = self.lookups.on_timer(now, &mut self.core, id) {
+            self.ask_for_root(now, attempt);
+        }
+    }
+
+    fn ask_for_root(&mut self, now: Instant, attempt: LookupAttempt) {
+        let LookupAttempt { id, key, trace, reply_way } = attempt;
+        let mut routed = self.new_routed(id, key, Purpose::Lookup, trace);
+        if let Some(way) = reply_way {
+            routed.origin = self.reply_contact(way);
+        }
+        self.hedge(now, &routed);
+        self.forward(now, routed, Bytes::new(), None);
+    }
+
+    /// Sends a question whose first hop may well be dead another way, too: the answer that comes first counts (Dean & Barroso
+    /// 2013, "The Tail at Scale", hedged requests). Only the origin does so, and only lookups: they do no harm twice.
+    fn hedge(&mut self, now: Instant, routed: &Routed) {
+        if self.core.is_edge() {
+            return;
+        }
+        let Hop::To { peer: first, by_leaf_set: false } = self.next_hop(routed, &[]) else { return };
+        let table_use = self.geometry.table_use();
+        if !self.detector.is_doubtful(now, &self.core.config, &self.tables, table_use, &first) {
+            return;
+        }
+        if let Hop::To { peer, by_leaf_set } = self.next_hop(routed, &[first.id]) {
+            self.send_hop(now, peer, by_leaf_set, routed.clone(), Bytes::new(), Vec::new());
+        }
+    }
+}
+
+// Broadcasts.
+impl<G: Geometry> Node<G> {
+    pub(super) fn broadcast(&mut self, now: Instant, payload: Bytes) {
+        let (origin, id) = (self.my_contact(), self.core.number());
+        let broadcast = self.broadcasts.originate(origin, id);
+        match self.access.primary().filter(|_| self.core.is_edge()) {
+            // The access node is part of the ring, too: its arc begins with itself.
+            Some(access) => {
+                let piece = Piece { broadcast, until: access.id.key(), payload };
+                let rto = self.detector.rto(&self.core.config, access.id, self.geometry.rtt(access.id));
+                self.broadcasts.delegate(now, &mut self.core, rto, access, piece, 1);
+            }
+            None => {
+                let me = self.core.me.id.key();
+                self.spread(now, me, Piece { broadcast, until: me, payload }, None);
+            }
+        }
+    }
+
+    pub(super) fn on_broadcast(&mut self, now: Instant, from: Peer, hop: u64, piece: Piece) {
+        if !self.takes_messages() {
+            return;
+        }
+        self.core.send(from, Header::HopAck { hop });
+        if self.hops.is_new(&from, hop) {
+            self.broadcasts.receive(&mut self.core, piece.broadcast, &piece.payload);
+            self.spread(now, self.core.me.id.key(), piece, None);
+        }
+    }
+
+    fn spread(&mut self, now: Instant, after: Key, piece: Piece, without: Option<NodeId>) {
+        let (detector, geometry, config) = (&self.detector, &self.geometry, self.core.config.clone());
+        let rto = |id: NodeId| detector.rto(&config, id, geometry.rtt(id));
+        let mut known = self.tables.leaf_set.iter().chain(geometry.entries()).copied();
+        let arcs = Arcs { known: &mut known, rto: &rto };
+        self.broadcasts.spread(now, &mut self.core, arcs, after, piece, without);
+    }
+
+    /// Not acknowledged: once more, then the arc goes to the next node in it.
+    fn on_piece_timeout(&mut self, now: Instant, hop: u64) {
+        let (detector, geometry, config) = (&self.detector, &self.geometry, self.core.config.clone());
+        let rto = |id: NodeId| detector.rto(&config, id, geometry.rtt(id));
+        let is_edge = self.core.is_edge();
+        let is_access = |id: NodeId| is_edge && self.access.contains(id);
+        let given_up = self.broadcasts.on_timeout(now, &mut self.core, hop, rto, is_access);
+        if let Some((to, piece)) = given_up.filter(|_| !is_edge) {
+            self.probe(now, to, false);
+            self.spread(now, to.id.key(), piece, Some(to.id));
+        }
+    }
+}
+
+// Direct messages: what one node tells another, directly or by way of an edge's access node; or of another one that the
+// receiver has named, because the direct way may be broken.
+impl<G: Geometry> Node<G> {
+    /// How others reach this node.
+    pub(super) fn my_contact(&self) -> Contact {
+        let via = if self.core.is_edge() { self.access.primary() } else { None };
+        Contact { peer: self.core.me, via }
+    }
+
+    /// How others reach this node another way: each number stands for one of the ways that there are.
+    pub(super) fn reply_contact(&self, nth: u64) -> Contact {
+        let ways: Vec<Peer> = if self.core.is_edge() {
+            self.access.in_use().into_iter().skip(1).collect()
+        } else {
+            let sound = |peer: &&Peer| !self.detector.is_suspect(peer.id);
+            self.tables.leaf_set.iter().filter(sound).copied().collect()
+        };
+        let way = (!ways.is_empty()).then(|| ways[(nth % ways.len() as u64) as usize]);
+        Contact { peer: self.core.me, via: way.or(self.my_contact().via) }
+    }
+
+    /// Sends a direct message. To an edge it goes through its access node; from an edge too.
+    pub(super) fn send_direct(&mut self, now: Instant, to: &Contact, direct: Letter, payload: Bytes) {
+        let me = self.my_contact();
+        if to.id() == me.id() {
+            return self.on_direct(now, me, direct, payload);
+        }
+        let is_edge = self.core.is_edge();
+        let relay = if is_edge { self.access.primary() } else { to.via.filter(|via| via.id != me.id()) };
+        match relay {
+            Some(relay) => relay_direct(&mut self.core, relay, (to, &me), direct, payload),
+            // An edge without an access node reaches nobody; direct messages are best effort.
+            None if is_edge => {}
+            None => self.core.send_payload(to.peer, Header::Letter(direct), payload),
+        }
+    }
+
+    /// A direct message that passes through, or ends here. An edge of this node may send to anybody; anybody may send to an
+    /// edge of this node; nobody may speak in another's name to a third.
+    pub(super) fn on_relayed_direct(
+        &mut self,
+        now: Instant,
+        previous: Peer,
+        to: Contact,
+        from: Contact,
+        direct: Letter,
+        payload: Bytes,
+    ) {
+        let is_attached_there =
+            from.via.is_some_and(|via| via.id == previous.id) && !self.knows_on_ring(from.peer);
+        let sender_is_honest = from.id() == previous.id || is_attached_there;
+        if to.id() == self.core.me.id {
+            // Through this edge's access node, which is trusted with what it passes on; else from the sender itself.
+            if sender_is_honest || self.access.contains(previous.id) {
+                self.on_direct(now, from, direct, payload);
+            }
+        } else if let Some(edge) = self.edges.peer(to.id()) {
+            if sender_is_honest {
+                relay_direct(&mut self.core, edge, (&to, &from), direct, payload);
+            }
+        } else if self.edges.contains(previous.id) && from.id() == previous.id {
+            let next = to.via.unwrap_or(to.peer);
+            if next.id != self.core.me.id {
+                relay_direct(&mut self.core, next, (&to, &from), direct, payload);
+            }
+        } else if let Some(known) = self.member(to.id()).filter(|known| known.id != from.id()) {
+            // On the ring, and has named this node as a way around a broken link: a detour, by the same rules.
+            if self.core.is_ready() && Contact::from(previous) == from {
+                let inner = Frame::new(Header::Letter(direct), payload);
+                self.core.send_straight(known, passed_on(known, previous, inner));
+            }
+        }
+    }
+
+    /// Whether this life of a node is on the ring, as this node knows itself: then it is attached to nobody.
+    fn knows_on_ring(&self, peer: Peer) -> bool {
+        self.member(peer.id).is_some_and(|known| known.supersedes(&peer))
+    }
+
+    pub(super) fn on_direct(&mut self, now: Instant, from: Contact, direct: Letter, payload: Bytes) {
+        match direct {
+            Letter::Payload => self.core.emit(Event::Received { from, payload }),
+            Letter::Answer(answer) if self.lookups.contains(answer.id) => {
+                self.lookups.on_answer(now, &mut self.core, *answer);
+            }
+            Letter::Answer(answer) => self.on_sought(now, *answer),
+            Letter::Undeliverable { id, key, reason } => self.on_undeliverable(id, key, reason),
+        }
+    }
+
+    /// Passes on a frame that is for another node.
+    pub(super) fn pass_frame_on(&mut self, previous: Peer, to: Peer, from: Peer, inner: Bytes) {
+        if to.id == self.core.me.id {
+            return;
+        }
+        // For its own sender only, to a node that is known, and not by yet another.
+        let known = if self.core.is_ready() { self.member(to.id) } else { None };
+        if let Some(known) = known.filter(|known| known.id != from.id && from == previous) {
+            self.core.send_straight(known, Frame::new(Header::Via { to, from }, inner));
+        }
+    }
+}
+
+fn relay_direct(
+    core: &mut Core,
+    relay: Peer,
+    (to, from): (&Contact, &Contact),
+    letter: Letter,
+    payload: Bytes,
+) {
+    let header = Header::Relayed { to: (*to).into(), from: (*from).into(), letter };
+    core.send_payload(relay, header, payload);
+}
