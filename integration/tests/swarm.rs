@@ -58,9 +58,9 @@ const MENDED_LATEST: [(u64, &str); 2] = [
 
 #[test]
 fn seeds_that_failed_once() {
-    let early = [&Deed::LATER[..], &Deed::LATEST[..]].concat();
+    let early = [Deed::later(), Deed::latest()].concat();
     let first = MENDED.map(|(seed, found)| (seed, &early[..], found));
-    let later = MENDED_LATER.map(|(seed, found)| (seed, &Deed::LATEST[..], found));
+    let later = MENDED_LATER.map(|(seed, found)| (seed, Deed::latest(), found));
     let latest = MENDED_LATEST.map(|(seed, found)| (seed, &[][..], found));
     for (seed, without, found) in first.into_iter().chain(later).chain(latest) {
         let fault = run_seed(seed, without).fault;

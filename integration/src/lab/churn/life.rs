@@ -12,7 +12,7 @@ use treecast_overlay::time::Instant;
 use super::control::{Control, SentSoFar};
 use super::traces::{SessionTrace, Sessions, wait};
 use super::unclaimed::Unclaimed;
-use crate::check::{Verdict, o3};
+use crate::check::{Breach, o3};
 use crate::cluster::Cluster;
 use crate::cluster::lookups::LookupTally;
 use crate::lab::Progress;
@@ -43,6 +43,7 @@ pub(super) struct ChurnPlan {
 }
 
 /// Observations of a run.
+#[derive(Default)]
 pub(super) struct Observed {
     pub(super) tally: LookupTally,
     pub(super) control: Control,
@@ -60,8 +61,8 @@ pub(super) struct Observed {
     pub(super) keys: (u64, u64),
     /// Nodes looked at while all this happened, and those with the right neighbours.
     pub(super) standing: (u64, u64),
-    /// Promise O3 but for leases, after [`AFTER`] without churn.
-    pub(super) ring: Verdict,
+    /// A breach of promise O3, leases aside, after [`AFTER`] without churn.
+    pub(super) ring: Option<Breach>,
     pub(super) windows: Vec<Window>,
 }
 
@@ -125,7 +126,7 @@ pub(super) fn live<N: RingNode>(
         live: size,
         node_seconds: 0.0,
         counted: cluster.now(),
-        seen: Observed::nothing(),
+        seen: Observed::default(),
         timeline: Timeline::new(cluster),
         progress,
     };
@@ -133,26 +134,6 @@ pub(super) fn live<N: RingNode>(
     life.warm_up();
     life.measure();
     life.finish()
-}
-
-impl Observed {
-    fn nothing() -> Observed {
-        Observed {
-            tally: LookupTally::default(),
-            control: Control::default(),
-            node_seconds: 0.0,
-            seconds: 0.0,
-            arrivals: 0,
-            crashes: 0,
-            retried: 0,
-            unclaimed_ms: Vec::new(),
-            never_claimed: 0,
-            keys: (0, 0),
-            standing: (0, 0),
-            ring: Ok(()),
-            windows: Vec::new(),
-        }
-    }
 }
 
 impl Observed {
@@ -169,7 +150,7 @@ impl Observed {
         self.never_claimed += other.never_claimed;
         self.keys = (self.keys.0 + other.keys.0, self.keys.1 + other.keys.1);
         self.standing = (self.standing.0 + other.standing.0, self.standing.1 + other.standing.1);
-        self.ring = self.ring.and(other.ring);
+        self.ring = self.ring.or(other.ring);
         self
     }
 }
@@ -223,7 +204,7 @@ impl<N: RingNode> Life<'_, N> {
         }
         self.timeline.cluster.forget_lookups();
         self.unclaimed.took_ms.clear();
-        self.seen = Observed::nothing();
+        self.seen = Observed::default();
     }
 
     fn measure(&mut self) {
@@ -280,7 +261,7 @@ impl<N: RingNode> Life<'_, N> {
         while self.now() < end {
             self.pass(end);
         }
-        self.seen.ring = self.cluster().judge(&[], o3::in_order);
+        self.seen.ring = self.cluster().judge(&[], o3::in_order).err();
         self.seen.never_claimed = self.unclaimed.end(self.now());
         self.seen.unclaimed_ms = std::mem::take(&mut self.unclaimed.took_ms);
         self.seen.tally = std::mem::take(&mut self.timeline.cluster.lookups.tally);

@@ -24,19 +24,14 @@ pub(super) struct Script {
     /// Nodes that join in the beginning.
     pub nodes: Spanned<usize>,
     /// How long they take to join.
-    #[serde(default)]
     pub join_within: Option<Spanned<f64>>,
     /// The network, as on the command line.
-    #[serde(default)]
     pub topology: Option<Spanned<String>>,
     /// Most that jitter adds to a frame's way, as a share of it.
-    #[serde(default)]
     pub jitter: Option<Spanned<f64>>,
     /// Members of a leaf set, instead of those that ship.
-    #[serde(default)]
     pub leaf_set: Option<usize>,
     /// Nodes up to which every node knows every node, likewise.
-    #[serde(default)]
     pub full_membership: Option<usize>,
     /// The overlay spares frames, as in the swarm's plans.
     #[serde(default)]
@@ -44,7 +39,6 @@ pub(super) struct Script {
     /// When the timeline ends, and all must come to rest.
     pub lasts: Spanned<f64>,
     /// The network's faults after the joins.
-    #[serde(default)]
     pub weather: Option<Weather>,
     #[serde(default)]
     pub subscribers: Vec<Subscribers>,
@@ -64,14 +58,10 @@ fn one() -> u64 {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Weather {
-    #[serde(default)]
     loss: Option<Spanned<f64>>,
-    #[serde(default)]
     duplication: Option<Spanned<f64>>,
-    #[serde(default)]
     reordering: Option<Spanned<f64>>,
     /// Seconds.
-    #[serde(default)]
     reorder_by: Option<Spanned<f64>>,
 }
 
@@ -82,10 +72,8 @@ pub(super) struct Subscribers {
     pub topic: Spanned<String>,
     /// First and last node.
     pub nodes: Spanned<(usize, usize)>,
-    #[serde(default)]
     pub at: Option<Spanned<f64>>,
     /// The application takes so many items, and then nothing until it is told to `unstall`.
-    #[serde(default)]
     pub takes: Option<u32>,
 }
 
@@ -97,7 +85,6 @@ pub(super) struct Publisher {
     pub node: Spanned<usize>,
     /// Seconds between two messages.
     pub every: Spanned<f64>,
-    #[serde(default)]
     pub from: Option<Spanned<f64>>,
     pub until: Spanned<f64>,
     #[serde(default = "two_hundred")]
@@ -115,42 +102,30 @@ pub(super) struct ScriptEvent {
     pub at: Spanned<f64>,
     #[serde(rename = "do")]
     pub deed: Spanned<Deed>,
-    #[serde(default)]
     pub node: Option<Spanned<Target>>,
     /// Several nodes.
     #[serde(default)]
     pub nodes: Vec<Spanned<usize>>,
     /// The other one of two.
-    #[serde(default)]
     pub with: Option<Spanned<usize>>,
     /// Seconds until it ends.
-    #[serde(default)]
     pub lasts: Option<Spanned<f64>>,
     /// For `weather`; without it: none.
-    #[serde(default)]
     pub weather: Option<Weather>,
-    #[serde(default)]
     pub topic: Option<Spanned<String>>,
     /// Messages of a burst.
-    #[serde(default)]
     pub count: Option<usize>,
     /// Items that a subscriber takes before it stalls.
-    #[serde(default)]
     pub takes: Option<u32>,
     /// Seconds that a slow node takes for a frame.
-    #[serde(default)]
     pub per_frame: Option<Spanned<f64>>,
     /// Seconds that a clock jumps.
-    #[serde(default)]
     pub by: Option<Spanned<f64>>,
     /// Millionths by which clocks run too fast or too slow at most.
-    #[serde(default)]
     pub ppm: Option<i32>,
     /// Of an uplink.
-    #[serde(default)]
     pub bytes_per_second: Option<u64>,
     /// Share of the pairs that are cut.
-    #[serde(default)]
     pub share: Option<Spanned<f64>>,
 }
 

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
 use treecast_overlay::config::Config as RingConfig;
@@ -12,42 +13,24 @@ use treecast_scribe::Config;
 use crate::timeline::Deed;
 use crate::world::{self, Faults, Matrix, Topology};
 
+/// Deeds of the first plans; those that are drawn from a stream of their own since seeds have been kept, so that a plan
+/// without them is the plan that its seed made before there were any; and those of a third stream. New deeds come last.
+const STREAMS: [std::ops::Range<usize>; 3] = [0..17, 17..25, 25..27];
+
 impl Deed {
-    /// Drawn from a stream of their own since seeds have been kept: a plan without these is the plan that its seed made
-    /// before there were any.
-    pub const LATER: [Deed; 8] = [
-        Deed::Slow,
-        Deed::Drift,
-        Deed::JumpClock,
-        Deed::Throttle,
-        Deed::Pairs,
-        Deed::PartNeighbours,
-        Deed::PartMany,
-        Deed::Matrix,
-    ];
+    fn of_stream(stream: usize) -> &'static [Deed] {
+        &Deed::value_variants()[STREAMS[stream].clone()]
+    }
 
-    /// The same, from a third stream.
-    pub const LATEST: [Deed; 2] = [Deed::Sparse, Deed::Thrifty];
+    /// Deeds of the second stream.
+    pub fn later() -> &'static [Deed] {
+        Deed::of_stream(1)
+    }
 
-    const FIRST: [Deed; 17] = [
-        Deed::CrashProcess,
-        Deed::CrashPower,
-        Deed::CrashSeveral,
-        Deed::Restart,
-        Deed::Leave,
-        Deed::Pause,
-        Deed::Isolate,
-        Deed::Blink,
-        Deed::Part,
-        Deed::Deafen,
-        Deed::Join,
-        Deed::JoinEdge,
-        Deed::Subscribe,
-        Deed::Unsubscribe,
-        Deed::Stall,
-        Deed::Burst,
-        Deed::CrashRoot,
-    ];
+    /// Deeds of the third stream.
+    pub fn latest() -> &'static [Deed] {
+        Deed::of_stream(2)
+    }
 }
 
 /// A seed's plan.
@@ -107,7 +90,7 @@ impl Plan {
         }
         let points = dice.random_range(4..=16);
         let matrix = Matrix::drawn(points, millis(1..=20, dice), millis(20..=150, dice), dice);
-        for deed in Deed::LATER {
+        for &deed in Deed::later() {
             if !dice.random_bool(0.4) || without.contains(&deed) {
                 continue;
             }
@@ -121,7 +104,8 @@ impl Plan {
 
     /// Deeds that make the overlay another one, each in three plans of ten.
     fn add_latest(&mut self, dice: &mut Rng, without: &[Deed]) {
-        let [sparse, thrifty] = Deed::LATEST.map(|deed| dice.random_bool(0.3) && !without.contains(&deed));
+        let mut draws = |deed| dice.random_bool(0.3) && !without.contains(&deed);
+        let (sparse, thrifty) = (draws(Deed::Sparse), draws(Deed::Thrifty));
         if sparse {
             self.nodes = one_of(&[24, 32, 40, 48, 64], dice);
             self.join_within = millis(0..=self.nodes as u64 * 200, dice);
@@ -160,7 +144,7 @@ impl Plan {
             subscribers: one_of(&[0.2, 0.5, 0.8], dice),
             payload: one_of(&[8, 200, 3000], dice),
             steps: dice.random_range(10..=25),
-            deeds: Deed::FIRST.iter().filter_map(|deed| some(deed, dice)).collect(),
+            deeds: Deed::of_stream(0).iter().filter_map(|deed| some(deed, dice)).collect(),
         }
     }
 }
