@@ -1,14 +1,18 @@
 //! Ring nodes as the laboratory knows them, whatever the ring's geometry: how to make one, and what judges, builders
 //! and figures read of it.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use treecast_overlay::config::{Config, ConfigError, Role};
+use treecast_overlay::geometry::Geometry;
+use treecast_overlay::geometry::full::FullMembership;
+use treecast_overlay::geometry::pastry::Pastry;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::memory::Memory;
-use treecast_overlay::pastry::{Node, Size};
 use treecast_overlay::peer::Peer;
+use treecast_overlay::ring::{Node, Size};
 use treecast_scribe::{PastryStack, Stack};
 
 /// A node that the laboratory can run and judge. Another geometry implements this and nothing else.
@@ -54,8 +58,8 @@ pub trait RingNode: KeyBasedRouting + 'static {
         Self: Sized;
 }
 
-impl RingNode for Node {
-    fn create(me: Peer, config: Arc<Config>, seed: [u8; 32]) -> Result<Node, ConfigError> {
+impl<G: Geometry> RingNode for Node<G> {
+    fn create(me: Peer, config: Arc<Config>, seed: [u8; 32]) -> Result<Node<G>, ConfigError> {
         Node::new(me, config, seed)
     }
 
@@ -76,11 +80,12 @@ impl RingNode for Node {
     }
 
     fn far(&self) -> Vec<Peer> {
-        self.routing_table().iter().copied().collect()
+        self.geometry().entries().copied().collect()
     }
 
     fn entry(&self, row: usize, digit: usize) -> Option<Peer> {
-        self.routing_table().slot(row, digit).first().map(|entry| entry.peer)
+        let pastry: &Pastry = (self.geometry() as &dyn Any).downcast_ref()?;
+        pastry.routing_table().slot(row, digit).first().map(|entry| entry.peer)
     }
 
     fn sizes(&self) -> Vec<Size> {
@@ -91,7 +96,16 @@ impl RingNode for Node {
         Node::assert_invariants(self);
     }
 
-    fn memory(stack: &PastryStack) -> Memory {
-        stack.memory()
+    fn memory(stack: &Stack<Node<G>>) -> Memory {
+        if let Some(stack) = (stack as &dyn Any).downcast_ref::<PastryStack>() {
+            return stack.memory();
+        }
+        // The stack's own few bytes aside.
+        let mut parts = stack.ring().memory();
+        parts.add("forest", stack.forest().bytes());
+        parts
     }
 }
+
+/// A node of a ring in which every node knows every node.
+pub type FullNode = Node<FullMembership>;

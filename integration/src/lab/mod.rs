@@ -31,7 +31,7 @@ pub mod scenario;
 use thiserror::Error;
 
 pub use progress::Progress;
-pub use setting::{Output, Setting};
+pub use setting::{Output, RingGeometry, Setting};
 
 /// Why an experiment has no figures.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

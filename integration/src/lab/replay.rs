@@ -10,9 +10,9 @@ use serde_json::json;
 
 use treecast_overlay::pastry::Node;
 
-use crate::lab::swarm::{self, Deed, SeedOutcome, SwarmRun};
-use crate::lab::{Error, memory};
-use crate::node::RingNode;
+use crate::lab::swarm::{Choice, SeedOutcome, SwarmRun, run_prepared};
+use crate::lab::{Error, RingGeometry, memory};
+use crate::node::{FullNode, RingNode};
 use crate::report::{Report, Row};
 
 /// Options of `lab replay`.
@@ -24,21 +24,22 @@ pub struct Options {
     /// The last step to be told; the run goes on to its verdict in silence
     #[arg(long, value_name = "STEP")]
     pub until: Option<u64>,
-    /// Deeds that are left out, as the swarm named them
-    #[arg(long, value_name = "DEED,..", value_enum, value_delimiter = ',')]
-    pub without: Vec<Deed>,
+    #[command(flatten)]
+    choice: Choice,
 }
 
 /// Runs the seed and tells it on stdout.
 pub fn run(options: &Options) -> Result<Report, Error> {
     let begin = std::time::Instant::now();
-    let run = swarm::prepare::<Node>(options.seed, &options.without);
     let say = |line: &str| {
         // A reader that has enough closes the pipe: the verdict is all that is left to do.
         let _ = writeln!(std::io::stdout().lock(), "{line}");
     };
-    say(&run.plan.to_string());
-    let outcome = tell(run, options.until.unwrap_or(u64::MAX), say);
+    let until = options.until.unwrap_or(u64::MAX);
+    let outcome = match options.choice.geometry {
+        RingGeometry::Pastry => tell(options.choice.prepare::<Node>(options.seed), until, say),
+        RingGeometry::Full => tell(options.choice.prepare::<FullNode>(options.seed), until, say),
+    };
     let verdict = outcome.fault.clone().unwrap_or_else(|| "all promises are kept".to_string());
     let figures = json!({
         "experiment": "replay",
@@ -70,6 +71,7 @@ pub fn tell<N: RingNode>(
     until: u64,
     say: impl Fn(&str) + Clone + 'static,
 ) -> SeedOutcome {
+    say(&run.plan.to_string());
     let cluster = &mut run.timeline.cluster;
     let step = Rc::new(Cell::new(0));
     let (now, aloud) = (Rc::clone(&step), say.clone());
@@ -84,6 +86,5 @@ pub fn tell<N: RingNode>(
             say(line);
         }
     }));
-    let fault = swarm::run_to_the_end(&mut run);
-    swarm::outcome(&run, fault)
+    run_prepared(run)
 }

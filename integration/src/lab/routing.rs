@@ -12,10 +12,10 @@ use super::lookups::{Answered, Counts, Keys, Part, evenly, look_up};
 use super::run::Run;
 use super::stats::{Histogram, Samples};
 use super::tables::{self, Level};
-use super::{Error, Progress, Setting, charts};
+use super::{Error, Progress, RingGeometry, Setting, charts};
 use crate::cluster::Cluster;
 use crate::cluster::lookups::millis;
-use crate::node::RingNode;
+use crate::node::{FullNode, RingNode};
 use crate::report::{Axis, Figures, Kind, Plot, Report, Series, Sheet};
 
 /// Bins of direct latency in which stretch is averaged.
@@ -37,6 +37,9 @@ pub struct Options {
     /// This share of the nodes loses power at once, without a word; hops are measured before, at once, and after repair
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=90))]
     fail: Option<u8>,
+    /// The ring's tables
+    #[arg(long, value_enum, default_value_t)]
+    geometry: RingGeometry,
     /// The kind of keys
     #[arg(long, value_enum, default_value_t = Keys::Random)]
     keys: Keys,
@@ -99,7 +102,10 @@ impl Sight {
 
 /// Grows a ring, looks things up, and says how that went.
 pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
-    run_on::<Node>(options, progress)
+    match options.geometry {
+        RingGeometry::Pastry => run_on::<Node>(options, progress),
+        RingGeometry::Full => run_on::<FullNode>(options, progress),
+    }
 }
 
 /// Likewise, of any geometry.
@@ -118,6 +124,7 @@ fn run_on<N: RingNode>(options: &Options, progress: &Progress) -> Result<Report,
     add_lookups(&mut figures, &sight, &ideal);
     add_tables(&mut figures, nodes, grown.join_messages_mean, &levels, &in_degrees);
     let mut report = run.report();
+    report.conditions.push(("geometry", format!("{:?}", options.geometry).to_lowercase()));
     report.faults = sight.counts.faults("lookups");
     report.sheets = vec![
         hops_sheet(&sight),

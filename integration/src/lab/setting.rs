@@ -90,6 +90,16 @@ pub struct Output {
     pub out: Option<PathBuf>,
 }
 
+/// What the ring's tables are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RingGeometry {
+    /// Pastry's prefix tables, with near nodes
+    #[default]
+    Pastry,
+    /// Every node knows every node
+    Full,
+}
+
 /// The overlay's figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Profile {

@@ -22,8 +22,8 @@ use treecast_overlay::pastry::Node;
 
 use crate::check::s5;
 use crate::cluster::Cluster;
-use crate::lab::{Error, Progress, memory};
-use crate::node::RingNode;
+use crate::lab::{Error, Progress, RingGeometry, memory};
+use crate::node::{FullNode, RingNode};
 use crate::report::{Report, Row};
 use crate::timeline::DONE;
 pub use crate::timeline::Deed;
@@ -107,9 +107,19 @@ pub struct Options {
     /// Seeds to run: A..B, B excluded. From 100 on, every kind of fault and event must have occurred
     #[arg(long, value_name = "A..B", default_value = "0..200", value_parser = parse_seeds)]
     pub seeds: (u64, u64),
+    #[command(flatten)]
+    choice: Choice,
+}
+
+/// Worlds of one seed.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Choice {
     /// Deeds that are left out of every plan: to find out which of them a fault needs
     #[arg(long, value_name = "DEED,..", value_enum, value_delimiter = ',')]
     pub without: Vec<Deed>,
+    /// The ring's tables
+    #[arg(long, value_enum, default_value_t)]
+    pub geometry: RingGeometry,
 }
 
 fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
@@ -125,7 +135,7 @@ fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
 pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     let (from, to) = options.seeds;
     let begin = std::time::Instant::now();
-    let findings = run_seeds(from, to, &options.without, progress);
+    let findings = run_seeds(from, to, &options.choice, progress);
     Ok(findings.report(options, begin.elapsed()))
 }
 
@@ -170,11 +180,11 @@ impl Findings {
     /// The swarm's report: each fault with the command that shows it again, and how often what happened.
     fn report(&self, options: &Options, took: std::time::Duration) -> Report {
         let (from, to) = options.seeds;
-        let again = |seed: u64| command(seed, &options.without);
+        let again = |seed: u64| options.choice.command(seed);
         let told = |(seed, fault): (&u64, &String)| format!("seed {seed}: {fault}\n    {}", again(*seed));
         let mut faults: Vec<String> = self.faults.iter().map(told).collect();
         faults.extend(
-            self.missing(&options.without)
+            self.missing(&options.choice)
                 .into_iter()
                 .map(|event| format!("in {} seeds not one: {event}", self.seeds)),
         );
@@ -184,7 +194,7 @@ impl Findings {
             "seeds": format!("{from}..{to}"),
             "runs": self.seeds,
             "faults": self.faults,
-            "missing": self.missing(&options.without),
+            "missing": self.missing(&options.choice),
             "events": self.events,
             "steps": self.steps,
             "wall_s": took.as_secs_f64(),
@@ -207,12 +217,14 @@ impl Findings {
         }
     }
 
-    /// Events that should have happened and never did; nothing if there were too few seeds to say. An event that only deeds cause that are
-    /// left out need not happen.
-    pub fn missing(&self, without: &[Deed]) -> Vec<&'static str> {
+    /// Events that should have happened and never did; nothing if there were too few seeds to say. An event
+    /// that only deeds cause that are left out need not happen.
+    pub fn missing(&self, choice: &Choice) -> Vec<&'static str> {
         let can = |event: &&'static str| {
             let causes = causes(event);
-            causes.is_empty() || causes.iter().any(|deed| !without.contains(deed))
+            // Where every node knows every node there is nothing else to route by.
+            let by_table = *event != "hop by the routing table" || choice.geometry == RingGeometry::Pastry;
+            by_table && (causes.is_empty() || causes.iter().any(|deed| !choice.without.contains(deed)))
         };
         let never = |event: &&'static str| self.events.get(*event).is_none_or(|times| *times == 0);
         let enough =
@@ -221,34 +233,49 @@ impl Findings {
     }
 }
 
-/// The command that shows a seed again.
-pub fn command(seed: u64, without: &[Deed]) -> String {
-    let mut command =
-        format!("cargo run --release -p treecast-integration --bin lab -- replay --seed {seed}");
-    let names: Vec<String> = without
-        .iter()
-        .filter_map(|deed| deed.to_possible_value().map(|value| value.get_name().to_string()))
-        .collect();
-    if !names.is_empty() {
-        command.push_str(&format!(" --without {}", names.join(",")));
+impl Choice {
+    /// The command that shows a seed again.
+    pub fn command(&self, seed: u64) -> String {
+        let mut command =
+            format!("cargo run --release -p treecast-integration --bin lab -- replay --seed {seed}");
+        let name = |deed: &Deed| Some(deed.to_possible_value()?.get_name().to_string());
+        let names: Vec<String> = self.without.iter().filter_map(name).collect();
+        if !names.is_empty() {
+            command.push_str(&format!(" --without {}", names.join(",")));
+        }
+        if self.geometry == RingGeometry::Full {
+            command.push_str(" --geometry full");
+        }
+        command
     }
-    command
+
+    /// One seed's run, about to begin.
+    pub fn prepare<N: RingNode>(&self, seed: u64) -> SwarmRun<N> {
+        SwarmRun::new(Case::of_command(&self.command(seed), seed), Plan::without(seed, &self.without))
+    }
+
+    /// Runs one seed to its end. A panic is a fault, too.
+    pub fn run_seed(&self, seed: u64) -> SeedOutcome {
+        match self.geometry {
+            RingGeometry::Pastry => run_prepared(self.prepare::<Node>(seed)),
+            RingGeometry::Full => run_prepared(self.prepare::<FullNode>(seed)),
+        }
+    }
 }
 
-/// One seed's run, about to begin.
-pub fn prepare<N: RingNode>(seed: u64, without: &[Deed]) -> SwarmRun<N> {
-    SwarmRun::new(Case::of_command(&command(seed, without), seed), Plan::without(seed, without))
-}
-
-/// Runs one seed to its end. A panic is a fault, too.
+/// Runs one seed of a Pastry ring to its end.
 pub fn run_seed(seed: u64, without: &[Deed]) -> SeedOutcome {
-    let mut run = prepare::<Node>(seed, without);
+    Choice { without: without.to_vec(), ..Choice::default() }.run_seed(seed)
+}
+
+/// Runs it to its end, and says how it went.
+pub fn run_prepared<N: RingNode>(mut run: SwarmRun<N>) -> SeedOutcome {
     let fault = run_to_the_end(&mut run);
     outcome(&run, fault)
 }
 
 /// The broken promise, if one is.
-pub(super) fn run_to_the_end<N: RingNode>(run: &mut SwarmRun<N>) -> Option<String> {
+fn run_to_the_end<N: RingNode>(run: &mut SwarmRun<N>) -> Option<String> {
     let verdict = catch_unwind(AssertUnwindSafe(|| run.run()));
     match verdict {
         Ok(Ok(())) => None,
@@ -284,7 +311,7 @@ pub fn events<N: RingNode>(cluster: &Cluster<N>) -> BTreeMap<&'static str, u64> 
 }
 
 /// The outcome of a run.
-pub fn outcome<N: RingNode>(run: &SwarmRun<N>, fault: Option<String>) -> SeedOutcome {
+fn outcome<N: RingNode>(run: &SwarmRun<N>, fault: Option<String>) -> SeedOutcome {
     let (world, plan) = (&run.timeline.cluster.world, &run.plan);
     let mut events = events(&run.timeline.cluster);
     events.extend([
@@ -299,7 +326,7 @@ pub fn outcome<N: RingNode>(run: &SwarmRun<N>, fault: Option<String>) -> SeedOut
 }
 
 /// Runs a range of seeds, on as many threads as there are processors; goes on after a fault.
-pub fn run_seeds(from: u64, to: u64, without: &[Deed], progress: &Progress) -> Findings {
+pub fn run_seeds(from: u64, to: u64, choice: &Choice, progress: &Progress) -> Findings {
     let next = AtomicU64::new(from);
     let findings = Mutex::new(Findings::default());
     progress.phase("swarm", to.saturating_sub(from));
@@ -312,7 +339,7 @@ pub fn run_seeds(from: u64, to: u64, without: &[Deed], progress: &Progress) -> F
                     if seed >= to {
                         break;
                     }
-                    let outcome = run_seed(seed, without);
+                    let outcome = choice.run_seed(seed);
                     let mut findings = findings.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                     findings.add(seed, outcome);
                     progress.at(findings.seeds, format!("{} faults", findings.faults.len()));
