@@ -11,13 +11,10 @@ mod deliver;
 mod faults;
 mod links;
 mod network;
-#[cfg(test)]
-mod pinger;
+mod observer;
 mod queue;
-mod quirks;
+mod host;
 mod report;
-#[cfg(test)]
-mod tests;
 mod trace;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -34,22 +31,24 @@ use treecast_overlay::wire::Frame;
 pub use config::{Config, Connections, Fidelity};
 pub use counters::{Counters, KINDS, Tally, kind};
 pub use faults::{Cut, CutId, Faults};
+pub use host::{MAX_DRIFT_PPM, Uplink};
 pub use network::{LinkLoads, Map, Matrix, ParseTopologyError, Topology, TransitStub};
-pub use quirks::{MAX_DRIFT_PPM, Uplink};
+pub use observer::{At, Inward, Observer, Outward, Shared};
 pub use report::{Case, SEED_VARIABLE, TimedOut};
 pub use trace::KEPT_STEPS;
 
 use faults::Cuts;
+use host::Host;
 use links::Links;
 use network::Network;
+use observer::Observers;
 use queue::{Arrival, Happening, Notice, Queue};
-use quirks::Quirks;
 use trace::{Trace, What};
 
 /// How a node ends against its will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// The process dies, its host lives on: connected peers get `Down`, and who dials is refused.
+    /// The process dies, its host lives on: connected peers get `Down`, and a dial is refused.
     Process,
     /// The power fails: no word of it to anybody, until the slot starts again and knows of no connection.
     Power,
@@ -64,16 +63,16 @@ struct Slot<M: Machine> {
     state: State,
     /// Counts the starts in this slot; what was meant for an earlier life is dropped.
     life: u32,
-    /// What the machine asked for last.
+    /// The deadline that the machine asked for last.
     deadline: Option<Instant>,
     /// The one wake in the queue that counts, and its ticket. It may be earlier than the deadline, never later.
     wake: Option<(Instant, u32)>,
     tickets: u32,
     /// When the last timeout was handled, and how many there were at that instant.
     timeouts: (Instant, u32),
-    /// What is unusual about the host.
-    quirks: Option<Box<Quirks>>,
-    /// What waits until a paused node resumes, or a slow one is free.
+    /// Peculiarities of the host.
+    host: Option<Box<Host>>,
+    /// Things that wait until a paused node resumes, or a slow one is free.
     backlog: VecDeque<Waiting<M>>,
 }
 
@@ -94,9 +93,9 @@ enum Waiting<M: Machine> {
 }
 
 /// Which frames are counted on physical links, and what the count is.
-type Watch = (fn(&Frame) -> bool, LinkLoads);
+type LinkWatch = (fn(&Frame) -> bool, LinkLoads);
 
-type Observer<E> = Box<dyn FnMut(Instant, usize, E)>;
+type Sink<E> = Box<dyn FnMut(Instant, usize, E)>;
 
 /// Many machines in virtual time. See the [module](self).
 pub struct World<M: Machine> {
@@ -110,18 +109,20 @@ pub struct World<M: Machine> {
     links: Links,
     /// With [`Connections::None`]: where the nodes are that say no address.
     undialled: BTreeMap<NodeId, u32>,
-    watch: Option<Watch>,
+    watch: Option<LinkWatch>,
     cuts: Cuts,
     /// Throws for frames' verdicts.
     verdicts: Rng,
     /// Throws for spurious timeouts.
     mischief: Rng,
     trace: Trace,
+    wakes: u64,
     /// For a header's bytes.
     scratch: Vec<u8>,
     counters: Counters,
     events: Vec<(Instant, usize, M::Event)>,
-    observer: Option<Observer<M::Event>>,
+    sink: Option<Sink<M::Event>>,
+    observers: Observers<M>,
 }
 
 impl<M: Machine> World<M> {
@@ -143,10 +144,12 @@ impl<M: Machine> World<M> {
             verdicts: random::stream(&seed, "world/verdicts"),
             mischief: random::stream(&seed, "world/mischief"),
             trace: Trace::new(case.seed),
+            wakes: 0,
             scratch: Vec::new(),
             counters: Counters::default(),
             events: Vec::new(),
-            observer: None,
+            sink: None,
+            observers: Observers::default(),
             case,
         }
     }
@@ -183,7 +186,7 @@ impl<M: Machine> World<M> {
         self.network.map.latency(a, b)
     }
 
-    /// What a slot is attached to: a router, or a point of a matrix. `None` where there is no such thing. Stretch
+    /// The thing that a slot is attached to: a router, or a point of a matrix. `None` where there is no such thing. Stretch
     /// leaves out pairs that share one.
     pub fn router(&self, slot: usize) -> Option<u32> {
         self.network.map.router(slot)
@@ -200,7 +203,7 @@ impl<M: Machine> World<M> {
         self.watch = self.network.map.has_links().then(|| (filter, LinkLoads::default()));
     }
 
-    /// What [`watch_links`](World::watch_links) has counted; `None` if nothing is counted, or if the topology has no
+    /// The counts of [`watch_links`](World::watch_links); `None` if nothing is counted, or if the topology has no
     /// physical links.
     pub fn link_loads(&self) -> Option<&LinkLoads> {
         self.watch.as_ref().map(|(_, loads)| loads)
@@ -212,7 +215,7 @@ impl<M: Machine> World<M> {
         self.network.map.multicast_links(source, members)
     }
 
-    /// What became of frames so far.
+    /// Tallies of frames so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -220,6 +223,11 @@ impl<M: Machine> World<M> {
     /// Steps so far, each of them in the trace.
     pub fn steps(&self) -> u64 {
         self.trace.steps()
+    }
+
+    /// Timeouts that machines were given so far.
+    pub fn wakes(&self) -> u64 {
+        self.wakes
     }
 
     /// Things still to come.
@@ -284,7 +292,7 @@ impl<M: Machine> World<M> {
             wake: None,
             tickets: 0,
             timeouts: (Instant::ZERO, 0),
-            quirks: None,
+            host: None,
             backlog: VecDeque::new(),
         });
         self.begin(slot, machine);
@@ -314,6 +322,7 @@ impl<M: Machine> World<M> {
         room.life += 1;
         room.state = State::Running;
         room.machine = Some(Box::new(machine));
+        self.observers.started(slot);
         self.call(slot, |_, _| ());
     }
 
@@ -354,7 +363,7 @@ impl<M: Machine> World<M> {
         *machine
     }
 
-    /// Stops a node in its tracks. What reaches it waits; its timeout will fire late.
+    /// Stops a node in its tracks. Anything that reaches it waits; its timeout will fire late.
     pub fn pause(&mut self, slot: usize) {
         assert!(self.is_running(slot), "slot {slot} does not run: it cannot be paused");
         self.trace.record(self.now, slot, What::Pause);
@@ -390,6 +399,7 @@ impl<M: Machine> World<M> {
         match self.slots[slot].state {
             State::Running => {
                 self.trace.record(self.now, slot, What::Command);
+                self.call_observed(slot, |at, observers| observers.command(at, &command));
                 self.call(slot, |machine, now| machine.handle_command(now, command));
             }
             State::Paused => self.slots[slot].backlog.push_back(Waiting::Command(command)),
@@ -425,21 +435,9 @@ impl<M: Machine> World<M> {
         self.cuts.heal_all();
     }
 
-    // Events.
-
-    /// Hands each event to `observer` from now on: instant, slot, event.
-    pub fn observe(&mut self, observer: impl FnMut(Instant, usize, M::Event) + 'static) {
-        self.observer = Some(Box::new(observer));
-    }
-
     /// Tells each step of the trace from now on, before it is carried out: its number, and what happens, in words.
     pub fn listen(&mut self, listener: impl FnMut(u64, &dyn std::fmt::Display) + 'static) {
         self.trace.listener = Some(Box::new(listener));
-    }
-
-    /// All events since the last call, in order. Empty while an observer takes them.
-    pub fn take_events(&mut self) -> Vec<(Instant, usize, M::Event)> {
-        std::mem::take(&mut self.events)
     }
 
     // Time.
@@ -547,6 +545,7 @@ impl<M: Machine> World<M> {
     }
 
     fn time_out(&mut self, slot: usize, spurious: bool) {
+        self.wakes += 1;
         self.trace.record(self.now, slot, What::Timeout { spurious });
         if !spurious {
             let (at, times) = self.slots[slot].timeouts;
