@@ -22,9 +22,9 @@ use treecast_overlay::pastry::Node;
 
 use crate::check::s5;
 use crate::cluster::Cluster;
-use crate::lab::{Error, Progress, RingGeometry, memory};
+use crate::lab::{Error, Progress, RingGeometry};
 use crate::node::{FullNode, RingNode};
-use crate::report::{Report, Row};
+use crate::report::{Figures, Report};
 use crate::timeline::DONE;
 pub use crate::timeline::Deed;
 use crate::world::{Case, Topology};
@@ -188,33 +188,24 @@ impl Findings {
                 .into_iter()
                 .map(|event| format!("in {} seeds not one: {event}", self.seeds)),
         );
-        let rows = self.events.iter().map(|(event, times)| Row::ours(*event, times.to_string()));
-        let figures = json!({
-            "experiment": "swarm",
-            "seeds": format!("{from}..{to}"),
-            "runs": self.seeds,
-            "faults": self.faults,
-            "missing": self.missing(&options.choice),
-            "events": self.events,
-            "steps": self.steps,
-            "wall_s": took.as_secs_f64(),
-            "events_per_s": self.steps as f64 / took.as_secs_f64().max(1e-9),
-            "peak_bytes": memory::peak(),
-        });
+        let mut figures = Figures::of(&json!({ "experiment": "swarm", "seeds": format!("{from}..{to}") }));
+        for (event, times) in &self.events {
+            figures.tell(*event, times.to_string());
+        }
+        figures.set("runs", self.seeds);
+        figures.set("faults", &self.faults);
+        figures.set("missing", self.missing(&options.choice));
+        figures.set("events", &self.events);
+        figures.set_cost(self.steps, took);
+        let (seeds, steps, with_faults) = (self.seeds, self.steps, self.faults.len());
         Report {
             experiment: "swarm",
             conditions: vec![("seeds", format!("{from}..{to}"))],
-            rows: rows.collect(),
-            notes: vec![format!(
-                "{} seeds, {} steps in {took:.1?}; {} with faults",
-                self.seeds,
-                self.steps,
-                self.faults.len()
-            )],
-            json: figures.to_string(),
+            notes: vec![format!("{seeds} seeds, {steps} steps in {took:.1?}; {with_faults} with faults")],
             faults,
             ..Report::default()
         }
+        .with(figures)
     }
 
     /// Events that should have happened and never did; nothing if there were too few seeds to say. An event
