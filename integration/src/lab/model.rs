@@ -13,7 +13,7 @@ const MOST_NODES: usize = 8;
 
 /// Options of `lab model`.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct ModelOptions {
     #[command(flatten)]
     bounds: Bounds,
     /// Give up after so many states, those met before included (some 1 kB of memory each)
@@ -22,7 +22,7 @@ pub struct Options {
 }
 
 /// Explores the model.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &ModelOptions, progress: &Progress) -> Result<Report, Error> {
     let bounds = &options.bounds;
     if bounds.ring + bounds.joiners > MOST_NODES {
         return Err(Error::Usage(format!("--ring and --joiners: no more than {MOST_NODES} nodes together")));

@@ -17,7 +17,7 @@ use crate::report::{Figures, Report};
 
 /// Options of `lab replay`.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct ReplayOptions {
     /// The seed, as the swarm names it
     #[arg(long, value_name = "S")]
     pub seed: u64,
@@ -29,7 +29,7 @@ pub struct Options {
 }
 
 /// Runs the seed and tells it on stdout.
-pub fn run(options: &Options) -> Result<Report, Error> {
+pub fn run(options: &ReplayOptions) -> Result<Report, Error> {
     let begin = std::time::Instant::now();
     let say = |line: &str| {
         // A reader that has enough closes the pipe: the verdict is all that is left to do.

@@ -36,14 +36,14 @@ const BURST_BYTES: usize = 200;
 
 /// Options of `lab scenario`.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct ScenarioOptions {
     /// The scenario
     #[arg(value_name = "FILE.toml")]
     pub file: PathBuf,
 }
 
 /// Reads the file and runs it.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &ScenarioOptions, progress: &Progress) -> Result<Report, Error> {
     let path = &options.file;
     let text =
         std::fs::read_to_string(path).map_err(|why| Error::Usage(format!("{}: {why}", path.display())))?;

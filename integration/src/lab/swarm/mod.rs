@@ -103,7 +103,7 @@ fn causes(event: &str) -> &'static [Deed] {
 
 /// Options of `lab swarm`.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct SwarmOptions {
     /// Seeds to run: A..B, B excluded. From 100 on, every kind of fault and event must have occurred
     #[arg(long, value_name = "A..B", default_value = "0..200", value_parser = parse_seeds)]
     pub seeds: (u64, u64),
@@ -132,7 +132,7 @@ fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
 }
 
 /// Runs the range.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &SwarmOptions, progress: &Progress) -> Result<Report, Error> {
     let (from, to) = options.seeds;
     let begin = std::time::Instant::now();
     let findings = run_seeds(from, to, &options.choice, progress);
@@ -178,7 +178,7 @@ impl Findings {
     }
 
     /// The swarm's report: each fault with the command that shows it again, and how often what happened.
-    fn report(&self, options: &Options, took: std::time::Duration) -> Report {
+    fn report(&self, options: &SwarmOptions, took: std::time::Duration) -> Report {
         let (from, to) = options.seeds;
         let again = |seed: u64| options.choice.command(seed);
         let told = |(seed, fault): (&u64, &String)| format!("seed {seed}: {fault}\n    {}", again(*seed));
