@@ -26,21 +26,21 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Experiment {
-    Routing(routing::Options),
-    Multicast(multicast::Options),
-    Broadcast(broadcast::Options),
-    Churn(churn::Options),
-    Faults(faults::Options),
+    Routing(routing::RoutingOptions),
+    Multicast(multicast::MulticastOptions),
+    Broadcast(broadcast::BroadcastOptions),
+    Churn(churn::ChurnOptions),
+    Faults(faults::FaultsOptions),
     /// Many small worlds drawn from seeds, under all judges
-    Swarm(swarm::Options),
+    Swarm(swarm::SwarmOptions),
     /// One seed of the swarm again, every step in words
-    Replay(replay::Options),
-    Upkeep(upkeep::Options),
-    Ideal(ideal::Options),
+    Replay(replay::ReplayOptions),
+    Upkeep(upkeep::UpkeepOptions),
+    Ideal(ideal::IdealOptions),
     /// All that can happen among a few nodes, by a model checker
-    Model(model::Options),
+    Model(model::ModelOptions),
     /// A described run: nodes, topics, a timeline of faults, expectations
-    Scenario(scenario::Options),
+    Scenario(scenario::ScenarioOptions),
 }
 
 impl Experiment {

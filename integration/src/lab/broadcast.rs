@@ -27,7 +27,7 @@ const TICK: Duration = Duration::from_millis(1);
 /// One topic that all subscribe to: messages per broadcast, last hop, time to the last node, redundancy
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = HELP)]
-pub struct Options {
+pub struct BroadcastOptions {
     #[command(flatten)]
     ring: Setting,
     /// The setting in which another system was measured; other options override its parts
@@ -79,7 +79,7 @@ struct Parts {
     plans: Vec<(&'static str, Load)>,
 }
 
-impl Options {
+impl BroadcastOptions {
     fn parts(&self) -> Parts {
         let apart = |millis| Duration::from_millis(millis);
         let (nodes, topology, messages, rate, both) = match self.setting {
@@ -161,7 +161,7 @@ impl Round {
 }
 
 /// Grows a ring, subscribes all, sends, and says how that went.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &BroadcastOptions, progress: &Progress) -> Result<Report, Error> {
     let Parts { nodes, topology, plans } = options.parts();
     let mut grown = grow::<Node>(&options.ring, nodes, topology, progress)?;
     let cluster = &mut grown.cluster;
@@ -181,7 +181,7 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
 
 fn report(
     run: &Run,
-    options: &Options,
+    options: &BroadcastOptions,
     depths: &[Option<u32>],
     rounds: &[(&'static str, Load, Round)],
 ) -> Report {

@@ -19,7 +19,7 @@ use crate::world::{Map, Topology};
 
 /// Figures of ideal tables, computed without a world: lookups, and the Scribe paper's groups
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct IdealOptions {
     /// The network, as for the other experiments
     #[arg(long, value_name = "T", default_value = "transit-stub")]
     topology: Topology,
@@ -38,8 +38,8 @@ pub struct Options {
 }
 
 /// Computes the figures.
-pub fn run(options: &Options) -> Report {
-    let &Options { nodes, leaf_set, lookups, seed, .. } = options;
+pub fn run(options: &IdealOptions) -> Report {
+    let &IdealOptions { nodes, leaf_set, lookups, seed, .. } = options;
     let key = *blake3::hash(&seed.to_le_bytes()).as_bytes();
     let mut map = Map::new(&options.topology, &key);
     (0..nodes).for_each(|_| map.add());

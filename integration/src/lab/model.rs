@@ -6,14 +6,14 @@ use serde_json::json;
 use crate::lab::memory;
 use crate::lab::{Error, Progress};
 use crate::model::{self, Bounds, Explored, Gaps};
-use crate::report::{Report, Row};
+use crate::report::{Figures, Report};
 
 /// Most nodes in one model: more are out of reach of any machine.
 const MOST_NODES: usize = 8;
 
 /// Options of `lab model`.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct ModelOptions {
     #[command(flatten)]
     bounds: Bounds,
     /// Give up after so many states, those met before included (some 1 kB of memory each)
@@ -22,7 +22,7 @@ pub struct Options {
 }
 
 /// Explores the model.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &ModelOptions, progress: &Progress) -> Result<Report, Error> {
     let bounds = &options.bounds;
     if bounds.ring + bounds.joiners > MOST_NODES {
         return Err(Error::Usage(format!("--ring and --joiners: no more than {MOST_NODES} nodes together")));
@@ -36,22 +36,25 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
 }
 
 fn report(bounds: &Bounds, outcome: &Explored, wall_s: f64) -> Report {
-    let peak = memory::peak();
     let &Bounds { ring, joiners, gaps, together, crashes, losses, duplicates, delays, .. } = bounds;
     let &Bounds { attempts, reorder, ride, talk, plant, .. } = bounds;
     let Explored { unique, generated, depth, complete, broken, missing } = outcome;
-    let place = if gaps == Gaps::Same { "in one gap" } else { "in gaps of their own" };
-    let start = if together { "starting together" } else { "starting whenever they like" };
-    let figures = json!({
+    let plant = plant.map(|bug| format!("{bug:?}"));
+    let mut figures = Figures::of(&json!({
         "experiment": "model",
         "ring": ring, "joiners": joiners, "gaps": format!("{gaps:?}"), "together": together, "crashes": crashes, "losses": losses,
         "duplicates": duplicates, "delays": delays, "attempts": attempts, "reorder": reorder, "ride": ride, "talk": talk,
-        "plant": plant.map(|fault| format!("{fault:?}")),
-        "unique_states": unique, "generated_states": generated, "depth": depth, "complete": complete,
+        "plant": plant, "depth": depth, "complete": complete, "impossible": missing, "wall_s": wall_s,
         "broken": broken.iter().map(|(name, path)| json!({"promise": name, "path": path})).collect::<Vec<_>>(),
-        "impossible": missing,
-        "wall_s": wall_s, "peak_bytes": peak,
-    });
+    }));
+    figures.count("unique_states", "unique states", *unique as u64);
+    figures.count("generated_states", "states met", *generated as u64);
+    figures.tell("steps to the farthest state", (depth - 1).to_string());
+    figures.tell("explored", if *complete { "all" } else { "in part" });
+    figures.tell("time", format!("{wall_s:.1} s"));
+    let peak = memory::peak();
+    figures.tell("memory", peak.map_or("unknown".to_string(), |peak| format!("{:.2} GB", peak as f64 / 1e9)));
+    figures.set("peak_bytes", peak);
     let mut faults: Vec<String> = Vec::new();
     for (name, path) in broken {
         faults.push(format!("{name}, broken after:\n    {}", path.join("\n    ")));
@@ -60,35 +63,19 @@ fn report(bounds: &Bounds, outcome: &Explored, wall_s: f64) -> Report {
     if !complete && broken.is_empty() {
         faults.push("not explored to the end: --limit".to_string());
     }
-    Report {
-        experiment: "model",
-        conditions: vec![
-            ("ring", ring.to_string()),
-            ("joiners", format!("{joiners}, {place}, {start}")),
-            ("crashes", crashes.to_string()),
-            ("losses, duplicates, quarters of delay", format!("{losses}, {duplicates}, {delays}")),
-            ("unanswered probes for a verdict", attempts.to_string()),
-            ("frames of one connection", if reorder { "in any order" } else { "in order" }.to_string()),
-            (
-                "leases",
-                if ride { "ride along with other frames" } else { "have frames of their own" }.to_string(),
-            ),
-            ("small talk", if talk { "takes its time" } else { "takes no time" }.to_string()),
-            ("planted", plant.map_or("nothing".to_string(), |fault| format!("{fault:?}"))),
-        ],
-        rows: vec![
-            Row::ours("unique states", unique.to_string()),
-            Row::ours("states met", generated.to_string()),
-            Row::ours("steps to the farthest state", (depth - 1).to_string()),
-            Row::ours("explored", if *complete { "all" } else { "in part" }),
-            Row::ours("time", format!("{wall_s:.1} s")),
-            Row::ours(
-                "memory",
-                peak.map_or("unknown".to_string(), |peak| format!("{:.2} GB", peak as f64 / 1e9)),
-            ),
-        ],
-        json: figures.to_string(),
-        faults,
-        ..Report::default()
-    }
+    let either = |is_so: bool, [yes, no]: [&str; 2]| if is_so { yes } else { no }.to_string();
+    let place = either(gaps == Gaps::Same, ["in one gap", "in gaps of their own"]);
+    let start = either(together, ["starting together", "starting whenever they like"]);
+    let conditions = vec![
+        ("ring", ring.to_string()),
+        ("joiners", format!("{joiners}, {place}, {start}")),
+        ("crashes", crashes.to_string()),
+        ("losses, duplicates, quarters of delay", format!("{losses}, {duplicates}, {delays}")),
+        ("unanswered probes for a verdict", attempts.to_string()),
+        ("frames of one connection", either(reorder, ["in any order", "in order"])),
+        ("leases", either(ride, ["ride along with other frames", "have frames of their own"])),
+        ("small talk", either(talk, ["takes its time", "takes no time"])),
+        ("planted", plant.unwrap_or_else(|| "nothing".to_string())),
+    ];
+    Report { experiment: "model", conditions, faults, ..Report::default() }.with(figures)
 }

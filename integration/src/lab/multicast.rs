@@ -24,7 +24,7 @@ use crate::world::LinkLoads;
 /// Many trees: entries per node, delays against unicast, load of physical links against IP multicast
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = HELP)]
-pub struct Options {
+pub struct MulticastOptions {
     #[command(flatten)]
     setting: Setting,
     /// How many groups; 1,500 for 100,000 nodes, and on smaller rings as many as keep the smallest at 11 members
@@ -61,7 +61,7 @@ All subscribe, the trees are left alone for --rest seconds and then measured, th
   depth      hops from the root down to a member (at rest, as are entries and tables);  missed, duplicates: members that got no message, or one twice
   join_messages_mean  hops of JOINs per membership, until all are attached; what moves children afterwards is left out";
 
-impl Options {
+impl MulticastOptions {
     fn sizes(&self, nodes: usize) -> Result<Vec<usize>, Error> {
         let groups = self.groups.map(|groups| groups as usize);
         match self.members.map(|members| members as usize) {
@@ -96,7 +96,7 @@ struct Measured {
 }
 
 /// Grows a ring, plants trees, sends, and says how that went.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &MulticastOptions, progress: &Progress) -> Result<Report, Error> {
     let setting = &options.setting;
     let nodes = setting.nodes();
     let sizes = options.sizes(nodes)?;
@@ -194,7 +194,7 @@ fn ip_multicast<N: RingNode>(cluster: &Cluster<N>, members: &[Vec<usize>], roots
     loads
 }
 
-fn report(run: &Run, groups: &Groups, measured: &Measured, options: &Options) -> Report {
+fn report(run: &Run, groups: &Groups, measured: &Measured, options: &MulticastOptions) -> Report {
     let mut report = run.report();
     let mut figures = Figures::of(run);
     let sender = match options.sender {
@@ -242,7 +242,7 @@ fn report(run: &Run, groups: &Groups, measured: &Measured, options: &Options) ->
     report.with(figures)
 }
 
-fn add_trees(figures: &mut Figures, measured: &Measured, options: &Options) {
+fn add_trees(figures: &mut Figures, measured: &Measured, options: &MulticastOptions) {
     let Measured { entries, tables, rad, rmd, .. } = measured;
     let mean = figures.show("entries_mean", "entries, mean", entries.mean());
     match options.members {

@@ -11,13 +11,13 @@ use serde_json::json;
 use treecast_overlay::pastry::Node;
 
 use crate::lab::swarm::{Choice, SeedOutcome, SwarmRun, run_prepared};
-use crate::lab::{Error, RingGeometry, memory};
+use crate::lab::{Error, RingGeometry};
 use crate::node::{FullNode, RingNode};
-use crate::report::{Report, Row};
+use crate::report::{Figures, Report};
 
 /// Options of `lab replay`.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct ReplayOptions {
     /// The seed, as the swarm names it
     #[arg(long, value_name = "S")]
     pub seed: u64,
@@ -29,7 +29,7 @@ pub struct Options {
 }
 
 /// Runs the seed and tells it on stdout.
-pub fn run(options: &Options) -> Result<Report, Error> {
+pub fn run(options: &ReplayOptions) -> Result<Report, Error> {
     let begin = std::time::Instant::now();
     let say = |line: &str| {
         // A reader that has enough closes the pipe: the verdict is all that is left to do.
@@ -40,29 +40,18 @@ pub fn run(options: &Options) -> Result<Report, Error> {
         RingGeometry::Pastry => tell(options.choice.prepare::<Node>(options.seed), until, say),
         RingGeometry::Full => tell(options.choice.prepare::<FullNode>(options.seed), until, say),
     };
+    let mut figures = Figures::of(&json!({ "experiment": "replay", "seed": options.seed }));
+    figures.tell("steps", outcome.steps.to_string());
+    figures.tell("trace hash", &outcome.trace_hash[..16]);
     let verdict = outcome.fault.clone().unwrap_or_else(|| "all promises are kept".to_string());
-    let figures = json!({
-        "experiment": "replay",
-        "seed": options.seed,
-        "fault": outcome.fault,
-        "events": outcome.events,
-        "steps": outcome.steps,
-        "events_per_s": outcome.steps as f64 / begin.elapsed().as_secs_f64().max(1e-9),
-        "peak_bytes": memory::peak(),
-        "trace_hash": outcome.trace_hash,
-    });
-    Ok(Report {
-        experiment: "replay",
-        conditions: vec![("seed", options.seed.to_string())],
-        rows: vec![
-            Row::ours("steps", outcome.steps.to_string()),
-            Row::ours("trace hash", &outcome.trace_hash[..16]),
-            Row::ours("verdict", verdict),
-        ],
-        json: figures.to_string(),
-        faults: outcome.fault.into_iter().collect(),
-        ..Report::default()
-    })
+    figures.tell("verdict", verdict);
+    figures.set("fault", &outcome.fault);
+    figures.set("events", outcome.events);
+    figures.set("trace_hash", outcome.trace_hash);
+    figures.set_cost(outcome.steps, begin.elapsed());
+    let conditions = vec![("seed", options.seed.to_string())];
+    let faults = outcome.fault.into_iter().collect();
+    Ok(Report { experiment: "replay", conditions, faults, ..Report::default() }.with(figures))
 }
 
 /// Runs it to its end; `say` gets each line up to a step.

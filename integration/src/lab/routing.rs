@@ -28,7 +28,7 @@ const PASTRY_SHARES: [f64; 5] = [0.0006, 0.0156, 0.1643, 0.6449, 0.1745];
 /// Traced lookups: hops, stretch, correctness, the tables' quality, the cost of joins
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = HELP)]
-pub struct Options {
+pub struct RoutingOptions {
     #[command(flatten)]
     setting: Setting,
     /// How many lookups; 200,000 for 100,000 nodes, and fewer in proportion, but 10,000 at least
@@ -101,7 +101,7 @@ impl Sight {
 }
 
 /// Grows a ring, looks things up, and says how that went.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &RoutingOptions, progress: &Progress) -> Result<Report, Error> {
     match options.geometry {
         RingGeometry::Pastry => run_on::<Node>(options, progress),
         RingGeometry::Full => run_on::<FullNode>(options, progress),
@@ -109,7 +109,7 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
 }
 
 /// Likewise, of any geometry.
-fn run_on<N: RingNode>(options: &Options, progress: &Progress) -> Result<Report, Error> {
+fn run_on<N: RingNode>(options: &RoutingOptions, progress: &Progress) -> Result<Report, Error> {
     let (setting, keys) = (&options.setting, options.keys);
     let nodes = setting.nodes();
     let mut grown = grow::<N>(setting, nodes, setting.topology(), progress)?;

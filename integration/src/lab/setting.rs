@@ -91,7 +91,7 @@ pub struct Output {
     pub out: Option<PathBuf>,
 }
 
-/// What the ring's tables are.
+/// Kinds of tables of a ring.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum RingGeometry {
     /// Pastry's prefix tables, with near nodes

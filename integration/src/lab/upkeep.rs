@@ -22,7 +22,7 @@ const STEPS: usize = 50;
 
 /// A ring at rest: frames, bytes and wakes of a node, its memory by part; and what a join sends beyond that
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct UpkeepOptions {
     #[command(flatten)]
     setting: Setting,
 }
@@ -31,7 +31,7 @@ pub struct Options {
 type ByKind = BTreeMap<&'static str, (f64, f64)>;
 
 /// Grows a ring, watches it at rest, and lets a fifth of as many nodes join.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &UpkeepOptions, progress: &Progress) -> Result<Report, Error> {
     let setting = &options.setting;
     let mut grown = grow::<Node>(setting, setting.nodes(), setting.topology(), progress)?;
     let cluster = &mut grown.cluster;

@@ -1,9 +1,12 @@
 //! Figures under their names: all of them for programs, and for people those that they read, beside the anchors.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Row;
+use crate::lab::memory;
 
 /// Figures, each put down once.
 #[derive(Clone, Debug, Default)]
@@ -48,6 +51,14 @@ impl Figures {
         let count = count.into();
         self.set(key, count);
         self.tell(name, count.map_or("-".to_string(), |count| count.to_string()))
+    }
+
+    /// Steps of all worlds, and what they took.
+    pub fn set_cost(&mut self, steps: u64, took: Duration) {
+        self.set("steps", steps);
+        self.set("wall_s", took.as_secs_f64());
+        self.set("events_per_s", steps as f64 / took.as_secs_f64().max(1e-9));
+        self.set("peak_bytes", memory::peak());
     }
 
     /// A figure that was set; `None`: it is no number.

@@ -14,7 +14,7 @@ use super::links::{Connection, Incoming};
 use super::observer::{At, Inward, Observers};
 use super::queue::{Arrival, Happening, Notice, Word};
 use super::trace::{Loss, Note, What};
-use super::{Connections, Fidelity, State, Waiting, World};
+use super::{Connections, Fidelity, SlotState, Waiting, World};
 
 /// Most things that a machine may hand out after one call: one that hands out more never ends.
 const MAX_DRAINED: u32 = 1_000_000;
@@ -232,20 +232,22 @@ impl<M: Machine> World<M> {
 
     pub(super) fn on_arrival(&mut self, arrival: Box<Arrival>) {
         let to = arrival.to as usize;
-        match self.slots.get(to).map_or(State::Vacant, |slot| slot.state) {
-            State::Running => match self.busy_until(to) {
+        match self.slots.get(to).map_or(SlotState::Vacant, |slot| slot.state) {
+            SlotState::Running => match self.busy_until(to) {
                 None => self.take_in(arrival),
                 Some(free) if self.slots[to].backlog.len() < self.config.backlog => {
                     self.wait_until(to, free, Waiting::Arrival(arrival));
                 }
                 Some(_) => self.miss(arrival, Loss::Backlog, None),
             },
-            State::Paused if self.slots[to].backlog.len() < self.config.backlog => {
+            SlotState::Paused if self.slots[to].backlog.len() < self.config.backlog => {
                 self.slots[to].backlog.push_back(Waiting::Arrival(arrival));
             }
-            State::Paused => self.miss(arrival, Loss::Backlog, None),
-            State::Dark => self.miss(arrival, Loss::NobodyThere, None),
-            State::Vacant => self.miss(arrival, Loss::NobodyThere, Some(unreachable("nobody listens there"))),
+            SlotState::Paused => self.miss(arrival, Loss::Backlog, None),
+            SlotState::Dark => self.miss(arrival, Loss::NobodyThere, None),
+            SlotState::Vacant => {
+                self.miss(arrival, Loss::NobodyThere, Some(unreachable("nobody listens there")))
+            }
         }
     }
 
@@ -348,7 +350,7 @@ impl<M: Machine> World<M> {
         if !self.lives(slot, notice.life) {
             return;
         }
-        if self.slots[slot].state == State::Paused {
+        if self.slots[slot].state == SlotState::Paused {
             return self.slots[slot].backlog.push_back(Waiting::Notice(notice));
         }
         if let Some(free) = self.busy_until(slot) {
@@ -404,7 +406,7 @@ impl<M: Machine> World<M> {
 
     fn lives(&self, slot: usize, life: u32) -> bool {
         let room = &self.slots[slot];
-        room.life == life && matches!(room.state, State::Running | State::Paused)
+        room.life == life && matches!(room.state, SlotState::Running | SlotState::Paused)
     }
 }
 

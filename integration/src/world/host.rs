@@ -10,7 +10,7 @@ use treecast_overlay::time::Instant;
 
 use super::queue::{Arrival, Happening, Word};
 use super::trace::Loss;
-use super::{State, Waiting, World};
+use super::{SlotState, Waiting, World};
 
 /// An access link with a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -214,7 +214,7 @@ impl<M: Machine> World<M> {
     /// A slow node has finished with a frame. Its timeout comes first, if it has passed, then the next frame.
     pub(super) fn on_free(&mut self, slot: usize) {
         self.host(slot).freeing = false;
-        if self.slots[slot].state != State::Running {
+        if self.slots[slot].state != SlotState::Running {
             return;
         }
         if self.slots[slot].deadline.is_some_and(|at| at <= self.now) {

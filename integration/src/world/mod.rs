@@ -60,7 +60,7 @@ const MAX_TIMEOUTS_AT_ONCE: u32 = 10_000;
 struct Slot<M: Machine> {
     /// Taken out while it handles something. Boxed: slots move when the world grows.
     machine: Option<Box<M>>,
-    state: State,
+    state: SlotState,
     /// Counts the starts in this slot; what was meant for an earlier life is dropped.
     life: u32,
     /// The deadline that the machine asked for last.
@@ -77,7 +77,7 @@ struct Slot<M: Machine> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum SlotState {
     Running,
     Paused,
     /// Nobody there, and the host says so.
@@ -178,7 +178,7 @@ impl<M: Machine> World<M> {
 
     /// Whether a node lives in this slot and is not paused.
     pub fn is_running(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(|slot| slot.state == State::Running)
+        self.slots.get(slot).is_some_and(|slot| slot.state == SlotState::Running)
     }
 
     /// How long a frame takes between two slots without jitter: what stretch is measured against.
@@ -286,7 +286,7 @@ impl<M: Machine> World<M> {
         self.network.map.add();
         self.slots.push(Slot {
             machine: None,
-            state: State::Vacant,
+            state: SlotState::Vacant,
             life: 0,
             deadline: None,
             wake: None,
@@ -301,7 +301,7 @@ impl<M: Machine> World<M> {
 
     /// Starts a node again in its slot: same identity, new incarnation.
     pub fn restart(&mut self, slot: usize, machine: M) {
-        let vacant = matches!(self.slots[slot].state, State::Vacant | State::Dark);
+        let vacant = matches!(self.slots[slot].state, SlotState::Vacant | SlotState::Dark);
         assert!(vacant, "slot {slot} is taken: stop or crash its node first");
         self.begin(slot, machine);
     }
@@ -320,7 +320,7 @@ impl<M: Machine> World<M> {
         self.trace.record(self.now, slot, What::Start { id: peer.id });
         let room = &mut self.slots[slot];
         room.life += 1;
-        room.state = State::Running;
+        room.state = SlotState::Running;
         room.machine = Some(Box::new(machine));
         self.observers.started(slot);
         self.call(slot, |_, _| ());
@@ -329,20 +329,20 @@ impl<M: Machine> World<M> {
     /// Ends a node's life in order, as a process that has said its farewells exits, and hands out what is left.
     pub fn stop(&mut self, slot: usize) -> M {
         self.trace.record(self.now, slot, What::Stop);
-        self.end(slot, State::Vacant)
+        self.end(slot, SlotState::Vacant)
     }
 
     /// Ends a node's life.
     pub fn crash(&mut self, slot: usize, how: Crash) {
         let (silent, state) = match how {
-            Crash::Process => (false, State::Vacant),
-            Crash::Power => (true, State::Dark),
+            Crash::Process => (false, SlotState::Vacant),
+            Crash::Power => (true, SlotState::Dark),
         };
         self.trace.record(self.now, slot, What::Crash { silent });
         self.end(slot, state);
     }
 
-    fn end(&mut self, slot: usize, state: State) -> M {
+    fn end(&mut self, slot: usize, state: SlotState) -> M {
         let connections = self.links.end(slot);
         let room = &mut self.slots[slot];
         let machine = room.machine.take().unwrap_or_else(|| panic!("nobody lives in slot {slot}"));
@@ -355,7 +355,7 @@ impl<M: Machine> World<M> {
             }
         }
         self.drop_uplink(slot);
-        if state == State::Vacant {
+        if state == SlotState::Vacant {
             for connection in connections {
                 self.close(slot, connection);
             }
@@ -367,15 +367,15 @@ impl<M: Machine> World<M> {
     pub fn pause(&mut self, slot: usize) {
         assert!(self.is_running(slot), "slot {slot} does not run: it cannot be paused");
         self.trace.record(self.now, slot, What::Pause);
-        self.slots[slot].state = State::Paused;
+        self.slots[slot].state = SlotState::Paused;
     }
 
     /// Lets a paused node go on: its timeout first, if it has passed, then all that has waited (the driver's order:
     /// expiry is checked before any frame of a batch is handled).
     pub fn resume(&mut self, slot: usize) {
-        assert!(self.slots[slot].state == State::Paused, "slot {slot} is not paused");
+        assert!(self.slots[slot].state == SlotState::Paused, "slot {slot} is not paused");
         self.trace.record(self.now, slot, What::Resume);
-        self.slots[slot].state = State::Running;
+        self.slots[slot].state = SlotState::Running;
         if self.slots[slot].deadline.is_some_and(|at| at <= self.now) {
             self.time_out(slot, false);
         }
@@ -397,13 +397,13 @@ impl<M: Machine> World<M> {
     /// Gives a node a command, now; a paused one gets it when it resumes.
     pub fn command(&mut self, slot: usize, command: M::Command) {
         match self.slots[slot].state {
-            State::Running => {
+            SlotState::Running => {
                 self.trace.record(self.now, slot, What::Command);
                 self.call_observed(slot, |at, observers| observers.command(at, &command));
                 self.call(slot, |machine, now| machine.handle_command(now, command));
             }
-            State::Paused => self.slots[slot].backlog.push_back(Waiting::Command(command)),
-            State::Vacant | State::Dark => panic!("nobody lives in slot {slot}: it takes no command"),
+            SlotState::Paused => self.slots[slot].backlog.push_back(Waiting::Command(command)),
+            SlotState::Vacant | SlotState::Dark => panic!("nobody lives in slot {slot}: it takes no command"),
         }
     }
 
@@ -532,7 +532,7 @@ impl<M: Machine> World<M> {
             return false;
         }
         room.wake = None;
-        if room.state != State::Running {
+        if room.state != SlotState::Running {
             return false;
         }
         let due = room.deadline.is_some_and(|at| at <= self.now) && self.busy_until(slot).is_none();

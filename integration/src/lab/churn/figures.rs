@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::Options;
+use super::ChurnOptions;
 use super::life::{Observed, Window};
 use crate::cluster::passages::Traffic;
 use crate::lab::charts;
@@ -22,7 +22,7 @@ struct Rate {
 }
 
 /// Figures of one run.
-pub(super) fn figures(run: &Run, options: &Options, seen: &Observed) -> Figures {
+pub(super) fn figures(run: &Run, options: &ChurnOptions, seen: &Observed) -> Figures {
     let mut figures = Figures::of(run);
     figures.set("trace", format!("{:?}", options.trace).to_lowercase());
     figures.set("session_median_min", options.session_median);
@@ -145,7 +145,7 @@ pub(super) fn small(rate: f64) -> String {
     if rate == 0.0 { "0".to_string() } else { format!("{rate:.1e}") }
 }
 
-pub(super) fn report(options: &Options, run: &Run, figures: Figures, seen: &Observed) -> Report {
+pub(super) fn report(options: &ChurnOptions, run: &Run, figures: Figures, seen: &Observed) -> Report {
     let mut report = run.report();
     let trace = format!("{:?}", options.trace).to_lowercase();
     report.conditions.extend([

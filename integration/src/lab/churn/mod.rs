@@ -25,7 +25,7 @@ use crate::report::Report;
 /// Nodes come and go: lookups lost and wrong, stretch, control traffic, unclaimed ranges
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = HELP)]
-pub struct Options {
+pub struct ChurnOptions {
     #[command(flatten)]
     setting: Setting,
     /// Half of all sessions are shorter than this
@@ -87,7 +87,7 @@ fn percent(text: &str) -> Result<f64, String> {
     (0.0..=90.0).contains(&percent).then_some(percent).ok_or_else(|| "0 to 90 % are possible".to_string())
 }
 
-impl Options {
+impl ChurnOptions {
     fn plan(&self, lookups: u64) -> ChurnPlan {
         ChurnPlan {
             trace: self.trace,
@@ -100,7 +100,7 @@ impl Options {
 }
 
 /// Grows a ring, lets nodes come and go, and says how that went.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &ChurnOptions, progress: &Progress) -> Result<Report, Error> {
     if options.sweep {
         return sweep::run(options, progress);
     }
@@ -108,7 +108,7 @@ pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
     Ok(figures::report(options, &run, figures::figures(&run, options, &seen), &seen))
 }
 
-fn measure(options: &Options, progress: &Progress) -> Result<(Run, Observed), Error> {
+fn measure(options: &ChurnOptions, progress: &Progress) -> Result<(Run, Observed), Error> {
     let worlds = u64::from(options.worlds);
     let hidden = Progress::hidden();
     let parts: Vec<Result<(Run, Observed), Error>> = std::thread::scope(|scope| {

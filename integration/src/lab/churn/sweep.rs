@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::figures::{self, small};
-use super::{Options, measure};
+use super::{ChurnOptions, measure};
 use crate::lab::{Error, Progress};
 use crate::report::{Axis, Figures, Kind, Plot, Report, Row, Series, Sheet, show};
 
@@ -12,8 +12,8 @@ const MEDIANS: [f64; 6] = [5.0, 15.0, 30.0, 60.0, 120.0, 600.0];
 /// Frames that vanish, in percent.
 const LOSSES: [f64; 3] = [0.0, 1.0, 5.0];
 
-pub(super) fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
-    let cells: Vec<Options> = LOSSES.iter().flat_map(|&loss| row(options, loss)).collect();
+pub(super) fn run(options: &ChurnOptions, progress: &Progress) -> Result<Report, Error> {
+    let cells: Vec<ChurnOptions> = LOSSES.iter().flat_map(|&loss| row(options, loss)).collect();
     let (mut runs, mut faults) = (Vec::new(), Vec::new());
     for (done, cell) in cells.iter().enumerate() {
         let name = format!("{} min, loss {} %", cell.session_median, cell.loss);
@@ -40,8 +40,8 @@ pub(super) fn run(options: &Options, progress: &Progress) -> Result<Report, Erro
     Ok(report)
 }
 
-fn row(options: &Options, loss: f64) -> impl Iterator<Item = Options> {
-    let cell = move |session_median| Options { session_median, loss, sweep: false, ..options.clone() };
+fn row(options: &ChurnOptions, loss: f64) -> impl Iterator<Item = ChurnOptions> {
+    let cell = move |session_median| ChurnOptions { session_median, loss, sweep: false, ..options.clone() };
     MEDIANS.into_iter().map(cell)
 }
 

@@ -27,7 +27,7 @@ const NODES: u32 = 1_000;
 /// meanwhile
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = HELP)]
-pub struct Options {
+pub struct FaultsOptions {
     #[command(flatten)]
     setting: Setting,
     /// Only these faults of the catalogue
@@ -71,7 +71,7 @@ What is said of each:
   told       nodes whose neighbours changed, at the fault's end or after it, and of them those whose layer above
              heard it";
 
-impl Options {
+impl FaultsOptions {
     fn nodes(&self) -> usize {
         self.setting.nodes.unwrap_or(NODES) as usize
     }
@@ -104,7 +104,7 @@ impl Options {
 }
 
 /// Lets each fault happen to a ring of its own.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &FaultsOptions, progress: &Progress) -> Result<Report, Error> {
     let setting = &options.setting;
     let topology = setting.topology();
     let bound = options.bound()?;

@@ -20,9 +20,9 @@ use self::script::{Publisher, Role, Script, ScriptEvent, Subscribers, Target, pl
 use crate::check::{Verdict, s6};
 use crate::cluster::Cluster;
 use crate::lab::swarm::{self, DRIFT_PPM};
-use crate::lab::{Error, Progress, memory};
+use crate::lab::{Error, Progress};
 use crate::node::RingNode;
-use crate::report::{Report, Row};
+use crate::report::{Figures, Report};
 use crate::timeline::{Action, Deed, Split, Timeline};
 use crate::world::{self, Case, Crash, Faults, Topology, Uplink};
 
@@ -36,14 +36,14 @@ const BURST_BYTES: usize = 200;
 
 /// Options of `lab scenario`.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct ScenarioOptions {
     /// The scenario
     #[arg(value_name = "FILE.toml")]
     pub file: PathBuf,
 }
 
 /// Reads the file and runs it.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &ScenarioOptions, progress: &Progress) -> Result<Report, Error> {
     let path = &options.file;
     let text =
         std::fs::read_to_string(path).map_err(|why| Error::Usage(format!("{}: {why}", path.display())))?;
@@ -342,44 +342,30 @@ impl<N: RingNode> Stage<N> {
             }
         }
         let told = |time: Option<Duration>| time.map_or("never".to_string(), |time| format!("{time:.1?}"));
-        let mut rows = vec![
-            Row::ours("whole after", told(self.whole_after)),
-            Row::ours("settled after", told(self.settled_after)),
-            Row::ours("deliveries", deliveries.to_string()),
-            Row::ours("receipts", kept.to_string()),
-            Row::ours("without receipt", (failed + open).to_string()),
-            Row::ours("gaps", gaps.to_string()),
-            Row::ours("slowest delivery", format!("{slowest:.1?}")),
-        ];
-        let happened = outcome.iter().filter(|(_, times)| **times > 0);
-        rows.extend(happened.map(|(event, times)| Row::ours(*event, times.to_string())));
-        let json = json!({
-            "experiment": "scenario",
-            "file": path.display().to_string(),
-            "seed": self.script.seed,
-            "faults": faults,
-            "deliveries": deliveries,
-            "receipts": kept,
-            "without_receipt": failed + open,
-            "gaps": gaps,
-            "slowest_s": slowest.as_secs_f64(),
-            "whole_after_s": self.whole_after.map(|time| time.as_secs_f64()),
-            "settled_after_s": self.settled_after.map(|time| time.as_secs_f64()),
-            "events": outcome,
-            "steps": cluster.world.steps(),
-            "events_per_s": cluster.world.steps() as f64 / self.started.elapsed().as_secs_f64().max(1e-9),
-            "peak_bytes": memory::peak(),
-            "trace_hash": cluster.world.trace_hash(),
-        });
-        let mut report = Report {
-            experiment: "scenario",
-            conditions: vec![("file", path.display().to_string()), ("seed", self.script.seed.to_string())],
-            rows,
-            notes: vec![self.script.about.clone()],
-            json: json.to_string(),
-            faults,
-            ..Report::default()
-        };
+        let mut figures =
+            Figures::of(&json!({ "experiment": "scenario", "file": path.display().to_string() }));
+        figures.set("seed", self.script.seed);
+        figures.tell("whole after", told(self.whole_after));
+        figures.set("whole_after_s", self.whole_after.map(|time| time.as_secs_f64()));
+        figures.tell("settled after", told(self.settled_after));
+        figures.set("settled_after_s", self.settled_after.map(|time| time.as_secs_f64()));
+        figures.count("deliveries", "deliveries", deliveries);
+        figures.count("receipts", "receipts", kept as u64);
+        figures.count("without_receipt", "without receipt", (failed + open) as u64);
+        figures.count("gaps", "gaps", gaps);
+        figures.tell("slowest delivery", format!("{slowest:.1?}"));
+        figures.set("slowest_s", slowest.as_secs_f64());
+        for (event, times) in outcome.iter().filter(|(_, times)| **times > 0) {
+            figures.tell(*event, times.to_string());
+        }
+        figures.set("events", outcome);
+        figures.set("faults", &faults);
+        figures.set("trace_hash", cluster.world.trace_hash());
+        figures.set_cost(cluster.world.steps(), self.started.elapsed());
+        let conditions = vec![("file", path.display().to_string()), ("seed", self.script.seed.to_string())];
+        let notes = vec![self.script.about.clone()];
+        let mut report =
+            Report { experiment: "scenario", conditions, notes, faults, ..Report::default() }.with(figures);
         seconds::add_to(&mut report, &cluster.history, self.begin);
         report
     }

@@ -22,9 +22,9 @@ use treecast_overlay::pastry::Node;
 
 use crate::check::s5;
 use crate::cluster::Cluster;
-use crate::lab::{Error, Progress, RingGeometry, memory};
+use crate::lab::{Error, Progress, RingGeometry};
 use crate::node::{FullNode, RingNode};
-use crate::report::{Report, Row};
+use crate::report::{Figures, Report};
 use crate::timeline::DONE;
 pub use crate::timeline::Deed;
 use crate::world::{Case, Topology};
@@ -103,7 +103,7 @@ fn causes(event: &str) -> &'static [Deed] {
 
 /// Options of `lab swarm`.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct SwarmOptions {
     /// Seeds to run: A..B, B excluded. From 100 on, every kind of fault and event must have occurred
     #[arg(long, value_name = "A..B", default_value = "0..200", value_parser = parse_seeds)]
     pub seeds: (u64, u64),
@@ -132,7 +132,7 @@ fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
 }
 
 /// Runs the range.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &SwarmOptions, progress: &Progress) -> Result<Report, Error> {
     let (from, to) = options.seeds;
     let begin = std::time::Instant::now();
     let findings = run_seeds(from, to, &options.choice, progress);
@@ -178,7 +178,7 @@ impl Findings {
     }
 
     /// The swarm's report: each fault with the command that shows it again, and how often what happened.
-    fn report(&self, options: &Options, took: std::time::Duration) -> Report {
+    fn report(&self, options: &SwarmOptions, took: std::time::Duration) -> Report {
         let (from, to) = options.seeds;
         let again = |seed: u64| options.choice.command(seed);
         let told = |(seed, fault): (&u64, &String)| format!("seed {seed}: {fault}\n    {}", again(*seed));
@@ -188,33 +188,24 @@ impl Findings {
                 .into_iter()
                 .map(|event| format!("in {} seeds not one: {event}", self.seeds)),
         );
-        let rows = self.events.iter().map(|(event, times)| Row::ours(*event, times.to_string()));
-        let figures = json!({
-            "experiment": "swarm",
-            "seeds": format!("{from}..{to}"),
-            "runs": self.seeds,
-            "faults": self.faults,
-            "missing": self.missing(&options.choice),
-            "events": self.events,
-            "steps": self.steps,
-            "wall_s": took.as_secs_f64(),
-            "events_per_s": self.steps as f64 / took.as_secs_f64().max(1e-9),
-            "peak_bytes": memory::peak(),
-        });
+        let mut figures = Figures::of(&json!({ "experiment": "swarm", "seeds": format!("{from}..{to}") }));
+        for (event, times) in &self.events {
+            figures.tell(*event, times.to_string());
+        }
+        figures.set("runs", self.seeds);
+        figures.set("faults", &self.faults);
+        figures.set("missing", self.missing(&options.choice));
+        figures.set("events", &self.events);
+        figures.set_cost(self.steps, took);
+        let (seeds, steps, with_faults) = (self.seeds, self.steps, self.faults.len());
         Report {
             experiment: "swarm",
             conditions: vec![("seeds", format!("{from}..{to}"))],
-            rows: rows.collect(),
-            notes: vec![format!(
-                "{} seeds, {} steps in {took:.1?}; {} with faults",
-                self.seeds,
-                self.steps,
-                self.faults.len()
-            )],
-            json: figures.to_string(),
+            notes: vec![format!("{seeds} seeds, {steps} steps in {took:.1?}; {with_faults} with faults")],
             faults,
             ..Report::default()
         }
+        .with(figures)
     }
 
     /// Events that should have happened and never did; nothing if there were too few seeds to say. An event
