@@ -344,7 +344,7 @@ impl Tapped {
             let tree = self.stack.forest().trees().into_iter().find(splices);
             let splice = tree.is_some_and(|tree| tree.children.len() == 1 && !tree.is_root);
             witness.offers.insert((offer.topic, to.id), if splice { "splice" } else { "push-down" });
-        } else if let Word::Part { topic, .. } = word
+        } else if let Word::Detach { topic, .. } = word
             && let Some(why) = witness.offers.remove(&(topic, me))
         {
             *witness.moves.entry(why).or_default() += 1;
