@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// What a node is in its overlay.
+/// The role of a node in its overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
     /// On the ring: answers for keys and forwards for others.
@@ -29,7 +29,7 @@ pub struct Config {
     /// node's range is unclaimed.
     pub lease: Duration,
     /// How old a ring neighbour's lease gets before it is renewed, which is also how often neighbours see that the other
-    /// lives. What is left of the lease is for lost frames: each side asks again after a short silence, so
+    /// lives. The rest of the lease is for lost frames: each side asks again after a short silence, so
     /// that by default three questions in turn may be lost before a lease lapses, where answers take 0.3 s or less (guess).
     pub heartbeat: Duration,
     /// How old a ring neighbour's lease is when frames that go there anyway begin to carry its renewal; `None`: they never

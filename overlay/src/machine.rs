@@ -18,9 +18,9 @@ use crate::wire::Frame;
 /// [`poll_timeout`](Machine::poll_timeout). `now` never decreases from call to call. Frames may be lost,
 /// duplicated and reordered on their way.
 pub trait Machine {
-    /// What the layer above wants.
+    /// A command of the layer above.
     type Command;
-    /// What the layer above hears.
+    /// News for the layer above.
     type Event;
 
     /// This node as its peers know it: the transport's greeting.
@@ -52,7 +52,7 @@ pub trait Machine {
 pub struct Transmit {
     /// Where to.
     pub to: Destination,
-    /// What.
+    /// The bytes.
     pub frame: Frame,
 }
 
@@ -70,14 +70,14 @@ pub enum Destination {
 pub enum Link {
     /// A connection with this peer came up. Generations of one peer grow.
     Up {
-        /// Who is at the other end, by its greeting.
+        /// The node at the other end, by its greeting.
         peer: Peer,
         /// Tells this connection from earlier ones with the same peer.
         generation: u64,
     },
     /// A connection broke (or was closed by the other side), and there is no other with this peer.
     Down {
-        /// Who was at the other end.
+        /// The node at the other end.
         peer: NodeId,
         /// Which connection.
         generation: u64,
@@ -86,7 +86,7 @@ pub enum Link {
     Refused {
         /// Where.
         addr: Addr,
-        /// Who was wanted there, if that was known.
+        /// The node that was wanted there, if its id was known.
         id: Option<NodeId>,
         /// Why.
         reason: Refusal,

@@ -204,7 +204,7 @@ impl FullMembership {
         self.is_on && leaf_set.len() >= config.leaf_set
     }
 
-    /// What a seeker is told: the leaf set, and all others as well while they are few.
+    /// The nodes that a seeker is told: the leaf set, and all others as well while they are few.
     pub(super) fn all_but(&self, leaf_set: &LeafSet, seeker: NodeId) -> Vec<Peer> {
         let others = self.iter().filter(|peer| !leaf_set.contains(peer.id));
         let all = leaf_set.iter().chain(others).filter(|peer| peer.id != seeker);

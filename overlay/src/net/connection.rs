@@ -31,7 +31,7 @@ const SUCCESSION: Duration = Duration::from_secs(1);
 /// Plain bytes handed to the coding at once. With TCP_NOTSENT_LOWAT this bounds what control waits behind.
 const WRITE: usize = 64 * 1024;
 
-/// What a connection's task tells the transport's owner.
+/// A notice of a connection's task to the transport's owner.
 #[derive(Debug)]
 pub(super) enum Notice {
     /// Passed on as it is.
@@ -59,7 +59,7 @@ pub(super) enum Notice {
     },
     /// A dial came to nothing.
     Refused {
-        /// What was dialled.
+        /// The address that was dialled.
         seed: Seed,
         /// Why.
         reason: Refusal,
@@ -71,12 +71,12 @@ pub(super) enum Notice {
 pub(super) struct Greeted {
     pub(super) connection: u64,
     pub(super) peer: Peer,
-    /// What this node dialled, if it did.
+    /// The address that this node dialled, if it did.
     pub(super) dialled: Option<Seed>,
     pub(super) orders: mpsc::Sender<Order>,
 }
 
-/// What the transport's owner tells a connection's task.
+/// An order of the transport's owner to a connection's task.
 #[derive(Debug)]
 pub(super) enum Order {
     /// Carry this queue's frames.
@@ -247,7 +247,7 @@ struct Connection {
 impl Connection {
     /// Carries frames until both sides have said goodbye; an error is a break.
     async fn serve(&mut self) -> io::Result<()> {
-        // What came close behind the greeting.
+        // The bytes that came close behind the greeting.
         self.on_progress(0)?;
         loop {
             self.fill()?;

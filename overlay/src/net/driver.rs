@@ -136,7 +136,7 @@ struct Driver<M: Machine, T, F> {
     alarm: Alarm,
 }
 
-/// What ended a wait.
+/// The event that ended a wait.
 enum Wake<C> {
     Command(Option<C>),
     Batch(Vec<TransportEvent>),

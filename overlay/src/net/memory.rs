@@ -249,7 +249,7 @@ impl AsyncWrite for Throttled {
         let slice = &bytes[..bytes.len().min(SLICE)];
         let written = ready!(Pin::new(&mut self.stream).poll_write(context, slice))?;
         let lasts = Duration::from_secs_f64(written as f64 / rate.max(1) as f64);
-        // What a late timer lost is made up for, up to a few slices.
+        // A late timer is made up for, up to a few slices.
         let start = self.until.deadline().max(Instant::now() - Duration::from_millis(10));
         self.until.as_mut().reset(start + lasts);
         Poll::Ready(Ok(written))

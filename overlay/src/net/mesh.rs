@@ -1,4 +1,4 @@
-//! What all transports share: who is connected, who is being dialled, and which of two connections is kept.
+//! The part that all transports share: which peers are connected, which are being dialled, and which of two connections is kept.
 //!
 //! Of two connections between the same nodes the node with the smaller id keeps the newer one, and tells the other
 //! side; the older one is drained and dropped without a `Down`. (Design §7 has both sides keep the one that the
@@ -64,7 +64,7 @@ impl Dropped {
     }
 }
 
-/// What a transport is made of, whatever carries its bytes.
+/// A transport, whatever carries its bytes.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) me: NodeId,
@@ -84,7 +84,7 @@ pub(super) trait Dialler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(Pipe, NodeId, Option<IpAddr>), Refusal>> + Send;
 }
 
-/// What a transport's tasks share.
+/// The state that a transport's tasks share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) me: NodeId,

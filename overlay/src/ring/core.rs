@@ -1,4 +1,4 @@
-//! What every component of a ring node may use: its identity, its configuration, its place in its own life, its generator
+//! The context that every component of a ring node may use: its identity, its configuration, its place in its own life, its generator
 //! of random numbers, its timers, and its outbox. Nothing else is shared.
 
 use std::collections::VecDeque;
@@ -27,7 +27,7 @@ const BUSY: u32 = 256;
 /// How often a node looks whether a newer life of itself exists; further claims of one are not followed.
 const TWIN_PERIOD: Duration = Duration::from_secs(1);
 
-/// How far a node is in its own life. What a joiner does in detail stands in [`Join`](super::join::Join).
+/// How far a node is in its own life. The steps of a joiner stand in [`Join`](super::join::Join).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
     /// Not started.
@@ -42,7 +42,7 @@ pub(crate) enum Phase {
     Stopped,
 }
 
-/// What a deadline is for. Ordered, so that deadlines of the same instant fire in one order.
+/// The purpose of a deadline. Ordered, so that deadlines of the same instant fire in one order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Timer {
     /// The current step of the join, or of looking for a ring.
@@ -243,7 +243,7 @@ pub(crate) fn passed_on(to: Peer, from: Peer, frame: Frame) -> Frame {
     Frame::new(Header::Via { to, from }, inner.freeze())
 }
 
-/// What a node has to send and to tell.
+/// Frames to be sent, and events for the layer above.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     /// Frames whose path is not chosen yet.

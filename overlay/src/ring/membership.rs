@@ -211,7 +211,7 @@ impl<G: Geometry> Node<G> {
         self.leases.grant_asked(now, &self.core, &self.tables, &self.slots, (holder, standing), asked)
     }
 
-    /// What an acknowledgement says of those around this node, if it is on the ring or attached to it.
+    /// The nodes around this one, as an acknowledgement names them, if it is on the ring or attached to it.
     fn members_to_tell(&self) -> Option<Vec<Peer>> {
         self.core.is_ready().then(|| match self.core.role {
             Role::Ring => self.tables.members(),

@@ -1,4 +1,4 @@
-//! What passes through a node: routed messages, lookups, broadcasts, and what it tells another directly.
+//! Messages of and through a node: routed ones, lookups, broadcasts, and direct ones.
 
 use bytes::Bytes;
 
@@ -163,7 +163,7 @@ impl<G: Geometry> Node<G> {
     /// A message of this node's own stopped on its way.
     fn on_undeliverable(&mut self, id: u64, key: Key, reason: RouteFailure) {
         if !self.lookups.on_failed(id, reason) && key != self.core.me.id.key() {
-            // (What goes to this node's own key is a join's or a merge's question, repeated by its own timer.)
+            // (A message to this node's own key is a join's or a merge's question, repeated by its own timer.)
             self.core.emit(Event::Undeliverable { key, reason });
         }
     }

@@ -1,4 +1,4 @@
-//! What a model checker needs of a node: to copy it, and to tell which of two copies would act alike
+//! Help for a model checker: to copy a node, and to tell which of two copies would act alike
 //! (`treecast-integration`'s `model`, docs/guarantees.md).
 
 use std::hash::{Hash, Hasher};

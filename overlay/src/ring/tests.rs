@@ -67,7 +67,7 @@ struct Net {
     delay: Box<dyn Fn(usize, usize) -> Duration>,
     /// Frames sent so far.
     sent: usize,
-    /// What the layer above does with a message in transit.
+    /// The choices of the layer above for a message in transit.
     resumes: bool,
     /// Whether frames to known peers are written down: from whom, to which slot.
     logs: bool,
@@ -259,7 +259,7 @@ impl Net {
         ready.min_by(|(_, a), (_, b)| key.closer(a.peer().id, b.peer().id)).unwrap().0
     }
 
-    /// Who says that it is the root of a key.
+    /// The nodes that say that they are the root of a key.
     fn claimants(&self, key: Key) -> Vec<usize> {
         self.live().filter(|(_, node)| node.is_root_of(self.now, key)).map(|(slot, _)| slot).collect()
     }

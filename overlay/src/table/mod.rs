@@ -49,7 +49,7 @@ impl Entry {
         self.rtt_micros.map(NonZeroU32::get)
     }
 
-    /// What this entry's round-trip time counts for where there is a choice, in microseconds: that of a crowded node half
+    /// The weight of this entry's round-trip time where there is a choice, in microseconds: that of a crowded node half
     /// as much again (an in-degree cap that costs little; a guess).
     pub fn weight(&self) -> Option<u32> {
         let micros = self.rtt_micros()?;

@@ -1,4 +1,4 @@
-//! What frames say. One closed enum: every node of one protocol version knows them all.
+//! The headers of frames. One closed enum: every node of one protocol version knows them all.
 
 use serde::{Deserialize, Serialize};
 
@@ -33,7 +33,7 @@ pub enum Header {
         to: Box<Contact>,
         /// Whom it is from.
         from: Box<Contact>,
-        /// What it says.
+        /// Its content.
         letter: Letter,
     },
     /// Are you there?
@@ -90,7 +90,7 @@ pub enum Header {
     Broadcast {
         /// The sender's number for this hop.
         hop: u64,
-        /// Who broadcasts.
+        /// The node that broadcasts.
         origin: Contact,
         /// The origin's number for the broadcast.
         id: u64,
@@ -125,8 +125,8 @@ pub enum Header {
 }
 
 impl Header {
-    /// Whether a frame may carry something of leases. What is itself about leases, joins, leaving, edges or detours says that
-    /// in its own header.
+    /// Whether a frame may carry something of leases. A frame about leases, joins, leaving, edges or detours says so in
+    /// its own header.
     pub fn may_piggyback(&self) -> bool {
         match self {
             Header::Routed(_)
@@ -158,12 +158,12 @@ impl Header {
 // Queues are full of these in a burst: what is rare and large stands apart.
 const _: () = assert!(size_of::<Header>() <= 192);
 
-/// What one node tells another, near or far.
+/// A message of one node to another, near or far.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Letter {
     /// A payload of the layer above: the frame's tail.
     Payload,
-    /// What the root of a key answers to a lookup, or to one who seeks its place on the ring.
+    /// The answer of the root of a key to a lookup, or to a node that seeks its place on the ring.
     Answer(Box<Answer>),
     /// A routed message could not be delivered; sent to its origin.
     Undeliverable {
@@ -183,7 +183,7 @@ pub struct Routed {
     pub hop: u64,
     /// Where it is going.
     pub key: Key,
-    /// Who sent it off.
+    /// The node that sent it.
     pub origin: Contact,
     /// The origin's number for it. Only the origin gives it a meaning.
     pub id: u64,
@@ -193,21 +193,21 @@ pub struct Routed {
     pub by_leaf_set: bool,
     /// A hop on its way was not acknowledged and was made again: another node may have it too, or have had it.
     pub repeated: bool,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: Purpose,
     /// The path so far, if the origin asked for it.
     #[serde(deserialize_with = "bounded::optional::<MAX_TRACE, _, _>")]
     pub trace: Option<Vec<TraceHop>>,
 }
 
-/// What a routed message is for.
+/// The purpose of a routed message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Purpose {
     /// The layer above: raised as `Forward` on its way and as `Deliver` at the root.
     Application,
-    /// Who is the root of the key?
+    /// Asks for the root of the key.
     Lookup,
-    /// Who are the neighbours of the key? Asked by joiners and by rings that have found each other.
+    /// Asks for the neighbours of the key. Asked by joiners and by rings that have found each other.
     Seek,
 }
 
@@ -222,7 +222,7 @@ pub struct TraceHop {
     pub rtt_micros: Option<u32>,
 }
 
-/// What a root answers.
+/// The answer of a root.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Answer {
     /// The origin's number for the question.
@@ -290,7 +290,7 @@ pub struct Ask {
     pub lease: Sides,
 }
 
-/// What ring neighbours tell each other of leases in any frame that goes from one to the other anyway (design §5: traffic
+/// Lease requests and grants of ring neighbours, in any frame that goes from one to the other anyway (design §5: traffic
 /// carries leases). Nobody answers it with a frame of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaseWords {

@@ -21,11 +21,11 @@ use bytes::Bytes;
 /// One message between two neighbours.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
-    /// What it says of leases besides, if anything.
+    /// Its lease piggyback, if any.
     pub words: Option<Box<LeaseWords>>,
-    /// What it is.
+    /// Its header.
     pub header: Header,
-    /// What it carries for the layer above; empty for the overlay's own frames.
+    /// The payload for the layer above; empty for the overlay's own frames.
     pub payload: Bytes,
 }
 

@@ -199,7 +199,7 @@ impl Geometry for Pastry {
         let Places { table, neighbourhood, .. } = &mut self.places;
         let measured = cx.detector.rtt(peer.id);
         let is_new = table.get(peer.id).is_none();
-        // What it says counts until this node has measured it.
+        // The sender's own figure counts until this node has measured it.
         let changed = table.insert(peer, measured.or(told));
         if let Some(rtt) = measured.filter(|_| is_new && changed) {
             neighbourhood.insert(peer, rtt);

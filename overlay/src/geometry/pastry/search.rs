@@ -85,7 +85,7 @@ enum Stage {
     Watching,
 }
 
-/// What a node that was named promises, the most promising first.
+/// The promise of a node that was named, the most promising first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Promise {
     /// There is room in its slot; how near it may be in microseconds.
@@ -230,7 +230,7 @@ impl Search {
 
 // Frames.
 impl Search {
-    /// What a frame says of its sender.
+    /// The news that a frame has of its sender.
     pub(super) fn greeting(
         &mut self,
         now: Instant,
@@ -304,7 +304,7 @@ impl Search {
         }
     }
 
-    /// Those of the named nodes that promise to be nearer than what is in their slots, the most promising first.
+    /// The named nodes that promise to be nearer than the entries of their slots, the most promising first.
     /// `distance`: how far the one is that names them.
     fn promising(
         &mut self,
@@ -358,7 +358,7 @@ impl Search {
         (likely < rival).then(|| Promise::Nearer(likely * 1000 / rival))
     }
 
-    /// Those of the named nodes that are to be probed, and notes them as tried.
+    /// The named nodes that are to be probed; notes them as tried.
     fn worth_a_probe(
         &mut self,
         cx: &mut Cx<'_>,

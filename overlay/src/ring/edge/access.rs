@@ -43,7 +43,7 @@ struct AccessNode {
     round_trip: Option<Duration>,
 }
 
-/// What the answer of an access node comes to.
+/// The outcome of an access node's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attached {
     /// Nothing new.
@@ -54,7 +54,7 @@ pub(crate) enum Attached {
     Gained { is_only: bool },
 }
 
-/// What the loss of an access node comes to.
+/// The outcome of the loss of an access node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AccessLost {
     /// This edge was attached there: what waits for it goes another way.

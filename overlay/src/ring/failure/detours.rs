@@ -5,7 +5,7 @@
 //! broken. So a pair that is cut apart still renews its leases, and messages to a live root arrive (non-transitive
 //! connectivity: Freedman et al. 2005, "Non-Transitive Connectivity and DHTs").
 //!
-//! What another is said to have said is taken on trust, from members of the leaf set only.
+//! A frame that another node passes on is taken on trust, from members of the leaf set only.
 
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ impl Detours {
         self.indirect.retain(|probe| probe.to != to || probe.number > number);
     }
 
-    /// What was asked before a sleep counts for nothing.
+    /// Questions from before a sleep count for nothing.
     pub(super) fn forget_asked(&mut self) {
         self.indirect.clear();
     }

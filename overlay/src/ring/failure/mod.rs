@@ -66,14 +66,14 @@ pub struct FailureDetector {
     last_run: Instant,
 }
 
-/// What a model checker compares: rates and measured times decide nothing there.
+/// A model checker compares this: rates and measured times decide nothing there.
 impl Hash for FailureDetector {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.states, &self.ended, &self.detours).hash(state);
     }
 }
 
-/// What a node knows of a peer that it is about to probe, besides what the detector does.
+/// The knowledge of other components about a peer that is to be probed.
 pub(crate) struct Ground<'a> {
     pub(crate) tables: &'a Tables,
     /// The leaf set as it will be, while the node takes its place.
@@ -91,7 +91,7 @@ impl Ground<'_> {
     }
 }
 
-/// What the detector found out when a probe was not answered in time.
+/// The decision of the detector when a probe was not answered in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Detected {
     /// The peer lives: only the answer was lost.
@@ -349,7 +349,7 @@ impl FailureDetector {
         self.detours.end_indirect(id, u64::MAX);
     }
 
-    /// What was asked before a sleep counts for nothing, and neither does an answer to it.
+    /// Questions from before a sleep count for nothing, and neither do the answers.
     pub(crate) fn take_all_questions_back(&mut self, core: &mut Core) {
         for asked in self.states.take_all_asked() {
             core.timers.cancel(Timer::Probe(asked.peer.id));
@@ -587,7 +587,7 @@ impl FailureDetector {
         parts.add("detours", self.detours.bytes());
     }
 
-    /// What is remembered (promise O5). Of lives that go on: the tables' members, and the nodes that others named, up to a
+    /// How much is remembered (promise O5). Of lives that go on: the tables' members, and the nodes that others named, up to a
     /// limit that is kept where they are asked.
     pub(crate) fn sizes(&self) -> impl Iterator<Item = Size> {
         self.ended.sizes().into_iter().chain(self.detours.sizes()).chain([self.deaths.size()])

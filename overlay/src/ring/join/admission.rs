@@ -100,7 +100,7 @@ impl Slots {
         self.ceded(joiner)
     }
 
-    /// The joiner does not come by any `Commit` up to this number. What was ceded for a later one stays ceded until its
+    /// The joiner does not come by any `Commit` up to this number. A part that was ceded for a later one stays ceded until its
     /// lease ends, because this frame is an old one, and the joiner may be in its place by now. Returns whether the joiner
     /// has given back all that was ceded to it.
     pub(crate) fn withdraw(&mut self, now: Instant, joiner: Peer, number: u64) -> bool {

@@ -163,13 +163,13 @@ impl Asking {
     }
 }
 
-/// What comes after a group of seeds.
+/// The step that comes after a group of seeds.
 pub(super) enum Onwards {
     Ask { group: Group, since: Instant, kept: Option<Kept> },
     BeFirst,
 }
 
-/// What a round of asking leaves to the next one.
+/// The state that a round of asking leaves to the next one.
 pub(super) struct Kept {
     waiting: BTreeMap<u64, Seed>,
     refused: Vec<(Seed, Refusal)>,

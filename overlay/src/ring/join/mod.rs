@@ -66,7 +66,7 @@ impl Hash for Join {
     }
 }
 
-/// What follows from the answer of a seed.
+/// The step that follows from the answer of a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Wait,
@@ -76,7 +76,7 @@ pub(crate) enum Next {
     Seek(Peer),
 }
 
-/// What follows when the time of a step is over.
+/// The step that follows when the time of one is over.
 #[derive(Debug)]
 pub(crate) enum Overdue {
     Nothing,
@@ -87,7 +87,7 @@ pub(crate) enum Overdue {
         through: Peer,
         attempts: u8,
     },
-    /// What was not answered is asked again.
+    /// Unanswered questions are asked again.
     JoinOn,
     /// Nobody is there.
     BeFirst,

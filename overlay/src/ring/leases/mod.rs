@@ -236,7 +236,7 @@ impl Leases {
         };
         let places: Vec<(NodeId, Side)> = tables.leaf_set.ends().flat_map(places).collect();
         self.held.0.retain(|(place, _)| places.contains(place));
-        // What travels along was asked and granted for the places from before, too.
+        // The piggybacked requests and grants are for the places from before, too.
         self.piggyback = Piggyback::default();
     }
 
@@ -256,7 +256,7 @@ impl Leases {
         self.granted.remove(node);
     }
 
-    /// What this peer was asked along with other frames, or is to be granted so, counts for nothing.
+    /// Piggybacked requests to this peer, and grants that wait for a frame to it, count for nothing.
     pub(crate) fn forget_piggyback(&mut self, id: NodeId) {
         self.piggyback.forget(id);
     }
@@ -334,7 +334,7 @@ impl Leases {
         !self.waking.is_empty()
     }
 
-    /// What a frame to this peer carries of leases. `is_asked`: the peer is being probed for them already.
+    /// The lease piggyback of a frame to this peer. `is_asked`: the peer is being probed for them already.
     pub(crate) fn piggyback_for(
         &mut self,
         now: Instant,

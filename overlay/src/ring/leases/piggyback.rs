@@ -60,7 +60,7 @@ impl Piggyback {
         Some(Ask { number, lease: sides })
     }
 
-    /// Takes the question that was answered: when it was asked, and for which sides. Those before it mean nothing any more.
+    /// Takes the question that was answered: when it was asked, and for which sides. Earlier ones mean nothing any more.
     pub(super) fn take_asked(&mut self, from: NodeId, number: u64) -> Option<(Instant, Sides)> {
         let answered = self.asked.iter().find(|asked| asked.to == from && asked.number == number)?;
         let answered = (answered.sent, answered.sides);

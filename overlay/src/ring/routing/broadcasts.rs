@@ -66,7 +66,7 @@ pub(crate) struct Piece {
     pub(crate) payload: Bytes,
 }
 
-/// What a broadcast stands on.
+/// The nodes and waits by which arcs are cut.
 pub(crate) struct Arcs<'a> {
     /// All nodes that this one knows.
     pub(crate) known: &'a mut dyn Iterator<Item = Peer>,

@@ -29,7 +29,7 @@ pub(crate) enum Hop {
     Wait,
 }
 
-/// What the decision stands on.
+/// The state by which the decision is made.
 pub(crate) struct View<'a, G> {
     pub(crate) me: NodeId,
     pub(crate) tables: &'a Tables,

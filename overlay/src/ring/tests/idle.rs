@@ -92,7 +92,7 @@ fn a_death_without_a_word_is_found_within_five_seconds() {
             assert!(waited <= Duration::from_secs(5), "died {later} ms later and was not found");
         }
         net.nodes[4] = None;
-        // Whoever had it in its leaf set was told, and looked for itself.
+        // Every node that had it in its leaf set was told, and looked for itself.
         net.run(Duration::from_secs(5));
         let keep = net.live().filter(|(_, node)| node.leaf_set().contains(dead.id)).count();
         assert_eq!(keep, 0, "nobody keeps the dead");
