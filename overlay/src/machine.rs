@@ -1,8 +1,13 @@
 //! The contract between protocol, driver and simulator. Protocol code touches no socket, disk, clock, thread or
-//! unseeded random number; whoever runs it hands in what happened and carries out what comes back.
+//! unseeded random number. Its driver hands in the events and carries out the effects.
 //!
 //! The driver (`net::driver`) and the simulated world (`treecast-integration`) are generic over [`Machine`] and
 //! over nothing else: the simulator runs the very code that ships.
+//!
+//! Departures from design §4: `handle_link` takes one [`Link`] value with a third case, [`Link::Refused`], because a start
+//! that reaches nobody must say which address it could not reach, and a refused dial counts as an unanswered probe.
+//! `handle_frame` gets the whole [`Peer`] and not just an id, because the greeting of a connection says incarnation and address
+//! once, so frames need not repeat them. A frame of an older incarnation is void wherever that incarnation stands.
 
 use bytes::Bytes;
 

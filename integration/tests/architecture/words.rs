@@ -117,7 +117,8 @@ fn is_about((parts, ..): &Row, file: &str) -> bool {
 
 /// Each place at which a row's word stands, by row.
 fn places(rows: &'static [Row]) -> BTreeMap<&'static str, Vec<String>> {
-    let mut found: BTreeMap<&str, Vec<String>> = rows.iter().map(|(_, word, _)| (*word, Vec::new())).collect();
+    let mut found: BTreeMap<&str, Vec<String>> =
+        rows.iter().map(|(_, word, _)| (*word, Vec::new())).collect();
     for part in CORES.iter().filter(|part| is_restructured_part(part)) {
         for file in sources(&top().join(part)) {
             let (name, text) = (shown(&file), read(&file));

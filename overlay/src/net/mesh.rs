@@ -206,7 +206,7 @@ struct Current {
 
 /// A peer that is connected or being dialled.
 #[derive(Debug)]
-struct Entry {
+struct MeshPeer {
     addr: Addr,
     queue: Arc<Queue>,
     current: Option<Current>,
@@ -218,7 +218,7 @@ struct Entry {
 pub(super) struct Mesh<D> {
     pub(super) shared: Arc<Shared>,
     dialler: Arc<D>,
-    peers: BTreeMap<NodeId, Entry>,
+    peers: BTreeMap<NodeId, MeshPeer>,
     /// Bare addresses being dialled, and what waits for whoever answers there.
     strangers: BTreeMap<Addr, Arc<Queue>>,
     /// Bare addresses that have been dialled and whose connection lives.
@@ -310,7 +310,7 @@ impl<D: Dialler> Mesh<D> {
             self.refuse(seed, Refusal::Unreachable("it is being dialled at other addresses".into()));
             return false;
         }
-        let new = || Entry { addr, queue: Arc::default(), current: None, dials: Vec::new() };
+        let new = || MeshPeer { addr, queue: Arc::default(), current: None, dials: Vec::new() };
         self.peers.entry(id).or_insert_with(new).dials.push(addr);
         self.shared.spawn(self.shared.clone().dial(self.dialler.clone(), seed));
         true
@@ -420,7 +420,7 @@ impl<D: Dialler> Mesh<D> {
         let Greeted { connection, peer, dialled, orders } = greeted;
         self.generation += 1;
         let generation = self.generation;
-        let new = || Entry { addr: peer.addr, queue: Arc::default(), current: None, dials: Vec::new() };
+        let new = || MeshPeer { addr: peer.addr, queue: Arc::default(), current: None, dials: Vec::new() };
         let entry = self.peers.entry(peer.id).or_insert_with(new);
         entry.addr = peer.addr;
         let bare = dialled.filter(|seed| seed.id.is_none()).map(|seed| seed.addr);
@@ -496,7 +496,7 @@ impl<D: Dialler> Mesh<D> {
     }
 
     fn forget_if_unused(&mut self, id: NodeId) {
-        let unused = |entry: &Entry| entry.current.is_none() && entry.dials.is_empty();
+        let unused = |entry: &MeshPeer| entry.current.is_none() && entry.dials.is_empty();
         if self.peers.get(&id).is_some_and(unused) {
             self.peers.remove(&id);
         }
@@ -523,7 +523,7 @@ impl<D: Dialler> Mesh<D> {
                 self.on_notice(notice);
             }
             self.events.clear();
-            let waits = |entry: &Entry| entry.current.is_none() && !entry.queue.is_empty();
+            let waits = |entry: &MeshPeer| entry.current.is_none() && !entry.queue.is_empty();
             if self.strangers.is_empty() && !self.peers.values().any(waits) {
                 return self.flush();
             }

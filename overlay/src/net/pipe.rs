@@ -1,4 +1,7 @@
 //! One connection as bytes: TLS over a socket, or plain bytes within one process, and the records on it.
+//!
+//! It uses rustls without tokio-rustls, because so one buffer serves the reads of all connections of a thread, and a batch
+//! is written as it is.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Write};

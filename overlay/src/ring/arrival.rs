@@ -235,8 +235,8 @@ impl<G: Geometry> Node<G> {
         self.stop(Event::Left);
     }
 
-    /// A newer incarnation of this node was met: this one is void (design §5, incarnations). Only a handshake that proves the
-    /// same key stops a node: a claim stops nobody.
+    /// A newer incarnation of this node was met: this one is void (design §5, incarnations). `Outdated` tells an older life
+    /// that a newer one exists, but only a handshake that proves the same key stops it: a claim stops nobody.
     pub(super) fn superseded(&mut self, by: u64) {
         let event = if self.core.is_ready() {
             Event::Superseded { by }

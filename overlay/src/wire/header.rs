@@ -191,7 +191,9 @@ pub struct Routed {
     pub hops: u8,
     /// A hop on its way came from a leaf set: each later hop must be strictly closer (promise O2).
     pub by_leaf_set: bool,
-    /// A hop on its way was not acknowledged and was made again: another node may have it too, or have had it.
+    /// A hop on its way was not acknowledged and was made again: another node may have it too, or have had it. A new root,
+    /// which has lost the table of sessions, must not take a session's first message for a fresh one. A hop whose dial was
+    /// refused never left its node, and is not a repeated one.
     pub repeated: bool,
     /// Its purpose.
     pub purpose: Purpose,

@@ -5,6 +5,10 @@
 //! each of its two neighbours to the members on its own side, which look for themselves; of the geometry's tables only the
 //! nodes in use are probed, and rarely. So links to the other members of the leaf set are closed when they are idle: 30
 //! open connections a node would cost more than to dial one of them when it is needed.
+//!
+//! Deaths in the geometry's tables are told on as hints. Nodes near each other have the same near nodes in their tables, so a
+//! node that finds an entry dead tells the nearest other one, which probes for itself. Fewer silences make a death where
+//! another node has found it already, or where a wrong one costs no more than a place in a table.
 
 mod death_rate;
 mod detours;
