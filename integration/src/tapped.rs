@@ -72,8 +72,10 @@ impl Fault {
         match self {
             Fault::Overstays => ring.lease = Duration::from_secs(30),
             Fault::Hoards => ring.leaf_set *= 4,
-            Fault::Collects => forest.window_messages *= 64,
-            Fault::Crowds => (forest.tree_children, forest.node_children) = (1 << 10, 1 << 10),
+            Fault::Collects => forest.window.messages *= 64,
+            Fault::Crowds => {
+                (forest.tree.children_per_tree, forest.tree.children_per_node) = (1 << 10, 1 << 10);
+            }
             Fault::Backwards
             | Fault::Hermit
             | Fault::Swallows

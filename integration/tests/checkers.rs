@@ -9,6 +9,7 @@ use treecast_integration::tapped::Fault;
 use treecast_integration::world::{self, Cut};
 use treecast_overlay::config::Config as RingConfig;
 use treecast_overlay::id::Key;
+use treecast_scribe::config::{PushConfig, TreeConfig, WindowConfig};
 use treecast_scribe::{Config, Topic};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -44,7 +45,12 @@ const PLANTED: [(Promise, Fault, Story); 17] = [
 fn grove(fault: Option<Fault>) -> Result<Grove, treecast_integration::check::Breach> {
     let case = case!("every_planted_fault_is_found", 1);
     let ring = RingConfig { leaf_set: 8, ..RingConfig::default() };
-    let forest = Config { window_messages: 32, push_messages: 16, tree_children: 8, ..Config::default() };
+    let forest = Config {
+        window: WindowConfig { messages: 32, ..WindowConfig::default() },
+        push: PushConfig { messages: 16, ..PushConfig::default() },
+        tree: TreeConfig { children_per_tree: 8, ..TreeConfig::default() },
+        ..Config::default()
+    };
     let mut grove = Grove::told(case, world::Config::default(), ring, forest);
     if let Some(fault) = fault {
         grove.plant(CULPRIT, fault);

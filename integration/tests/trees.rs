@@ -10,6 +10,7 @@ use treecast_integration::check::{Promise, s4, s6, s7};
 use treecast_integration::grove::Grove;
 use treecast_integration::history::Watched;
 use treecast_integration::world::{self, Case, Crash, Cut, Faults, Tally};
+use treecast_scribe::config::{PublishConfig, RootConfig};
 use treecast_scribe::event::SubscriptionId;
 use treecast_scribe::{Config, Item, Topic};
 
@@ -176,7 +177,11 @@ fn two_hundred_nodes_in_bad_weather() {
 fn many_topics_come_and_go() {
     let case = case!("many_topics_come_and_go", 1);
     // Logs that nobody uses go after 20 s, not after ten minutes.
-    let forest = Config { root_idle: SECOND * 20, publisher_idle: SECOND * 20, ..Config::default() };
+    let forest = Config {
+        root: RootConfig { idle: SECOND * 20, ..RootConfig::default() },
+        publish: PublishConfig { idle: SECOND * 20, ..PublishConfig::default() },
+        ..Config::default()
+    };
     let mut grove = Grove::with(case, world::Config::default(), forest);
     grove.grow(50, SECOND * 5);
     let topics: Vec<Topic> = (0..40).map(|i| topic(&format!("topic/{i}"))).collect();
@@ -391,7 +396,7 @@ fn a_slow_subscriber_gets_a_gap_and_disturbs_nobody() {
     let slow = grove.subscribe_stalled(19, &news, 10);
     grove.settle(BOUND);
     // Half as much again as a window holds.
-    let total = Config::default().window_messages * 3 / 2;
+    let total = Config::default().window.messages * 3 / 2;
     for i in 0..total {
         grove.publish(i % 3, &news, 100);
         if i % 10 == 0 {

@@ -290,8 +290,11 @@ impl Grove {
             history: &self.history,
             limits: &self.limits,
             calm: self.calm,
-            beat: self.forest.beat,
-            fan_out: FanOut { tree: self.forest.tree_children, node: self.forest.node_children },
+            beat: self.forest.beat.every,
+            fan_out: FanOut {
+                tree: self.forest.tree.children_per_tree,
+                node: self.forest.tree.children_per_node,
+            },
         })
     }
 

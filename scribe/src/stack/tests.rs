@@ -20,7 +20,7 @@ use crate::topic::Topic;
 
 const DELAY: Duration = Duration::from_millis(2);
 
-struct World {
+struct StackWorld {
     now: Instant,
     nodes: Vec<Option<PastryStack>>,
     wires: BTreeMap<(Instant, u64), (Peer, Destination, Frame)>,
@@ -40,10 +40,10 @@ fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-impl World {
-    fn ring(count: usize) -> World {
+impl StackWorld {
+    fn ring(count: usize) -> StackWorld {
         let now = Instant::ZERO;
-        let mut world = World {
+        let mut world = StackWorld {
             now,
             nodes: Vec::new(),
             wires: BTreeMap::new(),
@@ -220,7 +220,7 @@ fn numbered(text: &str, count: usize) -> Vec<String> {
 
 #[test]
 fn a_ring_of_stacks_publishes_and_subscribes() {
-    let mut world = World::ring(12);
+    let mut world = StackWorld::ring(12);
     let subscriptions: Vec<_> = (0..12).step_by(2).map(|slot| world.subscribe(slot)).collect();
     world.run(seconds(3));
     world.publish_many(1, "one", 50);
@@ -237,7 +237,7 @@ fn a_ring_of_stacks_publishes_and_subscribes() {
 
 #[test]
 fn a_killed_root_is_replaced_within_ten_seconds() {
-    let mut world = World::ring(12);
+    let mut world = StackWorld::ring(12);
     world.subscribe(0);
     world.run(seconds(2));
     let dead = world.root();
@@ -262,7 +262,7 @@ fn a_killed_root_is_replaced_within_ten_seconds() {
 
 #[test]
 fn a_root_that_leaves_is_followed_without_a_gap() {
-    let mut world = World::ring(10);
+    let mut world = StackWorld::ring(10);
     world.subscribe(0);
     world.run(seconds(2));
     let root = world.root();
@@ -285,7 +285,7 @@ fn a_root_that_leaves_is_followed_without_a_gap() {
 
 #[test]
 fn newcomers_take_their_topics_over_without_a_gap() {
-    let mut world = World::ring(3);
+    let mut world = StackWorld::ring(3);
     let subscriptions: Vec<_> = (0..3).map(|slot| world.subscribe(slot)).collect();
     world.run(seconds(2));
     let mut roots = vec![world.root()];
@@ -309,7 +309,7 @@ fn newcomers_take_their_topics_over_without_a_gap() {
 #[test]
 fn crashes_and_newcomers_under_loss_leave_nothing_twice_and_nothing_unannounced() {
     for seed in 0..4 {
-        let mut world = World::ring(16);
+        let mut world = StackWorld::ring(16);
         (world.loss, world.jitter, world.rng) = (3, 20, random::stream(&[seed; 32], "torture"));
         let publisher = 1;
         let mut live: Vec<_> = (2..14).map(|slot| (slot, world.subscribe(slot))).collect();
@@ -341,7 +341,7 @@ fn crashes_and_newcomers_under_loss_leave_nothing_twice_and_nothing_unannounced(
 
 #[test]
 fn edges_take_part_like_everybody_else() {
-    let mut world = World::ring(8);
+    let mut world = StackWorld::ring(8);
     let far = world.subscribe(3);
     let edge = world.enter(Role::Edge { promote_after: None });
     world.run(seconds(3));
@@ -361,7 +361,7 @@ fn edges_take_part_like_everybody_else() {
 
 #[test]
 fn a_node_alone_needs_nobody() {
-    let mut world = World::ring(1);
+    let mut world = StackWorld::ring(1);
     let news = world.subscribe(0);
     world.publish(0, "to myself");
     world.run(seconds(1));

@@ -270,19 +270,19 @@ fn ring(dice: &mut Rng) -> RingConfig {
 }
 
 fn forest(dice: &mut Rng) -> Config {
-    let window_messages = one_of(&[16, 64, 1024], dice);
-    Config {
-        window_messages,
-        push_messages: window_messages.min(one_of(&[8, 256], dice)),
-        ack_every: one_of(&[1, 16], dice),
-        copy_below: one_of(&[0, 4096], dice),
-        linger: Duration::from_secs(one_of(&[0, 2], dice)),
-        tree_children: one_of(&[2, 4, 16], dice),
-        node_children: one_of(&[8, 48], dice),
-        offered: one_of(&[1, 4, 16], dice),
-        splice_after: Duration::from_secs(one_of(&[1, 2], dice)),
-        ..Config::default()
-    }
+    let mut config = Config::default();
+    let Config { tree, window, push, .. } = &mut config;
+    // In this order, which decides what a seed means.
+    window.messages = one_of(&[16, 64, 1024], dice);
+    push.messages = window.messages.min(one_of(&[8, 256], dice));
+    push.ack_every = one_of(&[1, 16], dice);
+    window.copy_below = one_of(&[0, 4096], dice);
+    tree.linger = Duration::from_secs(one_of(&[0, 2], dice));
+    tree.children_per_tree = one_of(&[2, 4, 16], dice);
+    tree.children_per_node = one_of(&[8, 48], dice);
+    tree.offered = one_of(&[1, 4, 16], dice);
+    tree.splice_after = Duration::from_secs(one_of(&[1, 2], dice));
+    config
 }
 
 /// For people: what the seed says, in one paragraph.
@@ -303,10 +303,10 @@ impl fmt::Display for Plan {
             ring.candidates,
             ring.lease,
             if self.is_thrifty() { ", sparing frames" } else { "" },
-            forest.window_messages,
-            forest.push_messages,
-            forest.tree_children,
-            forest.node_children
+            forest.window.messages,
+            forest.push.messages,
+            forest.tree.children_per_tree,
+            forest.tree.children_per_node
         )?;
         write!(
             f,
