@@ -56,6 +56,12 @@ fn calls(line: &str) -> impl Iterator<Item = &str> {
     })
 }
 
+/// Whether this line begins the struct of this name.
+fn declares(line: &str, name: &str) -> bool {
+    let rest = line.split_once("struct ").and_then(|(_, rest)| rest.strip_prefix(name));
+    rest.is_some_and(|rest| rest.starts_with([' ', '<']))
+}
+
 fn coupling(files: &[(String, String)], name: &str) -> Coupling {
     let mut homes: BTreeMap<&str, &str> = BTreeMap::new();
     let mut bodies: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -67,7 +73,7 @@ fn coupling(files: &[(String, String)], name: &str) -> Coupling {
                 (subject, in_struct) = (None, false);
             }
             subject = impl_of(line).or(subject);
-            in_struct |= line.contains(&format!("struct {name}")) && line.ends_with('{');
+            in_struct |= line.ends_with('{') && declares(line, name);
             let is_field = line.starts_with("    ")
                 && !line.starts_with("     ")
                 && !line.trim().starts_with(['/', '#']);

@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use super::source::{files, identifiers, read, shown, top};
+use super::source::{files, identifiers, is_laboratory_restructured, read, shown, top};
 
 /// The pages of this repository.
 fn pages() -> Vec<PathBuf> {

@@ -1,6 +1,8 @@
 use std::collections::BTreeMap;
 
-use super::source::{code, identifiers, is_restructured, is_test, read, shown, sources, top};
+use super::source::{
+    code, identifiers, is_laboratory_restructured, is_restructured, is_test, read, shown, sources, top,
+};
 
 /// Where a word is banned, the word, and what is written in its place (`docs/glossary.md`).
 type Row = (&'static [&'static str], &'static str, &'static str);
@@ -85,7 +87,7 @@ const SHARED: &[(&str, &str)] = &[("integration", "Options"), ("apps", "Signals"
 fn is_restructured_part(part: &str) -> bool {
     match part.split('/').next() {
         Some("scribe") => is_restructured(),
-        Some("integration") => top().join("integration/src/cluster").exists(),
+        Some("integration") => is_laboratory_restructured(),
         _ => true,
     }
 }
