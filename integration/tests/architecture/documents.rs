@@ -69,6 +69,15 @@ fn links_lead_somewhere_and_functions_are_where_the_pages_say() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+#[test]
+fn the_check_sees_a_wrong_function() {
+    let found = links("see [`Node::go`](../a.rs), [b](c.md)");
+    assert_eq!(found, [("`Node::go`", "../a.rs"), ("b", "c.md")]);
+    assert_eq!((named("`Node::go`"), named("b")), (Some("go"), None));
+    assert!(declares("pub(super) fn go(&self) {}", "go") && declares("enum A {\n    Go(u8),\n}", "Go"));
+    assert!(!declares("fn going() { self.go() }", "go"));
+}
+
 /// Paths in backticks: `overlay/src/…` must exist.
 #[test]
 fn files_that_the_pages_name_exist() {
