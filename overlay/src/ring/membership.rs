@@ -207,7 +207,13 @@ impl<G: Geometry> Node<G> {
         detector.ask_in_return(now, core, &ground, from)
     }
 
-    fn grant_lease(&mut self, now: Instant, holder: Peer, standing: Standing, asked: Sides) -> Sides {
+    pub(super) fn grant_lease(
+        &mut self,
+        now: Instant,
+        holder: Peer,
+        standing: Standing,
+        asked: Sides,
+    ) -> Sides {
         self.leases.grant_asked(now, &self.core, &self.tables, &self.slots, (holder, standing), asked)
     }
 
@@ -413,43 +419,6 @@ impl<G: Geometry> Node<G> {
             self.hops.on_refused(now, &mut self.core, id);
         }
         self.join.on_refused(now, &mut self.core, seed, reason);
-    }
-}
-
-// Joiners come between this node and its neighbours.
-impl<G: Geometry> Node<G> {
-    pub(super) fn on_join_request(&mut self, now: Instant, from: Peer) {
-        let admission = self.slots.admit(now, &self.core, &self.tables, &self.leases, from);
-        self.core.send(from, Header::Admission(admission));
-    }
-
-    /// An admitted joiner, whose leaf set has answered, takes its part over.
-    pub(super) fn on_join_commit(&mut self, now: Instant, from: Peer, number: u64, beside: NodeId) {
-        if !self.core.is_on_ring() {
-            let refusal = crate::wire::Admission::NotReady;
-            return self.core.send(from, Header::Admission(refusal));
-        }
-        let member = self.tables.leaf_set.get(from.id);
-        let is_member = member.is_some_and(|member| member.incarnation == from.incarnation);
-        let refusal = self.slots.refusal(now, &self.core, &self.tables, &self.leases, from, beside);
-        if let Some(refusal) = refusal.filter(|_| !is_member) {
-            return self.core.send(from, Header::Admission(refusal));
-        }
-        let sides = self.tables.leaf_set.sides_for(from.id);
-        let ceded = self.slots.cede(from, number).and(sides);
-        self.leases.grant(now, &self.core, from.id, ceded);
-        let lease = if is_member { self.grant_lease(now, from, Standing::Ready, sides) } else { ceded };
-        self.core.send(from, Header::Committed { number, lease });
-        self.core.emit(Event::NeighboursChanged);
-    }
-
-    pub(super) fn on_join_abort(&mut self, now: Instant, from: Peer, number: u64) {
-        if self.slots.withdraw(now, from, number) {
-            // It answers for nothing: its neighbours may have their leases back.
-            self.leases.release(from.id);
-            self.core.emit(Event::NeighboursChanged);
-        }
-        self.unpark(now);
     }
 }
 

@@ -37,6 +37,8 @@ mod messages;
 pub(crate) mod invariants;
 mod model;
 #[cfg(test)]
+mod fixture;
+#[cfg(test)]
 mod tests;
 
 pub use self::core::Core;

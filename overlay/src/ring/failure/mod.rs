@@ -13,6 +13,7 @@
 mod death_rate;
 mod detours;
 mod ended;
+mod findings;
 mod peer_state;
 
 use std::hash::{Hash, Hasher};
@@ -24,6 +25,7 @@ use rand::seq::SliceRandom;
 use self::death_rate::DeathRate;
 use self::detours::Detours;
 use self::ended::EndedLives;
+pub(crate) use self::findings::{Answered, Detected, Ground, Sweep};
 pub(crate) use self::peer_state::Question;
 use self::peer_state::{Asked, PeerStates, RoundTrip};
 use super::core::{Core, Timer};
@@ -35,7 +37,6 @@ use crate::id::NodeId;
 use crate::memory::Memory;
 use crate::peer::Peer;
 use crate::sides::{Side, Sides};
-use crate::table::LeafSet;
 use crate::time::Instant;
 use crate::wire::{Ask, Header, Probe, Standing};
 
@@ -75,44 +76,6 @@ impl Hash for FailureDetector {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.states, &self.ended, &self.detours).hash(state);
     }
-}
-
-/// The knowledge of other components about a peer that is to be probed.
-pub(crate) struct Ground<'a> {
-    pub(crate) tables: &'a Tables,
-    /// The leaf set as it will be, while the node takes its place.
-    pub(crate) view: Option<&'a LeafSet>,
-    /// The peer, if it stands in a table that is kept alive.
-    pub(crate) member: Option<Peer>,
-    /// Its round-trip time by the geometry's tables.
-    pub(crate) table_rtt: Option<Duration>,
-}
-
-impl Ground<'_> {
-    /// The leaf set, or what is to become it.
-    fn around(&self) -> &LeafSet {
-        self.view.unwrap_or(&self.tables.leaf_set)
-    }
-}
-
-/// The decision of the detector when a probe was not answered in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Detected {
-    /// The peer lives: only the answer was lost.
-    Alive { peer: Peer, question: Question },
-    /// It was asked again.
-    Suspect(NodeId),
-    /// It is dead. `is_own`: by more than one silence, or without anybody's hint.
-    Dead { id: NodeId, is_own: bool },
-}
-
-/// A probe that was answered.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Answered {
-    /// When it was sent.
-    pub(crate) sent: Instant,
-    /// The leases for which it asked.
-    pub(crate) sides: Sides,
 }
 
 // Questions.
@@ -536,17 +499,10 @@ impl FailureDetector {
         table_use: TableUse,
         peer: &Peer,
     ) -> bool {
-        let rate = self.deaths.rate(now, tables.leaf_set.len() + table_use.nodes);
         let is_watched = self.states.get(peer.id).is_some();
         let watched = is_watched.then(|| self.states.silence(now, peer.id));
-        let silence = watched.unwrap_or(config.table_probe).as_secs_f64();
-        rate * silence > config.doubt
-    }
-
-    /// After which silence the nodes in use of the geometry's tables are probed.
-    fn table_probe(&self, now: Instant, config: &Config, tables: &Tables, table_use: TableUse) -> Duration {
-        let watched = tables.leaf_set.len() + table_use.nodes;
-        self.deaths.period(now, config.raw_loss, table_use.hops, watched).min(config.table_probe)
+        let silence = watched.unwrap_or(config.table_probe);
+        self.deaths.is_doubtful(now, config, tables, table_use, silence)
     }
 
     /// Begins a sweep over the leaf set and the nodes in use of the geometry's tables: plans the next one, and returns the
@@ -560,7 +516,7 @@ impl FailureDetector {
         table_use: TableUse,
         in_use: impl Iterator<Item = Peer>,
     ) -> Sweep {
-        let table_probe = self.table_probe(now, &core.config, tables, table_use);
+        let table_probe = self.deaths.table_probe(now, &core.config, tables, table_use);
         let sweep = core.config.leaf_probe.min(table_probe) / SWEEPS;
         let period = core.jittered(sweep.min(LONGEST_SWEEP));
         core.timers.set(Timer::Sweep, now + period);
@@ -617,7 +573,65 @@ impl FailureDetector {
     }
 }
 
-/// The watched nodes of one sweep, by id, each with the silence after which it is probed.
-pub(crate) struct Sweep {
-    pub(crate) watched: Vec<(Peer, Duration)>,
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{at, core, peer, sent, tables};
+    use super::*;
+
+    fn ground(tables: &Tables, member: u8) -> Ground<'_> {
+        Ground { tables, view: None, member: Some(peer(member)), table_rtt: None }
+    }
+
+    #[test]
+    fn three_silences_are_a_death_and_a_frame_in_between_is_none() {
+        let (mut core, tables) = (core(), tables(&[80, 90, 110, 120]));
+        let (far, ground) = (peer(120), ground(&tables, 120));
+        for hears in [false, true] {
+            let mut detector = FailureDetector::default();
+            detector.probe(at(0), &mut core, &ground, far, false);
+            let mut timeout = |now| detector.on_probe_timeout(at(now), &mut core, &ground, far.id);
+            assert_eq!(timeout(1_000), Some(Detected::Suspect(far.id)));
+            assert_eq!(timeout(2_000), Some(Detected::Suspect(far.id)));
+            if hears {
+                detector.note_heard(at(2_500), far);
+            }
+            let found = detector.on_probe_timeout(at(3_000), &mut core, &ground, far.id);
+            match found {
+                Some(Detected::Dead { id, is_own: true }) => assert!(!hears && id == far.id),
+                Some(Detected::Alive { peer, .. }) => assert!(hears && peer == far),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_ring_neighbour_that_is_silent_is_asked_by_way_of_others() {
+        let (mut core, tables) = (core(), tables(&[80, 90, 110, 120]));
+        let (near, ground) = (peer(110), ground(&tables, 110));
+        let mut detector = FailureDetector::default();
+        detector.probe(at(0), &mut core, &ground, near, false);
+        detector.on_probe_timeout(at(1_000), &mut core, &ground, near.id);
+        assert!(sent(&mut core).iter().all(|(to, header)| *to == near && matches!(header, Header::Probe(_))));
+        detector.on_probe_timeout(at(2_000), &mut core, &ground, near.id);
+        let asked = sent(&mut core);
+        let relays = asked.iter().filter(|(to, header)| *to != near && matches!(header, Header::Via { .. }));
+        assert_eq!(relays.count(), RELAYS, "{asked:?}");
+        // Its answer comes by a relay: that is the way from now on, as long as nothing else is known.
+        let answered = detector.on_probe_ack(at(2_050), &ground, near.id, Some(peer(90)), core.last_number());
+        assert!(answered.is_some());
+        assert_eq!(detector.relay(at(2_060), &core.config, near.id), Some(peer(90)));
+    }
+
+    #[test]
+    fn a_hint_is_worth_a_look_only_if_the_node_was_silent() {
+        let tables = tables(&[120]);
+        let mut detector = FailureDetector::default();
+        detector.begin(at(0), peer(120));
+        let hint = |detector: &FailureDetector, now, dead| {
+            detector.on_death_hint(at(now), &ground(&tables, 120), dead).is_some()
+        };
+        assert!(!hint(&detector, 1_000, peer(120)), "it was heard a second ago");
+        assert!(hint(&detector, 6_000, peer(120)));
+        assert!(!hint(&detector, 6_000, Peer { incarnation: 0, ..peer(120) }), "an older life");
+    }
 }

@@ -341,3 +341,60 @@ fn withdraw_from(core: &mut Core, holders: Vec<Peer>) {
         core.send(peer, Header::Withdraw { number });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::fixture::{at, core, peer, sent};
+    use crate::wire::Probe;
+
+    fn joiner(core: &Core, members: &[u8]) -> Joiner {
+        let mut joiner = Joiner::new(LeafSet::new(core.me.id, 32), peer(90));
+        joiner.learn(core, &members.iter().map(|&point| peer(point)).collect::<Vec<_>>(), |_| false);
+        joiner
+    }
+
+    fn granted() -> Admission {
+        Admission::Granted { members: Vec::new() }
+    }
+
+    #[test]
+    fn the_left_slot_comes_first_then_the_right_one_then_all_answers_then_both_parts() {
+        let mut core = core();
+        let mut joiner = joiner(&core, &[80, 90, 110]);
+        let asked = |joiner: &mut Joiner, core: &mut Core| {
+            assert!(!joiner.step(at(0), core));
+            sent(core)
+        };
+        assert_eq!(asked(&mut joiner, &mut core), [(peer(90), Header::Admit)]);
+        assert_eq!(joiner.on_admission(at(0), &mut core, peer(90), granted(), |_| false), Advance::Step);
+        assert_eq!(asked(&mut joiner, &mut core), [(peer(110), Header::Admit)]);
+        assert_eq!(joiner.on_admission(at(0), &mut core, peer(110), granted(), |_| false), Advance::Step);
+        assert_eq!(joiner.to_probe(), [peer(80)], "neighbours answer with their slots");
+        assert_eq!(asked(&mut joiner, &mut core), []);
+        let (standing, lease) = (Standing::Ready, Sides::None);
+        let ack = ProbeAck { number: 1, standing, lease, asks: None, leaf_set: Some(Vec::new()) };
+        assert!(joiner.on_ack(&mut core, peer(80), &ack, at(0), |_| false));
+        let commits = asked(&mut joiner, &mut core);
+        let number_to = |to: Peer| {
+            commits.iter().find_map(|(peer, header)| match header {
+                Header::Commit { number, .. } if *peer == to => Some(*number),
+                Header::Commit { .. } | Header::Probe(Probe { .. }) => None,
+                other => panic!("{other:?}"),
+            })
+        };
+        let (left, right) = (number_to(peer(90)).unwrap(), number_to(peer(110)).unwrap());
+        assert!(!joiner.on_committed(peer(90), left, Sides::Right), "the other part is missing");
+        assert!(joiner.on_committed(peer(110), right, Sides::Left));
+    }
+
+    #[test]
+    fn a_slot_of_a_node_that_is_no_neighbour_is_given_back() {
+        let mut core = core();
+        let mut joiner = joiner(&core, &[80, 110]);
+        joiner.on_admission(at(0), &mut core, peer(80), granted(), |_| false);
+        let named = Admission::Granted { members: vec![peer(90)] };
+        joiner.on_admission(at(1), &mut core, peer(80), named, |_| false);
+        assert!(matches!(sent(&mut core)[..], [(to, Header::Withdraw { .. })] if to == peer(80)));
+    }
+}

@@ -402,3 +402,47 @@ impl Leases {
         self.piggyback.sizes()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{at, core, peer, tables};
+    use super::*;
+
+    #[test]
+    fn the_holder_counts_from_its_question_and_the_issuer_from_its_grant() {
+        let (mut core, tables) = (core(), tables(&[90, 110]));
+        let mut leases = Leases::default();
+        for (neighbour, side) in [(90, Sides::Right), (110, Sides::Left)] {
+            assert!(!leases.is_serving(at(0), &core, &tables), "one is missing");
+            leases.take(at(300), &mut core, &tables, peer(neighbour).id, side, at(0));
+        }
+        assert!(leases.is_serving(at(3_999), &core, &tables));
+        assert!(!leases.is_serving(at(4_000), &core, &tables), "4 s after the question");
+        leases.grant(at(300), &core, peer(90).id, Sides::Left);
+        assert!(leases.binds(at(4_499), peer(90).id), "4 s and 5 % after the grant");
+        assert!(!leases.binds(at(4_500), peer(90).id));
+    }
+
+    #[test]
+    fn a_side_has_one_holder_at_a_time() {
+        let core = core();
+        let mut leases = Leases::default();
+        let mut grant = |now, neighbours: &[u8], holder| {
+            let holder = (peer(holder), Standing::Ready);
+            leases.grant_asked(at(now), &core, &tables(neighbours), &Slots::default(), holder, Sides::Right)
+        };
+        assert_eq!(grant(0, &[90, 120], 120), Sides::Right);
+        assert_eq!(grant(10, &[90, 120], 90), Sides::None, "it stands on the other side");
+        assert_eq!(grant(20, &[90, 110, 120], 110), Sides::None, "the lease of the one behind it runs");
+        assert_eq!(grant(4_300, &[90, 110, 120], 110), Sides::Right);
+    }
+
+    #[test]
+    fn a_lease_is_void_where_its_holder_stands_no_more() {
+        let mut core = core();
+        let mut leases = Leases::default();
+        leases.take(at(0), &mut core, &tables(&[90, 110]), peer(110).id, Sides::Left, at(0));
+        leases.keep_current(&tables(&[90, 105, 110]));
+        assert!(!leases.holds(at(1), peer(110).id, Side::Left), "another node stands between");
+    }
+}

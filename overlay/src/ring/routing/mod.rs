@@ -98,3 +98,43 @@ impl<G: Geometry> View<'_, G> {
 pub(crate) fn matched(key: Key, id: NodeId) -> u8 {
     u8::try_from(key.shared_prefix(id)).unwrap_or(u8::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{core, peer, tables};
+    use super::*;
+    use crate::geometry::full::FullMembership;
+    use crate::peer::Contact;
+
+    fn routed(key: u8, by_leaf_set: bool) -> Routed {
+        Routed {
+            hop: 0,
+            key: peer(key).id.key(),
+            origin: Contact::from(peer(1)),
+            id: 0,
+            hops: 0,
+            by_leaf_set,
+            repeated: false,
+            purpose: Purpose::Lookup,
+            trace: None,
+        }
+    }
+
+    #[test]
+    fn within_the_leaf_set_the_closest_member_is_next_and_never_one_past_a_live_root() {
+        let (core, mut tables, detector) = (core(), tables(&[90, 110, 120]), FailureDetector::default());
+        let (slots, geometry) = (Slots::default(), FullMembership::new(core.me.id, &core.config));
+        let next = |tables: &Tables, key, tried: &[NodeId]| {
+            let view =
+                View { me: core.me.id, tables, slots: &slots, detector: &detector, geometry: &geometry };
+            view.next_hop(&routed(key, false), tried)
+        };
+        let to = |point| Hop::To { peer: peer(point), by_leaf_set: true };
+        assert_eq!(next(&tables, 101, &[]), Hop::Mine);
+        assert_eq!(next(&tables, 118, &[]), to(120));
+        assert_eq!(next(&tables, 118, &[peer(120).id]), to(110), "another one that is closer");
+        assert_eq!(next(&tables, 107, &[peer(110).id]), Hop::Wait, "the root may live");
+        tables.begin_removal(peer(110).id, crate::ring::fixture::at(9));
+        assert_eq!(next(&tables, 107, &[]), Hop::Wait, "its lease runs: its range is not this node's yet");
+    }
+}
