@@ -1,4 +1,4 @@
-//! Every figure of the overlay, with its unit, its source and what follows from it.
+//! Every figure of the overlay, with its unit, its source and its consequence.
 
 use std::time::Duration;
 

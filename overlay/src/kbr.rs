@@ -1,6 +1,6 @@
 //! The key-based-routing face that Scribe needs from below: the Common API of Dabek et al. 2003 ("Towards a Common
-//! API for Structured Peer-to-Peer Overlays", §3) with owned events in place of upcalls. Other ring geometries are
-//! to stand beside Pastry under the same Scribe.
+//! API for Structured Peer-to-Peer Overlays", §3) with owned events in place of upcalls. Ring geometries differ
+//! below this face, under the same Scribe.
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::peer::{Contact, Peer, Seed};
 use crate::time::Instant;
 use crate::wire::{RouteFailure, Routed, Standing, TraceHop};
 
-/// What the layer above may read of a node's place on its ring, at any time and without changing anything.
+/// A node's place on its ring, as the layer above may read it at any time, without changing anything.
 pub trait RingView {
     /// How others reach this node now. For an edge it changes with its access node.
     fn contact(&self) -> Contact;
@@ -103,7 +103,7 @@ pub struct Bootstrap {
 /// News of an overlay for the layer above.
 #[derive(Debug)]
 pub enum Event {
-    /// The node is on the ring (or, in role edge, hangs on it).
+    /// The node is on the ring (or, in role edge, attached to it).
     Ready {
         /// It found nobody and is the first of a ring of its own.
         alone: bool,

@@ -34,7 +34,7 @@ pub trait Machine {
     fn handle_command(&mut self, now: Instant, command: Self::Command);
     /// Handles a frame that `from` sent. The transport has checked that `from` owns its id.
     fn handle_frame(&mut self, now: Instant, from: Peer, frame: Frame);
-    /// Handles news of a connection: a hint, not a verdict.
+    /// Handles news of a connection: a hint, not a proof of death.
     fn handle_link(&mut self, now: Instant, link: Link);
     /// Hears how many bytes still wait in the transport for `peer`.
     fn handle_queued(&mut self, now: Instant, peer: NodeId, bytes: usize);
@@ -61,7 +61,7 @@ pub struct Transmit {
     pub frame: Frame,
 }
 
-/// Whom a transport is to reach.
+/// The node that a transport is to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// A known node: over the connection that it has, else dialled, and then its key must fit its id.

@@ -115,7 +115,7 @@ impl Peer {
     }
 }
 
-/// How to reach a node from anywhere: directly, or, for an edge node, through the ring node that it hangs on. (A ring node
+/// How to reach a node from anywhere: directly, or, for an edge node, through the ring node that it is attached to. (A ring node
 /// that asks something again, because no answer came, names a node that is to pass the answer on.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Contact {

@@ -28,7 +28,7 @@ pub struct Net<M: Told> {
     pub now: Instant,
     /// By slot; a dead one leaves its slot empty.
     pub nodes: Vec<Option<M>>,
-    /// What the machines told, by slot, until a story takes it.
+    /// Events of the machines, by slot, until a story takes them.
     pub events: Vec<(usize, M::Event)>,
     /// How long a frame takes from one slot to another; `None`: it is lost on its way out.
     pub delay: Box<dyn FnMut(usize, usize) -> Option<Duration>>,
@@ -93,7 +93,7 @@ impl<M: Told> Net<M> {
         self.nodes[slot].as_mut().expect("it lives")
     }
 
-    /// Those that live.
+    /// The machines that live.
     pub fn live(&self) -> impl Iterator<Item = (usize, &M)> {
         self.nodes.iter().enumerate().filter_map(|(slot, node)| Some((slot, node.as_ref()?)))
     }

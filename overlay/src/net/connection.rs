@@ -45,14 +45,14 @@ pub(super) enum Notice {
     },
     /// The data that waits for a peer has become less by a step.
     Drained {
-        /// For whom.
+        /// The receiver.
         peer: NodeId,
     },
     /// A connection takes no more frames, or is no more.
     Ended {
         /// Which.
         connection: u64,
-        /// With whom.
+        /// The other side.
         peer: NodeId,
         /// Not by a break, but because it was idle or replaced.
         quietly: bool,

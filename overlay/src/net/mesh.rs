@@ -29,8 +29,8 @@ use crate::wire::{Frame, Hello};
 /// Addresses that may be dialled at once for one peer; further ones are refused.
 const DIALS_PER_PEER: usize = 4;
 
-/// One in so many connections is kept for this node's own dials: strangers who open connections do not cut it off from
-/// its ring, and whoever makes it dial (by naming nodes that do not exist) does not keep others out.
+/// One in so many connections is kept for this node's own dials: strangers that open connections do not cut it off from
+/// its ring, and a peer that makes it dial (by naming nodes that do not exist) does not keep others out.
 const DIALLED_SHARE: usize = 4;
 
 /// Frames that a transport did not send, since its start.
@@ -76,7 +76,7 @@ pub(super) struct Settings {
 
 /// Makes connections.
 pub(super) trait Dialler: Send + Sync + 'static {
-    /// A connection to `addr`, any TLS handshake made, and who is there.
+    /// A connection to `addr`, any TLS handshake made, and the node that is there.
     fn dial(
         &self,
         shared: &Shared,
@@ -219,7 +219,7 @@ pub(super) struct Mesh<D> {
     pub(super) shared: Arc<Shared>,
     dialler: Arc<D>,
     peers: BTreeMap<NodeId, MeshPeer>,
-    /// Bare addresses being dialled, and what waits for whoever answers there.
+    /// Bare addresses being dialled, and what waits for the node that answers there.
     strangers: BTreeMap<Addr, Arc<Queue>>,
     /// Bare addresses that have been dialled and whose connection lives.
     answered: BTreeMap<Addr, NodeId>,

@@ -49,7 +49,7 @@ pub enum TransportEvent {
     Link(Link),
     /// The data that waits for a peer has grown or shrunk by [`QUEUED_STEP`] since it was last told, or is all gone.
     Queued {
-        /// For whom.
+        /// The receiver.
         peer: NodeId,
         /// How much waits, in bytes.
         bytes: usize,

@@ -208,7 +208,7 @@ impl Core {
         let rests = self.twin_sought.is_some_and(|sought| now - sought < TWIN_PERIOD);
         if life.id == self.me.id && life.incarnation > self.me.incarnation && !rests {
             self.twin_sought = Some(now);
-            // By its address, because whoever answers there is told by its key.
+            // By its address, because the node that answers there is told by its key.
             self.ask_seed(life.addr.into());
         }
     }

@@ -1,4 +1,4 @@
-//! Pastry's three tables (Pastry §2.1) as pure data: no clock, no messages, no opinion on who is alive.
+//! Pastry's three tables (Pastry §2.1) as pure data: no clock, no messages, no opinion on which node is alive.
 //!
 //! Each is one sorted `Vec`: many thousands of nodes may live in one process. Ties that the ring does not settle are
 //! broken by `id XOR own id`: the same in every run, but another order at every node, so that equally good candidates

@@ -8,7 +8,7 @@ use crate::peer::{Contact, Peer};
 use crate::sides::Sides;
 
 /// Most peers that one list in a frame may have. Longer ones are refused by the decoder, so that to keep to it is the
-/// duty of whoever makes the frame.
+/// duty of the sender.
 pub const MAX_PEERS: usize = 256;
 /// Most hops that a recorded path may have: the hop limit (promise O2).
 pub const MAX_PATH: usize = 64;
@@ -29,9 +29,9 @@ pub enum Header {
     Letter(Letter),
     /// A letter for a node behind, or in front of, the receiver: to and from edge nodes.
     Relayed {
-        /// Whom it is for.
+        /// The receiver.
         to: Box<Contact>,
-        /// Whom it is from.
+        /// The sender.
         from: Box<Contact>,
         /// Its content.
         letter: Letter,
@@ -72,7 +72,7 @@ pub enum Header {
         /// Whether the receiver is to send its own.
         reply: bool,
     },
-    /// Proximity: who of those that the receiver knows may be nearer to the sender than the receiver is?
+    /// Proximity: asks which nodes that the receiver knows may be nearer to the sender than the receiver is.
     NearerRequest {
         /// The round-trip time between the two, as the sender measured it, in microseconds.
         rtt_micros: u32,
@@ -80,7 +80,7 @@ pub enum Header {
     /// Proximity: the answer to `NearerRequest`; or a row of the sender's routing table, or nothing but how near the
     /// receiver is.
     Near(Near),
-    /// The sender leaves the ring: it answers for nothing any more. Its leaf set, for those who must close the gap.
+    /// The sender leaves the ring: it answers for nothing any more. Its leaf set, for the nodes that must close the gap.
     Leave {
         /// The leaver's leaf set.
         #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
@@ -97,7 +97,7 @@ pub enum Header {
         /// The receiver passes it on to all nodes after itself and before this point, clockwise.
         until: Key,
     },
-    /// An edge node hangs itself on a ring node, and keeps hanging there by saying so again.
+    /// An edge node attaches itself to a ring node, and stays attached by saying so again.
     Attach,
     /// The answer to `Attach`.
     Attached {
@@ -114,12 +114,12 @@ pub enum Header {
     /// A frame for a node that its sender cannot reach directly: the payload, encoded. Its receiver passes it on, or is
     /// the one that it is for.
     Via {
-        /// Whom it is for.
+        /// The receiver.
         to: Peer,
-        /// Whom it is from.
+        /// The sender.
         from: Peer,
     },
-    /// The sender has found this peer dead, which the receiver may have in its routing table too. (A rumour: whoever hears
+    /// The sender has found this peer dead, which the receiver may have in its routing table too. (A hint: a node that hears
     /// it looks for itself.)
     Lost(Peer),
 }
@@ -302,7 +302,7 @@ pub struct LeaseWords {
     pub grant: Option<Grant>,
 }
 
-/// Leases that are granted to whoever asked for them in an [`Ask`] that rode along.
+/// Leases that are granted to the node that asked for them in a piggybacked [`Ask`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Grant {
     /// The question's number: the leases count from its sending.
@@ -311,7 +311,7 @@ pub struct Grant {
     pub lease: Sides,
 }
 
-/// Nodes that the sender knows, each with how near it is to the sender: so the receiver can tell who may be near to
+/// Nodes that the sender knows, each with how near it is to the sender: so the receiver can tell which may be near to
 /// itself before it measures anything (constrained gossip).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Near {
@@ -322,11 +322,11 @@ pub struct Near {
     pub known: Vec<Known>,
     /// Asks for this row, 0..32, of the receiver's routing table in return.
     pub row: Option<u8>,
-    /// The sender stands in more tables than others do: who has a choice takes another.
+    /// The sender stands in more tables than others do: a node that has a choice takes another.
     pub crowded: bool,
 }
 
-/// A node, and how near it is to whoever names it.
+/// A node, and how near it is to the node that names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Known {
     /// The node.
@@ -353,7 +353,7 @@ pub enum Standing {
 pub enum Admission {
     /// The slot is the joiner's, until it expires.
     Granted {
-        /// The answerer's leaf set: who stands around the slot while it keeps others out.
+        /// The answerer's leaf set: the nodes around the slot while it keeps others out.
         #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
         members: Vec<Peer>,
     },

@@ -1,5 +1,5 @@
-//! Frames and their bytes. A frame is a header, encoded by postcard, and a payload, the frame's uncopied tail; before the
-//! header may stand words about leases, which ride along.
+//! Frames and their bytes. A frame is a header, encoded by postcard, and a payload, the frame's uncopied tail; a lease
+//! piggyback may stand before the header.
 //! `docs/protocol.md` has every frame, byte by byte, with test vectors.
 
 mod bounded;

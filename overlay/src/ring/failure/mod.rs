@@ -339,7 +339,7 @@ impl FailureDetector {
     }
 }
 
-/// How many silences are enough. Fewer where nothing hangs on it, or where it is not the first death notice.
+/// How many silences are enough. Fewer where nothing depends on it, or where it is not the first death notice.
 fn patience(core: &Core, tables: &Tables, id: NodeId, question: Question) -> u8 {
     let leaf_set = &tables.leaf_set;
     let is_neighbour = leaf_set.is_ring_neighbour(id);

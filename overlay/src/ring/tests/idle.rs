@@ -68,7 +68,7 @@ fn the_right_neighbour_asks_if_the_left_one_is_not_heard() {
     let mut net = Net::ring(2);
     net.run(Duration::from_secs(10));
     let [low, high] = in_order(2)[..] else { unreachable!() };
-    // One way is dead for a while, then the other: whoever is heard asks for both.
+    // One way is dead for a while, then the other: the node that is heard asks for both.
     for (from, to) in [(low, high), (high, low)] {
         net.cut = Box::new(move |a, b| (a, b) == (from, to));
         net.run(Duration::from_millis(1200));

@@ -29,7 +29,7 @@ impl Net {
         self.now - begin
     }
 
-    /// Frames to whom a story asks about, counted while time passes.
+    /// Frames to the nodes that a story asks about, counted while time passes.
     fn frames_to(&mut self, time: Duration, whom: impl Fn(&Destination) -> bool) -> usize {
         let (end, mut frames) = (self.now + time, 0);
         while self.now < end {

@@ -1,4 +1,4 @@
-//! Stories of nearness: who is measured, who is not, and who is in too many tables.
+//! Stories of nearness: which nodes are measured, which are not, and which are in too many tables.
 
 use super::carried::announced;
 use super::hostile::stranger;
