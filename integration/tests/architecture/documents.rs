@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 
-use super::source::{files, identifiers, is_laboratory_restructured, read, shown, top};
+use super::source::{files, identifiers, read, shown, top};
 
 /// The pages of this repository.
 fn pages() -> Vec<PathBuf> {
@@ -90,10 +90,8 @@ fn files_that_the_pages_name_exist() {
             let is_plain = !span.contains(|c: char| c.is_whitespace() || "…*$A:".contains(c));
             let exists = |place: &PathBuf| place.join(span).exists();
             let begins = ["overlay/", "scribe/", "apps/", "integration/", "docs/"];
-            let is_laboratory = span.starts_with("integration/src/") && !is_laboratory_restructured();
             if is_path
                 && is_plain
-                && !is_laboratory
                 && begins.iter().any(|dir| span.starts_with(dir))
                 && !places.iter().any(exists)
             {

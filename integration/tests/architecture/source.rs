@@ -58,13 +58,3 @@ pub(crate) fn identifiers(text: &str) -> impl Iterator<Item = (usize, &str)> {
     };
     text.lines().enumerate().flat_map(of_line)
 }
-
-/// Whether the forest is made of components already.
-pub(crate) fn is_restructured() -> bool {
-    top().join("scribe/src/forest/context.rs").exists()
-}
-
-/// Whether the laboratory has its one cluster already.
-pub(crate) fn is_laboratory_restructured() -> bool {
-    top().join("integration/src/cluster").exists()
-}

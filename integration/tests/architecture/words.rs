@@ -1,8 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::source::{
-    code, identifiers, is_laboratory_restructured, is_restructured, is_test, read, shown, sources, top,
-};
+use super::source::{code, identifiers, is_test, read, shown, sources, top};
 
 /// Where a word is banned, the word, and what is written in its place (`docs/glossary.md`).
 type Row = (&'static [&'static str], &'static str, &'static str);
@@ -85,15 +83,6 @@ const PENDING: &[Row] = &[
 /// Types of one name in one crate that are one thing: here, one for each kind of system.
 const SHARED: &[(&str, &str)] = &[("apps", "Signals")];
 
-/// Whether a crate has its shape already; the others are being worked on.
-fn is_restructured_part(part: &str) -> bool {
-    match part.split('/').next() {
-        Some("scribe") => is_restructured(),
-        Some("integration") => is_laboratory_restructured(),
-        _ => true,
-    }
-}
-
 /// `on_FirstWord` → on, First, Word.
 fn parts(identifier: &str) -> impl Iterator<Item = &str> {
     let begins = |(at, pair): (usize, &[u8])| {
@@ -123,7 +112,7 @@ fn is_about((parts, ..): &Row, file: &str) -> bool {
 fn places(rows: &'static [Row]) -> BTreeMap<&'static str, Vec<String>> {
     let mut found: BTreeMap<&str, Vec<String>> =
         rows.iter().map(|(_, word, _)| (*word, Vec::new())).collect();
-    for part in CORES.iter().filter(|part| is_restructured_part(part)) {
+    for part in CORES {
         for file in sources(&top().join(part)) {
             let (name, text) = (shown(&file), read(&file));
             let rows: Vec<&Row> = rows.iter().filter(|row| is_about(row, &name)).collect();
@@ -183,9 +172,6 @@ fn declared(text: &str) -> impl Iterator<Item = &str> {
 fn no_type_name_is_used_twice_in_one_crate() {
     let mut twice = Vec::new();
     for part in ["overlay", "scribe", "apps", "integration"] {
-        if !is_restructured_part(part) {
-            continue;
-        }
         let src = top().join(part).join("src");
         let mut homes: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for file in sources(&src).into_iter().filter(|file| !is_test(file)) {

@@ -10,7 +10,7 @@
 //!
 //! It is a geometry of its own ([`Node<FullMembership>`](crate::ring::Node)), for rings of any size that one list may hold.
 //! [`Pastry`](super::pastry::Pastry) keeps such a list beside its tables while its ring is small: when more than
-//! `Config::full_membership` nodes are known, the list is given up for Pastry's tables alone; it is begun again when the ring
+//! `tables.full_membership` nodes are known, the list is given up for Pastry's tables alone; it is begun again when the ring
 //! looks half as large.
 
 use std::time::Duration;
