@@ -88,9 +88,9 @@ fn messages_of_the_tree() -> Vec<Header> {
         Header::CapacityAnswer { topic: T, number: 10, capacity: Capacity::None },
         Header::CapacityAnswer { topic: T, number: 10, capacity: Capacity::Crowded },
         Header::CapacityAnswer { topic: T, number: 10, capacity: Capacity::Free },
-        Header::Part { topic: T, join: 11 },
-        Header::Parted { topic: T, join: 11, last: None },
-        Header::Parted { topic: T, join: 11, last: Some(at(2, 5)) },
+        Header::Detach { topic: T, join: 11 },
+        Header::Detached { topic: T, join: 11, last: None },
+        Header::Detached { topic: T, join: 11, last: Some(at(2, 5)) },
     ]
 }
 

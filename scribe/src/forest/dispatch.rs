@@ -109,7 +109,7 @@ impl Forest {
                 tree_cx.tell(from, &Header::CapacityAnswer { topic, number, capacity: Capacity::None });
             }
             TopicMessage::Detach { join } => {
-                tree_cx.tell(from, &Header::Parted { topic, join, last: None });
+                tree_cx.tell(from, &Header::Detached { topic, join, last: None });
             }
             TopicMessage::Leave { .. }
             | TopicMessage::Orphan

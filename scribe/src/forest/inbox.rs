@@ -95,8 +95,8 @@ pub(super) fn sort(header: Header, encoded: &Bytes, payload: Bytes) -> Incoming 
         Header::CapacityAnswer { topic, number, capacity } => {
             for_tree(topic, TopicMessage::Capacity { number, capacity })
         }
-        Header::Part { topic, join } => for_tree(topic, TopicMessage::Detach { join }),
-        Header::Parted { topic, join, last } => for_tree(topic, TopicMessage::Detached { join, last }),
+        Header::Detach { topic, join } => for_tree(topic, TopicMessage::Detach { join }),
+        Header::Detached { topic, join, last } => for_tree(topic, TopicMessage::Detached { join, last }),
         Header::Receipt(receipt) => {
             Incoming::Publisher { topic: receipt.topic, message: PublisherMessage::Receipt(receipt) }
         }

@@ -18,8 +18,8 @@ pub(super) struct Links {
 }
 
 impl Links {
-    /// Whether nothing is to be pushed to a node now; then its child entry waits until the link has room.
-    pub(super) fn is_full(&mut self, to: Contact, topic: TopicId) -> bool {
+    /// Returns whether nothing is to be pushed to a child now, because its link is full; then it waits for room there.
+    pub(super) fn hold_back(&mut self, to: Contact, topic: TopicId) -> bool {
         let link = link(to);
         let full = self.congested.contains(&link);
         if full {
@@ -80,11 +80,11 @@ mod tests {
         let access = Contact::from(peer(5));
         let edge = Contact { peer: peer(6), via: Some(peer(5)) };
         let mut links = Links::default();
-        assert!(!links.is_full(edge, topic));
+        assert!(!links.hold_back(edge, topic));
         assert!(links.on_queued(NodeId(5), 101, 100).is_empty());
-        assert!(links.is_full(edge, topic) && links.is_full(access, topic));
+        assert!(links.hold_back(edge, topic) && links.hold_back(access, topic));
         links.forget(access, topic);
         assert_eq!(links.on_queued(NodeId(5), 100, 100), WaitingChildren::from([(topic, NodeId(6))]));
-        assert!(!links.is_full(edge, topic));
+        assert!(!links.hold_back(edge, topic));
     }
 }

@@ -226,6 +226,8 @@ impl LocalLog {
             self.best_known = None;
         }
         let same = self.part.as_ref().is_some_and(|log| log.birth == tip.birth);
+        // First what the own part lacks; if that does not lead to the handoff's end, the own part is behind it, or on
+        // another branch, and is given up for the handoff's.
         if let (Some(log), true) = (&mut self.part, same) {
             handoff.append_to(log);
         }

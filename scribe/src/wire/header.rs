@@ -120,17 +120,17 @@ pub enum Header {
         capacity: Capacity,
     },
     /// A child has another parent that waits for its word: nothing more is to be pushed to it.
-    Part {
+    Detach {
         /// The topic.
         topic: TopicId,
         /// The sender's last number for a JOIN: a later JOIN is not undone by this.
         join: u64,
     },
-    /// The answer to `Part`: the receiver is the sender's child no more.
-    Parted {
+    /// The answer to `Detach`: the receiver is the sender's child no more.
+    Detached {
         /// The topic.
         topic: TopicId,
-        /// The number in `Part`.
+        /// The number in `Detach`.
         join: u64,
         /// The last entry that was pushed to the receiver.
         last: Option<Position>,
@@ -159,8 +159,8 @@ impl Header {
             Header::Offer(_) => "Offer",
             Header::CapacityProbe { .. } => "CapacityProbe",
             Header::CapacityAnswer { .. } => "CapacityAnswer",
-            Header::Part { .. } => "Part",
-            Header::Parted { .. } => "Parted",
+            Header::Detach { .. } => "Detach",
+            Header::Detached { .. } => "Detached",
         }
     }
 
@@ -184,8 +184,8 @@ impl Header {
             | Header::Offer(_)
             | Header::CapacityProbe { .. }
             | Header::CapacityAnswer { .. }
-            | Header::Part { .. }
-            | Header::Parted { .. } => false,
+            | Header::Detach { .. }
+            | Header::Detached { .. } => false,
         }
     }
 
@@ -231,12 +231,12 @@ impl Header {
                 if chunk < chunks { Ok(()) } else { Err(DecodeError::OutOfRange(u64::from(*chunk))) }
             }
             Header::Offer(offer) => codec::at_most(offer.parents.len(), MAX_OFFERED),
-            Header::Parted { last, .. } => codec::position(*last),
+            Header::Detached { last, .. } => codec::position(*last),
             Header::Leave { .. }
             | Header::Orphan { .. }
             | Header::CapacityProbe { .. }
             | Header::CapacityAnswer { .. }
-            | Header::Part { .. }
+            | Header::Detach { .. }
             | Header::Refused { .. }
             | Header::Query { .. }
             | Header::HandoffTaken { .. } => Ok(()),

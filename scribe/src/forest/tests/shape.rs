@@ -76,7 +76,7 @@ fn a_full_parent_hands_children_over_and_nobody_misses_or_doubles_anything() {
     for (id, subscription) in subscriptions {
         world.expect_all(id, subscription, &numbered("m", 500));
     }
-    assert!(world.sent_of("Parted") > 10, "many moved");
+    assert!(world.sent_of("Detached") > 10, "many moved");
     // Everybody but the root subscribes: each entry goes once to each, whoever moves meanwhile.
     assert_eq!(world.sent_of("Data"), deliveries, "payloads for {deliveries} deliveries");
 }
@@ -354,8 +354,8 @@ fn words_of_a_move_that_are_lost_cost_time_only() {
     let lost: [fn(&Header) -> bool; 5] = [
         |header| matches!(header, Header::Offer(_)),
         |header| matches!(header, Header::Join(join) if join.former.is_some()),
-        |header| matches!(header, Header::Part { .. }),
-        |header| matches!(header, Header::Parted { .. }),
+        |header| matches!(header, Header::Detach { .. }),
+        |header| matches!(header, Header::Detached { .. }),
         |header| matches!(header, Header::CapacityAnswer { .. }),
     ];
     for (index, cut) in lost.into_iter().enumerate() {

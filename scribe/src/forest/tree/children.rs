@@ -195,7 +195,7 @@ impl Children {
         }
         let Some(to) = cx.neighbours.contact(id) else { return };
         while let Some(entry) = log.window.entry(cursor.next) {
-            if cx.links.is_full(to, cx.topic) {
+            if cx.links.hold_back(to, cx.topic) {
                 break;
             }
             let flying = cursor.next - cursor.acknowledged;
@@ -238,6 +238,7 @@ impl Children {
         child.subscribers = ack.subscribers;
         child.note_seen(cx.now, ack.seq);
         let before = child.cursor;
+        // An acknowledgement from before the cursor was last set speaks of another window, or of another branch.
         if let (Some(log), Some(cursor)) = (source.log, &mut child.cursor)
             && ack.seq >= cursor.seq
         {
@@ -246,6 +247,8 @@ impl Children {
                 cx.out.send(from, entry.encoded.clone());
             }
         }
+        // Settled: nothing is awaited from the child. The wait begins anew only with progress, because otherwise a
+        // child that repeats itself would put off the timer that pushes again.
         let progress = child.cursor != before;
         let settled =
             child.seq_seen == child.seq && !child.cursor.is_some_and(|cursor| cursor.is_in_flight());

@@ -80,7 +80,7 @@ impl Tree {
             Step::Detach => {
                 cx.timers.set(TreeTimer::Relocate, cx.now + cx.config.push.rto_min);
                 if let Some(parent) = self.role.parent().and_then(|parent| cx.neighbours.contact(parent)) {
-                    let detach = Header::Part { topic: cx.topic, join: cx.numbers.last_join() };
+                    let detach = Header::Detach { topic: cx.topic, join: cx.numbers.last_join() };
                     cx.tell(parent, &detach);
                 }
             }

@@ -60,6 +60,7 @@ impl Tree {
         if cx.is_online() && cx.is_root() {
             return self.begin_recovery(cx);
         }
+        // A child on its way to another parent may have it already: then there is nothing to look for.
         if self.hurry_relocation(cx) {
             return;
         }
@@ -146,6 +147,7 @@ impl Tree {
         }
         let parent = self.role.parent();
         let other = parent.is_some_and(|parent| parent != from.id());
+        // A late answer to an earlier JOIN, or the answer of a node that this one has passed over.
         if self.role.is_root() || attached.join != self.uplink.join || other {
             if parent != Some(from.id()) {
                 cx.send_leave(from, attached.join);

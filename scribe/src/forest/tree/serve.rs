@@ -67,7 +67,7 @@ impl Tree {
             self.remove_child(cx, from.id());
         }
         let last = farewell.and_then(|farewell| farewell.last);
-        let detached = Header::Parted { topic: cx.topic, join, last };
+        let detached = Header::Detached { topic: cx.topic, join, last };
         cx.tell(from, &detached);
         // Spliced out: there is nothing to linger for.
         if self.is_kept(cx.now) { Outcome::Keep } else { self.on_linger_timer() }

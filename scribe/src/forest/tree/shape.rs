@@ -111,6 +111,7 @@ impl Tree {
         if in_vain {
             movable.shuffle(cx.rng);
         }
+        // Half of them stay at least, because they are the ones that are offered to the others.
         let stay = movable.split_off(count.min(MOVERS).min(movable.len() / 2));
         let rtt = |id| self.flow.children.get(id).map_or(u32::MAX, |child| child.rtt);
         let mut near: Vec<_> = stay.into_iter().map(|(_, id)| (rtt(id), id)).collect();
