@@ -158,7 +158,7 @@ impl Witness {
             let tree = stack.forest().trees().into_iter().find(splices);
             let splice = tree.is_some_and(|tree| tree.children.len() == 1 && !tree.is_root);
             self.offers.insert((offer.topic, to.id), if splice { "splice" } else { "push-down" });
-        } else if let ForestHeader::Part { topic, .. } = header
+        } else if let ForestHeader::Detach { topic, .. } = header
             && let Some(why) = self.offers.remove(&(topic, me))
         {
             *self.moves.entry(why).or_default() += 1;

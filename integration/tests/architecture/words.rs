@@ -75,7 +75,6 @@ const PENDING: &[Row] = &[
     (CORES, "Lost", "PeerDeadHint"),
     (CORES, "rumour", "failure gossip, or a hint"),
     (SCRIBE, "verdict", "failure: found dead"),
-    (SCRIBE, "Room", "Capacity"),
     (SCRIBE, "wish", "resume_point"),
     (SCRIBE, "hang", "attach"),
 ];
