@@ -105,7 +105,7 @@ pub struct Bootstrap {
 pub enum Event {
     /// The node is on the ring (or, in role edge, attached to it).
     Ready {
-        /// It found nobody and is the first of a ring of its own.
+        /// It found no node and is the first of a ring of its own.
         alone: bool,
     },
     /// The start failed; the node is of no use.

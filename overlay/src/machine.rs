@@ -5,7 +5,7 @@
 //! over nothing else: the simulator runs the very code that ships.
 //!
 //! Departures from design §4: `handle_link` takes one [`Link`] value with a third case, [`Link::Refused`], because a start
-//! that reaches nobody must say which address it could not reach, and a refused dial counts as an unanswered probe.
+//! that reaches no node must say which address it could not reach, and a refused dial counts as an unanswered probe.
 //! `handle_frame` gets the whole [`Peer`] and not just an id, because the greeting of a connection says incarnation and address
 //! once, so frames need not repeat them. A frame of an older incarnation is void wherever that incarnation stands.
 
@@ -66,7 +66,7 @@ pub struct Transmit {
 pub enum Destination {
     /// A known node: over the connection that it has, else dialled, and then its key must fit its id.
     Peer(Peer),
-    /// An address behind which anybody (`id: None`) or one certain node may answer.
+    /// An address behind which any node (`id: None`) or one certain node may answer.
     Seed(Seed),
 }
 
@@ -101,9 +101,9 @@ pub enum Link {
 /// Why a connection did not come about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// Nobody listens there, or the network says no; the text is the system's.
+    /// Nothing listens there, or the network says no; the text is the system's.
     Unreachable(String),
-    /// Somebody listens but did not finish the handshake in time.
+    /// Something listens there, but did not finish the handshake in time.
     TimedOut,
     /// The other side speaks another protocol, or another version of ours.
     Protocol(String),

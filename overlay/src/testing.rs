@@ -65,7 +65,7 @@ fn place(to: Destination) -> (Addr, Option<NodeId>) {
 }
 
 impl<M: Told> Net<M> {
-    /// Nobody yet; each frame takes so long.
+    /// No node yet; each frame takes so long.
     pub fn new(delay: Duration) -> Net<M> {
         Net {
             now: Instant::ZERO,
@@ -140,7 +140,7 @@ impl<M: Told> Net<M> {
         }
     }
 
-    /// Hands a frame over, or its sender the news that nobody is there.
+    /// Hands a frame over, or its sender the news that no node is there.
     pub fn deliver(&mut self, from: Peer, to: Destination, frame: Frame) {
         let ((addr, id), now, sender) = (place(to), self.now, slot_of(from.addr));
         let slot = slot_of(addr);

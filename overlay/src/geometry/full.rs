@@ -146,7 +146,7 @@ impl FullMembership {
         for &peer in named {
             theirs.insert(peer);
         }
-        // Half a ring that is about to merge, or a node that has just lost everybody, says nothing about others.
+        // Half a ring that is about to merge, or a node that has just lost all others, says nothing about others.
         if theirs.len() >= cx.core.config.tables.leaf_set {
             let (me, leaf_set) = (cx.core.me.id, &cx.tables.leaf_set);
             let is_gone = |peer: &Peer| {

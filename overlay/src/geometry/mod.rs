@@ -24,7 +24,7 @@ use crate::wire::Header;
 
 /// The tables of one node beyond its leaf set, and the decisions about them.
 ///
-/// A geometry sends its own frames through [`Cx`]; it probes nobody itself, but returns the peers that it wants to be probed.
+/// A geometry sends its own frames through [`Cx`]; it probes no node itself, but returns the peers that it wants to be probed.
 pub trait Geometry: Clone + Hash + 'static {
     /// Empty tables.
     fn new(me: NodeId, config: &Config) -> Self;

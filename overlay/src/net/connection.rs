@@ -211,7 +211,7 @@ pub(super) async fn run(shared: Arc<Shared>, pipe: Pipe, peer: Peer, dialled: Op
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LinkPhase {
-    /// Greeted; nobody has decided for it yet.
+    /// Greeted; neither side has decided for it yet.
     Undecided,
     /// Frames pass.
     Open,

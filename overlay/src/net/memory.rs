@@ -82,7 +82,7 @@ impl MemoryOptions {
 }
 
 impl MemoryNetwork {
-    /// A network of which nobody is a node yet.
+    /// A network without nodes.
     pub fn new() -> MemoryNetwork {
         MemoryNetwork::default()
     }

@@ -175,7 +175,7 @@ impl Queue {
         self.ready.notify_one();
     }
 
-    /// The data level, as it is now and not when somebody wanted it told; `None` if that is known.
+    /// The data level, as it is now and not when its report was asked for; `None` if that is known.
     pub(super) fn level(&self) -> Option<usize> {
         self.lock().level()
     }

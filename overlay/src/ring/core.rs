@@ -163,7 +163,7 @@ impl Core {
         self.out.queued.push_back(Queued { to: Destination::Peer(to), frame, has_path: false });
     }
 
-    /// Queues a frame that goes over this node's own connection, and carries nothing of leases.
+    /// Queues a frame that goes over this node's own connection, and carries no lease piggyback.
     pub(crate) fn send_straight(&mut self, to: Peer, frame: Frame) {
         debug_assert_ne!(to.id, self.me.id, "a node sends nothing to itself: {:?}", frame.header);
         self.out.queued.push_back(Queued { to: Destination::Peer(to), frame, has_path: true });
@@ -175,7 +175,7 @@ impl Core {
         self.send_straight(relay, frame);
     }
 
-    /// Queues a frame for an address behind which anybody may answer.
+    /// Queues a frame for an address behind which any node may answer.
     pub(crate) fn send_to_seed(&mut self, seed: Seed, header: Header) {
         self.out.queued.push_back(Queued {
             to: Destination::Seed(seed),
@@ -202,7 +202,7 @@ impl Core {
         self.out.events.push_back(event);
     }
 
-    /// Looks for a newer life of this node that somebody names. A claim stops nobody: the node that answers there must
+    /// Looks for a newer life of this node that another node names. A claim stops no node: the node that answers there must
     /// prove by its key that it is this node, and the transport says so ([`Refusal::Twin`](crate::machine::Refusal)).
     pub(crate) fn look_for_twin(&mut self, now: Instant, life: Peer) {
         let rests = self.twin_sought.is_some_and(|sought| now - sought < TWIN_PERIOD);
@@ -265,7 +265,7 @@ struct Queued {
 
 /// How a queued frame goes.
 pub(crate) enum Path {
-    /// Over this node's own connection, with what it carries of leases.
+    /// Over this node's own connection, with its lease piggyback.
     Straight(Option<Box<LeaseWords>>),
     /// Another node passes it on.
     Through(Peer),

@@ -109,7 +109,7 @@ pub enum Header {
     },
     /// An edge node goes.
     Detach,
-    /// The receiver is an older life of this peer; its words are void. (A hint: the receiver looks for itself.)
+    /// The receiver is an older life of this peer; its frames are void. (A hint: the receiver looks for itself.)
     Outdated(Peer),
     /// A frame for a node that its sender cannot reach directly: the payload, encoded. Its receiver passes it on, or is
     /// the one that it is for.
@@ -125,7 +125,7 @@ pub enum Header {
 }
 
 impl Header {
-    /// Whether a frame may carry something of leases. A frame about leases, joins, leaving, edges or detours says so in
+    /// Whether a frame may carry a lease piggyback. A frame about leases, joins, leaving, edges or detours says so in
     /// its own header.
     pub fn may_piggyback(&self) -> bool {
         match self {
@@ -250,7 +250,7 @@ pub enum RouteFailure {
     NoRoute,
     /// The node that held it was full.
     Overloaded,
-    /// Nobody answered for the key in time: its root's leases did not run.
+    /// No node answered for the key in time: its root's leases did not run.
     NoRoot,
 }
 
@@ -293,7 +293,7 @@ pub struct Ask {
 }
 
 /// Lease requests and grants of ring neighbours, in any frame that goes from one to the other anyway (design §5: traffic
-/// carries leases). Nobody answers it with a frame of its own.
+/// carries leases). No node answers it with a frame of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaseWords {
     /// A question; a grant may ride back.

@@ -30,7 +30,7 @@ use crate::wire::{Header, Known, Near};
 
 /// Most steps of the approach.
 const APPROACH_STEPS: u8 = 10;
-/// Steps that bring nobody nearer before the approach is over.
+/// Steps that bring no node nearer before the approach is over.
 const VAIN_STEPS: u8 = 3;
 /// A step brings a nearer node if the nearest is no farther than this share of the former.
 const APPROACHES: f64 = 0.8;
@@ -125,7 +125,7 @@ impl Search {
 
     /// A round.
     pub(super) fn on_timer(&mut self, cx: &mut Cx<'_>, places: &Places) {
-        // A node that knows everybody needs to ask nobody.
+        // A node that knows all others needs to ask none.
         if cx.tables.leaf_set.len() < cx.core.config.tables.leaf_set {
             return self.watch_on(cx);
         }
@@ -377,7 +377,7 @@ impl Search {
                 cx.core.look_for_twin(cx.now, peer);
                 continue;
             }
-            // Where there is nobody at all, another try is worth its probe.
+            // Where there is no node at all, another try is worth its probe.
             let in_vain = self.has_tried(peer.id) && !places.table.next_hops(peer.id.key()).is_empty();
             let barred = cx.is_barred(&peer) || in_vain || places.table.get(peer.id).is_some();
             if probed.len() < most && !barred && !cx.detector.is_full() {

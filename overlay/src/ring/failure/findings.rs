@@ -35,7 +35,7 @@ pub(crate) enum Detected {
     Alive { peer: Peer, question: Question },
     /// It was asked again.
     Suspect(NodeId),
-    /// It is dead. `is_own`: by more than one silence, or without anybody's hint.
+    /// It is dead. `is_own`: by more than one silence, or without any node's hint.
     Dead { id: NodeId, is_own: bool },
 }
 

@@ -99,7 +99,7 @@ impl FailureDetector {
     }
 
     /// Asks a neighbour for a lease and for its leaf set, as the first frame of a node that has just taken its place: on the
-    /// neighbour's other side another one may have entered at the same time, of which nobody could tell before.
+    /// neighbour's other side another one may have entered at the same time, of which no node could tell before.
     pub(crate) fn introduce(&mut self, now: Instant, core: &mut Core, ground: &Ground<'_>, neighbour: Peer) {
         match self.states.asked_mut(neighbour.id) {
             Some(asked) => (asked.question.lease, asked.question.leaf_set) = (true, true),
@@ -489,8 +489,8 @@ impl FailureDetector {
         self.deaths.begin(now);
     }
 
-    /// Whether a node may well be dead, by how long it was silent and how fast others died. Of those that are not watched
-    /// nobody knows how long that is.
+    /// Whether a node may well be dead, by how long it was silent and how fast others died. How long an unwatched
+    /// node was silent is not known.
     pub(crate) fn is_doubtful(
         &self,
         now: Instant,

@@ -30,7 +30,7 @@ pub(super) struct PeerState {
     pub(super) incarnation: u64,
     heard: CoarseInstant,
     pub(super) round_trip: Option<RoundTrip>,
-    /// This life was heard itself; if not, others named it, and what they say of its incarnation bars nobody.
+    /// This life was heard itself; if not, others named it, and what they say of its incarnation bars no node.
     pub(super) heard_itself: bool,
 }
 
@@ -106,7 +106,7 @@ pub(crate) struct Question {
     pub(crate) lease: bool,
     /// For its leaf set.
     pub(crate) leaf_set: bool,
-    /// Somebody else has found it dead: fewer silences are enough.
+    /// Another node has found it dead: fewer silences are enough.
     pub(crate) suspected: bool,
 }
 

@@ -6,7 +6,7 @@
 //!
 //! A `Commit` names the joiner's other neighbour, and a `Withdraw` the commits that it takes back. Azmy et al. have no
 //! leaving nodes: one that leaves after it has ceded its part would let the next one and the joiner answer side by side. And
-//! what a joiner takes back need not wait for a lease to end. A node that lacks its neighbour's lease admits nobody.
+//! what a joiner takes back need not wait for a lease to end. A node that lacks its neighbour's lease admits no node.
 
 use crate::id::NodeId;
 use crate::peer::Peer;

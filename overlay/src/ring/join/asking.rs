@@ -44,7 +44,7 @@ pub(super) struct Asking {
     waiting: BTreeMap<u64, Seed>,
     /// Why seeds that the user named could not be asked.
     refused: Vec<(Seed, Refusal)>,
-    /// Somebody is just starting, and this node waits for it.
+    /// A node is just starting, and this node waits for it.
     wait_for_starting: bool,
 }
 

@@ -35,7 +35,7 @@ pub(crate) struct Joiner {
     /// Members of the view that have answered.
     answered: BTreeSet<NodeId>,
     /// Neighbours whose slot this node has, and since when. The right one's is held only together with the left
-    /// one's: a node that has that is alone in the gap, so nobody waits in a circle.
+    /// one's: a node that has that is alone in the gap, so joiners do not wait in a circle.
     admitted: BTreeMap<NodeId, HeldSlot>,
     /// Neighbours that have ceded this node's part, when they were asked, and on which of their sides it is.
     committed: BTreeMap<NodeId, (Instant, Sides)>,

@@ -175,7 +175,7 @@ fn next_without(
 }
 
 /// The nodes that a ring neighbour names which stand between it and this node. It refuses a lease because of them, perhaps:
-/// this node may have found them dead while it could reach nobody. A dead node is not probed merely because another names
+/// this node may have found them dead while it could reach no node. A dead node is not probed merely because another names
 /// it; but if a neighbour refuses a lease because of it, it is.
 pub(crate) fn between(
     core: &Core,
