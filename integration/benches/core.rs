@@ -1,4 +1,4 @@
-//! What the cores cost per message: `cargo bench -p treecast-integration --bench core`.
+//! Costs of the cores per message: `cargo bench -p treecast-integration --bench core`.
 
 #[path = "core/flow.rs"]
 mod flow;

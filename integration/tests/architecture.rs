@@ -117,7 +117,7 @@ fn layers_import_downwards_only() {
             }
         }
     }
-    // What a core is built from without its features is checked by `.ci/run`; here: that only `net` sees sockets.
+    // `.ci/run` checks what a core is built from without its features; here: that only `net` sees sockets.
     let src = top().join("overlay/src");
     for file in sources(&src).into_iter().filter(|file| module(&src, file) != "net") {
         assert!(!code(&file).contains("tokio::"), "{} uses tokio", file.display());

@@ -1,4 +1,4 @@
-//! What goes on all the time between those who know each other, and what comes too late to matter: it takes no time,
+//! Small talk goes on all the time between neighbours, or comes too late to matter: it takes no time,
 //! unless the bounds say otherwise.
 
 use treecast_overlay::machine::Machine;

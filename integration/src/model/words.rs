@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use treecast_overlay::kbr::KeyBasedRouting;
+use treecast_overlay::kbr::RingView;
 use treecast_overlay::machine::Machine;
 use treecast_overlay::pastry::Node;
 use treecast_overlay::peer::{Addr, Peer};
@@ -39,7 +39,7 @@ impl Net {
         }
     }
 
-    /// Who stands where.
+    /// Says which node stands where.
     pub(super) fn standings(&self) -> String {
         let seats = self.seats().iter().enumerate().map(|(slot, seat)| match seat {
             Seat::Waiting => format!("{slot} not started"),
@@ -66,7 +66,7 @@ fn who(peer: &Peer) -> String {
     }
 }
 
-/// What is said of leases, if it is of any.
+/// Says which leases are meant, if any are.
 fn sides(what: &str, sides: Sides) -> String {
     if sides.is_none() { String::new() } else { format!("{what} ({sides:?})") }
 }

@@ -69,7 +69,7 @@ pub fn kind(header: &Header) -> usize {
     }
 }
 
-/// What became of frames. `sent + doubled == delivered + lost +` those still in flight.
+/// Tallies of frames. `sent + doubled == delivered + lost +` those still in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Handed out by a node.

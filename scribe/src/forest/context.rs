@@ -7,8 +7,8 @@ use bytes::Bytes;
 use rand::RngExt;
 use treecast_overlay::deadlines::Deadlines;
 use treecast_overlay::id::{Key, NodeId};
-use treecast_overlay::kbr::KeyBasedRouting;
-use treecast_overlay::peer::{Contact, Peer};
+pub use treecast_overlay::kbr::RingView;
+use treecast_overlay::peer::Contact;
 use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::Standing;
@@ -21,42 +21,6 @@ use crate::config::Config;
 use crate::event::{Event, SubscriptionId};
 use crate::topic::TopicId;
 use crate::wire::{self, Header, LogTip};
-
-/// The forest's view of the ring. Everything that implements [`KeyBasedRouting`] is one.
-pub trait RingView {
-    /// See [`KeyBasedRouting::contact`].
-    fn contact(&self) -> Contact;
-    /// See [`KeyBasedRouting::roundabout`].
-    fn roundabout(&self, nth: u64) -> Contact;
-    /// See [`KeyBasedRouting::standing`].
-    fn standing(&self) -> Standing;
-    /// See [`KeyBasedRouting::is_root_of`].
-    fn is_root_of(&self, now: Instant, key: Key) -> bool;
-    /// See [`KeyBasedRouting::replica_set`].
-    fn replica_set(&self, key: Key, count: usize) -> Vec<Peer>;
-}
-
-impl<R: KeyBasedRouting> RingView for R {
-    fn contact(&self) -> Contact {
-        KeyBasedRouting::contact(self)
-    }
-
-    fn roundabout(&self, nth: u64) -> Contact {
-        KeyBasedRouting::roundabout(self, nth)
-    }
-
-    fn standing(&self) -> Standing {
-        KeyBasedRouting::standing(self)
-    }
-
-    fn is_root_of(&self, now: Instant, key: Key) -> bool {
-        KeyBasedRouting::is_root_of(self, now, key)
-    }
-
-    fn replica_set(&self, key: Key, count: usize) -> Vec<Peer> {
-        KeyBasedRouting::replica_set(self, key, count)
-    }
-}
 
 /// The context of every call into the forest: the time, and the ring as it is now.
 #[derive(Clone, Copy)]

@@ -170,7 +170,7 @@ fn report(out: &mut Outbox, failed: Failures) {
 fn publish_message(cx: &PublishCx<'_>, out: Outgoing) -> Bytes {
     // Perhaps it has a position, and the root cannot reach this node: every second receipt is to come another way.
     let publisher = match out.sends.is_multiple_of(2) {
-        true => cx.ring.roundabout(out.sequence.wrapping_add(u64::from(out.sends) / 2)),
+        true => cx.ring.reply_contact(out.sequence.wrapping_add(u64::from(out.sends) / 2)),
         false => cx.ring.contact(),
     };
     let header = Header::Publish(Publish {

@@ -86,7 +86,7 @@ impl RingView for View<'_> {
         self.contact
     }
 
-    fn roundabout(&self, _: u64) -> Contact {
+    fn reply_contact(&self, _: u64) -> Contact {
         self.contact
     }
 

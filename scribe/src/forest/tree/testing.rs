@@ -43,7 +43,7 @@ impl RingView for Elsewhere {
         contact(ME.0)
     }
 
-    fn roundabout(&self, _: u64) -> Contact {
+    fn reply_contact(&self, _: u64) -> Contact {
         contact(ME.0)
     }
 
