@@ -43,8 +43,9 @@ const PLANTED: [(Promise, Bug, Story); 17] = [
 /// A ring whose limits are small enough to be exceeded, with or without the fault.
 fn cluster(fault: Option<Bug>) -> Result<Cluster, treecast_integration::check::Breach> {
     let case = case!("every_planted_fault_is_found", 1);
-    let ring = RingConfig { leaf_set: 8, ..RingConfig::default() };
-    let forest = Config { window_messages: 32, push_messages: 16, tree_children: 8, ..Config::default() };
+    let ring = RingConfig::default().with(|config| config.tables.leaf_set = 8);
+    let mut forest = Config::default();
+    (forest.window.messages, forest.push.messages, forest.tree.children_per_tree) = (32, 16, 8);
     let mut cluster = Cluster::with(case, world::Config::default(), ring, forest);
     if let Some(fault) = fault {
         cluster.plant(CULPRIT, fault);

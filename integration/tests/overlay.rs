@@ -7,10 +7,11 @@ use treecast_integration::case;
 use treecast_integration::check::{Promise, o4, o5};
 use treecast_integration::cluster::planted::Bug;
 use treecast_integration::cluster::{Cluster, through_slots};
+use treecast_integration::lab::setting::Profile;
 use treecast_integration::node::RingNode;
 use treecast_integration::world::{self, Case, Crash, Cut, Fidelity};
 use treecast_overlay::config::{Config, Role};
-use treecast_overlay::kbr::{Bootstrap, KeyBasedRouting};
+use treecast_overlay::kbr::{Bootstrap, RingView};
 use treecast_overlay::peer::{Addr, Seed};
 use treecast_scribe::Topic;
 
@@ -222,7 +223,7 @@ fn two_rings_are_not_one() {
 #[test]
 fn a_ring_at_rest_is_quiet_and_small() {
     let profiles =
-        [("default", Config::default(), 1.5, 500.0), ("mspastry", Config::mspastry(), 0.25, 100.0)];
+        [("default", Config::default(), 1.5, 500.0), ("mspastry", Profile::Mspastry.config(), 0.25, 100.0)];
     for (name, config, frames, bytes) in profiles {
         let case = case!("a_ring_at_rest_is_quiet_and_small", 1);
         let mut cluster = ring(case, config, 150, SECOND * 15);
@@ -247,7 +248,7 @@ fn a_ring_at_rest_is_quiet_and_small() {
 /// With leases of half a minute a death takes longer to heal, and heals all the same.
 #[test]
 fn long_leases_end_too() {
-    let mut cluster = ring(case!("long_leases_end_too", 1), Config::mspastry(), 40, SECOND * 8);
+    let mut cluster = ring(case!("long_leases_end_too", 1), Profile::Mspastry.config(), 40, SECOND * 8);
     cluster.run(SECOND * 60);
     for slot in [3, 17] {
         cluster.crash(slot, Crash::Power);

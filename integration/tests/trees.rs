@@ -178,7 +178,8 @@ fn two_hundred_nodes_in_bad_weather() {
 fn many_topics_come_and_go() {
     let case = case!("many_topics_come_and_go", 1);
     // Logs that nobody uses go after 20 s, not after ten minutes.
-    let forest = Config { root_idle: SECOND * 20, publisher_idle: SECOND * 20, ..Config::default() };
+    let mut forest = Config::default();
+    (forest.root.idle, forest.publish.idle) = (SECOND * 20, SECOND * 20);
     let mut cluster = Cluster::with(case, world::Config::default(), RingConfig::default(), forest);
     cluster.grow(50, SECOND * 5);
     let topics: Vec<Topic> = (0..40).map(|i| topic(&format!("topic/{i}"))).collect();
@@ -397,7 +398,7 @@ fn a_slow_subscriber_gets_a_gap_and_disturbs_nobody() {
     let slow = cluster.subscribe_with(19, &news, Some(10));
     cluster.run_until_delivered(BOUND);
     // Half as much again as a window holds.
-    let total = Config::default().window_messages * 3 / 2;
+    let total = Config::default().window.messages * 3 / 2;
     for i in 0..total {
         cluster.publish(i % 3, &news, 100);
         if i % 10 == 0 {

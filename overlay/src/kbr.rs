@@ -11,18 +11,27 @@ use crate::peer::{Contact, Peer, Seed};
 use crate::time::Instant;
 use crate::wire::{RouteFailure, Routed, Standing, TraceHop};
 
-/// An overlay as the layer above sees it.
-pub trait KeyBasedRouting: Machine<Command = Command, Event = Event> {
+/// What the layer above may read of a node's place on its ring, at any time and without changing anything.
+pub trait RingView {
     /// How others reach this node now. For an edge it changes with its access node.
     fn contact(&self) -> Contact;
 
-    /// How others reach this node another way, for an answer that did not come: the direct way from whoever gave it may
+    /// How others reach this node another way, for an answer that did not come: the direct way from the node that gave it may
     /// be broken. Each number stands for one of the ways there are.
-    fn roundabout(&self, nth: u64) -> Contact;
+    fn reply_contact(&self, nth: u64) -> Contact;
 
     /// How far this node is.
     fn standing(&self) -> Standing;
 
+    /// Whether this node answers for `key` now: closest, ready, and its leases run.
+    fn is_root_of(&self, now: Instant, key: Key) -> bool;
+
+    /// The `count` ring nodes closest to `key` that this node knows of, itself among them if it is ready.
+    fn replica_set(&self, key: Key, count: usize) -> Vec<Peer>;
+}
+
+/// An overlay as the layer above sees it. It is one for every geometry of the ring.
+pub trait KeyBasedRouting: RingView + Machine<Command = Command, Event = Event> {
     /// Sends a message towards the root of a key: `Forward` at each intermediate node, `Deliver` at the root (which
     /// may be this node), [`Event::Undeliverable`] here if it stops on its way.
     fn route(&mut self, now: Instant, key: Key, payload: Bytes);
@@ -32,12 +41,6 @@ pub trait KeyBasedRouting: Machine<Command = Command, Event = Event> {
 
     /// Gives a message back that [`Event::Forward`] handed out: it goes on.
     fn resume(&mut self, now: Instant, transit: Transit);
-
-    /// Whether this node answers for `key` now: closest, ready, and its leases run.
-    fn is_root_of(&self, now: Instant, key: Key) -> bool;
-
-    /// The `count` ring nodes closest to `key` that this node knows of, itself among them if it is ready.
-    fn replica_set(&self, key: Key, count: usize) -> Vec<Peer>;
 
     /// The nodes worth remembering for the next start: the nearest on the ring, or an edge's access nodes.
     fn peers(&self) -> Vec<Peer>;

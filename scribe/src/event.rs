@@ -1,4 +1,4 @@
-//! What the layer above wants of a [`Stack`](crate::stack::Stack), and what it hears.
+//! Commands of the layer above to a [`Stack`](crate::stack::Stack), and the events that it hears.
 
 use bytes::Bytes;
 use treecast_overlay::id::{Key, NodeId};
@@ -17,7 +17,7 @@ pub struct SubscriptionId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
-/// What the layer above wants.
+/// A command of the layer above.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Find a ring, or be the first. To be given once.
@@ -52,7 +52,7 @@ pub enum Command {
         /// The message.
         payload: Bytes,
     },
-    /// Who is the root of a key? Answered by `Found` or `NotFound`.
+    /// Asks for the root of a key. Answered by `Found` or `NotFound`.
     Lookup {
         /// Names the request.
         token: Token,
@@ -61,13 +61,13 @@ pub enum Command {
         /// Whether to record the path.
         trace: bool,
     },
-    /// How are you? Answered by `Status`.
+    /// Asks for the node's state. Answered by `Status`.
     Status(Token),
     /// Leave all trees and the ring, in order. `Left` follows.
     Leave,
 }
 
-/// What the layer above hears.
+/// An event for the layer above.
 #[derive(Debug)]
 pub enum Event {
     /// The node is on the ring, or hangs on it.
@@ -96,7 +96,7 @@ pub enum Event {
     Item {
         /// The subscription.
         subscription: SubscriptionId,
-        /// What.
+        /// The item.
         item: Item,
     },
     /// A message has its position.

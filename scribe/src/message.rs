@@ -1,4 +1,4 @@
-//! What publishers and subscribers see of a topic's log: messages, positions, marks, gaps and receipts.
+//! A topic's log as publishers and subscribers see it: messages, positions, marks, gaps and receipts.
 
 use std::fmt;
 use std::str::FromStr;
@@ -46,7 +46,7 @@ pub struct Term {
 /// Identity of a message within its topic. One session is one life of one publisher on one topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageId {
-    /// Who published it.
+    /// The node that published it.
     pub publisher: NodeId,
     /// In which session.
     pub session: u64,
@@ -108,14 +108,14 @@ impl FromStr for Mark {
 /// A delivered message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who published it, in which session, and its number there.
+    /// Its publisher, the session, and its number there.
     pub id: MessageId,
     /// Its place in the topic's log.
     pub position: Position,
     /// How far a subscriber is that has seen this message: to be stored, and given to
     /// [`Start::After`] later.
     pub mark: Mark,
-    /// What it says.
+    /// Its content.
     pub payload: Bytes,
 }
 
@@ -141,7 +141,7 @@ pub enum GapReason {
     OtherLog,
 }
 
-/// What a subscription yields.
+/// An item of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// A message.
@@ -178,7 +178,8 @@ pub struct Receipt {
 /// Why there is no receipt.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PublishError {
-    /// The message may or may not be in the log: no receipt came, or the root that had it is gone. It is not sent again.
+    /// The message may or may not be in the log: no receipt came, or the root that had it is gone. It is not sent
+    /// again.
     #[error("outcome unknown: no receipt came for message {} of session {:x}", .id.sequence, .id.session)]
     OutcomeUnknown {
         /// The message.

@@ -26,8 +26,11 @@ impl<N: RingNode> Cluster<N> {
             history: &self.history,
             limits: &self.limits,
             calm: self.calm,
-            beat: self.scribe.beat,
-            fan_out: FanOut { tree: self.scribe.tree_children, node: self.scribe.node_children },
+            beat: self.scribe.beat.every,
+            fan_out: FanOut {
+                tree: self.scribe.tree.children_per_tree,
+                node: self.scribe.tree.children_per_node,
+            },
         })
     }
 

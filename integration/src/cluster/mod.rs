@@ -143,7 +143,7 @@ impl<N: RingNode> Cluster<N> {
             world,
             roster: Roster::default(),
             history: History::default(),
-            watch: Watch::new(config.leaf_set),
+            watch: Watch::new(config.tables.leaf_set),
             lookups: Lookups::default(),
             passages: Shared::default(),
             witness: Shared::default(),

@@ -63,13 +63,13 @@ impl Bug {
     /// The figures of a node with this bug, where they make it.
     pub(super) fn spoil(self, ring: &mut RingConfig, scribe: &mut Config) {
         if self == Bug::Overstays {
-            ring.lease = Duration::from_secs(30);
+            ring.leases.duration = Duration::from_secs(30);
         } else if self == Bug::Hoards {
-            ring.leaf_set *= 4;
+            ring.tables.leaf_set *= 4;
         } else if self == Bug::Collects {
-            scribe.window_messages *= 64;
+            scribe.window.messages *= 64;
         } else if self == Bug::Crowds {
-            (scribe.tree_children, scribe.node_children) = (1 << 10, 1 << 10);
+            (scribe.tree.children_per_tree, scribe.tree.children_per_node) = (1 << 10, 1 << 10);
         }
     }
 }

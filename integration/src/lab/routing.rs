@@ -146,7 +146,7 @@ fn ideal<N: RingNode>(cluster: &Cluster<N>, keys: Keys) -> IdealLookups {
     let mut ids: Vec<(u32, NodeId)> = cluster.roster.iter().map(|(id, slot)| (slot, id)).collect();
     ids.sort_unstable();
     let ids = ids.into_iter().map(|(_, id)| id);
-    let ideal = Ideal::new(cluster.world.map(), ids, cluster.config.leaf_set);
+    let ideal = Ideal::new(cluster.world.map(), ids, cluster.config.tables.leaf_set);
     ideal.lookups(IDEAL_LOOKUPS, keys, &mut cluster.world.stream("lab/ideal"))
 }
 

@@ -74,12 +74,12 @@ pub struct RingFigures {
 impl RingFigures {
     fn of(config: &RingConfig) -> RingFigures {
         RingFigures {
-            leaf_set: config.leaf_set,
-            candidates: config.candidates,
-            neighbourhood: config.neighbourhood,
-            lease_s: config.lease.as_secs_f64(),
-            full_membership: config.full_membership,
-            repair_s: config.repair.as_secs_f64(),
+            leaf_set: config.tables.leaf_set,
+            candidates: config.tables.candidates,
+            neighbourhood: config.tables.neighbourhood,
+            lease_s: config.leases.duration.as_secs_f64(),
+            full_membership: config.tables.full_membership,
+            repair_s: config.repair.period.as_secs_f64(),
         }
     }
 }

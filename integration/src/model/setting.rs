@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use treecast_overlay::config::Config;
 use treecast_overlay::id::NodeId;
-use treecast_overlay::kbr::KeyBasedRouting;
+use treecast_overlay::kbr::RingView;
 use treecast_overlay::pastry::Node;
 use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::sides::Sides;
@@ -35,29 +35,20 @@ pub(super) fn peer(bounds: &Bounds, slot: usize) -> Peer {
 pub(super) fn config(bounds: &Bounds, slot: usize) -> Config {
     let never = FAR * 10_000;
     let overstays = bounds.plant == Some(ModelBug::Overstays) && slot == 0;
-    Config {
-        lease: QUARTER * if overstays { 8 } else { 4 },
-        heartbeat: QUARTER * 2,
-        ride_after: bounds.ride.then_some(QUARTER),
-        repair_rate: u32::MAX,
-        rto_min: QUARTER,
-        rto_max: QUARTER,
-        hop_rto_min: QUARTER,
-        full_membership: 0,
-        probe_attempts: bounds.attempts,
-        lease_attempts: bounds.attempts,
-        join_slot: QUARTER * 4,
-        ask_again: QUARTER,
-        leaf_probe: never,
-        table_probe: never,
-        repair: never,
-        gossip: never,
-        gossip_max: never,
-        bury_for: never,
-        start_timeout: never,
-        park_for: Duration::from_secs(8),
-        ..Config::default()
-    }
+    let mut config = Config::default();
+    let Config { tables, join, leases, failure, routing, repair, search, .. } = &mut config;
+    tables.full_membership = 0;
+    (join.slot, join.ask_again, join.timeout) = (QUARTER * 4, QUARTER, never);
+    leases.duration = QUARTER * if overstays { 8 } else { 4 };
+    leases.heartbeat = QUARTER * 2;
+    leases.piggyback_after = bounds.ride.then_some(QUARTER);
+    (failure.rto_min, failure.rto_max) = (QUARTER, QUARTER);
+    (failure.probe_attempts, failure.lease_attempts) = (bounds.attempts, bounds.attempts);
+    (failure.leaf_probe, failure.table_probe, failure.dead_for) = (never, never, never);
+    (routing.hop_rto_min, routing.park_for) = (QUARTER, Duration::from_secs(8));
+    (repair.period, repair.bytes_per_second) = (never, u32::MAX);
+    (search.period_min, search.period_max) = (never, never);
+    config
 }
 
 /// [`ModelBug::Published`]: what a neighbour answers that is busy with another joiner. `asked`: the joiner's words.

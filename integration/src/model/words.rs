@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use treecast_overlay::kbr::KeyBasedRouting;
+use treecast_overlay::kbr::RingView;
 use treecast_overlay::machine::Machine;
 use treecast_overlay::pastry::Node;
 use treecast_overlay::peer::{Addr, Peer};

@@ -25,7 +25,7 @@ impl<G: Geometry> Node<G> {
             return;
         }
         self.join.begin(bootstrap);
-        self.core.timers.set(Timer::StartTimeout, now + self.core.config.start_timeout);
+        self.core.timers.set(Timer::StartTimeout, now + self.core.config.join.timeout);
         self.ask_for_a_ring(now);
     }
 
@@ -308,7 +308,7 @@ impl<G: Geometry> Node<G> {
                 }
                 self.unpark(now);
                 self.access.look_for_standby(now, &mut self.core);
-                self.core.timers.set_earlier(Timer::Edge, now + self.core.config.edge_keepalive);
+                self.core.timers.set_earlier(Timer::Edge, now + self.core.config.edges.keepalive);
             }
         }
     }
@@ -337,7 +337,7 @@ impl<G: Geometry> Node<G> {
 
     /// An edge's keep-alive.
     pub(super) fn on_access_timer(&mut self, now: Instant) {
-        self.core.timers.set(Timer::Edge, now + self.core.config.edge_keepalive);
+        self.core.timers.set(Timer::Edge, now + self.core.config.edges.keepalive);
         for id in self.access.silent(now, &self.core) {
             self.lose_access(now, id);
         }

@@ -187,7 +187,7 @@ impl<G: Geometry> Node<G> {
             self.probe(now, to, false);
         }
         tried.push(to.id);
-        if tried.len() >= usize::from(self.core.config.hop_attempts) {
+        if tried.len() >= usize::from(self.core.config.routing.hop_attempts) {
             return self.fail(now, routed, RouteFailure::NoRoute);
         }
         match self.next_hop(&routed, &tried) {
@@ -220,7 +220,7 @@ impl<G: Geometry> Node<G> {
     /// Something changed: each parked message looks for a way again, in its order.
     pub(super) fn unpark(&mut self, now: Instant) {
         for Parked { routed, payload, previous, since } in self.hops.take_parked() {
-            if now - since >= self.core.config.park_for {
+            if now - since >= self.core.config.routing.park_for {
                 self.fail(now, routed, RouteFailure::NoRoot);
                 continue;
             }
@@ -249,7 +249,7 @@ impl<G: Geometry> Node<G> {
         let LookupAttempt { id, key, trace, reply_way } = attempt;
         let mut routed = self.new_routed(id, key, Purpose::Lookup, trace);
         if let Some(way) = reply_way {
-            routed.origin = self.reply_contact(way);
+            routed.origin = self.my_reply_contact(way);
         }
         self.hedge(now, &routed);
         self.forward(now, routed, Bytes::new(), None);
@@ -334,7 +334,7 @@ impl<G: Geometry> Node<G> {
     }
 
     /// How others reach this node another way: each number stands for one of the ways that there are.
-    pub(super) fn reply_contact(&self, nth: u64) -> Contact {
+    pub(super) fn my_reply_contact(&self, nth: u64) -> Contact {
         let ways: Vec<Peer> = if self.core.is_edge() {
             self.access.in_use().into_iter().skip(1).collect()
         } else {

@@ -18,7 +18,7 @@ use crate::config::{Config, ConfigError, Role};
 use crate::geometry::Geometry;
 use crate::geometry::pastry::Pastry;
 use crate::id::{Key, NodeId};
-use crate::kbr::{Command, Event, KeyBasedRouting, Transit};
+use crate::kbr::{Command, Event, KeyBasedRouting, RingView, Transit};
 use crate::machine::{Link, Machine, Refusal, Store, StoreToken, Transmit};
 use crate::memory::Memory;
 use crate::peer::{Contact, Peer, Seed};
@@ -72,7 +72,7 @@ impl<G: Geometry> Node<G> {
         let config = config.into();
         config.check()?;
         Ok(Node {
-            tables: Tables::new(me.id, config.leaf_set),
+            tables: Tables::new(me.id, config.tables.leaf_set),
             geometry: G::new(me.id, &config),
             core: Core::new(me, config, random::stream(&seed, "pastry")),
             join: Join::default(),
@@ -102,14 +102,6 @@ impl<G: Geometry> Node<G> {
     /// Ring or edge: an edge may have become a ring node.
     pub fn role(&self) -> Role {
         self.core.role
-    }
-
-    /// The nodes worth remembering for the next start: the leaf set, or an edge's access nodes.
-    pub fn peers(&self) -> Vec<Peer> {
-        match self.core.role {
-            Role::Ring => self.tables.members(),
-            Role::Edge { .. } => self.access.peers(),
-        }
     }
 
     /// Handles a frame from this peer, and what it holds for this node if the peer has passed it on. Returns the path by
@@ -370,19 +362,35 @@ impl<G: Geometry> Machine for Node<G> {
     }
 }
 
-impl<G: Geometry> KeyBasedRouting for Node<G> {
+impl<G: Geometry> RingView for Node<G> {
     fn contact(&self) -> Contact {
         self.my_contact()
     }
 
-    fn roundabout(&self, nth: u64) -> Contact {
-        self.reply_contact(nth)
+    fn reply_contact(&self, nth: u64) -> Contact {
+        self.my_reply_contact(nth)
     }
 
     fn standing(&self) -> Standing {
         self.core.standing()
     }
 
+    fn is_root_of(&self, now: Instant, key: Key) -> bool {
+        self.is_serving(now) && self.view().owns(key)
+    }
+
+    fn replica_set(&self, key: Key, count: usize) -> Vec<Peer> {
+        let mut nodes = self.tables.leaf_set.closest_n(key, count);
+        if self.core.standing() == Standing::Ready {
+            nodes.push(self.core.me);
+        }
+        nodes.sort_by(|a, b| key.closer(a.id, b.id));
+        nodes.truncate(count);
+        nodes
+    }
+}
+
+impl<G: Geometry> KeyBasedRouting for Node<G> {
     fn route(&mut self, now: Instant, key: Key, payload: Bytes) {
         self.originate(now, key, payload);
         self.finish(now, None);
@@ -399,21 +407,10 @@ impl<G: Geometry> KeyBasedRouting for Node<G> {
         self.finish(now, None);
     }
 
-    fn is_root_of(&self, now: Instant, key: Key) -> bool {
-        self.is_serving(now) && self.view().owns(key)
-    }
-
-    fn replica_set(&self, key: Key, count: usize) -> Vec<Peer> {
-        let mut nodes = self.tables.leaf_set.closest_n(key, count);
-        if self.core.standing() == Standing::Ready {
-            nodes.push(self.core.me);
-        }
-        nodes.sort_by(|a, b| key.closer(a.id, b.id));
-        nodes.truncate(count);
-        nodes
-    }
-
     fn peers(&self) -> Vec<Peer> {
-        Node::peers(self)
+        match self.core.role {
+            Role::Ring => self.tables.members(),
+            Role::Edge { .. } => self.access.peers(),
+        }
     }
 }

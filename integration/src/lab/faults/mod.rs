@@ -79,7 +79,7 @@ impl FaultsOptions {
     /// How long a ring may take. 30 s is the promise of issue 4, with leases of 4 s; those of 30 s must have
     /// ended, too.
     fn bound(&self) -> Result<Duration, Error> {
-        let usual = Duration::from_secs(30).max(self.setting.ring()?.lease * 4);
+        let usual = Duration::from_secs(30).max(self.setting.ring()?.leases.duration * 4);
         Ok(self.bound.map_or(usual, Duration::from_secs))
     }
 

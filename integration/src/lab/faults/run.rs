@@ -106,7 +106,7 @@ impl<N: RingNode> FaultRun<'_, N> {
         self.looks = Looks::default();
         let begin = self.now();
         let end = begin + self.fault.lasts;
-        let leaf_set = self.timeline.cluster.config.leaf_set;
+        let leaf_set = self.timeline.cluster.config.tables.leaf_set;
         let script = self.fault.script(&self.timeline.cluster.roster, leaf_set, &mut self.dice);
         let last = script.len() - 1;
         let mut during = (before.clone(), None);
@@ -230,7 +230,7 @@ impl<N: RingNode> FaultRun<'_, N> {
     /// than its leases run stands nowhere.
     fn standings(&self) -> Standings {
         let cluster = &self.timeline.cluster;
-        let waits = self.fault.lasts > cluster.config.lease;
+        let waits = self.fault.lasts > cluster.config.leases.duration;
         let mut sides: BTreeMap<u8, Vec<(NodeId, u32)>> = BTreeMap::new();
         for (id, slot) in cluster.roster.iter() {
             if cluster.world.is_running(slot as usize) || !waits {

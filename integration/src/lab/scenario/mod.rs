@@ -99,8 +99,8 @@ impl<N: RingNode> Stage<N> {
             ..shipped
         };
         let mut ring = RingConfig::default();
-        ring.leaf_set = script.leaf_set.unwrap_or(ring.leaf_set);
-        ring.full_membership = script.full_membership.unwrap_or(ring.full_membership);
+        ring.tables.leaf_set = script.leaf_set.unwrap_or(ring.tables.leaf_set);
+        ring.tables.full_membership = script.full_membership.unwrap_or(ring.tables.full_membership);
         if script.thrifty {
             swarm::spare_frames(&mut ring);
         }

@@ -70,7 +70,7 @@ impl<N: RingNode> SwarmRun<N> {
         self.failures.retain(|(at, _)| at + 8 > step);
         let failing: usize = self.failures.iter().map(|(_, count)| count).sum();
         let ready = self.timeline.cluster.ready().len();
-        let most = (self.plan.ring.leaf_set / 4).min(ready / 3);
+        let most = (self.plan.ring.tables.leaf_set / 4).min(ready / 3);
         most.saturating_sub(failing)
     }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 use clap::ValueEnum;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
-use treecast_overlay::config::Config as RingConfig;
+use treecast_overlay::config::{Config as RingConfig, FailureConfig};
 use treecast_overlay::random::{self, Rng};
 use treecast_scribe::Config;
 
+use crate::lab::setting::Profile;
 use crate::timeline::Deed;
 use crate::world::{self, Faults, Matrix, Topology};
 
@@ -109,8 +110,8 @@ impl Plan {
         if sparse {
             self.nodes = one_of(&[24, 32, 40, 48, 64], dice);
             self.join_within = millis(0..=self.nodes as u64 * 200, dice);
-            self.ring.leaf_set = 8;
-            self.ring.full_membership = one_of(&[0, 0, 8], dice);
+            self.ring.tables.leaf_set = 8;
+            self.ring.tables.full_membership = one_of(&[0, 0, 8], dice);
         }
         if thrifty {
             spare_frames(&mut self.ring);
@@ -119,12 +120,12 @@ impl Plan {
 
     /// Whether there are more nodes than any of them knows.
     pub fn is_sparse(&self) -> bool {
-        self.nodes > self.ring.full_membership
+        self.nodes > self.ring.tables.full_membership
     }
 
     /// Whether the overlay spares frames.
     pub fn is_thrifty(&self) -> bool {
-        self.ring.doubt.is_infinite()
+        self.ring.routing.hedge_above.is_infinite()
     }
 
     fn first(seed: u64, dice: &mut Rng) -> Plan {
@@ -181,38 +182,44 @@ fn network(dice: &mut Rng) -> world::Config {
 
 fn ring(dice: &mut Rng) -> RingConfig {
     let lease = Duration::from_secs(one_of(&[3, 4, 4, 8], dice));
-    RingConfig {
-        leaf_set: one_of(&[8, 16, 32, 32], dice),
-        candidates: one_of(&[1, 2, 3], dice),
-        neighbourhood: one_of(&[8, 32], dice),
-        lease,
-        heartbeat: lease / 4,
-        repair: Duration::from_secs(one_of(&[10, 20], dice)),
-        hop_attempts: one_of(&[4, 6], dice),
-        ..RingConfig::default()
-    }
+    let mut config = RingConfig::default();
+    let RingConfig { tables, leases, repair, routing, .. } = &mut config;
+    // In this order, which decides what a seed means.
+    tables.leaf_set = one_of(&[8, 16, 32, 32], dice);
+    tables.candidates = one_of(&[1, 2, 3], dice);
+    tables.neighbourhood = one_of(&[8, 32], dice);
+    (leases.duration, leases.heartbeat) = (lease, lease / 4);
+    repair.period = Duration::from_secs(one_of(&[10, 20], dice));
+    routing.hop_attempts = one_of(&[4, 6], dice);
+    config
 }
 
 fn forest(dice: &mut Rng) -> Config {
-    let window_messages = one_of(&[16, 64, 1024], dice);
-    Config {
-        window_messages,
-        push_messages: window_messages.min(one_of(&[8, 256], dice)),
-        ack_every: one_of(&[1, 16], dice),
-        copy_below: one_of(&[0, 4096], dice),
-        linger: Duration::from_secs(one_of(&[0, 2], dice)),
-        tree_children: one_of(&[2, 4, 16], dice),
-        node_children: one_of(&[8, 48], dice),
-        offered: one_of(&[1, 4, 16], dice),
-        splice_after: Duration::from_secs(one_of(&[1, 2], dice)),
-        ..Config::default()
-    }
+    let mut config = Config::default();
+    let Config { tree, window, push, .. } = &mut config;
+    // In this order, which decides what a seed means.
+    window.messages = one_of(&[16, 64, 1024], dice);
+    push.messages = window.messages.min(one_of(&[8, 256], dice));
+    push.ack_every = one_of(&[1, 16], dice);
+    window.copy_below = one_of(&[0, 4096], dice);
+    tree.linger = Duration::from_secs(one_of(&[0, 2], dice));
+    tree.children_per_tree = one_of(&[2, 4, 16], dice);
+    tree.children_per_node = one_of(&[8, 48], dice);
+    tree.offered = one_of(&[1, 4, 16], dice);
+    tree.splice_after = Duration::from_secs(one_of(&[1, 2], dice));
+    config
 }
 
-/// Spares frames as `Config::mspastry` does, but for its long leases.
+/// Spares frames as the profile `mspastry` does, but for its long leases.
 pub(in crate::lab) fn spare_frames(ring: &mut RingConfig) {
-    let RingConfig { raw_loss, doubt, confirmations, lease_attempts, .. } = RingConfig::mspastry();
-    *ring = RingConfig { raw_loss, doubt, confirmations, lease_attempts, ..ring.clone() };
+    let thrifty = Profile::Mspastry.config();
+    ring.routing.hedge_above = thrifty.routing.hedge_above;
+    ring.failure = FailureConfig {
+        target_loss_rate: thrifty.failure.target_loss_rate,
+        confirmations: thrifty.failure.confirmations,
+        lease_attempts: thrifty.failure.lease_attempts,
+        ..ring.failure.clone()
+    };
 }
 
 /// For people: what the seed says, in one paragraph.
@@ -228,15 +235,15 @@ impl fmt::Display for Plan {
         writeln!(
             f,
             "  leaf set {}, all known up to {}, candidates {}, lease {:?}{}; window {}, pushed ahead {}, children of a tree {}, of a node {}",
-            ring.leaf_set,
-            ring.full_membership,
-            ring.candidates,
-            ring.lease,
+            ring.tables.leaf_set,
+            ring.tables.full_membership,
+            ring.tables.candidates,
+            ring.leases.duration,
             if self.is_thrifty() { ", sparing frames" } else { "" },
-            forest.window_messages,
-            forest.push_messages,
-            forest.tree_children,
-            forest.node_children
+            forest.window.messages,
+            forest.push.messages,
+            forest.tree.children_per_tree,
+            forest.tree.children_per_node
         )?;
         write!(
             f,

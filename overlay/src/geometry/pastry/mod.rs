@@ -133,8 +133,8 @@ impl Geometry for Pastry {
     fn new(me: NodeId, config: &Config) -> Pastry {
         let places = Places {
             me,
-            table: RoutingTable::new(me, config.candidates),
-            neighbourhood: NeighbourhoodSet::new(me, config.neighbourhood),
+            table: RoutingTable::new(me, config.tables.candidates),
+            neighbourhood: NeighbourhoodSet::new(me, config.tables.neighbourhood),
             cost: RouteCost::default(),
             in_degree: InDegree::default(),
         };
@@ -253,7 +253,7 @@ impl Geometry for Pastry {
     }
 
     fn on_repair_round(&mut self, cx: &mut Cx<'_>) {
-        self.members.begin_below(cx, cx.core.config.full_membership / 2);
+        self.members.begin_below(cx, cx.core.config.tables.full_membership / 2);
     }
 
     fn repair_partner(&mut self, cx: &mut Cx<'_>) -> Option<Peer> {
@@ -265,7 +265,7 @@ impl Geometry for Pastry {
     fn to_measure(&mut self, cx: &mut Cx<'_>) -> Vec<Peer> {
         let Places { table, cost, .. } = &mut self.places;
         let rtt = |peer: &Peer| cx.detector.rtt(peer.id).or_else(|| table.rtt(peer.id));
-        cost.renew(&cx.tables.leaf_set, cx.core.config.leaf_set / 2, table, rtt);
+        cost.renew(&cx.tables.leaf_set, cx.core.config.tables.leaf_set / 2, table, rtt);
         Search::unmeasured(&self.places)
     }
 
@@ -310,8 +310,8 @@ impl Geometry for Pastry {
         let slots = (0..table.rows()).flat_map(|row| (0..BASE).map(move |col| (row, col)));
         let candidates = slots.map(|(row, col)| table.slot(row, col).len()).max();
         vec![
-            ("candidates of one slot", candidates.unwrap_or_default(), config.candidates),
-            ("neighbourhood set", neighbourhood.len(), config.neighbourhood),
+            ("candidates of one slot", candidates.unwrap_or_default(), config.tables.candidates),
+            ("neighbourhood set", neighbourhood.len(), config.tables.neighbourhood),
             self.members.size(config),
         ]
     }

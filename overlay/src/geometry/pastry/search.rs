@@ -99,7 +99,7 @@ impl Search {
     /// Begins: this node has just come onto the ring.
     pub(super) fn begin(&mut self, cx: &mut Cx<'_>) {
         self.stage = Stage::Approaching { steps: 0, vain: 0, reached: Duration::MAX };
-        (self.since, self.period) = (cx.now, cx.core.config.gossip);
+        (self.since, self.period) = (cx.now, cx.core.config.search.period_min);
         cx.core.timers.set(Timer::Geometry, cx.now);
     }
 
@@ -121,7 +121,7 @@ impl Search {
     /// A round.
     pub(super) fn on_timer(&mut self, cx: &mut Cx<'_>, places: &Places) {
         // A node that knows everybody needs to ask nobody.
-        if cx.tables.leaf_set.len() < cx.core.config.leaf_set {
+        if cx.tables.leaf_set.len() < cx.core.config.tables.leaf_set {
             return self.watch_on(cx);
         }
         match self.stage {
@@ -189,14 +189,14 @@ impl Search {
         let (measured, gained) = (std::mem::take(&mut self.measured), std::mem::take(&mut self.gained));
         let period = if gained * MUCH > measured { self.period / 2 } else { self.period * 2 };
         let config = &cx.core.config;
-        self.period = period.max(aged).min(config.gossip_max).max(config.gossip);
+        self.period = period.max(aged).min(config.search.period_max).max(config.search.period_min);
         let wait = cx.core.jittered(self.period);
         cx.core.timers.set(Timer::Geometry, cx.now + wait);
     }
 
     /// For how long this node has been young no more.
     fn aged(&self, now: Instant, core: &Core) -> Duration {
-        (now - self.since).saturating_sub(core.config.gossip.saturating_mul(YOUNG))
+        (now - self.since).saturating_sub(core.config.search.period_min.saturating_mul(YOUNG))
     }
 
     /// Exchanges a row, if the budget allows.
@@ -273,7 +273,7 @@ impl Search {
         places.table.set_crowded(from.id, near.crowded);
         if !is_answer {
             // It says so because it has this node in its table.
-            places.in_degree.note(cx.now, from.id, cx.core.config.gossip_max);
+            places.in_degree.note(cx.now, from.id, cx.core.config.search.period_max);
         }
         let distance = places.table.rtt(from.id).or(near.rtt_micros.map(duration));
         if let Some(row) = near.row.map(usize::from).filter(|&row| row < DIGITS) {
@@ -344,7 +344,7 @@ impl Search {
         let slot = places.table.next_hops(known.peer.id.key());
         // Later on, a node that would only be one more candidate comes by itself.
         let watching = self.stage == Stage::Watching;
-        let enough = if watching { 1 } else { cx.core.config.candidates };
+        let enough = if watching { 1 } else { cx.core.config.tables.candidates };
         // A node that is young no more measures those only that may become the nearest: spares come by themselves, too.
         let rival = if self.aged(cx.now, cx.core).is_zero() { slot.last() } else { slot.first() };
         let rival = if slot.len() < enough { None } else { rival?.weight() };

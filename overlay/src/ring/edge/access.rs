@@ -181,7 +181,7 @@ impl Access {
 
     /// Access nodes that have not answered for long.
     pub(crate) fn silent(&self, now: Instant, core: &Core) -> Vec<NodeId> {
-        let patience = core.config.edge_keepalive.mul_f64(SILENT_PERIODS);
+        let patience = core.config.edges.keepalive.mul_f64(SILENT_PERIODS);
         let heard = self.nodes.iter().map(|node| (node.peer, node.heard)).chain(self.asked);
         heard.filter(|&(_, heard)| now - heard > patience).map(|(peer, _)| peer.id).collect()
     }

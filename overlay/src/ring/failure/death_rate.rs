@@ -70,7 +70,7 @@ impl DeathRate {
         silence: Duration,
     ) -> bool {
         let rate = self.rate(now, tables.leaf_set.len() + table_use.nodes);
-        rate * silence.as_secs_f64() > config.doubt
+        rate * silence.as_secs_f64() > config.routing.hedge_above
     }
 
     /// After which silence the nodes in use of the geometry's tables are probed.
@@ -82,7 +82,8 @@ impl DeathRate {
         table_use: TableUse,
     ) -> Duration {
         let watched = tables.leaf_set.len() + table_use.nodes;
-        self.period(now, config.raw_loss, table_use.hops, watched).min(config.table_probe)
+        self.period(now, config.failure.target_loss_rate, table_use.hops, watched)
+            .min(config.failure.table_probe)
     }
 
     /// Bytes on the heap.

@@ -167,8 +167,8 @@ impl FailureDetector {
         self.states.ask(Asked { peer, number, sent: now, attempts, question, sides, heard_since: false });
         let rto = self.rto(&core.config, peer.id, ground.table_rtt);
         let wait = if !question.lease {
-            rto.saturating_mul(1 << (attempts - 1).min(4)).min(core.config.rto_max)
-        } else if attempts == 1 || attempts == core.config.lease_attempts {
+            rto.saturating_mul(1 << (attempts - 1).min(4)).min(core.config.failure.rto_max)
+        } else if attempts == 1 || attempts == core.config.failure.lease_attempts {
             rto
         } else {
             // A neighbour's lease may end meanwhile: it is asked without patience, and only the last answer waited for.
@@ -221,7 +221,7 @@ impl FailureDetector {
     /// The node that passes on what goes to this peer, if a probe was answered that way within a lease: ring neighbours ask
     /// each other that often.
     pub(crate) fn relay(&self, now: Instant, config: &Config, to: NodeId) -> Option<Peer> {
-        self.detours.relay(to, now - config.lease)
+        self.detours.relay(to, now - config.leases.duration)
     }
 
     /// Whether this peer is being asked for its leases.
@@ -342,13 +342,13 @@ fn patience(core: &Core, tables: &Tables, id: NodeId, question: Question) -> u8 
     let is_needed = !core.is_ready() || leaf_set.contains(id) || leaf_set.wants(id);
     let config = &core.config;
     if question.lease {
-        config.lease_attempts
+        config.failure.lease_attempts
     } else if question.suspected && !is_needed {
         1
     } else if !is_needed || question.suspected && !is_neighbour {
-        config.probe_attempts.min(config.confirmations)
+        config.failure.probe_attempts.min(config.failure.confirmations)
     } else {
-        config.probe_attempts
+        config.failure.probe_attempts
     }
 }
 
@@ -392,7 +392,7 @@ impl FailureDetector {
         self.end_probe(core, id);
         self.detours.forget(id);
         if let Some(incarnation) = known {
-            self.ended.mark_dead(id, incarnation, now + core.config.bury_for);
+            self.ended.mark_dead(id, incarnation, now + core.config.failure.dead_for);
         }
     }
 
@@ -442,7 +442,7 @@ impl FailureDetector {
     /// Whether the node, on the ring, did nothing for as long as a lease runs: its heartbeats are more frequent.
     pub(crate) fn slept(&mut self, now: Instant, core: &Core) -> bool {
         let before = std::mem::replace(&mut self.last_run, now);
-        core.is_on_ring() && now - before >= core.config.lease
+        core.is_on_ring() && now - before >= core.config.leases.duration
     }
 }
 
@@ -467,7 +467,7 @@ impl FailureDetector {
     pub(crate) fn rto(&self, config: &Config, id: NodeId, table_rtt: Option<Duration>) -> Duration {
         let watched = self.round_trip(id).map(RoundTrip::wait);
         let wait = watched.or_else(|| table_rtt.map(|rtt| rtt * 3)).unwrap_or(FIRST_RTO);
-        wait.clamp(config.rto_min, config.rto_max)
+        wait.clamp(config.failure.rto_min, config.failure.rto_max)
     }
 
     /// How long to wait for the acknowledgement of a hop: less than for that of a probe, since another way costs little and
@@ -477,7 +477,7 @@ impl FailureDetector {
         let watched = watched.map(|trip| trip.wait().min(trip.smoothed().mul_f64(HOP_PATIENCE)));
         let in_table = || table_rtt.map(|rtt| rtt.mul_f64(HOP_PATIENCE));
         let wait = watched.or_else(in_table).unwrap_or(FIRST_RTO);
-        wait.clamp(config.hop_rto_min, config.rto_max)
+        wait.clamp(config.routing.hop_rto_min, config.failure.rto_max)
     }
 
     /// From now on deaths are counted.
@@ -497,7 +497,7 @@ impl FailureDetector {
     ) -> bool {
         let is_watched = self.states.get(peer.id).is_some();
         let watched = is_watched.then(|| self.states.silence(now, peer.id));
-        let silence = watched.unwrap_or(config.table_probe);
+        let silence = watched.unwrap_or(config.failure.table_probe);
         self.deaths.is_doubtful(now, config, tables, table_use, silence)
     }
 
@@ -513,10 +513,10 @@ impl FailureDetector {
         in_use: impl Iterator<Item = Peer>,
     ) -> Sweep {
         let table_probe = self.deaths.table_probe(now, &core.config, tables, table_use);
-        let sweep = core.config.leaf_probe.min(table_probe) / SWEEPS;
+        let sweep = core.config.failure.leaf_probe.min(table_probe) / SWEEPS;
         let period = core.jittered(sweep.min(LONGEST_SWEEP));
         core.timers.set(Timer::Sweep, now + period);
-        let members = tables.leaf_set.iter().map(|peer| (*peer, core.config.leaf_probe));
+        let members = tables.leaf_set.iter().map(|peer| (*peer, core.config.failure.leaf_probe));
         let mut watched: Vec<(Peer, Duration)> =
             members.chain(in_use.map(|peer| (peer, table_probe))).collect();
         watched.sort_by_key(|(peer, _)| peer.id);

@@ -58,7 +58,7 @@ impl Slots {
             // It would get no part by now.
             return Admission::Busy;
         }
-        let slot = Slot { joiner, until: now + core.config.join_slot, ceded: None };
+        let slot = Slot { joiner, until: now + core.config.join.slot, ceded: None };
         // A part that was ceded is taken back only when the lease that went with it has ended.
         if self.take(now, sides, slot, |held| !leases.binds(now, held.joiner.id)) {
             Admission::Granted { members: tables.members() }

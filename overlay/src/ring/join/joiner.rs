@@ -140,7 +140,7 @@ impl Joiner {
     pub(crate) fn step(&mut self, now: Instant, core: &mut Core) -> bool {
         let neighbours = self.view.ring_neighbours();
         // A slot ends by itself: it is asked for again when half of its time is over.
-        let half = core.config.join_slot / 2;
+        let half = core.config.join.slot / 2;
         let has = |peer: &Peer| self.admitted.get(&peer.id).is_some_and(|slot| now - slot.renewed < half);
         // Left slot first, always.
         if let Some(&next) = neighbours.iter().find(|peer| !has(peer)) {
@@ -151,7 +151,7 @@ impl Joiner {
             return false;
         }
         // A part that was ceded long ago comes with a lease that is over, or nearly.
-        let lease = core.config.lease;
+        let lease = core.config.leases.duration;
         self.committed.retain(|_, (asked, _)| now - *asked < lease / 2);
         self.commits.retain(|_, (_, asked)| now - *asked < lease / 2);
         if self.has_both_parts() {

@@ -232,7 +232,7 @@ impl Join {
     pub(crate) fn on_sought(&mut self, core: &mut Core, id: u64) -> bool {
         match self.step {
             Step::Seeking { through, id: sought, .. } if sought == id => {
-                let view = LeafSet::new(core.me.id, core.config.leaf_set);
+                let view = LeafSet::new(core.me.id, core.config.tables.leaf_set);
                 self.go(core, Step::Joining(Joiner::new(view, through)));
                 true
             }

@@ -122,7 +122,7 @@ impl Leases {
 
     /// Whether they need not be renewed before half of a heartbeat is over.
     pub(crate) fn is_fresh(&self, now: Instant, core: &Core, tables: &Tables, neighbour: NodeId) -> bool {
-        let rest = core.config.lease.saturating_sub(core.config.heartbeat / 2);
+        let rest = core.config.leases.duration.saturating_sub(core.config.leases.heartbeat / 2);
         self.held_until(tables, neighbour).is_some_and(|until| until > now + rest)
     }
 
@@ -174,7 +174,7 @@ impl Leases {
 
     /// Grants leases for these sides of this node.
     pub(crate) fn grant(&mut self, now: Instant, core: &Core, holder: NodeId, sides: Sides) {
-        self.grant_for(now, holder, sides, core.config.lease);
+        self.grant_for(now, holder, sides, core.config.leases.duration);
     }
 
     /// Grants leases of this length, by the holder's clock.
@@ -219,7 +219,8 @@ impl Leases {
         asked: Instant,
     ) {
         for side in sides.iter() {
-            let until = (asked + core.config.lease).max(self.held.end(issuer, side).unwrap_or_default());
+            let until =
+                (asked + core.config.leases.duration).max(self.held.end(issuer, side).unwrap_or_default());
             self.held.set(issuer, side, until);
         }
         self.plan_expiry(core, tables);
@@ -280,16 +281,16 @@ impl Leases {
     /// given the chance to ask first, because its question renews both leases.
     fn renewal(&self, core: &Core, tables: &Tables, neighbour: NodeId) -> Option<Instant> {
         let is_left = tables.leaf_set.left().is_some_and(|left| left.id == neighbour);
-        let wait = core.config.heartbeat + if is_left { Duration::ZERO } else { COURTESY };
-        Some(self.held_until(tables, neighbour)? - core.config.lease.saturating_sub(wait))
+        let wait = core.config.leases.heartbeat + if is_left { Duration::ZERO } else { COURTESY };
+        Some(self.held_until(tables, neighbour)? - core.config.leases.duration.saturating_sub(wait))
     }
 
     /// Sets the time for the next renewal. A neighbour that owes one is asked again after a while.
     pub(crate) fn plan_heartbeat(&self, now: Instant, core: &mut Core, tables: &Tables) {
-        let again = now + core.config.heartbeat.min(ASK_AGAIN);
+        let again = now + core.config.leases.heartbeat.min(ASK_AGAIN);
         let due = |peer: &Peer| self.renewal(core, tables, peer.id).filter(|&due| due > now).unwrap_or(again);
         let next = tables.leaf_set.ends().map(due).min();
-        core.timers.set(Timer::Heartbeat, next.unwrap_or(now + core.config.heartbeat));
+        core.timers.set(Timer::Heartbeat, next.unwrap_or(now + core.config.leases.heartbeat));
     }
 
     /// Forgets the leases that have ended.
@@ -344,15 +345,15 @@ impl Leases {
         header: &Header,
         is_asked: bool,
     ) -> Option<Box<LeaseWords>> {
-        let after = core.config.ride_after?;
+        let after = core.config.leases.piggyback_after?;
         if !core.is_on_ring() || !header.may_piggyback() || !tables.leaf_set.is_ring_neighbour(to) {
             return None;
         }
         // A grant that is older is of no use, because the holder has asked by a probe meanwhile.
-        let grant = self.piggyback.take_owed(to, now - core.config.heartbeat);
+        let grant = self.piggyback.take_owed(to, now - core.config.leases.heartbeat);
         // Leases that do not run are asked for by a probe; young ones not at all.
         let until = self.held_until(tables, to).filter(|&until| until > now);
-        let is_old = until.is_some_and(|until| until + after <= now + core.config.lease);
+        let is_old = until.is_some_and(|until| until + after <= now + core.config.leases.duration);
         let ask = (is_old && !is_asked)
             .then(|| self.piggyback.ask(now, core, to, tables.leaf_set.my_sides_at(to), after))
             .flatten();

@@ -98,7 +98,7 @@ impl Budget {
     pub(crate) fn tell_on(&mut self, now: Instant, core: &mut Core, tables: &Tables) {
         let members = tables.in_use();
         while let Some(&(to, reply)) = self.put_off.front() {
-            if !self.spend(now, core.config.repair_rate, members.len()) {
+            if !self.spend(now, core.config.repair.bytes_per_second, members.len()) {
                 let at = self.affordable();
                 return core.timers.set(Timer::Tell, at);
             }
@@ -109,7 +109,7 @@ impl Budget {
 
     /// Whether a row of so many nodes may be named now; then it is paid for.
     pub(crate) fn may_name(&mut self, now: Instant, core: &Core, peers: usize) -> bool {
-        self.spend(now, core.config.repair_rate, peers)
+        self.spend(now, core.config.repair.bytes_per_second, peers)
     }
 }
 

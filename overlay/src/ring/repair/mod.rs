@@ -61,7 +61,7 @@ impl Dropping {
         let end = |side| leaf_set.side(side).filter(|end| end.id != id).last().copied();
         Dropping {
             neighbours: leaf_set.ring_neighbours(),
-            was_full: leaf_set.len() >= core.config.leaf_set,
+            was_full: leaf_set.len() >= core.config.tables.leaf_set,
             side,
             far_end: end(side),
             other_end: end(side.opposite()),
@@ -122,13 +122,13 @@ impl Repair {
         if !tables.leaf_set.contains(from.id) {
             return Vec::new();
         }
-        let mut theirs = LeafSet::new(from.id, core.config.leaf_set);
+        let mut theirs = LeafSet::new(from.id, core.config.tables.leaf_set);
         for &member in members {
             theirs.insert(member);
         }
         // Near itself it knows all; how far is not told by its list's ends, which move where one is missing in between.
         // (A node that knows few knows all.)
-        let (start, knows_all) = (from.id.key(), 2 * theirs.len() <= core.config.leaf_set);
+        let (start, knows_all) = (from.id.key(), 2 * theirs.len() <= core.config.tables.leaf_set);
         let surely = theirs.len() / 4;
         let to_right = theirs.rights().nth(surely).map_or(0, |end| start.clockwise_to(end.id));
         let to_left = theirs.lefts().nth(surely).map_or(0, |end| end.id.key().clockwise_to(start));

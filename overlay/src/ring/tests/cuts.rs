@@ -66,7 +66,7 @@ fn a_detour_is_found_though_it_takes_longer_than_the_direct_way_ever_did() {
     // There and back by way of another: 480 ms. A probe waits for 300 ms, and nothing measured tells it to wait longer.
     net.delay = Box::new(move |a, b| {
         let is_far = pair.contains(&a) || pair.contains(&b);
-        if is_far { Duration::from_millis(120) } else { DELAY }
+        Some(if is_far { Duration::from_millis(120) } else { DELAY })
     });
     let unclaimed = net.run_watched(Duration::from_secs(150));
     assert!(unclaimed <= Duration::from_secs(3), "{unclaimed:?} without a root");

@@ -57,7 +57,7 @@ fn who_stands_next_to_this_node_no_more_is_asked_for_no_lease() {
     net.node(1).probe(now, other, true);
     net.drain(1);
     net.run(Duration::from_millis(500));
-    let probes = net.wire_log.iter().filter(|(from, to, frame)| {
+    let probes = net.log.iter().filter(|(from, to, frame)| {
         (slot_of(from.addr), *to) == (1, slot_of(other.addr)) && matches!(frame.header, Header::Probe(_))
     });
     assert_eq!(probes.count(), 1);

@@ -35,7 +35,7 @@ impl Net {
         while self.now < end {
             // Each is on its way for as long.
             self.run(DELAY);
-            frames += self.wires.iter().filter(|wire| whom(&wire.2)).count();
+            frames += self.on_the_way().filter(|(_, to, _)| whom(to)).count();
         }
         frames
     }
@@ -96,14 +96,14 @@ fn who_is_heard_but_does_not_answer_stays_lost() {
 
 #[test]
 fn rings_that_never_met_become_one_by_a_seed() {
-    let mut net = Net::new();
+    let mut net = Net::empty();
     halve(&mut net);
     for slot in 0..50 {
         let join = slot - 2 * usize::from(slot > 1);
         let join = if slot > 1 { vec![Seed::from(Addr::Memory((join % 2) as u32))] } else { Vec::new() };
         // One node of fifty has been told of one of the other ring.
         let remembered = if slot == 20 { vec![Seed::from(Addr::Memory(7))] } else { Vec::new() };
-        net.add(peer_at(slot), Config::default(), Bootstrap { join, remembered, ..Bootstrap::default() });
+        net.start(peer_at(slot), Config::default(), Bootstrap { join, remembered, ..Bootstrap::default() });
         net.run(Duration::from_millis(400));
     }
     net.run(Duration::from_secs(10));

@@ -10,9 +10,10 @@ fn sparse_ring(n: usize) -> Net {
 
 /// The same with these figures.
 fn sparse_ring_of(n: usize, config: &Config) -> Net {
-    let mut net = Net::new();
+    let mut net = Net::empty();
     for slot in 0..n {
-        let config = Config { leaf_set: 4, full_membership: 0, ..config.clone() };
+        let config =
+            config.clone().with(|config| (config.tables.leaf_set, config.tables.full_membership) = (4, 0));
         net.join(slot.checked_sub(1).map(|_| 0), config);
         net.run(Duration::from_millis(200));
     }
@@ -79,7 +80,7 @@ fn a_rumour_of_a_death_is_looked_into_and_told_on() {
 
 #[test]
 fn where_one_silence_is_enough_only_who_noticed_it_tells() {
-    let config = Config { confirmations: 1, ..Config::default() };
+    let config = Config::default().with(|config| config.failure.confirmations = 1);
     for by_rumour in [true, false] {
         let mut net = sparse_ring_of(30, &config);
         let (slot, victim) = if by_rumour { net.silent_member() } else { net.far_pair() };

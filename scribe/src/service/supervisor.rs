@@ -1,5 +1,5 @@
-//! The task that does for a node what nobody else may wait for: errands of its subscribers, remembering its peers,
-//! and leaving in order when the last handle is gone.
+//! The task that acts for a node where no handle may wait: it sends the pending commands of subscribers, remembers the
+//! node's peers, and leaves in order when the last handle is gone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,10 +19,10 @@ const REMEMBER_EVERY: Duration = Duration::from_secs(30);
 const LEAVE_WITHIN: Duration = Duration::from_secs(3);
 /// How long the node's own status may take.
 const STATUS_WITHIN: Duration = Duration::from_secs(1);
-/// The keeper's own questions: names that no handle ever gives.
+/// The supervisor's own questions: names that no handle ever gives.
 const OWN_TOKEN: Token = Token(u64::MAX);
 
-pub(super) struct Keeper {
+pub(super) struct Supervisor {
     pub(super) driver: Handle<Command>,
     pub(super) dispatch: Arc<Dispatch>,
     /// Turns true when the node is to leave.
@@ -33,9 +33,9 @@ pub(super) struct Keeper {
     pub(super) home: Arc<DataDir>,
 }
 
-/// What woke the keeper.
+/// The reason to wake.
 enum Wake {
-    Errands,
+    PendingCommands,
     /// Also when the start is done: the neighbours are known then.
     Remember,
     Failed,
@@ -44,13 +44,13 @@ enum Wake {
     DriverEnded,
 }
 
-impl Keeper {
+impl Supervisor {
     pub(super) async fn run(mut self) {
         let why = self.keep().await;
         self.driver.clone().shutdown().await;
         self.dispatch.close(why);
-        let Keeper { home, ended, .. } = self;
-        // Whoever waited for the end may start the next life of this identity at once.
+        let Supervisor { home, ended, .. } = self;
+        // Released first, because the next life of this identity may start as soon as the end is known.
         drop(home);
         ended.send_replace(true);
     }
@@ -64,7 +64,7 @@ impl Keeper {
         remember.reset();
         loop {
             let wake = tokio::select! {
-                () = self.dispatch.errands.notified() => Wake::Errands,
+                () = self.dispatch.pending_commands.notified() => Wake::PendingCommands,
                 _ = remember.tick() => Wake::Remember,
                 started = started.wait_for(Option::is_some), if !is_started => {
                     is_started = true;
@@ -77,7 +77,7 @@ impl Keeper {
                 () = self.driver.stopped() => Wake::DriverEnded,
             };
             match wake {
-                Wake::Errands => self.run_errands().await,
+                Wake::PendingCommands => self.send_pending_commands().await,
                 Wake::Remember => self.remember().await,
                 Wake::Leave => {
                     self.remember().await;
@@ -86,20 +86,20 @@ impl Keeper {
                 }
                 // There is nothing to leave.
                 Wake::Failed => return Stopped::Shutdown,
-                // Superseded: the dispatch knows by whom.
+                // Superseded: the dispatch knows by which incarnation.
                 Wake::Left => return Stopped::Shutdown,
                 Wake::DriverEnded => return Stopped::Crashed,
             }
         }
     }
 
-    async fn run_errands(&self) {
-        let errands = self.dispatch.take_errands();
-        for (subscription, items) in errands.credit {
-            // Whoever finds the driver gone learns it from `stopped`.
+    async fn send_pending_commands(&self) {
+        let pending_commands = self.dispatch.take_pending_commands();
+        for (subscription, items) in pending_commands.credit {
+            // A driver that is gone is noticed by `stopped`.
             let _ = self.driver.send(Command::Credit { subscription, items }).await;
         }
-        for subscription in errands.unsubscribe {
+        for subscription in pending_commands.unsubscribe {
             let _ = self.driver.send(Command::Unsubscribe(subscription)).await;
         }
     }

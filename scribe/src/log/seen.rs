@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use super::sessions::SessionId;
 use crate::message::MessageId;
-use crate::sessions::SessionId;
 
 /// Most sessions that a subscriber remembers; beyond it the one that was silent longest is forgotten. A message is held
 /// up for seconds, so that many others would have to speak meanwhile.

@@ -1,10 +1,10 @@
-//! Entries that came before their predecessors. Networks reorder; what has come need not be sent again.
+//! Entries that came before their predecessors. Networks reorder; an entry that has come need not be sent again.
 
 use std::collections::BTreeMap;
 
-use crate::window::{Arrival, Entry, Window};
+use super::window::{Arrival, Entry, Window};
 
-/// Entries behind a hole, by offset. Bounded by whoever inserts.
+/// Entries behind a hole, by offset. The caller of `keep` gives the bounds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Early {
     entries: BTreeMap<u64, Entry>,

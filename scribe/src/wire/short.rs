@@ -2,48 +2,52 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Known, Started};
+use super::{LogTip, Started};
 use crate::message::{Mark, Position, Term};
 
 /// A position beside a term.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-enum Place {
+enum ShortPosition {
     /// In that term, at this offset.
-    Here(u64),
+    SameTerm(u64),
     /// In another one.
-    Elsewhere(Position),
+    OtherTerm(Position),
 }
 
-impl Place {
-    fn beside(term: Term, position: Position) -> Place {
-        if position.term == term { Place::Here(position.offset) } else { Place::Elsewhere(position) }
+impl ShortPosition {
+    fn beside(term: Term, position: Position) -> ShortPosition {
+        if position.term == term {
+            ShortPosition::SameTerm(position.offset)
+        } else {
+            ShortPosition::OtherTerm(position)
+        }
     }
 
     fn position(self, term: Term) -> Position {
         match self {
-            Place::Here(offset) => Position { term, offset },
-            Place::Elsewhere(position) => position,
+            ShortPosition::SameTerm(offset) => Position { term, offset },
+            ShortPosition::OtherTerm(position) => position,
         }
     }
 }
 
-/// [`Known`] as it travels.
+/// [`LogTip`] as it travels.
 #[derive(Serialize, Deserialize)]
-pub(super) struct KnownForm {
+pub(super) struct LogTipForm {
     birth: u64,
     term: Term,
-    tail: Option<Place>,
+    tail: Option<ShortPosition>,
 }
 
-impl From<Known> for KnownForm {
-    fn from(Known { birth, term, tail }: Known) -> KnownForm {
-        KnownForm { birth, term, tail: tail.map(|at| Place::beside(term, at)) }
+impl From<LogTip> for LogTipForm {
+    fn from(LogTip { birth, term, tail }: LogTip) -> LogTipForm {
+        LogTipForm { birth, term, tail: tail.map(|at| ShortPosition::beside(term, at)) }
     }
 }
 
-impl From<KnownForm> for Known {
-    fn from(KnownForm { birth, term, tail }: KnownForm) -> Known {
-        Known { birth, term, tail: tail.map(|place| place.position(term)) }
+impl From<LogTipForm> for LogTip {
+    fn from(LogTipForm { birth, term, tail }: LogTipForm) -> LogTip {
+        LogTip { birth, term, tail: tail.map(|place| place.position(term)) }
     }
 }
 
@@ -52,13 +56,13 @@ impl From<KnownForm> for Known {
 pub(super) struct StartedForm {
     term: Term,
     birth: u64,
-    after: Option<Place>,
-    latest: Option<Place>,
+    after: Option<ShortPosition>,
+    latest: Option<ShortPosition>,
 }
 
 impl From<Started> for StartedForm {
     fn from(Started { term, after: Mark { birth, position }, latest }: Started) -> StartedForm {
-        let [after, latest] = [position, latest].map(|at| at.map(|at| Place::beside(term, at)));
+        let [after, latest] = [position, latest].map(|at| at.map(|at| ShortPosition::beside(term, at)));
         StartedForm { term, birth, after, latest }
     }
 }

@@ -4,9 +4,10 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 
+use super::terms::Terms;
 use crate::message::Position;
-use crate::terms::Terms;
-use crate::wire::Body;
+use crate::topic::TopicId;
+use crate::wire::{self, Body, Data, Header};
 
 /// An entry of the log, with its place.
 #[derive(Clone, Debug)]
@@ -17,10 +18,30 @@ pub(crate) struct Entry {
     pub held: Held,
 }
 
+impl Entry {
+    /// An entry of this node's own, encoded once for all children of all forwarders.
+    pub(crate) fn encode(topic: TopicId, position: Position, body: Body, payload: &[u8]) -> Entry {
+        let encoded = wire::encode(&Header::Data(Data { topic, position, body }), payload);
+        let payload = encoded.slice(encoded.len() - payload.len()..);
+        Entry { position, held: Held { body, encoded, payload } }
+    }
+
+    /// The entry in a buffer of its own, if it is smaller than this: the buffer in which it came may be much larger.
+    pub(crate) fn compact(self, copy_below: usize) -> Entry {
+        let Entry { position, held: Held { body, encoded, payload } } = self;
+        if encoded.len() >= copy_below {
+            return Entry { position, held: Held { body, encoded, payload } };
+        }
+        let encoded = Bytes::copy_from_slice(&encoded);
+        let payload = encoded.slice(encoded.len() - payload.len()..);
+        Entry { position, held: Held { body, encoded, payload } }
+    }
+}
+
 /// An entry of the log. Its place follows from where it stands.
 #[derive(Clone, Debug)]
 pub(crate) struct Held {
-    /// What it is.
+    /// A message, or a term's start.
     pub body: Body,
     /// The whole message as it travels: the same bytes for every child.
     pub encoded: Bytes,
@@ -57,7 +78,7 @@ pub(crate) enum Follow {
     Newer,
 }
 
-/// What a received entry is to this window.
+/// How a received entry relates to this window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Arrival {
     /// The one that follows.
@@ -94,7 +115,7 @@ impl Window {
         self.terms.position(self.start.checked_sub(1)?)
     }
 
-    /// The last entry's place: what has been here is behind it.
+    /// The last entry's place: all that has been here is behind it.
     pub(crate) fn tail(&self) -> Option<Position> {
         self.terms.position(self.end().checked_sub(1)?)
     }
@@ -224,7 +245,7 @@ impl Window {
         self.before(first).is_none_or(|previous| previous < after).then_some(first)
     }
 
-    /// What an entry is to this window.
+    /// Classifies an entry.
     pub(crate) fn arrival(&self, at: Position, body: &Body) -> Arrival {
         let Some(tail) = self.tail() else {
             return if at.offset == 0 { Arrival::Next } else { Arrival::Hole };

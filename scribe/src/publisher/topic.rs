@@ -1,5 +1,5 @@
 //! One life of one publisher on one topic: numbers its messages, sends them again until the root has positioned them,
-//! and says of every one what became of it (design §6, publishing).
+//! and reports the outcome of each (design §6, publishing).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -9,6 +9,7 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Contact;
 use treecast_overlay::time::{Instant, earliest};
 
+use super::round_trip::RoundTrip;
 use crate::config::Config;
 use crate::event::Token;
 use crate::message::{MessageId, PublishError};
@@ -19,7 +20,7 @@ const RESEND_AT_ONCE: usize = 32;
 
 /// A publisher's state on one topic.
 #[derive(Clone, Debug)]
-pub(crate) struct Publisher {
+pub(crate) struct TopicPublisher {
     me: NodeId,
     session: u64,
     /// Sequence of the next message that is sent for the first time.
@@ -28,7 +29,7 @@ pub(crate) struct Publisher {
     queue: VecDeque<(Token, Bytes)>,
     queue_bytes: usize,
     /// Sent, without receipt.
-    flight: BTreeMap<u64, Flight>,
+    flight: BTreeMap<u64, InFlight>,
     flight_bytes: usize,
     /// Where the last receipt came from.
     root: Option<Contact>,
@@ -41,7 +42,7 @@ pub(crate) struct Publisher {
 }
 
 #[derive(Clone, Debug)]
-struct Flight {
+struct InFlight {
     token: Token,
     payload: Bytes,
     first_sent: Instant,
@@ -49,13 +50,6 @@ struct Flight {
     sends: u32,
     /// It is to be sent again.
     due: bool,
-}
-
-/// Smoothed round-trip time and its variation (RFC 6298 §2).
-#[derive(Clone, Copy, Debug)]
-struct RoundTrip {
-    smoothed: Duration,
-    variation: Duration,
 }
 
 /// A message to send.
@@ -72,9 +66,9 @@ pub(crate) struct Outgoing {
     pub root: Option<Contact>,
 }
 
-impl Publisher {
-    pub(crate) fn new(now: Instant, me: NodeId, session: u64) -> Publisher {
-        Publisher {
+impl TopicPublisher {
+    pub(crate) fn new(now: Instant, me: NodeId, session: u64) -> TopicPublisher {
+        TopicPublisher {
             me,
             session,
             next: 1,
@@ -100,16 +94,17 @@ impl Publisher {
         self.queue.is_empty() && self.flight.is_empty()
     }
 
-    /// What waits for a receipt, and what waits behind it (promise O5). One message may exceed the limit of bytes.
+    /// Messages that wait for a receipt, and messages that wait behind them (promise O5). One message may exceed the
+    /// limit of bytes.
     pub(crate) fn sizes(&self, config: &Config) -> [(&'static str, usize, usize); 4] {
         let bytes = |messages: usize, bytes: usize| if messages == 1 { 0 } else { bytes };
         let flight = bytes(self.flight.len(), self.flight_bytes);
         let queued = bytes(self.queue.len(), self.queue_bytes);
         [
-            ("messages without receipt", self.flight.len(), config.publish_messages),
-            ("bytes without receipt", flight, config.publish_bytes),
-            ("messages to be published", self.queue.len(), config.publish_queue),
-            ("bytes to be published", queued, config.publish_queue_bytes),
+            ("messages without receipt", self.flight.len(), config.publish.messages),
+            ("bytes without receipt", flight, config.publish.bytes),
+            ("messages to be published", self.queue.len(), config.publish.queue),
+            ("bytes to be published", queued, config.publish.queue_bytes),
         ]
     }
 
@@ -121,10 +116,10 @@ impl Publisher {
         token: Token,
         payload: Bytes,
     ) -> Result<(), PublishError> {
-        let full = self.queue.len() >= config.publish_queue
-            || (!self.queue.is_empty() && self.queue_bytes + payload.len() > config.publish_queue_bytes);
+        let full = self.queue.len() >= config.publish.queue
+            || (!self.queue.is_empty() && self.queue_bytes + payload.len() > config.publish.queue_bytes);
         if full {
-            return Err(PublishError::Busy { limit: config.publish_messages + config.publish_queue });
+            return Err(PublishError::Busy { limit: config.publish.messages + config.publish.queue });
         }
         self.used = now;
         self.queue_bytes += payload.len();
@@ -169,9 +164,9 @@ impl Publisher {
     /// alone: routed messages may overtake each other.
     fn admit(&mut self, now: Instant, config: &Config) -> Option<u64> {
         let (_, payload) = self.queue.front()?;
-        let window = if self.root.is_some() { config.publish_messages } else { 1 };
+        let window = if self.root.is_some() { config.publish.messages } else { 1 };
         let span = self.flight.first_key_value().map_or(0, |(&first, _)| self.next - first);
-        let no_room = span >= window as u64 || self.flight_bytes + payload.len() > config.publish_bytes;
+        let no_room = span >= window as u64 || self.flight_bytes + payload.len() > config.publish.bytes;
         if no_room && !self.flight.is_empty() {
             return None;
         }
@@ -180,7 +175,7 @@ impl Publisher {
         self.flight_bytes += payload.len();
         let sequence = self.next;
         self.next += 1;
-        let flight = Flight { token, payload, first_sent: now, last_sent: now, sends: 0, due: false };
+        let flight = InFlight { token, payload, first_sent: now, last_sent: now, sends: 0, due: false };
         self.flight.insert(sequence, flight);
         Some(sequence)
     }
@@ -189,16 +184,16 @@ impl Publisher {
         self.flight.first_key_value().map_or(self.next, |(&first, _)| first) - 1
     }
 
-    /// When [`on_timeout`](Publisher::on_timeout) wants to be called.
+    /// When [`on_timeout`](TopicPublisher::on_timeout) wants to be called.
     pub(crate) fn deadline(&self, config: &Config) -> Option<Instant> {
         let (_, oldest) = self.flight.first_key_value()?;
-        earliest(Some(oldest.first_sent + config.publish_timeout), Some(oldest.last_sent + self.rto(config)))
+        earliest(Some(oldest.first_sent + config.publish.timeout), Some(oldest.last_sent + self.rto(config)))
     }
 
     fn rto(&self, config: &Config) -> Duration {
-        let measured = self.round_trip.map_or(Duration::ZERO, |rtt| rtt.smoothed + rtt.variation * 4);
-        let wait = measured.max(config.publish_rto_min);
-        wait.saturating_mul(1 << self.backoff.min(16)).min(config.publish_rto_max)
+        let measured = self.round_trip.map_or(Duration::ZERO, RoundTrip::limit);
+        let wait = measured.max(config.publish.rto_min);
+        wait.saturating_mul(1 << self.backoff.min(16)).min(config.publish.rto_max)
     }
 
     /// Marks messages that waited too long as due, or gives all of them up. Returns those that failed.
@@ -209,11 +204,11 @@ impl Publisher {
         new_session: u64,
     ) -> Vec<(Token, PublishError)> {
         let Some((_, oldest)) = self.flight.first_key_value() else { return Vec::new() };
-        if oldest.first_sent + config.publish_timeout <= now {
+        if oldest.first_sent + config.publish.timeout <= now {
             return self.abandon(new_session);
         }
         let rto = self.rto(config);
-        let late = |flight: &&mut Flight| flight.last_sent + rto <= now;
+        let late = |flight: &&mut InFlight| flight.last_sent + rto <= now;
         // Without a known root, one message finds it; the others follow directly.
         let count = if self.root.is_some() { RESEND_AT_ONCE } else { 1 };
         let mut any = false;
@@ -231,7 +226,7 @@ impl Publisher {
         Vec::new()
     }
 
-    /// A receipt came. Returns whose it is.
+    /// A receipt came. Returns the message that it is for.
     pub(crate) fn on_receipt(
         &mut self,
         now: Instant,
@@ -249,23 +244,13 @@ impl Publisher {
         if flight.sends == 1 && self.resent.is_none_or(|resent| flight.first_sent > resent) {
             // Karn: the receipt of a repeated message says nothing of the time; nor does that of one that had to wait
             // for it.
-            self.measure(now.since(flight.last_sent));
+            self.round_trip = Some(RoundTrip::after(self.round_trip, now.since(flight.last_sent)));
         }
         if self.root != Some(root) {
             self.root = Some(root);
             self.flight.values_mut().for_each(|flight| flight.due = true);
         }
         Some((flight.token, self.id(sequence)))
-    }
-
-    fn measure(&mut self, sample: Duration) {
-        self.round_trip = Some(match self.round_trip {
-            None => RoundTrip { smoothed: sample, variation: sample / 2 },
-            Some(rtt) => RoundTrip {
-                variation: (rtt.variation * 3 + rtt.smoothed.abs_diff(sample)) / 4,
-                smoothed: (rtt.smoothed * 7 + sample) / 8,
-            },
-        });
     }
 
     /// The root took a message not. The session is over; what else was in flight has an unknown outcome, and is never
@@ -338,21 +323,25 @@ mod tests {
     use treecast_overlay::peer::{Addr, Peer};
 
     use super::*;
+    use crate::config::PublishConfig;
 
     fn contact(id: u128) -> Contact {
         Peer { id: NodeId(id), incarnation: 1, addr: Addr::Memory(0) }.into()
     }
 
-    fn with_messages(count: u64) -> (Publisher, Config) {
-        let config = Config { publish_messages: 4, publish_queue: 8, ..Config::default() };
-        let mut publisher = Publisher::new(Instant::ZERO, NodeId(1), 77);
+    fn with_messages(count: u64) -> (TopicPublisher, Config) {
+        let config = Config {
+            publish: PublishConfig { messages: 4, queue: 8, ..PublishConfig::default() },
+            ..Config::default()
+        };
+        let mut publisher = TopicPublisher::new(Instant::ZERO, NodeId(1), 77);
         for token in 1..=count {
             publisher.offer(Instant::ZERO, &config, Token(token), Bytes::from_static(b"x")).unwrap();
         }
         (publisher, config)
     }
 
-    fn sends(publisher: &mut Publisher, now: Instant, config: &Config) -> Vec<(u64, u64, bool)> {
+    fn sends(publisher: &mut TopicPublisher, now: Instant, config: &Config) -> Vec<(u64, u64, bool)> {
         std::iter::from_fn(|| publisher.poll_send(now, config, None))
             .map(|out| (out.session, out.sequence, out.sends > 1))
             .collect()
@@ -377,7 +366,8 @@ mod tests {
     fn a_root_that_was_only_told_gets_one_message_and_no_second_try() {
         let (mut publisher, config) = with_messages(3);
         let told = Some(contact(9));
-        let next = |publisher: &mut Publisher, at| publisher.poll_send(at, &config, told).map(|out| out.root);
+        let next =
+            |publisher: &mut TopicPublisher, at| publisher.poll_send(at, &config, told).map(|out| out.root);
         assert_eq!(next(&mut publisher, Instant::ZERO), Some(told));
         assert_eq!(next(&mut publisher, Instant::ZERO), None, "it opens no window");
         publisher.on_timeout(seconds(1), &config, 0);

@@ -19,7 +19,7 @@ pub(crate) struct Span {
 }
 
 impl Terms {
-    /// Notes an entry behind all others. What was beyond it is on another branch.
+    /// Notes an entry behind all others. Entries beyond it were on another branch.
     pub(crate) fn note(&mut self, at: Position) {
         self.cut(at.offset);
         if self.spans.last().is_none_or(|last| last.term != at.term) {

@@ -1,5 +1,5 @@
-//! What a root remembers of its publishers: which message of a session comes next, and where the last ones stand. That
-//! is what makes sending again safe (design §6, publishing).
+//! A root's memory of its publishers: which message of a session comes next, and where the last ones stand. It makes
+//! sending again safe (design §6, publishing).
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
 
+use super::terms::{Span, Terms};
 use crate::message::Position;
-use crate::terms::{Span, Terms};
+use crate::permit::{Meter, Permit};
 use crate::wire::Publish;
 
 /// Most terms of which positions are remembered: the log was handed over that often while a publisher waited for a
@@ -38,11 +39,13 @@ struct Session {
     /// Messages that came before their predecessors.
     early: BTreeMap<u64, (Publish, Bytes)>,
     used: Instant,
+    /// Counts the session in the node's quota.
+    _permit: Permit,
 }
 
-/// What is to become of a message.
+/// The fate of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Ruling {
     /// It comes next: append it, and say so by [`Sessions::appended`].
     Append,
     /// It is in the log, here.
@@ -51,7 +54,7 @@ pub(crate) enum Verdict {
     Forgotten,
     /// Its predecessors are missing: it waits for them, or is sent again.
     Early,
-    /// Nobody knows what became of its predecessors.
+    /// No node knows the fate of its predecessors.
     Unknown,
     /// There are too many sessions.
     Full,
@@ -83,14 +86,14 @@ impl Sessions {
 
     /// Judges a message. `room` says whether a session may be added, `certain` whether this root knows every session
     /// that its log ever had: if not, a repetition of a first message may be in the log already.
-    pub(crate) fn judge(&mut self, now: Instant, publish: &Publish, room: bool, certain: bool) -> Verdict {
+    pub(crate) fn judge(&mut self, now: Instant, publish: &Publish, room: bool, certain: bool) -> Ruling {
         let id = (publish.publisher.id(), publish.session);
         let Some(session) = self.by_id.get_mut(&id) else {
             return match publish.sequence {
-                1 if publish.resent && !certain => Verdict::Unknown,
-                1 if !room => Verdict::Full,
-                1 => Verdict::Append,
-                _ => Verdict::Unknown,
+                1 if publish.resent && !certain => Ruling::Unknown,
+                1 if !room => Ruling::Full,
+                1 => Ruling::Append,
+                _ => Ruling::Unknown,
             };
         };
         session.used = now;
@@ -115,6 +118,7 @@ impl Sessions {
         now: Instant,
         publish: &Publish,
         at: Position,
+        meter: &Meter,
     ) -> Option<(Publish, Bytes)> {
         let id = (publish.publisher.id(), publish.session);
         let session = self.by_id.entry(id).or_insert_with(|| Session {
@@ -122,6 +126,7 @@ impl Sessions {
             recent: VecDeque::new(),
             early: BTreeMap::new(),
             used: now,
+            _permit: meter.take(),
         });
         session.last = publish.sequence;
         session.recent.push_back(at.offset);
@@ -168,12 +173,13 @@ impl Sessions {
     }
 
     /// Takes over what a former root knew; sessions beyond `limit` are left out, and their publishers refused.
-    pub(crate) fn restore(now: Instant, state: SessionsState, limit: usize) -> Sessions {
+    pub(crate) fn restore(now: Instant, state: SessionsState, limit: usize, meter: &Meter) -> Sessions {
         let mut terms: Terms = state.terms.into_iter().collect();
         terms.bound(MAX_TERMS);
         let sessions = state.sessions.into_iter().take(limit).map(|state| {
             let recent: VecDeque<_> = state.recent.into();
-            let session = Session { last: state.last, recent, early: BTreeMap::new(), used: now };
+            let early = BTreeMap::new();
+            let session = Session { last: state.last, recent, early, used: now, _permit: meter.take() };
             ((state.publisher, state.session), session)
         });
         Sessions { by_id: sessions.collect(), terms, early_bytes: 0 }
@@ -181,14 +187,14 @@ impl Sessions {
 }
 
 impl Session {
-    fn judge(&self, sequence: u64, terms: &Terms) -> Verdict {
+    fn judge(&self, sequence: u64, terms: &Terms) -> Ruling {
         if sequence > self.last {
-            return if sequence == self.last.saturating_add(1) { Verdict::Append } else { Verdict::Early };
+            return if sequence == self.last.saturating_add(1) { Ruling::Append } else { Ruling::Early };
         }
         let back = usize::try_from(self.last - sequence).unwrap_or(usize::MAX);
         let index = self.recent.len().checked_sub(1).and_then(|newest| newest.checked_sub(back));
         let position = index.and_then(|index| terms.position(self.recent[index]));
-        position.map_or(Verdict::Forgotten, Verdict::Positioned)
+        position.map_or(Ruling::Forgotten, Ruling::Positioned)
     }
 
     /// The publisher has the receipts of all messages up to `acknowledged`.
@@ -216,7 +222,7 @@ mod tests {
         Publish { topic, publisher, session: 3, sequence, acknowledged, resent: false, signature }
     }
 
-    fn judge(sessions: &mut Sessions, publish: Publish) -> Verdict {
+    fn judge(sessions: &mut Sessions, publish: Publish) -> Ruling {
         sessions.judge(Instant::ZERO, &publish, true, true)
     }
 
@@ -227,27 +233,27 @@ mod tests {
     #[test]
     fn a_session_is_appended_in_sequence_and_answered_again() {
         let mut sessions = Sessions::default();
-        assert_eq!(judge(&mut sessions, publish(2, 0)), Verdict::Unknown);
-        assert_eq!(judge(&mut sessions, publish(1, 0)), Verdict::Append);
-        assert!(sessions.appended(Instant::ZERO, &publish(1, 0), at(10)).is_none());
-        assert_eq!(judge(&mut sessions, publish(1, 0)), Verdict::Positioned(at(10)));
-        assert_eq!(judge(&mut sessions, publish(3, 0)), Verdict::Early);
+        assert_eq!(judge(&mut sessions, publish(2, 0)), Ruling::Unknown);
+        assert_eq!(judge(&mut sessions, publish(1, 0)), Ruling::Append);
+        assert!(sessions.appended(Instant::ZERO, &publish(1, 0), at(10), &Meter::default()).is_none());
+        assert_eq!(judge(&mut sessions, publish(1, 0)), Ruling::Positioned(at(10)));
+        assert_eq!(judge(&mut sessions, publish(3, 0)), Ruling::Early);
         sessions.keep_early(publish(3, 0), Bytes::new(), 1, 0);
-        assert_eq!(judge(&mut sessions, publish(2, 0)), Verdict::Append);
-        let (early, _) = sessions.appended(Instant::ZERO, &publish(2, 0), at(11)).unwrap();
+        assert_eq!(judge(&mut sessions, publish(2, 0)), Ruling::Append);
+        let (early, _) = sessions.appended(Instant::ZERO, &publish(2, 0), at(11), &Meter::default()).unwrap();
         assert_eq!(early.sequence, 3);
-        assert!(sessions.appended(Instant::ZERO, &early, at(12)).is_none());
-        assert_eq!(judge(&mut sessions, publish(2, 1)), Verdict::Positioned(at(11)));
-        assert_eq!(judge(&mut sessions, publish(1, 1)), Verdict::Forgotten);
+        assert!(sessions.appended(Instant::ZERO, &early, at(12), &Meter::default()).is_none());
+        assert_eq!(judge(&mut sessions, publish(2, 1)), Ruling::Positioned(at(11)));
+        assert_eq!(judge(&mut sessions, publish(1, 1)), Ruling::Forgotten);
     }
 
     #[test]
     fn a_repeated_first_message_is_refused_by_a_root_that_may_have_forgotten_it() {
         let mut sessions = Sessions::default();
         let again = Publish { resent: true, ..publish(1, 0) };
-        assert_eq!(sessions.judge(Instant::ZERO, &again, true, false), Verdict::Unknown);
-        assert_eq!(sessions.judge(Instant::ZERO, &again, true, true), Verdict::Append);
-        assert_eq!(sessions.judge(Instant::ZERO, &publish(1, 0), false, true), Verdict::Full);
+        assert_eq!(sessions.judge(Instant::ZERO, &again, true, false), Ruling::Unknown);
+        assert_eq!(sessions.judge(Instant::ZERO, &again, true, true), Ruling::Append);
+        assert_eq!(sessions.judge(Instant::ZERO, &publish(1, 0), false, true), Ruling::Full);
     }
 
     #[test]
@@ -259,13 +265,13 @@ mod tests {
             sessions.early_bytes
         };
         for session in 1..=3 {
-            sessions.appended(Instant::ZERO, &of(session, 1), at(session));
+            sessions.appended(Instant::ZERO, &of(session, 1), at(session), &Meter::default());
         }
         assert_eq!(early(&mut sessions, of(1, 3)), 8);
         assert_eq!(early(&mut sessions, of(1, 3)), 8, "the same again");
         assert_eq!(early(&mut sessions, of(2, 3)), 16);
         assert_eq!(early(&mut sessions, of(3, 3)), 16, "no room, in whichever session");
-        assert!(sessions.appended(Instant::ZERO, &of(1, 2), at(4)).is_some());
+        assert!(sessions.appended(Instant::ZERO, &of(1, 2), at(4), &Meter::default()).is_some());
         assert_eq!(sessions.early_bytes, 8);
         sessions.expire(Instant::from_nanos(1));
         assert_eq!(sessions.early_bytes, 0);
@@ -275,11 +281,11 @@ mod tests {
     fn a_handover_keeps_the_positions() {
         let mut sessions = Sessions::default();
         for sequence in 1..=3 {
-            sessions.appended(Instant::ZERO, &publish(sequence, 0), at(sequence + 10));
+            sessions.appended(Instant::ZERO, &publish(sequence, 0), at(sequence + 10), &Meter::default());
         }
-        let mut again = Sessions::restore(Instant::ZERO, sessions.state(1000), 10);
-        assert_eq!(judge(&mut again, publish(2, 0)), Verdict::Positioned(at(12)));
-        assert_eq!(judge(&mut again, publish(4, 0)), Verdict::Append);
+        let mut again = Sessions::restore(Instant::ZERO, sessions.state(1000), 10, &Meter::default());
+        assert_eq!(judge(&mut again, publish(2, 0)), Ruling::Positioned(at(12)));
+        assert_eq!(judge(&mut again, publish(4, 0)), Ruling::Append);
         assert_eq!(sessions.state(10).sessions, [], "what does not fit is left out");
     }
 }
