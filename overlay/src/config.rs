@@ -1,8 +1,8 @@
-//! Every figure of the overlay, with its unit, its source and what follows from it.
+//! Every figure of the overlay, with its unit, its source and its consequence.
 
 use std::time::Duration;
 
-/// What a node is in its overlay.
+/// The role of a node in its overlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Role {
     /// On the ring: answers for keys and forwards for others.
@@ -86,7 +86,7 @@ pub struct LeaseConfig {
     /// How long a lease runs (design §5, default profile): bounds the time for which a dead node's range is unclaimed.
     pub duration: Duration,
     /// How old a ring neighbour's lease gets before it is renewed, which is also how often neighbours see that the other
-    /// lives. What is left of the lease is for lost frames: each side asks again after a short silence, so
+    /// lives. The rest of the lease is for lost frames: each side asks again after a short silence, so
     /// that by default three questions in turn may be lost before a lease lapses, where answers take 0.3 s or less (guess).
     pub heartbeat: Duration,
     /// How old a ring neighbour's lease is when frames that go there anyway begin to carry its renewal; `None`: they never

@@ -1,6 +1,6 @@
 //! The key-based-routing face that Scribe needs from below: the Common API of Dabek et al. 2003 ("Towards a Common
-//! API for Structured Peer-to-Peer Overlays", §3) with owned events in place of upcalls. Other ring geometries are
-//! to stand beside Pastry under the same Scribe.
+//! API for Structured Peer-to-Peer Overlays", §3) with owned events in place of upcalls. Ring geometries differ
+//! below this face, under the same Scribe.
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::peer::{Contact, Peer, Seed};
 use crate::time::Instant;
 use crate::wire::{RouteFailure, Routed, Standing, TraceHop};
 
-/// What the layer above may read of a node's place on its ring, at any time and without changing anything.
+/// A node's place on its ring, as the layer above may read it at any time, without changing anything.
 pub trait RingView {
     /// How others reach this node now. For an edge it changes with its access node.
     fn contact(&self) -> Contact;
@@ -46,14 +46,14 @@ pub trait KeyBasedRouting: RingView + Machine<Command = Command, Event = Event> 
     fn peers(&self) -> Vec<Peer>;
 }
 
-/// A routed message at an intermediate node. Whoever holds it may read it, change its payload, stop it by dropping
+/// A routed message at an intermediate node. Its holder may read it, change its payload, stop it by dropping
 /// it, or give it back with [`KeyBasedRouting::resume`].
 #[derive(Debug)]
 pub struct Transit {
     pub(crate) routed: Routed,
     /// The node that handed the message to this one.
     pub previous: Peer,
-    /// What it carries.
+    /// The payload.
     pub payload: Bytes,
 }
 
@@ -63,18 +63,18 @@ impl Transit {
         self.routed.key
     }
 
-    /// Who sent it off.
+    /// The node that sent it.
     pub fn origin(&self) -> Contact {
         self.routed.origin
     }
 }
 
-/// What the layer above wants of an overlay, beyond [`KeyBasedRouting`]'s methods.
+/// A command of the layer above to an overlay, beyond [`KeyBasedRouting`]'s methods.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Find a ring, or be the first. To be given once.
     Start(Bootstrap),
-    /// Who is the root of this key? Answered by [`Event::Found`] or [`Event::NotFound`] with the same token.
+    /// Finds the root of this key. Answered by [`Event::Found`] or [`Event::NotFound`] with the same token.
     Lookup {
         /// The caller's name for the question.
         token: u64,
@@ -92,7 +92,7 @@ pub enum Command {
 /// Where to look for a ring.
 #[derive(Clone, Debug, Default)]
 pub struct Bootstrap {
-    /// What the user said. If there are any, only these are tried, and not reaching any is an error.
+    /// The seeds that the user named. If there are any, only these are tried, and not reaching any is an error.
     pub join: Vec<Seed>,
     /// Where other nodes of this machine may listen: asked first when `join` is empty.
     pub local: Vec<Seed>,
@@ -100,12 +100,12 @@ pub struct Bootstrap {
     pub remembered: Vec<Seed>,
 }
 
-/// What an overlay tells the layer above.
+/// News of an overlay for the layer above.
 #[derive(Debug)]
 pub enum Event {
-    /// The node is on the ring (or, in role edge, hangs on it).
+    /// The node is on the ring (or, in role edge, attached to it).
     Ready {
-        /// It found nobody and is the first of a ring of its own.
+        /// It found no node and is the first of a ring of its own.
         alone: bool,
     },
     /// The start failed; the node is of no use.
@@ -116,16 +116,16 @@ pub enum Event {
     Deliver(Delivery),
     /// A message that another node sent to this one.
     Received {
-        /// Who sent it.
+        /// The sender.
         from: Contact,
-        /// What it says.
+        /// The payload.
         payload: Bytes,
     },
     /// A message that another node sent to all.
     Broadcast {
-        /// Who sent it.
+        /// The sender.
         origin: Contact,
-        /// What it says.
+        /// The payload.
         payload: Bytes,
     },
     /// A message that this node routed stopped on its way.
@@ -151,7 +151,7 @@ pub enum Event {
     },
     /// The nodes around this one on the ring changed, or its leases did: keys may have moved to it or away from it.
     NeighboursChanged,
-    /// A node was found dead, or left. Whoever depends on it looks for another.
+    /// A node was found dead, or left. A node that depends on it looks for another.
     PeerDown(NodeId),
     /// How others reach this node changed: its old access node is gone, or it became a ring node.
     ContactChanged(Contact),
@@ -169,14 +169,14 @@ pub enum Event {
 pub struct Delivery {
     /// The key.
     pub key: Key,
-    /// Who sent it off.
+    /// The node that sent it.
     pub origin: Contact,
     /// How many hops it made.
     pub hops: u8,
     /// A hop on its way was made again: the root that was there before may have had the same message. (A message
     /// that its sender sends again is another one.)
     pub repeated: bool,
-    /// What it carries.
+    /// The payload.
     pub payload: Bytes,
 }
 

@@ -28,7 +28,7 @@ pub struct Net<M: Told> {
     pub now: Instant,
     /// By slot; a dead one leaves its slot empty.
     pub nodes: Vec<Option<M>>,
-    /// What the machines told, by slot, until a story takes it.
+    /// Events of the machines, by slot, until a story takes them.
     pub events: Vec<(usize, M::Event)>,
     /// How long a frame takes from one slot to another; `None`: it is lost on its way out.
     pub delay: Box<dyn FnMut(usize, usize) -> Option<Duration>>,
@@ -65,7 +65,7 @@ fn place(to: Destination) -> (Addr, Option<NodeId>) {
 }
 
 impl<M: Told> Net<M> {
-    /// Nobody yet; each frame takes so long.
+    /// No node yet; each frame takes so long.
     pub fn new(delay: Duration) -> Net<M> {
         Net {
             now: Instant::ZERO,
@@ -93,7 +93,7 @@ impl<M: Told> Net<M> {
         self.nodes[slot].as_mut().expect("it lives")
     }
 
-    /// Those that live.
+    /// The machines that live.
     pub fn live(&self) -> impl Iterator<Item = (usize, &M)> {
         self.nodes.iter().enumerate().filter_map(|(slot, node)| Some((slot, node.as_ref()?)))
     }
@@ -140,7 +140,7 @@ impl<M: Told> Net<M> {
         }
     }
 
-    /// Hands a frame over, or its sender the news that nobody is there.
+    /// Hands a frame over, or its sender the news that no node is there.
     pub fn deliver(&mut self, from: Peer, to: Destination, frame: Frame) {
         let ((addr, id), now, sender) = (place(to), self.now, slot_of(from.addr));
         let slot = slot_of(addr);

@@ -70,7 +70,7 @@ pub enum Command {
 /// An event for the layer above.
 #[derive(Debug)]
 pub enum Event {
-    /// The node is on the ring, or hangs on it.
+    /// The node is on the ring, or attached to it.
     Ready {
         /// It is the first of a ring of its own.
         alone: bool,

@@ -148,7 +148,7 @@ pub enum Item {
     Message(Message),
     /// Messages that were lost for this subscriber.
     Gap(Gap),
-    /// This node hangs on another parent in the topic's tree; `None`: it is the root itself now.
+    /// This node has another parent in the topic's tree; `None`: it is the root itself now.
     ParentChanged(Option<NodeId>),
 }
 

@@ -70,7 +70,7 @@ pub enum Deed {
     /// More nodes than any of them knows: messages go by routing tables.
     #[serde(skip)]
     Sparse,
-    /// The overlay spares frames as `Config::mspastry` does, but for its long leases.
+    /// The overlay spares frames as the profile `mspastry` does, but for its long leases.
     #[serde(skip)]
     Thrifty,
     /// A paused node goes on.

@@ -10,7 +10,7 @@
 //!
 //! It is a geometry of its own ([`Node<FullMembership>`](crate::ring::Node)), for rings of any size that one list may hold.
 //! [`Pastry`](super::pastry::Pastry) keeps such a list beside its tables while its ring is small: when more than
-//! `Config::full_membership` nodes are known, the list is given up for Pastry's tables alone; it is begun again when the ring
+//! `tables.full_membership` nodes are known, the list is given up for Pastry's tables alone; it is begun again when the ring
 //! looks half as large.
 
 use std::time::Duration;
@@ -146,7 +146,7 @@ impl FullMembership {
         for &peer in named {
             theirs.insert(peer);
         }
-        // Half a ring that is about to merge, or a node that has just lost everybody, says nothing about others.
+        // Half a ring that is about to merge, or a node that has just lost all others, says nothing about others.
         if theirs.len() >= cx.core.config.tables.leaf_set {
             let (me, leaf_set) = (cx.core.me.id, &cx.tables.leaf_set);
             let is_gone = |peer: &Peer| {
@@ -204,7 +204,7 @@ impl FullMembership {
         self.is_on && leaf_set.len() >= config.tables.leaf_set
     }
 
-    /// What a seeker is told: the leaf set, and all others as well while they are few.
+    /// The nodes that a seeker is told: the leaf set, and all others as well while they are few.
     pub(super) fn all_but(&self, leaf_set: &LeafSet, seeker: NodeId) -> Vec<Peer> {
         let others = self.iter().filter(|peer| !leaf_set.contains(peer.id));
         let all = leaf_set.iter().chain(others).filter(|peer| peer.id != seeker);

@@ -1,4 +1,4 @@
-//! What passes over a connection: records of four bytes of head (kind, then length as u24, big-endian) and a body of
+//! The records that pass over a connection: four bytes of head (kind, then length as u24, big-endian) and a body of
 //! at most 64 KiB. A frame is one record or several; records of control frames may stand between those of a data frame.
 
 use bytes::Bytes;

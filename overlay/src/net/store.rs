@@ -67,7 +67,7 @@ async fn write_all(
     }
 }
 
-/// Replaces a file as a whole: whoever reads it finds the old bytes or the new ones, also after a power failure.
+/// Replaces a file as a whole: a reader finds the old bytes or the new ones, also after a power failure.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;

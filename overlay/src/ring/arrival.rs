@@ -178,7 +178,7 @@ impl<G: Geometry> Node<G> {
         self.ask_for_a_ring(now);
     }
 
-    /// Nobody is there: this node is the first of a ring of its own, and goes on asking.
+    /// No node is there: this node is the first of a ring of its own, and goes on asking.
     fn be_first(&mut self, now: Instant) {
         let promoted = self.core.is_edge();
         self.core.role = Role::Ring;
@@ -272,8 +272,8 @@ impl<G: Geometry> Node<G> {
         self.stop(Event::Left);
     }
 
-    /// A newer incarnation of this node was met: this one is void (design §5, incarnations). Only a handshake that proves the
-    /// same key stops a node: a claim stops nobody.
+    /// A newer incarnation of this node was met: this one is void (design §5, incarnations). `Outdated` tells an older life
+    /// that a newer one exists, but only a handshake that proves the same key stops it: a claim stops no node.
     pub(super) fn superseded(&mut self, by: u64) {
         let event = if self.core.is_ready() {
             Event::Superseded { by }

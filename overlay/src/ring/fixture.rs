@@ -1,4 +1,4 @@
-//! What the components' own tests stand on: a core that is on the ring, and peers around it.
+//! Fixtures for the components' own tests: a core that is on the ring, and peers around it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub(super) fn tables(members: &[u8]) -> Tables {
     tables
 }
 
-/// What was sent since this was last asked, and where to.
+/// The frames that were sent since the last call, and where to.
 pub(super) fn sent(core: &mut Core) -> Vec<(Peer, Header)> {
     while let Some((to, frame)) = core.out.next_without_path() {
         core.out.send_by(core.me, to, frame, super::core::Path::Straight(None));

@@ -1,4 +1,4 @@
-//! What must be true of a node between two calls. Asserted in debug builds, and by the laboratory.
+//! Invariants: true of a node between two calls. Asserted in debug builds, and by the laboratory.
 
 use super::core::{Phase, Timer};
 use super::node::Node;

@@ -81,7 +81,7 @@ impl<G: Geometry> Node<G> {
         }
         if alone {
             // Two rings have found each other, one of them a single node: its place is asked for (design §5). The nodes that
-            // it had found dead when it lost everybody may well live.
+            // it had found dead when it lost all others may well live.
             self.detector.clear_all_dead();
             let id = self.core.number();
             self.seek_through(now, peer, id);
@@ -217,7 +217,7 @@ impl<G: Geometry> Node<G> {
         self.leases.grant_asked(now, &self.core, &self.tables, &self.slots, (holder, standing), asked)
     }
 
-    /// What an acknowledgement says of those around this node, if it is on the ring or attached to it.
+    /// The nodes around this one, as an acknowledgement names them, if it is on the ring or attached to it.
     fn members_to_tell(&self) -> Option<Vec<Peer>> {
         self.core.is_ready().then(|| match self.core.role {
             Role::Ring => self.tables.members(),
@@ -315,7 +315,7 @@ impl<G: Geometry> Node<G> {
             Some(Detected::Dead { id, is_own }) => {
                 let routed_by = self.geometry.get(id).copied();
                 self.on_peer_dead(now, id);
-                // A node that has believed it after one silence tells nobody: gossip does not live on what others believed.
+                // A node that has believed it after one silence tells no node: gossip does not live on what others believed.
                 if let Some(dead) = routed_by.filter(|_| is_own && self.core.is_ready()) {
                     for near in self.geometry.gossip_partners(&self.detector, TOLD) {
                         self.core.send(near, Header::Lost(dead));

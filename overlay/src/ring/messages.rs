@@ -1,4 +1,4 @@
-//! What passes through a node: routed messages, lookups, broadcasts, and what it tells another directly.
+//! Messages of and through a node: routed ones, lookups, broadcasts, and direct ones.
 
 use bytes::Bytes;
 
@@ -163,7 +163,7 @@ impl<G: Geometry> Node<G> {
     /// A message of this node's own stopped on its way.
     fn on_undeliverable(&mut self, id: u64, key: Key, reason: RouteFailure) {
         if !self.lookups.on_failed(id, reason) && key != self.core.me.id.key() {
-            // (What goes to this node's own key is a join's or a merge's question, repeated by its own timer.)
+            // (A message to this node's own key is a join's or a merge's question, repeated by its own timer.)
             self.core.emit(Event::Undeliverable { key, reason });
         }
     }
@@ -355,14 +355,14 @@ impl<G: Geometry> Node<G> {
         let relay = if is_edge { self.access.primary() } else { to.via.filter(|via| via.id != me.id()) };
         match relay {
             Some(relay) => relay_direct(&mut self.core, relay, (to, &me), direct, payload),
-            // An edge without an access node reaches nobody; direct messages are best effort.
+            // An edge without an access node reaches no node; direct messages are best effort.
             None if is_edge => {}
             None => self.core.send_payload(to.peer, Header::Letter(direct), payload),
         }
     }
 
-    /// A direct message that passes through, or ends here. An edge of this node may send to anybody; anybody may send to an
-    /// edge of this node; nobody may speak in another's name to a third.
+    /// A direct message that passes through, or ends here. An edge of this node may send to any node; any node may send to an
+    /// edge of this node; no node may speak in another's name to a third.
     pub(super) fn on_relayed_direct(
         &mut self,
         now: Instant,
@@ -398,7 +398,7 @@ impl<G: Geometry> Node<G> {
         }
     }
 
-    /// Whether this life of a node is on the ring, as this node knows itself: then it is attached to nobody.
+    /// Whether this life of a node is on the ring, as this node knows itself: then it is attached to no node.
     fn knows_on_ring(&self, peer: Peer) -> bool {
         self.member(peer.id).is_some_and(|known| known.supersedes(&peer))
     }

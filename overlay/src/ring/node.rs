@@ -249,7 +249,7 @@ impl<G: Geometry> Node<G> {
     }
 
     /// Drains the outbox's queue: each frame goes by a detour if there is one, and an answer the way that the question came.
-    /// What goes directly to a ring neighbour carries something of leases.
+    /// A frame that goes directly to a ring neighbour may carry a lease piggyback.
     fn choose_paths(&mut self, now: Instant, reply: Option<ReplyPath>) {
         while let Some((to, frame)) = self.core.out.next_without_path() {
             let relay = match reply {

@@ -5,7 +5,7 @@ use thiserror::Error;
 
 use super::{Admission, Frame, Header, LeaseWords, Letter, MAX_PEERS, MAX_TRACE, Purpose};
 
-/// What a frame begins with that carries words about leases before its header: no header does.
+/// The first byte of a frame that carries a lease piggyback before its header: no header begins so.
 const WORDS: u8 = 0x7f;
 
 /// A frame's bytes: head and tail stay apart, so that a payload is never copied on its way out.

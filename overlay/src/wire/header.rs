@@ -1,4 +1,4 @@
-//! What frames say. One closed enum: every node of one protocol version knows them all.
+//! The headers of frames. One closed enum: every node of one protocol version knows them all.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::peer::{Contact, Peer};
 use crate::sides::Sides;
 
 /// Most peers that one list in a frame may have. Longer ones are refused by the decoder, so that to keep to it is the
-/// duty of whoever makes the frame.
+/// duty of the sender.
 pub const MAX_PEERS: usize = 256;
 /// Most hops that a recorded path may have: the hop limit (promise O2).
 pub const MAX_PATH: usize = 64;
@@ -29,11 +29,11 @@ pub enum Header {
     Letter(Letter),
     /// A letter for a node behind, or in front of, the receiver: to and from edge nodes.
     Relayed {
-        /// Whom it is for.
+        /// The receiver.
         to: Box<Contact>,
-        /// Whom it is from.
+        /// The sender.
         from: Box<Contact>,
-        /// What it says.
+        /// Its content.
         letter: Letter,
     },
     /// Are you there?
@@ -72,7 +72,7 @@ pub enum Header {
         /// Whether the receiver is to send its own.
         reply: bool,
     },
-    /// Proximity: who of those that the receiver knows may be nearer to the sender than the receiver is?
+    /// Proximity: asks which nodes that the receiver knows may be nearer to the sender than the receiver is.
     NearerRequest {
         /// The round-trip time between the two, as the sender measured it, in microseconds.
         rtt_micros: u32,
@@ -80,7 +80,7 @@ pub enum Header {
     /// Proximity: the answer to `NearerRequest`; or a row of the sender's routing table, or nothing but how near the
     /// receiver is.
     Near(Near),
-    /// The sender leaves the ring: it answers for nothing any more. Its leaf set, for those who must close the gap.
+    /// The sender leaves the ring: it answers for nothing any more. Its leaf set, for the nodes that must close the gap.
     Leave {
         /// The leaver's leaf set.
         #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
@@ -90,14 +90,14 @@ pub enum Header {
     Broadcast {
         /// The sender's number for this hop.
         hop: u64,
-        /// Who broadcasts.
+        /// The node that broadcasts.
         origin: Contact,
         /// The origin's number for the broadcast.
         id: u64,
         /// The receiver passes it on to all nodes after itself and before this point, clockwise.
         until: Key,
     },
-    /// An edge node hangs itself on a ring node, and keeps hanging there by saying so again.
+    /// An edge node attaches itself to a ring node, and stays attached by saying so again.
     Attach,
     /// The answer to `Attach`.
     Attached {
@@ -109,24 +109,24 @@ pub enum Header {
     },
     /// An edge node goes.
     Detach,
-    /// The receiver is an older life of this peer; its words are void. (A hint: the receiver looks for itself.)
+    /// The receiver is an older life of this peer; its frames are void. (A hint: the receiver looks for itself.)
     Outdated(Peer),
     /// A frame for a node that its sender cannot reach directly: the payload, encoded. Its receiver passes it on, or is
     /// the one that it is for.
     Via {
-        /// Whom it is for.
+        /// The receiver.
         to: Peer,
-        /// Whom it is from.
+        /// The sender.
         from: Peer,
     },
-    /// The sender has found this peer dead, which the receiver may have in its routing table too. (A rumour: whoever hears
+    /// The sender has found this peer dead, which the receiver may have in its routing table too. (A hint: a node that hears
     /// it looks for itself.)
     Lost(Peer),
 }
 
 impl Header {
-    /// Whether a frame may carry something of leases. What is itself about leases, joins, leaving, edges or detours says that
-    /// in its own header.
+    /// Whether a frame may carry a lease piggyback. A frame about leases, joins, leaving, edges or detours says so in
+    /// its own header.
     pub fn may_piggyback(&self) -> bool {
         match self {
             Header::Routed(_)
@@ -158,12 +158,12 @@ impl Header {
 // Queues are full of these in a burst: what is rare and large stands apart.
 const _: () = assert!(size_of::<Header>() <= 192);
 
-/// What one node tells another, near or far.
+/// A message of one node to another, near or far.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Letter {
     /// A payload of the layer above: the frame's tail.
     Payload,
-    /// What the root of a key answers to a lookup, or to one who seeks its place on the ring.
+    /// The answer of the root of a key to a lookup, or to a node that seeks its place on the ring.
     Answer(Box<Answer>),
     /// A routed message could not be delivered; sent to its origin.
     Undeliverable {
@@ -183,7 +183,7 @@ pub struct Routed {
     pub hop: u64,
     /// Where it is going.
     pub key: Key,
-    /// Who sent it off.
+    /// The node that sent it.
     pub origin: Contact,
     /// The origin's number for it. Only the origin gives it a meaning.
     pub id: u64,
@@ -191,23 +191,25 @@ pub struct Routed {
     pub hops: u8,
     /// A hop on its way came from a leaf set: each later hop must be strictly closer (promise O2).
     pub by_leaf_set: bool,
-    /// A hop on its way was not acknowledged and was made again: another node may have it too, or have had it.
+    /// A hop on its way was not acknowledged and was made again: another node may have it too, or have had it. A new root,
+    /// which has lost the table of sessions, must not take a session's first message for a fresh one. A hop whose dial was
+    /// refused never left its node, and is not a repeated one.
     pub repeated: bool,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: Purpose,
     /// The path so far, if the origin asked for it.
     #[serde(deserialize_with = "bounded::optional::<MAX_TRACE, _, _>")]
     pub trace: Option<Vec<TraceHop>>,
 }
 
-/// What a routed message is for.
+/// The purpose of a routed message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Purpose {
     /// The layer above: raised as `Forward` on its way and as `Deliver` at the root.
     Application,
-    /// Who is the root of the key?
+    /// Asks for the root of the key.
     Lookup,
-    /// Who are the neighbours of the key? Asked by joiners and by rings that have found each other.
+    /// Asks for the neighbours of the key. Asked by joiners and by rings that have found each other.
     Seek,
 }
 
@@ -222,7 +224,7 @@ pub struct TraceHop {
     pub rtt_micros: Option<u32>,
 }
 
-/// What a root answers.
+/// The answer of a root.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Answer {
     /// The origin's number for the question.
@@ -248,7 +250,7 @@ pub enum RouteFailure {
     NoRoute,
     /// The node that held it was full.
     Overloaded,
-    /// Nobody answered for the key in time: its root's leases did not run.
+    /// No node answered for the key in time: its root's leases did not run.
     NoRoot,
 }
 
@@ -290,8 +292,8 @@ pub struct Ask {
     pub lease: Sides,
 }
 
-/// What ring neighbours tell each other of leases in any frame that goes from one to the other anyway (design §5: traffic
-/// carries leases). Nobody answers it with a frame of its own.
+/// Lease requests and grants of ring neighbours, in any frame that goes from one to the other anyway (design §5: traffic
+/// carries leases). No node answers it with a frame of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct LeaseWords {
     /// A question; a grant may ride back.
@@ -300,7 +302,7 @@ pub struct LeaseWords {
     pub grant: Option<Grant>,
 }
 
-/// Leases that are granted to whoever asked for them in an [`Ask`] that rode along.
+/// Leases that are granted to the node that asked for them in a piggybacked [`Ask`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Grant {
     /// The question's number: the leases count from its sending.
@@ -309,7 +311,7 @@ pub struct Grant {
     pub lease: Sides,
 }
 
-/// Nodes that the sender knows, each with how near it is to the sender: so the receiver can tell who may be near to
+/// Nodes that the sender knows, each with how near it is to the sender: so the receiver can tell which may be near to
 /// itself before it measures anything (constrained gossip).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Near {
@@ -320,11 +322,11 @@ pub struct Near {
     pub known: Vec<Known>,
     /// Asks for this row, 0..32, of the receiver's routing table in return.
     pub row: Option<u8>,
-    /// The sender stands in more tables than others do: who has a choice takes another.
+    /// The sender stands in more tables than others do: a node that has a choice takes another.
     pub crowded: bool,
 }
 
-/// A node, and how near it is to whoever names it.
+/// A node, and how near it is to the node that names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Known {
     /// The node.
@@ -351,7 +353,7 @@ pub enum Standing {
 pub enum Admission {
     /// The slot is the joiner's, until it expires.
     Granted {
-        /// The answerer's leaf set: who stands around the slot while it keeps others out.
+        /// The answerer's leaf set: the nodes around the slot while it keeps others out.
         #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
         members: Vec<Peer>,
     },

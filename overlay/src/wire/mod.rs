@@ -1,5 +1,5 @@
-//! Frames and their bytes. A frame is a header, encoded by postcard, and a payload, the frame's uncopied tail; before the
-//! header may stand words about leases, which ride along.
+//! Frames and their bytes. A frame is a header, encoded by postcard, and a payload, the frame's uncopied tail; a lease
+//! piggyback may stand before the header.
 //! `docs/protocol.md` has every frame, byte by byte, with test vectors.
 
 mod bounded;
@@ -21,11 +21,11 @@ use bytes::Bytes;
 /// One message between two neighbours.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
-    /// What it says of leases besides, if anything.
+    /// Its lease piggyback, if any.
     pub words: Option<Box<LeaseWords>>,
-    /// What it is.
+    /// Its header.
     pub header: Header,
-    /// What it carries for the layer above; empty for the overlay's own frames.
+    /// The payload for the layer above; empty for the overlay's own frames.
     pub payload: Bytes,
 }
 

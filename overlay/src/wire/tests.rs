@@ -217,7 +217,7 @@ fn header() -> impl Strategy<Value = Header> {
     prop_oneof![of_routing, of_joining, of_upkeep, of_edges]
 }
 
-/// What the module says of payloads, in other words than the decoder's.
+/// The module's rule for payloads, in other words than the decoder's.
 fn may_carry(header: &Header) -> bool {
     let text = format!("{header:?}");
     text.starts_with("Broadcast")

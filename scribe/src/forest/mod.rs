@@ -263,7 +263,7 @@ impl Forest {
         self.drain_loopback(cx);
     }
 
-    /// A connection broke: a hint, not a verdict. A node that hung on it looks for another way up at once.
+    /// A connection broke: a hint, not a proof of death. Trees with that parent look for another one at once.
     pub fn handle_link_down(&mut self, cx: Context<'_>, peer: NodeId) {
         let waiting = self.links.on_down(peer);
         self.push_waiting(cx, waiting);

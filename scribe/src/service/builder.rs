@@ -216,7 +216,7 @@ impl Builder {
         self
     }
 
-    /// Starts the node on the current tokio runtime. Returns when it is on its ring, or hangs on it, or says why not;
+    /// Starts the node on the current tokio runtime. Returns when it is on its ring, or attached to it, or says why not;
     /// then, and when this future is dropped, nothing is left running.
     pub async fn start(mut self) -> Result<Scribe, StartError> {
         if let Some(error) = self.wrong.take() {

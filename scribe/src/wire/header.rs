@@ -101,7 +101,7 @@ pub enum Header {
         /// Which chunk.
         chunk: u32,
     },
-    /// A parent wants its child to hang on another node.
+    /// A parent wants its child to attach to another node.
     Offer(Offer),
     /// A child that was offered several parents looks how far they are.
     CapacityProbe {
@@ -110,13 +110,13 @@ pub enum Header {
         /// The sender's number for the offer.
         number: u64,
     },
-    /// The answer to `Visit`.
+    /// The answer to `CapacityProbe`.
     CapacityAnswer {
         /// The topic.
         topic: TopicId,
-        /// The visitor's number for the offer.
+        /// The child's number for the offer.
         number: u64,
-        /// Whether there is room for the visitor.
+        /// Whether there is room for the child.
         capacity: Capacity,
     },
     /// A child has another parent that waits for its word: nothing more is to be pushed to it.
@@ -244,7 +244,7 @@ impl Header {
     }
 }
 
-/// A parent's wish that its child hang on another node.
+/// A parent asks its child to attach to another node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The topic.
@@ -275,7 +275,7 @@ pub enum Capacity {
     Free,
 }
 
-/// A child's wish to hang on a parent.
+/// A child asks to attach to a parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
     /// The topic.

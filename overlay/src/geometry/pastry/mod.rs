@@ -1,6 +1,9 @@
 //! Pastry's own part of a ring: the routing table, the neighbourhood set, the routes by them, and the search for near nodes
 //! (Rowstron & Druschel 2001, §2; Castro, Costa & Rowstron 2004, §4.2). While the ring is small, a list of all its nodes
 //! stands beside them.
+//!
+//! Rows that no message goes by cost nothing: where a slot is narrower than the leaf set is wide, the leaf set routes, and no
+//! probe is spent on the slot.
 
 mod in_degree;
 mod route_cost;
@@ -199,7 +202,7 @@ impl Geometry for Pastry {
         let Places { table, neighbourhood, .. } = &mut self.places;
         let measured = cx.detector.rtt(peer.id);
         let is_new = table.get(peer.id).is_none();
-        // What it says counts until this node has measured it.
+        // The sender's own figure counts until this node has measured it.
         let changed = table.insert(peer, measured.or(told));
         if let Some(rtt) = measured.filter(|_| is_new && changed) {
             neighbourhood.insert(peer, rtt);

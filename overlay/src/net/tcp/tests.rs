@@ -1,4 +1,4 @@
-//! What strangers may do to a socket, and what a node makes of strangers that it dials.
+//! Stories of strangers: on a socket of this node, and behind an address that it dials.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! Probe rates that tune themselves (MSPastry §4.1). The nodes in use in the routing table are probed just so often that of
 //! a message meets no more dead ones on its way, in the mean, than was chosen: seldom in a quiet ring, often in a restless one.
 //!
-//! How often nodes die is estimated from the last deaths that this node has found itself. Unlike MSPastry's, nobody else's
+//! How often nodes die is estimated from the last deaths that this node has found itself. Unlike MSPastry's, no other node's
 //! estimate is asked for: a wrong one costs a message a hop's retransmission, and no more.
 
 use std::collections::VecDeque;

@@ -1,4 +1,4 @@
-//! What the detector is asked with, and what it finds out.
+//! The detector's questions and findings.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::sides::Sides;
 use crate::table::LeafSet;
 use crate::time::Instant;
 
-/// What a node knows of a peer that it is about to probe, besides what the detector does.
+/// The knowledge of other components about a peer that is to be probed.
 pub(crate) struct Ground<'a> {
     pub(crate) tables: &'a Tables,
     /// The leaf set as it will be, while the node takes its place.
@@ -28,14 +28,14 @@ impl Ground<'_> {
     }
 }
 
-/// What the detector found out when a probe was not answered in time.
+/// The decision of the detector when a probe was not answered in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Detected {
     /// The peer lives: only the answer was lost.
     Alive { peer: Peer, question: Question },
     /// It was asked again.
     Suspect(NodeId),
-    /// It is dead. `is_own`: by more than one silence, or without anybody's hint.
+    /// It is dead. `is_own`: by more than one silence, or without any node's hint.
     Dead { id: NodeId, is_own: bool },
 }
 

@@ -5,6 +5,10 @@
 //! each of its two neighbours to the members on its own side, which look for themselves; of the geometry's tables only the
 //! nodes in use are probed, and rarely. So links to the other members of the leaf set are closed when they are idle: 30
 //! open connections a node would cost more than to dial one of them when it is needed.
+//!
+//! Deaths in the geometry's tables are told on as hints. Nodes near each other have the same near nodes in their tables, so a
+//! node that finds an entry dead tells the nearest other one, which probes for itself. Fewer silences make a death where
+//! another node has found it already, or where a wrong one costs no more than a place in a table.
 
 mod death_rate;
 mod detours;
@@ -67,7 +71,7 @@ pub struct FailureDetector {
     last_run: Instant,
 }
 
-/// What a model checker compares: rates and measured times decide nothing there.
+/// A model checker compares this: rates and measured times decide nothing there.
 impl Hash for FailureDetector {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.states, &self.ended, &self.detours).hash(state);
@@ -95,7 +99,7 @@ impl FailureDetector {
     }
 
     /// Asks a neighbour for a lease and for its leaf set, as the first frame of a node that has just taken its place: on the
-    /// neighbour's other side another one may have entered at the same time, of which nobody could tell before.
+    /// neighbour's other side another one may have entered at the same time, of which no node could tell before.
     pub(crate) fn introduce(&mut self, now: Instant, core: &mut Core, ground: &Ground<'_>, neighbour: Peer) {
         match self.states.asked_mut(neighbour.id) {
             Some(asked) => (asked.question.lease, asked.question.leaf_set) = (true, true),
@@ -312,7 +316,7 @@ impl FailureDetector {
         self.detours.end_indirect(id, u64::MAX);
     }
 
-    /// What was asked before a sleep counts for nothing, and neither does an answer to it.
+    /// Questions from before a sleep count for nothing, and neither do the answers.
     pub(crate) fn take_all_questions_back(&mut self, core: &mut Core) {
         for asked in self.states.take_all_asked() {
             core.timers.cancel(Timer::Probe(asked.peer.id));
@@ -335,7 +339,7 @@ impl FailureDetector {
     }
 }
 
-/// How many silences are enough. Fewer where nothing hangs on it, or where it is not the first death notice.
+/// How many silences are enough. Fewer where nothing depends on it, or where it is not the first death notice.
 fn patience(core: &Core, tables: &Tables, id: NodeId, question: Question) -> u8 {
     let leaf_set = &tables.leaf_set;
     let is_neighbour = leaf_set.is_ring_neighbour(id);
@@ -485,8 +489,8 @@ impl FailureDetector {
         self.deaths.begin(now);
     }
 
-    /// Whether a node may well be dead, by how long it was silent and how fast others died. Of those that are not watched
-    /// nobody knows how long that is.
+    /// Whether a node may well be dead, by how long it was silent and how fast others died. How long an unwatched
+    /// node was silent is not known.
     pub(crate) fn is_doubtful(
         &self,
         now: Instant,
@@ -543,7 +547,7 @@ impl FailureDetector {
         parts.add("detours", self.detours.bytes());
     }
 
-    /// What is remembered (promise O5). Of lives that go on: the tables' members, and the nodes that others named, up to a
+    /// How much is remembered (promise O5). Of lives that go on: the tables' members, and the nodes that others named, up to a
     /// limit that is kept where they are asked.
     pub(crate) fn sizes(&self) -> impl Iterator<Item = Size> {
         self.ended.sizes().into_iter().chain(self.detours.sizes()).chain([self.deaths.size()])

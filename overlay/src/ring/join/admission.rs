@@ -6,7 +6,7 @@
 //!
 //! A `Commit` names the joiner's other neighbour, and a `Withdraw` the commits that it takes back. Azmy et al. have no
 //! leaving nodes: one that leaves after it has ceded its part would let the next one and the joiner answer side by side. And
-//! what a joiner takes back need not wait for a lease to end. A node that lacks its neighbour's lease admits nobody.
+//! what a joiner takes back need not wait for a lease to end. A node that lacks its neighbour's lease admits no node.
 
 use crate::id::NodeId;
 use crate::peer::Peer;
@@ -100,7 +100,7 @@ impl Slots {
         self.ceded(joiner)
     }
 
-    /// The joiner does not come by any `Commit` up to this number. What was ceded for a later one stays ceded until its
+    /// The joiner does not come by any `Commit` up to this number. A part that was ceded for a later one stays ceded until its
     /// lease ends, because this frame is an old one, and the joiner may be in its place by now. Returns whether the joiner
     /// has given back all that was ceded to it.
     pub(crate) fn withdraw(&mut self, now: Instant, joiner: Peer, number: u64) -> bool {

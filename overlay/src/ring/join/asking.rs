@@ -44,7 +44,7 @@ pub(super) struct Asking {
     waiting: BTreeMap<u64, Seed>,
     /// Why seeds that the user named could not be asked.
     refused: Vec<(Seed, Refusal)>,
-    /// Somebody is just starting, and this node waits for it.
+    /// A node is just starting, and this node waits for it.
     wait_for_starting: bool,
 }
 
@@ -163,13 +163,13 @@ impl Asking {
     }
 }
 
-/// What comes after a group of seeds.
+/// The step that comes after a group of seeds.
 pub(super) enum Onwards {
     Ask { group: Group, since: Instant, kept: Option<Kept> },
     BeFirst,
 }
 
-/// What a round of asking leaves to the next one.
+/// The state that a round of asking leaves to the next one.
 pub(super) struct Kept {
     waiting: BTreeMap<u64, Seed>,
     refused: Vec<(Seed, Refusal)>,

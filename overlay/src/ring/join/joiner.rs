@@ -1,7 +1,7 @@
 //! Steps 3 and 4 of the join: the joiner takes the slots of both neighbours, hears each member of its leaf set, has both
 //! neighbours cede its part, and takes its place.
 //!
-//! What a neighbour says of those around it counts once its slot keeps others out: it says so with the slot (Azmy et al.: by
+//! The leaf set of a neighbour counts once its slot keeps others out: it comes with the slot (Azmy et al.: by
 //! a probe each; what `Granted` says was read when the probe would have been answered). All other members are probed, once
 //! each.
 
@@ -35,7 +35,7 @@ pub(crate) struct Joiner {
     /// Members of the view that have answered.
     answered: BTreeSet<NodeId>,
     /// Neighbours whose slot this node has, and since when. The right one's is held only together with the left
-    /// one's: a node that has that is alone in the gap, so nobody waits in a circle.
+    /// one's: a node that has that is alone in the gap, so joiners do not wait in a circle.
     admitted: BTreeMap<NodeId, HeldSlot>,
     /// Neighbours that have ceded this node's part, when they were asked, and on which of their sides it is.
     committed: BTreeMap<NodeId, (Instant, Sides)>,
@@ -53,7 +53,7 @@ struct HeldSlot {
     renewed: Instant,
 }
 
-/// What a joiner does next.
+/// The next thing that a joiner does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Advance {
     /// Nothing, for now.
@@ -253,7 +253,7 @@ impl Joiner {
         asked: Instant,
         is_barred: impl Fn(&Peer) -> bool,
     ) -> bool {
-        // What a neighbour says of the nodes around it counts once its slot keeps others out.
+        // The leaf set of a neighbour counts once its slot keeps others out.
         let slot = self.admitted.get(&from.id);
         let current = ack.leaf_set.is_some() && slot.is_none_or(|slot| asked >= slot.since);
         if ack.standing != Standing::Ready {

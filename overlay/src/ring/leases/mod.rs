@@ -2,12 +2,12 @@
 //!
 //! The holder counts from *sending* its request, the issuer from *granting*, plus 5 % for drift; the issuer neither
 //! drops nor takes over before the lease ends. So a node that was paused beyond its lease finds it ended before it
-//! answers anything, and nobody took its range before that.
+//! answers anything, and no node took its range before that.
 //!
 //! Two neighbours renew their leases in one exchange of three frames: one asks, the other grants and asks in return, the
 //! first grants. Each node asks its left neighbour first, and its right one only if that one is late. Two frames would do
 //! if a grant answered the question of the exchange before; but then a node that died right after one was granted a lease
-//! without a sign of life, and its range would be nobody's for almost two leases.
+//! without a sign of life, and its range would be no node's for almost two leases.
 //!
 //! A lease is for one side of its issuer, and an issuer grants each side to one holder at a time: so a node that does not
 //! see all that stand around it, or whose neighbour sees another next to itself, gets no lease for the part that it would
@@ -103,7 +103,7 @@ impl Leases {
         (std::mem::replace(&mut self.serving, serving) != serving).then_some(serving)
     }
 
-    /// The node stops: it serves nobody, and nobody need be told.
+    /// The node stops: it serves no range, and no event need tell so.
     pub(crate) fn stop_serving(&mut self) {
         self.serving = false;
     }
@@ -126,7 +126,7 @@ impl Leases {
         self.held_until(tables, neighbour).is_some_and(|until| until > now + rest)
     }
 
-    /// Whether this node answers for its part on these sides: nobody cedes what it does not hold.
+    /// Whether this node answers for its part on these sides: a node cedes only what it holds.
     pub(crate) fn may_cede(&self, now: Instant, core: &Core, tables: &Tables, sides: Sides) -> bool {
         let holds = |side: Side| {
             let neighbour = tables.leaf_set.neighbour(side);
@@ -146,7 +146,7 @@ impl Leases {
     }
 
     /// Grants leases to a ready node that is this node's ring neighbour, as this node sees the ring: of the sides that it
-    /// asks for those on which it stands, which are granted to nobody else.
+    /// asks for those on which it stands, which are granted to no other node.
     pub(crate) fn grant_asked(
         &mut self,
         now: Instant,
@@ -184,7 +184,7 @@ impl Leases {
         }
     }
 
-    /// Whether this side is granted to nobody else by now.
+    /// Whether this side is granted to no other node by now.
     fn is_free(&self, now: Instant, side: Side, holder: NodeId) -> bool {
         let is_others =
             |&((other, of), until): &((NodeId, Side), Instant)| of == side && other != holder && until > now;
@@ -237,7 +237,7 @@ impl Leases {
         };
         let places: Vec<(NodeId, Side)> = tables.leaf_set.ends().flat_map(places).collect();
         self.held.0.retain(|(place, _)| places.contains(place));
-        // What travels along was asked and granted for the places from before, too.
+        // The piggybacked requests and grants are for the places from before, too.
         self.piggyback = Piggyback::default();
     }
 
@@ -257,7 +257,7 @@ impl Leases {
         self.granted.remove(node);
     }
 
-    /// What this peer was asked along with other frames, or is to be granted so, counts for nothing.
+    /// Piggybacked requests to this peer, and grants that wait for a frame to it, count for nothing.
     pub(crate) fn forget_piggyback(&mut self, id: NodeId) {
         self.piggyback.forget(id);
     }
@@ -330,12 +330,12 @@ impl Leases {
         self.waking.contains(&id)
     }
 
-    /// Whether this node waits for anybody's answer after its sleep.
+    /// Whether this node waits for any node's answer after its sleep.
     pub(crate) fn is_any_waking(&self) -> bool {
         !self.waking.is_empty()
     }
 
-    /// What a frame to this peer carries of leases. `is_asked`: the peer is being probed for them already.
+    /// The lease piggyback of a frame to this peer. `is_asked`: the peer is being probed for them already.
     pub(crate) fn piggyback_for(
         &mut self,
         now: Instant,
@@ -360,7 +360,7 @@ impl Leases {
         (ask.is_some() || grant.is_some()).then(|| Box::new(LeaseWords { ask, grant }))
     }
 
-    /// A frame of this peer carries something of leases.
+    /// A frame of this peer carries a lease piggyback.
     pub(crate) fn on_piggyback(
         &mut self,
         now: Instant,

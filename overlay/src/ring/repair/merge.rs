@@ -50,7 +50,7 @@ const STITCH_GATHERS: Duration = Duration::from_millis(50);
 /// others.
 const MAX_DISPLACED: usize = 4;
 
-/// What a node does to find its ring's other part, and to grow together with it.
+/// The search for the other part of this node's ring, and the merge with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Merge {
     pub(crate) lost: LostPeers,

@@ -20,14 +20,14 @@ use crate::sides::Side;
 use crate::table::LeafSet;
 use crate::time::Instant;
 
-/// Most nodes that one message of another may make this node probe. What is left out comes with a later round.
+/// Most nodes that one message of another may make this node probe. The others come with a later round.
 pub(crate) const MAX_PROBES_PER_MESSAGE: usize = 48;
 /// Most nodes remembered that come next where members are missing.
 const MAX_SPARE: usize = 4;
 /// Most nodes asked at once that a neighbour names in place of a lease; the nearest first, and it names them again.
 const MAX_BETWEEN: usize = 4;
 
-/// What repair may send, and what it remembers.
+/// The budget of repair, and its memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repair {
     pub(crate) budget: Budget,
@@ -175,7 +175,7 @@ fn next_without(
 }
 
 /// The nodes that a ring neighbour names which stand between it and this node. It refuses a lease because of them, perhaps:
-/// this node may have found them dead while it could reach nobody. A dead node is not probed merely because another names
+/// this node may have found them dead while it could reach no node. A dead node is not probed merely because another names
 /// it; but if a neighbour refuses a lease because of it, it is.
 pub(crate) fn between(
     core: &Core,

@@ -45,7 +45,7 @@ struct Pending {
     fate: Fate,
 }
 
-/// What is known of a hop that is not acknowledged.
+/// The knowledge about a hop that is not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Fate {
     /// Nothing yet.
@@ -259,7 +259,7 @@ impl Hops {
         pending + memory::queue(&self.parked) + self.held + self.seen.bytes()
     }
 
-    /// What waits, and what is remembered (promise O5).
+    /// How many messages wait, and how many hops are remembered (promise O5).
     pub(crate) fn sizes(&self, config: &Config) -> [Size; 4] {
         // One message may exceed the limit of bytes: it counts as none.
         let alone = self.pending.len() + self.parked.len() == 1;
@@ -271,7 +271,7 @@ impl Hops {
         ]
     }
 
-    /// What waits, for a model checker.
+    /// Hashes the messages that wait, for a model checker.
     pub(crate) fn hash_waiting(&self, state: &mut impl Hasher) {
         self.pending.hash(state);
         self.parked.hash(state);

@@ -29,7 +29,7 @@ pub(crate) enum Hop {
     Wait,
 }
 
-/// What the decision stands on.
+/// The state by which the decision is made.
 pub(crate) struct View<'a, G> {
     pub(crate) me: NodeId,
     pub(crate) tables: &'a Tables,
@@ -57,7 +57,7 @@ impl<G: Geometry> View<'_, G> {
     /// Pastry §2.3's rule, under promise O2. `tried`: next hops that did not acknowledge.
     pub(crate) fn next_hop(&self, routed: &Routed, tried: &[NodeId]) -> Hop {
         let key = routed.key;
-        // A seeker is on nobody's way to itself: its former life may still stand in the tables.
+        // A seeker is on no node's way to itself: its former life may still stand in the tables.
         let seeker = matches!(routed.purpose, Purpose::Seek).then(|| routed.origin.id());
         let exists = |peer: &Peer| Some(peer.id) != seeker;
         let usable =
@@ -71,7 +71,7 @@ impl<G: Geometry> View<'_, G> {
             return match (nearest, reachable) {
                 (None, _) => Hop::Mine,
                 (Some(_), Some(peer)) => Hop::To { peer, by_leaf_set: true },
-                // Never past a root that may live: it has answered nothing, but nobody found it dead.
+                // Never past a root that may live: it has answered nothing, but no node found it dead.
                 (Some(_), None) => Hop::Wait,
             };
         }

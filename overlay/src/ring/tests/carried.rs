@@ -48,7 +48,7 @@ fn neighbours_that_talk_renew_their_leases_without_a_frame_of_their_own() {
         say(net, 1, 0);
     });
     assert_eq!(talking, 0, "{talking} of {silent}");
-    // Who never hears an answer asks for itself.
+    // A node that never hears an answer asks for itself.
     let one_sided = renewals(&mut pair(), [0, 1], |net, _| say(net, 0, 1));
     assert!(0 < one_sided && one_sided <= silent, "{one_sided} of {silent}");
 }
@@ -150,7 +150,7 @@ fn a_grant_from_before_a_sleep_or_another_neighbour_is_void() {
     assert_eq!(grant(&mut net, number, lease), kept, "nothing is revived");
 }
 
-/// What a node sends that is on the ring.
+/// The frames that a node on the ring sends.
 pub(super) fn announced() -> Header {
     let (number, standing) = (0, Standing::Ready);
     Header::ProbeAck(ProbeAck { number, standing, lease: Sides::None, asks: None, leaf_set: None })

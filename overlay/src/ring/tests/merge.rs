@@ -29,7 +29,7 @@ impl Net {
         self.now - begin
     }
 
-    /// Frames to whom a story asks about, counted while time passes.
+    /// Frames to the nodes that a story asks about, counted while time passes.
     fn frames_to(&mut self, time: Duration, whom: impl Fn(&Destination) -> bool) -> usize {
         let (end, mut frames) = (self.now + time, 0);
         while self.now < end {
@@ -65,7 +65,7 @@ fn halves_of_a_ring_find_back() {
         .filter(|(_, event)| matches!(event, Event::NeighboursChanged))
         .map(|e| e.0)
         .collect();
-    // Whoever got another neighbour said so. (Some stood between two of their own half.)
+    // Every node that got another neighbour said so. (Some stood between two of their own half.)
     assert!(told.len() > 25, "{} were told within {took:?}", told.len());
     net.run(Duration::from_secs(5));
     net.assert_one_ring();
@@ -83,7 +83,7 @@ fn halves_of_a_small_ring_find_back_after_a_long_time() {
 #[test]
 fn who_is_heard_but_does_not_answer_stays_lost() {
     let mut net = Net::ring(20);
-    // What even slots say arrives nowhere among the odd ones.
+    // Frames of even slots arrive nowhere among the odd ones.
     net.cut = Box::new(|from, to| from % 2 == 0 && to % 2 == 1);
     net.run(Duration::from_secs(60));
     net.events.clear();

@@ -1,4 +1,4 @@
-//! Stories of nearness: who is measured, who is not, and who is in too many tables.
+//! Stories of nearness: which nodes are measured, which are not, and which are in too many tables.
 
 use super::carried::announced;
 use super::hostile::stranger;
@@ -141,7 +141,7 @@ fn rows_keep_to_the_budget() {
     };
     assert_eq!(answers(&mut net), 1);
     assert_eq!(answers(&mut net), 0, "at a byte a second that was enough for long");
-    // What this node would ask for is left for later, too.
+    // Questions of this node are left for later, too.
     let asks = |net: &mut Net| {
         let now = net.now;
         let node = net.node(0);

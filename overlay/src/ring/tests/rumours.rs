@@ -117,7 +117,7 @@ fn who_comes_next_is_known_before_a_member_is_found_dead() {
     let mut net = sparse_ring(12);
     let rights: Vec<Peer> = net.node(0).leaf_set().rights().copied().collect();
     let [neighbour, victim] = rights[..] else { panic!("{rights:?}") };
-    // The neighbour has found it dead, and names who stands behind it.
+    // The neighbour has found it dead, and names the node behind it.
     let behind = *net.node(slot_of(victim.addr)).leaf_set().right().unwrap();
     let theirs = net.node(slot_of(neighbour.addr)).leaf_set().clone();
     let members: Vec<Peer> =

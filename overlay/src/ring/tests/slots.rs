@@ -8,7 +8,7 @@ use crate::wire::{Admission, ProbeAck};
 const BUSY: Header = Header::Admission(Admission::Busy);
 
 impl Net {
-    /// What a node answers to a joiner's word.
+    /// The answer of a node to a joiner's frame.
     fn answer(&mut self, slot: usize, joiner: Peer, header: Header) -> Header {
         self.hand(slot, joiner, header).remove(0).frame.header
     }
