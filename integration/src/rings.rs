@@ -288,6 +288,7 @@ impl Rings {
             | Event::Forward(_)
             | Event::NeighboursChanged
             | Event::PeerDown(_)
+            | Event::BroadcastEnded { .. }
             | Event::ContactChanged(_) => {}
         }
     }

@@ -11,6 +11,9 @@ pub struct Config {
     /// Largest payload in bytes; larger ones are refused (`TooLarge`). Header and payload must fit in a frame
     /// (1 MiB by default).
     pub max_payload: usize,
+    /// Largest payload of a broadcast in bytes; larger ones are refused. Far below `max_payload`, because each node of
+    /// the ring sends it on to up to 16 others, and nobody asked for it (guess).
+    pub max_broadcast: usize,
     /// Most trees that this node may be on, as subscriber, forwarder or root (guess). Beyond it subscriptions fail,
     /// JOINs of others pass by, and publishers are refused (`RootFull`).
     pub max_trees: usize,
@@ -144,6 +147,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             max_payload: 512 * KIB,
+            max_broadcast: 64 * KIB,
             max_trees: 65_536,
             max_children: 4096,
             tree_children: 16,
@@ -224,6 +228,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         let counts = [
             ("max_payload", self.max_payload),
+            ("max_broadcast", self.max_broadcast),
             ("max_trees", self.max_trees),
             ("max_children", self.max_children),
             ("tree_children", self.tree_children),

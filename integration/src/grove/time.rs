@@ -232,7 +232,10 @@ impl Grove {
                 self.watch.lookups.on_not_found(token.0, format!("{reason:?}"));
             }
             Event::Ready { .. } => self.count("rejoin", u64::from(self.incarnations[slot] > 1)),
-            Event::Status { .. } | Event::ContactChanged(_) => {}
+            Event::Status { .. }
+            | Event::ContactChanged(_)
+            | Event::Broadcast { .. }
+            | Event::BroadcastEnded { .. } => {}
         }
         Ok(())
     }

@@ -311,7 +311,7 @@ impl<G: Geometry> Machine for Node<G> {
         match command {
             Command::Start(bootstrap) => self.start(now, bootstrap),
             Command::Lookup { token, key, trace } => self.look_up(now, token, key, trace),
-            Command::Broadcast(payload) => self.broadcast(now, payload),
+            Command::Broadcast { token, payload } => self.broadcast(now, token, payload),
             Command::Leave => self.leave(),
         }
         self.finish(now, None);

@@ -292,6 +292,8 @@ impl Living {
                 | Event::Published { .. }
                 | Event::PublishFailed { .. }
                 | Event::Status { .. }
+                | Event::Broadcast { .. }
+                | Event::BroadcastEnded { .. }
                 | Event::ContactChanged(_) => {}
             }
         }
