@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::{Admission, Frame, Header, LeaseWords, Letter, MAX_PEERS, MAX_TRACE, Purpose};
+use super::{Frame, Header, LeaseWords};
 
 /// What a frame begins with that carries words about leases before its header: no header does.
 const WORDS: u8 = 0x7f;
@@ -81,8 +81,10 @@ pub fn decode(bytes: Bytes) -> Result<Frame, DecodeError> {
     };
     let (header, rest) = postcard::take_from_bytes::<Header>(head).map_err(malformed)?;
     let payload = bytes.slice(bytes.len() - rest.len()..);
-    check(&header)?;
-    if !payload.is_empty() && !carries_payload(&header) {
+    if let Some(limit) = header.list_over_limit() {
+        return Err(DecodeError::ListTooLong { limit });
+    }
+    if !payload.is_empty() && !header.carries_payload() {
         return Err(DecodeError::UnexpectedPayload { len: payload.len() });
     }
     Ok(Frame { words, header, payload })
@@ -91,66 +93,4 @@ pub fn decode(bytes: Bytes) -> Result<Frame, DecodeError> {
 /// The frame within a [`Header::Via`]; `None` if the frame is none, or what it carries is no frame.
 pub fn within(frame: &Frame) -> Option<Frame> {
     matches!(frame.header, Header::Via { .. }).then(|| decode(frame.payload.clone()).ok()).flatten()
-}
-
-fn carries_payload(header: &Header) -> bool {
-    match header {
-        Header::Routed(routed) => routed.purpose == Purpose::Application,
-        Header::Letter(letter) | Header::Relayed { letter, .. } => *letter == Letter::Payload,
-        Header::Broadcast { .. } | Header::Via { .. } => true,
-        Header::HopAck { .. }
-        | Header::Probe(_)
-        | Header::ProbeAck(_)
-        | Header::Admit
-        | Header::Admission(_)
-        | Header::Commit { .. }
-        | Header::Committed { .. }
-        | Header::Withdraw { .. }
-        | Header::LeafSet { .. }
-        | Header::NearerRequest { .. }
-        | Header::Near(_)
-        | Header::Leave { .. }
-        | Header::Outdated(_)
-        | Header::Lost(_)
-        | Header::Attach
-        | Header::Attached { .. }
-        | Header::Detach => false,
-    }
-}
-
-fn check(header: &Header) -> Result<(), DecodeError> {
-    match header {
-        Header::Routed(routed) => at_most(routed.trace.as_deref().unwrap_or_default(), MAX_TRACE),
-        Header::Letter(letter) | Header::Relayed { letter, .. } => match letter {
-            Letter::Answer(answer) => {
-                at_most(answer.trace.as_deref().unwrap_or_default(), MAX_TRACE)?;
-                at_most(&answer.leaf_set, MAX_PEERS)
-            }
-            Letter::Payload | Letter::Undeliverable { .. } => Ok(()),
-        },
-        Header::ProbeAck(ack) => at_most(ack.leaf_set.as_deref().unwrap_or_default(), MAX_PEERS),
-        Header::Admission(Admission::Granted { members } | Admission::NotNeighbour { members })
-        | Header::LeafSet { members, .. }
-        | Header::Leave { members }
-        | Header::Attached { members, .. } => at_most(members, MAX_PEERS),
-        Header::Near(near) => at_most(&near.known, MAX_PEERS),
-        Header::HopAck { .. }
-        | Header::Probe(_)
-        | Header::Admit
-        | Header::Admission(_)
-        | Header::Commit { .. }
-        | Header::Committed { .. }
-        | Header::Withdraw { .. }
-        | Header::NearerRequest { .. }
-        | Header::Outdated(_)
-        | Header::Lost(_)
-        | Header::Broadcast { .. }
-        | Header::Via { .. }
-        | Header::Attach
-        | Header::Detach => Ok(()),
-    }
-}
-
-fn at_most<T>(list: &[T], limit: usize) -> Result<(), DecodeError> {
-    if list.len() > limit { Err(DecodeError::ListTooLong { limit }) } else { Ok(()) }
 }

@@ -124,7 +124,132 @@ pub enum Header {
     Lost(Peer),
 }
 
+/// Names of the kinds of frames, for counts. Routed messages are told apart by purpose and letters by content, so joins and
+/// lookups are counted separately.
+pub const KINDS: [&str; 26] = [
+    "routed/application",
+    "routed/lookup",
+    "routed/seek",
+    "hop_ack",
+    "letter/payload",
+    "letter/answer",
+    "letter/undeliverable",
+    "relayed",
+    "probe",
+    "probe_ack",
+    "admit",
+    "admission",
+    "commit",
+    "committed",
+    "withdraw",
+    "leaf_set",
+    "nearer_request",
+    "near",
+    "leave",
+    "broadcast",
+    "attach",
+    "attached",
+    "detach",
+    "outdated",
+    "via",
+    "lost",
+];
+
 impl Header {
+    /// The header's place in [`KINDS`].
+    pub fn kind(&self) -> usize {
+        match self {
+            Header::Routed(routed) => match routed.purpose {
+                Purpose::Application => 0,
+                Purpose::Lookup => 1,
+                Purpose::Seek => 2,
+            },
+            Header::HopAck { .. } => 3,
+            Header::Letter(Letter::Payload) => 4,
+            Header::Letter(Letter::Answer(_)) => 5,
+            Header::Letter(Letter::Undeliverable { .. }) => 6,
+            Header::Relayed { .. } => 7,
+            Header::Probe(_) => 8,
+            Header::ProbeAck(_) => 9,
+            Header::Admit => 10,
+            Header::Admission(_) => 11,
+            Header::Commit { .. } => 12,
+            Header::Committed { .. } => 13,
+            Header::Withdraw { .. } => 14,
+            Header::LeafSet { .. } => 15,
+            Header::NearerRequest { .. } => 16,
+            Header::Near(_) => 17,
+            Header::Leave { .. } => 18,
+            Header::Broadcast { .. } => 19,
+            Header::Attach => 20,
+            Header::Attached { .. } => 21,
+            Header::Detach => 22,
+            Header::Outdated(_) => 23,
+            Header::Via { .. } => 24,
+            Header::Lost(_) => 25,
+        }
+    }
+
+    /// Whether a payload may follow.
+    pub fn carries_payload(&self) -> bool {
+        match self {
+            Header::Routed(routed) => routed.purpose == Purpose::Application,
+            Header::Letter(letter) | Header::Relayed { letter, .. } => *letter == Letter::Payload,
+            Header::Broadcast { .. } | Header::Via { .. } => true,
+            Header::HopAck { .. }
+            | Header::Probe(_)
+            | Header::ProbeAck(_)
+            | Header::Admit
+            | Header::Admission(_)
+            | Header::Commit { .. }
+            | Header::Committed { .. }
+            | Header::Withdraw { .. }
+            | Header::LeafSet { .. }
+            | Header::NearerRequest { .. }
+            | Header::Near(_)
+            | Header::Leave { .. }
+            | Header::Outdated(_)
+            | Header::Lost(_)
+            | Header::Attach
+            | Header::Attached { .. }
+            | Header::Detach => false,
+        }
+    }
+
+    /// The limit of a list that is longer than it may be, if there is one: its decoder has kept one entry too many.
+    pub(super) fn list_over_limit(&self) -> Option<usize> {
+        match self {
+            Header::Routed(routed) => over_limit(routed.trace.as_deref(), MAX_TRACE),
+            Header::Letter(Letter::Answer(answer))
+            | Header::Relayed { letter: Letter::Answer(answer), .. } => {
+                let trace = over_limit(answer.trace.as_deref(), MAX_TRACE);
+                trace.or(over_limit(Some(&answer.leaf_set), MAX_PEERS))
+            }
+            Header::ProbeAck(ack) => over_limit(ack.leaf_set.as_deref(), MAX_PEERS),
+            Header::Admission(Admission::Granted { members } | Admission::NotNeighbour { members })
+            | Header::LeafSet { members, .. }
+            | Header::Leave { members }
+            | Header::Attached { members, .. } => over_limit(Some(members), MAX_PEERS),
+            Header::Near(near) => over_limit(Some(&near.known), MAX_PEERS),
+            Header::Letter(Letter::Payload | Letter::Undeliverable { .. })
+            | Header::Relayed { letter: Letter::Payload | Letter::Undeliverable { .. }, .. }
+            | Header::HopAck { .. }
+            | Header::Probe(_)
+            | Header::Admit
+            | Header::Admission(Admission::Busy | Admission::NotReady)
+            | Header::Commit { .. }
+            | Header::Committed { .. }
+            | Header::Withdraw { .. }
+            | Header::NearerRequest { .. }
+            | Header::Outdated(_)
+            | Header::Lost(_)
+            | Header::Broadcast { .. }
+            | Header::Via { .. }
+            | Header::Attach
+            | Header::Detach => None,
+        }
+    }
+
     /// Whether a frame may carry something of leases. What is itself about leases, joins, leaving, edges or detours says that
     /// in its own header.
     pub fn may_piggyback(&self) -> bool {
@@ -153,6 +278,10 @@ impl Header {
             | Header::Via { .. } => false,
         }
     }
+}
+
+fn over_limit<T>(list: Option<&[T]>, limit: usize) -> Option<usize> {
+    list.filter(|list| list.len() > limit).map(|_| limit)
 }
 
 // Queues are full of these in a burst: what is rare and large stands apart.
