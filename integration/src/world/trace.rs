@@ -5,6 +5,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::Addresses;
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::{self, Frame, KINDS};
 
@@ -270,7 +271,7 @@ impl Loss {
 /// The header in words, or what kind it is if its bytes were not kept.
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match wire::decode(self.head.clone()) {
+        match wire::decode(self.head.clone(), Addresses::Any) {
             _ if self.head.is_empty() => f.write_str(KINDS[usize::from(self.kind)])?,
             Ok(Frame { words: Some(words), header, .. }) => write!(f, "{header:?} with {words:?}")?,
             Ok(frame) => write!(f, "{:?}", frame.header)?,

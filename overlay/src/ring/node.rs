@@ -21,7 +21,7 @@ use crate::id::{Key, NodeId};
 use crate::kbr::{Command, Event, KeyBasedRouting, Transit};
 use crate::machine::{Link, Machine, Refusal, Store, StoreToken, Transmit};
 use crate::memory::Memory;
-use crate::peer::{Contact, Peer, Seed};
+use crate::peer::{Addresses, Contact, Peer, Seed};
 use crate::random;
 use crate::table::LeafSet;
 use crate::time::Instant;
@@ -158,7 +158,7 @@ impl<G: Geometry> Node<G> {
         {
             return None;
         }
-        let frame = wire::decode(inner).ok();
+        let frame = wire::decode(inner, Addresses::named_to(me.addr)).ok();
         let frame = frame
             .filter(|frame| !matches!(frame.header, Header::Via { .. } | Header::Attach | Header::Detach));
         if frame.is_none() {

@@ -16,7 +16,7 @@ use crate::kbr::{Delivery, Found};
 use crate::machine::Refusal;
 use crate::machine::{Destination, Link, Machine, Transmit};
 use crate::pastry::Node;
-use crate::peer::Addr;
+use crate::peer::{Addr, Addresses};
 use crate::peer::{Contact, Peer, Seed};
 use crate::sides::{Side, Sides};
 use crate::time::Instant;
@@ -153,7 +153,7 @@ impl Net {
             // Whatever goes out survives the codec.
             let encoded = crate::wire::encode(&frame);
             let bytes = [encoded.head, encoded.payload].concat();
-            assert_eq!(crate::wire::decode(bytes.into()).as_ref(), Ok(&frame));
+            assert_eq!(crate::wire::decode(bytes.into(), Addresses::Any).as_ref(), Ok(&frame));
             let addr = match to {
                 Destination::Peer(peer) => peer.addr,
                 Destination::Seed(seed) => seed.addr,

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use super::{Frame, Header, LeaseWords};
+use crate::peer::Addresses;
 
 /// What a frame begins with that carries words about leases before its header: no header does.
 const WORDS: u8 = 0x7f;
@@ -47,6 +48,9 @@ pub enum DecodeError {
         /// Bytes found.
         len: usize,
     },
+    /// A node with an address that no node of a real network has.
+    #[error("a node in the header has the address of a memory transport, which no node of a network has")]
+    MemoryAddress,
 }
 
 /// Encodes a frame. The payload is shared, not copied.
@@ -69,8 +73,8 @@ fn extend<B: Extend<u8>>(frame: &Frame, mut buffer: B) -> B {
     postcard::to_extend(&frame.header, buffer).expect(ENCODES)
 }
 
-/// Decodes a frame. The payload is a slice of `bytes`, not a copy.
-pub fn decode(bytes: Bytes) -> Result<Frame, DecodeError> {
+/// Decodes a frame that names no other addresses than these. The payload is a slice of `bytes`, not a copy.
+pub fn decode(bytes: Bytes, addresses: Addresses) -> Result<Frame, DecodeError> {
     let malformed = |_| DecodeError::Header;
     let (words, head) = match bytes.split_first() {
         Some((&WORDS, rest)) => {
@@ -87,10 +91,15 @@ pub fn decode(bytes: Bytes) -> Result<Frame, DecodeError> {
     if !payload.is_empty() && !header.carries_payload() {
         return Err(DecodeError::UnexpectedPayload { len: payload.len() });
     }
+    if !header.all_peers(|peer| addresses.contain(peer.addr)) {
+        return Err(DecodeError::MemoryAddress);
+    }
     Ok(Frame { words, header, payload })
 }
 
-/// The frame within a [`Header::Via`]; `None` if the frame is none, or what it carries is no frame.
+/// The frame within a [`Header::Via`] of a simulated world; `None` if the frame is none, or what it carries is no frame.
 pub fn within(frame: &Frame) -> Option<Frame> {
-    matches!(frame.header, Header::Via { .. }).then(|| decode(frame.payload.clone()).ok()).flatten()
+    matches!(frame.header, Header::Via { .. })
+        .then(|| decode(frame.payload.clone(), Addresses::Any).ok())
+        .flatten()
 }

@@ -250,6 +250,37 @@ impl Header {
         }
     }
 
+    /// Whether something is so of every node that this header names with an address.
+    pub fn all_peers(&self, mut is_so: impl FnMut(&Peer) -> bool) -> bool {
+        match self {
+            Header::Routed(Routed { origin, .. }) | Header::Broadcast { origin, .. } => {
+                origin.all_peers(&mut is_so)
+            }
+            Header::Letter(letter) => letter.all_peers(&mut is_so),
+            Header::Relayed { to, from, letter } => {
+                to.all_peers(&mut is_so) && from.all_peers(&mut is_so) && letter.all_peers(&mut is_so)
+            }
+            Header::ProbeAck(ack) => ack.leaf_set.iter().flatten().all(is_so),
+            Header::Admission(Admission::Granted { members } | Admission::NotNeighbour { members })
+            | Header::LeafSet { members, .. }
+            | Header::Leave { members }
+            | Header::Attached { members, .. } => members.iter().all(is_so),
+            Header::Near(near) => near.known.iter().all(|known| is_so(&known.peer)),
+            Header::Outdated(peer) | Header::Lost(peer) => is_so(peer),
+            Header::Via { to, from } => is_so(to) && is_so(from),
+            Header::HopAck { .. }
+            | Header::Probe(_)
+            | Header::Admit
+            | Header::Admission(Admission::Busy | Admission::NotReady)
+            | Header::Commit { .. }
+            | Header::Committed { .. }
+            | Header::Withdraw { .. }
+            | Header::NearerRequest { .. }
+            | Header::Attach
+            | Header::Detach => true,
+        }
+    }
+
     /// Whether a frame may carry something of leases. What is itself about leases, joins, leaving, edges or detours says that
     /// in its own header.
     pub fn may_piggyback(&self) -> bool {
@@ -366,6 +397,15 @@ pub struct Answer {
     /// For `Seek`: the root's leaf set.
     #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
     pub leaf_set: Vec<Peer>,
+}
+
+impl Letter {
+    fn all_peers(&self, is_so: &mut impl FnMut(&Peer) -> bool) -> bool {
+        match self {
+            Letter::Answer(answer) => is_so(&answer.root) && answer.leaf_set.iter().all(is_so),
+            Letter::Payload | Letter::Undeliverable { .. } => true,
+        }
+    }
 }
 
 /// Why a routed message stopped.
