@@ -1,6 +1,34 @@
-//! Lines of stdin, none longer than it may be.
+//! Messages that the command line gives: arguments, and lines of stdin, none longer than it may be.
 
+use bytes::Bytes;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, BufReader, Stdin};
+
+use crate::failure::Failure;
+use crate::options::MessageOptions;
+
+/// Arguments first, then lines of stdin.
+pub(crate) struct Messages {
+    arguments: std::vec::IntoIter<String>,
+    lines: Option<Lines>,
+}
+
+impl Messages {
+    /// Lines longer than `limit` bytes are refused here, arguments by the node.
+    pub(crate) fn new(options: MessageOptions, limit: usize) -> Messages {
+        let lines = options.lines.then(|| Lines::of_stdin(limit));
+        Messages { arguments: options.message.into_iter(), lines }
+    }
+
+    /// The next message, or what is wrong with it; `None` at the end. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Result<Option<Result<Bytes, String>>, Failure> {
+        if let Some(text) = self.arguments.next() {
+            return Ok(Some(Ok(text.into())));
+        }
+        let Some(lines) = &mut self.lines else { return Ok(None) };
+        let line = lines.next().await.map_err(|error| Failure::Failed(format!("stdin: {error}")))?;
+        Ok(line.map(|line| line.map(Bytes::from).map_err(|error| error.to_string())))
+    }
+}
 
 /// Reads lines; one that is too long is skipped and said to be.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ mod output;
 
 mod connect;
 
+mod broadcast;
 mod chat;
 mod node;
 mod publish;
@@ -55,6 +56,7 @@ async fn run(options: Options) -> Result<(), Failure> {
     let interrupt = Interrupt::listen().map_err(|error| Failure::Failed(format!("no signals: {error}")))?;
     let Options { node, command } = options;
     match command {
+        Command::Broadcast(messages) => broadcast::run(&node, messages, interrupt).await,
         Command::Chat(chat) => chat::run(&node, chat, interrupt).await,
         Command::Node => node::run(&node, interrupt).await,
         Command::Publish(publish) => publish::run(&node, publish, interrupt).await,

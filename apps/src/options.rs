@@ -63,7 +63,9 @@ pub(crate) enum Command {
     /// Publish messages on a topic and wait for their receipts
     #[command(name = "pub")]
     Publish(PublishOptions),
-    /// Print what is published on topics, a line per message
+    /// Tell every node that is there now: without order, receipts or a second chance
+    Broadcast(MessageOptions),
+    /// Print what is published on topics, or broadcast to all, a line per message
     #[command(name = "sub")]
     Subscribe(SubscribeOptions),
     /// Show the way through the ring to a key or topic, hop by hop
@@ -85,10 +87,16 @@ pub(crate) struct PublishOptions {
     /// Where to publish, such as rust/news
     #[arg(value_parser = parse_topic)]
     pub(crate) topic: Topic,
+    #[command(flatten)]
+    pub(crate) messages: MessageOptions,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MessageOptions {
     /// A message; may be repeated
     #[arg(short, long, value_name = "TEXT", allow_hyphen_values = true, required_unless_present = "lines")]
     pub(crate) message: Vec<String>,
-    /// Publish each line of stdin, as it comes
+    /// Send each line of stdin, as it comes
     #[arg(short, long)]
     pub(crate) lines: bool,
 }
@@ -96,8 +104,11 @@ pub(crate) struct PublishOptions {
 #[derive(Debug, Args)]
 pub(crate) struct SubscribeOptions {
     /// What to listen to
-    #[arg(value_name = "TOPIC", required = true, value_parser = parse_topic)]
+    #[arg(value_name = "TOPIC", required_unless_present = "broadcasts", value_parser = parse_topic)]
     pub(crate) topics: Vec<Topic>,
+    /// Listen to what is broadcast to all nodes, besides the topics or instead of any
+    #[arg(short, long)]
+    pub(crate) broadcasts: bool,
     /// End after so many messages
     #[arg(short = 'C', long, value_name = "COUNT")]
     pub(crate) count: Option<u64>,
@@ -228,6 +239,7 @@ mod tests {
             ("node --network", "--network"),
             ("node --ephemeral --data-dir x", "--data-dir"),
             ("pub demo", "--message"),
+            ("broadcast", "--message"),
             ("pub a//b -m x", "a//b"),
             ("sub", "TOPIC"),
             ("sub a -W -1", "-1"),
@@ -247,7 +259,8 @@ mod tests {
     fn messages_may_begin_with_a_dash_and_help_is_no_error() {
         let options = Options::try_parse_from(["treecast", "pub", "demo", "-m", "- x", "-m", "-l"]).unwrap();
         let Command::Publish(publish) = options.command else { panic!("not pub") };
-        assert_eq!((publish.message, publish.lines), (vec!["- x".to_string(), "-l".to_string()], false));
+        let MessageOptions { message, lines } = publish.messages;
+        assert_eq!((message, lines), (vec!["- x".to_string(), "-l".to_string()], false));
         assert_eq!(parse("chat --help").unwrap_err().kind(), ErrorKind::DisplayHelp);
     }
 }

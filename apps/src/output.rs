@@ -3,7 +3,9 @@
 use std::fmt::Display;
 use std::io::Write as _;
 
+use data_encoding::BASE64;
 use serde::Serialize;
+use serde_json::Value;
 use tokio::io::{AsyncWriteExt, Stdout};
 
 /// Buffered bytes after which [`Output::is_full`] wants a flush.
@@ -66,6 +68,14 @@ impl Output {
         }
         self.discard();
         self.stdout.flush().await.map_err(|_| Closed)
+    }
+}
+
+/// A payload as a field of a JSON object: its name, and the text, or base64 if it is none.
+pub(crate) fn payload_field(payload: &[u8]) -> (&'static str, Value) {
+    match std::str::from_utf8(payload) {
+        Ok(text) => ("payload", text.into()),
+        Err(_) => ("payload_base64", BASE64.encode(payload).into()),
     }
 }
 

@@ -12,7 +12,7 @@ use treecast_scribe::{Config, Publisher};
 use crate::connect::{Kind, connect};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
-use crate::lines::Lines;
+use crate::lines::Messages;
 use crate::options::{NodeOptions, PublishOptions};
 use crate::output::{Output, say};
 
@@ -26,7 +26,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let node = connect(options, Kind::Edge, &interrupt).await?;
     let publisher = node.publisher(&publish.topic).map_err(Failure::of)?;
-    let mut messages = Messages::new(publish);
+    let mut messages = Messages::new(publish.messages, Config::default().max_payload);
     let mut report = Report::new(&publisher, options.json);
     let done = tokio::select! {
         done = publish_all(&publisher, &mut messages, &mut report) => done,
@@ -36,29 +36,6 @@ pub(crate) async fn run(
     node.shutdown().await;
     done?;
     report.conclude()
-}
-
-/// Arguments first, then lines of stdin.
-struct Messages {
-    arguments: std::vec::IntoIter<String>,
-    lines: Option<Lines>,
-}
-
-impl Messages {
-    fn new(publish: PublishOptions) -> Messages {
-        let lines = publish.lines.then(|| Lines::of_stdin(Config::default().max_payload));
-        Messages { arguments: publish.message.into_iter(), lines }
-    }
-
-    /// Cancel-safe.
-    async fn next(&mut self) -> Result<Option<Result<Bytes, String>>, Failure> {
-        if let Some(text) = self.arguments.next() {
-            return Ok(Some(Ok(text.into())));
-        }
-        let Some(lines) = &mut self.lines else { return Ok(None) };
-        let line = lines.next().await.map_err(|error| Failure::Failed(format!("stdin: {error}")))?;
-        Ok(line.map(|line| line.map(Bytes::from).map_err(|error| error.to_string())))
-    }
 }
 
 async fn publish_all(

@@ -1,23 +1,24 @@
-//! `treecast sub`: a line per message, in the order of the topic's log.
+//! `treecast sub`: a line per message, in the order of the topic's log; and per broadcast, in the order in which they come.
 
+use std::fmt::Display;
 use std::io::IsTerminal;
 use std::time::Duration;
 
 use bytes::Bytes;
-use data_encoding::BASE64;
 use futures::future::FutureExt;
 use futures::stream::{BoxStream, SelectAll, StreamExt};
 use serde_json::{Map, Value, json};
-use treecast_scribe::Scribe;
 use treecast_scribe::message::{Gap, GapReason, Item, Message, Position, Term};
 use treecast_scribe::topic::Topic;
+use treecast_scribe::{Broadcast, Scribe};
 
+use crate::broadcast::{broadcast_line, say_missed};
 use crate::chat::text::harmless;
 use crate::connect::{Kind, connect};
 use crate::failure::Failure;
 use crate::interrupt::Interrupt;
 use crate::options::{NodeOptions, SubscribeOptions};
-use crate::output::{Output, say};
+use crate::output::{Output, payload_field, say};
 
 pub(crate) async fn run(
     options: &NodeOptions,
@@ -67,6 +68,10 @@ async fn print_all(
     printer: &mut Printer,
 ) -> Result<(), Failure> {
     let mut items = SelectAll::new();
+    if subscribe.broadcasts {
+        items.push(node.broadcasts().map(Heard::Broadcast).boxed());
+        printer.listening();
+    }
     for topic in &subscribe.topics {
         items.push(follow(node, topic, printer).await?);
         // Somebody who closes stdout wants nothing more: that is no failure.
@@ -87,10 +92,17 @@ async fn print_all(
             None => items.next().await,
         };
         match next {
-            Some((topic, item)) => printer.item(&topic, &item),
+            Some(Heard::Item(topic, item)) => printer.item(&topic, &item),
+            Some(Heard::Broadcast(broadcast)) => printer.broadcast(&broadcast),
             None => return Err(Failure::Failed(format!("the node has stopped: {}", node.stopped().await))),
         }
     }
+}
+
+/// Something that came from the node.
+enum Heard {
+    Item(Topic, Item),
+    Broadcast(Broadcast),
 }
 
 /// Subscribes, and says so. The stream ends all when the node stops.
@@ -98,19 +110,19 @@ async fn follow(
     node: &Scribe,
     topic: &Topic,
     printer: &mut Printer,
-) -> Result<BoxStream<'static, (Topic, Item)>, Failure> {
+) -> Result<BoxStream<'static, Heard>, Failure> {
     let subscription = node
         .subscribe(topic)
         .await
         .map_err(|error| Failure::Failed(format!("could not subscribe to {topic}: {error}")))?;
     printer.subscribed(topic);
     let topic = topic.clone();
-    Ok(subscription.map(move |item| (topic.clone(), item)).boxed())
+    Ok(subscription.map(move |item| Heard::Item(topic.clone(), item)).boxed())
 }
 
 struct Printer {
     json: bool,
-    /// More than one topic: each line names its own.
+    /// More than one source: each line names its own.
     named: bool,
     /// A person looks at it: what others sent must not act on the terminal. Elsewhere payloads are data, byte for byte.
     terminal: bool,
@@ -121,7 +133,7 @@ struct Printer {
 
 impl Printer {
     fn new(subscribe: &SubscribeOptions, json: bool) -> Printer {
-        let named = subscribe.topics.len() > 1;
+        let named = subscribe.topics.len() + usize::from(subscribe.broadcasts) > 1;
         let terminal = std::io::stdout().is_terminal();
         Printer { json, named, terminal, count: subscribe.count, messages: 0, output: Output::new() }
     }
@@ -138,6 +150,30 @@ impl Printer {
         }
     }
 
+    fn listening(&mut self) {
+        if self.json {
+            self.output.json(&json!({"event": "listening"}));
+        } else {
+            say("listening to broadcasts");
+        }
+    }
+
+    fn broadcast(&mut self, broadcast: &Broadcast) {
+        self.messages += 1;
+        if self.json {
+            return self.output.json(&broadcast_line(broadcast));
+        }
+        say_missed(broadcast);
+        self.line(format_args!("broadcast from {}", broadcast.origin), &broadcast.payload);
+    }
+
+    /// A line of data, named if there are several sources.
+    fn line(&mut self, source: impl Display, payload: &Bytes) {
+        let payload = if self.terminal { shown(payload) } else { payload.clone() };
+        let name = if self.named { format!("{source}: ") } else { String::new() };
+        self.output.bytes(&[name.as_bytes(), &payload].concat());
+    }
+
     fn item(&mut self, topic: &Topic, item: &Item) {
         match item {
             Item::Message(message) => {
@@ -145,10 +181,7 @@ impl Printer {
                 if self.json {
                     self.output.json(&message_line(topic, message));
                 } else {
-                    let payload =
-                        if self.terminal { shown(&message.payload) } else { message.payload.clone() };
-                    let name = if self.named { format!("{topic}: ") } else { String::new() };
-                    self.output.bytes(&[name.as_bytes(), &payload].concat());
+                    self.line(topic, &message.payload);
                 }
             }
             Item::Gap(gap) if self.json => self.output.json(&gap_line(topic, gap)),
@@ -174,10 +207,8 @@ fn message_line(topic: &Topic, message: &Message) -> Value {
     line.insert("root".into(), message.position.term.root.to_string().into());
     line.insert("offset".into(), message.position.offset.into());
     line.insert("mark".into(), message.mark.to_string().into());
-    match std::str::from_utf8(&message.payload) {
-        Ok(text) => line.insert("payload".into(), text.into()),
-        Err(_) => line.insert("payload_base64".into(), BASE64.encode(&message.payload).into()),
-    };
+    let (name, payload) = payload_field(&message.payload);
+    line.insert(name.into(), payload);
     Value::Object(line)
 }
 

@@ -83,8 +83,14 @@ pub enum Command {
         /// Whether to record the path.
         trace: bool,
     },
-    /// Sends a payload to every node of the ring, this one excepted.
-    Broadcast(Bytes),
+    /// Sends a payload to every node of the ring and to their edges, this one excepted. Answered by
+    /// [`Event::BroadcastEnded`] with the same token.
+    Broadcast {
+        /// The caller's name for the broadcast.
+        token: u64,
+        /// The message.
+        payload: Bytes,
+    },
     /// Leave the ring in order. [`Event::Left`] follows.
     Leave,
 }
@@ -123,10 +129,17 @@ pub enum Event {
     },
     /// A message that another node sent to all.
     Broadcast {
-        /// The sender.
+        /// The sender, as those say that passed it on: no signature proves it.
         origin: Contact,
         /// The payload.
         payload: Bytes,
+    },
+    /// A broadcast of this node's own has left it, or did not.
+    BroadcastEnded {
+        /// The caller's name for the broadcast.
+        token: u64,
+        /// `Ok`: the nodes that it was given to first have it, or have not answered and the next ones have it.
+        outcome: Result<(), BroadcastFailure>,
     },
     /// A message that this node routed stopped on its way.
     Undeliverable {
@@ -178,6 +191,23 @@ pub struct Delivery {
     pub repeated: bool,
     /// The payload.
     pub payload: Bytes,
+}
+
+/// Why a broadcast did not leave its origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BroadcastFailure {
+    /// The node is on no ring now, and attached to none.
+    #[error("this node is not on the ring now")]
+    NotReady,
+    /// The ring has no other node that this one knows of, and no edge is attached to it.
+    #[error("no other node is there to hear it")]
+    Alone,
+    /// As many broadcasts as this node keeps wait for their acknowledgements.
+    #[error("too many broadcasts are on their way through this node: try again later")]
+    Overloaded,
+    /// An edge's access node did not acknowledge it. Some nodes may have it all the same.
+    #[error("no node of the ring acknowledged it")]
+    NotAcknowledged,
 }
 
 /// The answer to a lookup.

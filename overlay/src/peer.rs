@@ -20,6 +20,33 @@ pub enum Addr {
     Memory(u32),
 }
 
+/// Which addresses a frame may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addresses {
+    /// Addresses of real networks. A slot of a memory transport means nothing there, so its sender is broken or hostile.
+    Public,
+    /// All addresses: within one process, and in a simulated world.
+    Any,
+}
+
+impl Addresses {
+    /// The addresses that may be named to a node which has this one.
+    pub fn named_to(own: Addr) -> Addresses {
+        match own {
+            Addr::Memory(_) => Addresses::Any,
+            Addr::Socket(_) | Addr::Unreachable => Addresses::Public,
+        }
+    }
+
+    /// Whether this address is one of them.
+    pub fn contain(self, addr: Addr) -> bool {
+        match self {
+            Addresses::Public => !matches!(addr, Addr::Memory(_)),
+            Addresses::Any => true,
+        }
+    }
+}
+
 /// An IP address and port, as on the wire the same as [`SocketAddr`]; smaller, because nothing here uses the flow
 /// information of IPv6.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -129,6 +156,11 @@ impl Contact {
     /// The node's id.
     pub fn id(&self) -> NodeId {
         self.peer.id
+    }
+
+    /// Whether something is so of the node, and of its access node.
+    pub(crate) fn all_peers(&self, is_so: &mut impl FnMut(&Peer) -> bool) -> bool {
+        is_so(&self.peer) && self.via.iter().all(is_so)
     }
 
     /// Whether this is an edge node, which is on no ring.

@@ -5,7 +5,7 @@ mod protocol_page;
 use bytes::Bytes;
 use protocol_page::{DOC, K, M, expect_limits, expect_table, hex, nodes, table, text, unhex};
 use treecast_overlay::id::Key;
-use treecast_overlay::peer::{Addr, Contact};
+use treecast_overlay::peer::{Addr, Addresses, Contact};
 use treecast_overlay::sides::Sides;
 use treecast_overlay::wire::{
     Admission, Answer, Ask, DecodeError, Frame, Grant, Header, Hello, Known, LeaseWords, Letter,
@@ -142,7 +142,7 @@ fn the_frames_of_the_page_are_those_of_the_code() {
     let vector = |frame: &Frame| (text(&frame.header, &frame.payload), bytes(frame));
     expect_table("vectors: frames", &frames().iter().map(vector).collect::<Vec<_>>());
     for (row, frame) in table("vectors: frames").iter().zip(frames()) {
-        assert_eq!(decode(unhex(&row[1]).into()), Ok(frame));
+        assert_eq!(decode(unhex(&row[1]).into(), Addresses::Any), Ok(frame));
     }
 }
 
@@ -202,7 +202,11 @@ fn every_frame_has_a_section_under_its_number_and_an_example() {
     assert!(has_example.iter().all(|&has| has), "frames without an example: {has_example:?}");
     // Zeros are enough for the fields of any header: what is still no header has no variant.
     let beyond = [&[has_example.len() as u8][..], &[0; 256]].concat();
-    assert_eq!(decode(beyond.into()), Err(DecodeError::Header), "there are more frames than counted here");
+    assert_eq!(
+        decode(beyond.into(), Addresses::Any),
+        Err(DecodeError::Header),
+        "there are more frames than counted here"
+    );
 }
 
 #[test]
@@ -215,13 +219,17 @@ fn words_about_leases_stand_before_the_header() {
             .map(|words| {
                 let frame = Frame { words: Some(Box::new(words)), ..Frame::from(Header::HopAck { hop: 7 }) };
                 let bytes = encode(&frame).head;
-                assert_eq!(decode(bytes.clone()), Ok(frame));
+                assert_eq!(decode(bytes.clone(), Addresses::Any), Ok(frame));
                 (format!("HopAck {{ hop: 7 }} with {words:?}"), bytes.to_vec())
             })
             .collect();
     expect_table("words", &expected);
     let twice = [&expected[2].1[..3], &expected[2].1[..]].concat();
-    assert_eq!(decode(twice.into()), Err(DecodeError::Header), "words are said once in a frame");
+    assert_eq!(
+        decode(twice.into(), Addresses::Any),
+        Err(DecodeError::Header),
+        "words are said once in a frame"
+    );
 }
 
 #[test]

@@ -11,6 +11,9 @@ pub struct Config {
     /// Largest payload in bytes; larger ones are refused (`TooLarge`). Header and payload must fit in a frame
     /// (1 MiB by default).
     pub max_payload: usize,
+    /// Largest payload of a broadcast in bytes; larger ones are refused. Far below `max_payload`, because each node of
+    /// the ring sends it on to up to 16 others, and no node asked for it (guess).
+    pub max_broadcast: usize,
     /// A node's trees, and their shape.
     pub tree: TreeConfig,
     /// The part of a topic's log that a node holds.
@@ -35,6 +38,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             max_payload: 512 * KIB,
+            max_broadcast: 64 * KIB,
             tree: TreeConfig::default(),
             window: WindowConfig::default(),
             push: PushConfig::default(),
@@ -331,6 +335,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         let counts = [
             ("max_payload", self.max_payload),
+            ("max_broadcast", self.max_broadcast),
             ("tree.max_trees", self.tree.max_trees),
             ("tree.max_children", self.tree.max_children),
             ("tree.children_per_tree", self.tree.children_per_tree),

@@ -6,7 +6,7 @@ use treecast_overlay::kbr::{Bootstrap, Found, StartError};
 use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::wire::{RouteFailure, Standing};
 
-use crate::message::{Item, Mark, PublishError, Receipt, Start, SubscribeError};
+use crate::message::{BroadcastError, Item, Mark, PublishError, Receipt, Start, SubscribeError};
 use crate::topic::Topic;
 
 /// Names one subscription; chosen by the layer above, never used twice.
@@ -49,6 +49,13 @@ pub enum Command {
         token: Token,
         /// The topic.
         topic: Topic,
+        /// The message.
+        payload: Bytes,
+    },
+    /// Tell every node of the ring, and their edges; this one excepted. Answered by `BroadcastEnded`.
+    Broadcast {
+        /// Names the request.
+        token: Token,
         /// The message.
         payload: Bytes,
     },
@@ -112,6 +119,20 @@ pub enum Event {
         token: Token,
         /// Why.
         error: PublishError,
+    },
+    /// Another node told all nodes something. Best effort: without order, and nothing is kept for a node that comes later.
+    Broadcast {
+        /// The sender, as those say that passed it on: no signature proves it.
+        origin: NodeId,
+        /// The message.
+        payload: Bytes,
+    },
+    /// A broadcast of this node's own has left it, or did not.
+    BroadcastEnded {
+        /// The request.
+        token: Token,
+        /// `Ok`: the nodes that it was given to first have it, and give it on.
+        outcome: Result<(), BroadcastError>,
     },
     /// A lookup was answered.
     Found {

@@ -19,12 +19,13 @@ pub mod service;
 
 pub use config::{Config, ConfigError};
 pub use message::{
-    Gap, GapReason, Item, Mark, Message, Position, PublishError, Receipt, Start, SubscribeError,
+    BroadcastError, Gap, GapReason, Item, Mark, Message, Position, PublishError, Receipt, Start,
+    SubscribeError,
 };
 #[cfg(feature = "tokio")]
 pub use service::{
-    Builder, Error, IntoSeed, IntoTopic, LookupError, PendingReceipt, Publisher, Scribe, StartError, Stopped,
-    Subscription,
+    Broadcast, Broadcasts, Builder, Error, IntoSeed, IntoTopic, LookupError, PendingReceipt, Publisher,
+    Scribe, StartError, Stopped, Subscription,
 };
 pub use stack::{PastryStack, Stack};
 pub use topic::{Topic, TopicError, TopicId};

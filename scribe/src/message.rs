@@ -7,6 +7,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use treecast_overlay::id::NodeId;
+use treecast_overlay::kbr::BroadcastFailure;
 
 /// A place in a topic's log. Offsets go on over terms; positions order by term, then offset.
 ///
@@ -208,6 +209,25 @@ pub enum PublishError {
     /// The root would not take it: it keeps as many topics, or as many sessions, as it can. It is not in the log.
     #[error("the topic's root is full: try again later")]
     RootFull,
+    /// The node is shutting down or has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+/// Why a broadcast was not sent.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum BroadcastError {
+    /// It is too large.
+    #[error("the broadcast has {len} bytes, at most {limit} are allowed")]
+    TooLarge {
+        /// Its size.
+        len: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The overlay could not send it, or has no word that it could.
+    #[error(transparent)]
+    Failed(#[from] BroadcastFailure),
     /// The node is shutting down or has stopped.
     #[error("the node has stopped")]
     Stopped,

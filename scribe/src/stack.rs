@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::kbr::{self, KeyBasedRouting};
 use treecast_overlay::machine::{Link, Machine, Store, StoreToken, Transmit};
@@ -14,6 +15,7 @@ use treecast_overlay::wire::Frame;
 use crate::config::{Config, ConfigError};
 use crate::event::{Command, Event, Status, Token};
 use crate::forest::{Context, Forest, Request};
+use crate::message::BroadcastError;
 
 /// Events for which room is kept between two calls; what a burst took beyond it is given back at once.
 const KEPT_CAPACITY: usize = 32;
@@ -27,6 +29,7 @@ pub struct Stack<R: KeyBasedRouting> {
     ring_leaves: bool,
     /// How often the ring said that keys may have moved.
     moves: u64,
+    max_broadcast: usize,
 }
 
 /// A stack over Pastry: what ships.
@@ -36,8 +39,10 @@ impl<R: KeyBasedRouting> Stack<R> {
     /// A stack over a ring that was not started yet. The same seed makes the same choices; many stacks may share one
     /// configuration.
     pub fn new(ring: R, config: impl Into<Arc<Config>>, seed: [u8; 32]) -> Result<Stack<R>, ConfigError> {
+        let config = config.into();
+        let max_broadcast = config.max_broadcast;
         let forest = Forest::new(ring.peer().id, config, &seed)?;
-        Ok(Stack { ring, forest, events: VecDeque::new(), ring_leaves: false, moves: 0 })
+        Ok(Stack { ring, forest, events: VecDeque::new(), ring_leaves: false, moves: 0, max_broadcast })
     }
 
     /// The overlay's node.
@@ -109,6 +114,16 @@ impl<R: KeyBasedRouting> Stack<R> {
         }
     }
 
+    /// Broadcasts concern no tree: the ring sends them, and the layer above hears them.
+    fn broadcast(&mut self, now: Instant, token: Token, payload: Bytes) {
+        let (len, limit) = (payload.len(), self.max_broadcast);
+        if len > limit {
+            let outcome = Err(BroadcastError::TooLarge { len, limit });
+            return self.events.push_back(Event::BroadcastEnded { token, outcome });
+        }
+        self.ring.handle_command(now, kbr::Command::Broadcast { token: token.0, payload });
+    }
+
     fn on_ring_event(&mut self, now: Instant, event: kbr::Event) {
         let Stack { ring, forest, events, .. } = self;
         let cx = Context { now, ring };
@@ -127,8 +142,13 @@ impl<R: KeyBasedRouting> Stack<R> {
                 forest.handle_deliver(cx, &delivery.origin, &delivery.payload, delivery.repeated);
             }
             kbr::Event::Received { from, payload } => forest.handle_received(cx, &from, &payload),
-            // Nothing broadcasts yet; a node of a later version may.
-            kbr::Event::Broadcast { .. } => {}
+            kbr::Event::Broadcast { origin, payload } => {
+                events.push_back(Event::Broadcast { origin: origin.id(), payload });
+            }
+            kbr::Event::BroadcastEnded { token, outcome } => {
+                let outcome = outcome.map_err(BroadcastError::from);
+                events.push_back(Event::BroadcastEnded { token: Token(token), outcome });
+            }
             // JOINs and publishes are repeated by their own timers, which also know when to stop.
             kbr::Event::Undeliverable { key, reason } => {
                 tracing::debug!(%key, ?reason, "undeliverable, will be sent again");
@@ -192,6 +212,7 @@ impl<R: KeyBasedRouting> Machine for Stack<R> {
             Command::Publish { token, topic, payload } => {
                 forest.publish(Context { now, ring }, token, topic.id(), payload);
             }
+            Command::Broadcast { token, payload } => self.broadcast(now, token, payload),
             Command::Lookup { token, key, trace } => {
                 ring.handle_command(now, kbr::Command::Lookup { token: token.0, key, trace });
             }

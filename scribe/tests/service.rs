@@ -12,7 +12,8 @@ use treecast_scribe::overlay::config::Role;
 use treecast_scribe::overlay::id::Key;
 use treecast_scribe::overlay::kbr;
 use treecast_scribe::{
-    Builder, Error, Item, Message, PublishError, Scribe, StartError, Stopped, Subscription,
+    BroadcastError, Builder, Config, Error, Item, Message, PublishError, Scribe, StartError, Stopped,
+    Subscription,
 };
 
 /// How long anything may take before a test fails. Generous: the machine may be busy.
@@ -238,4 +239,27 @@ async fn the_last_handle_takes_the_node_with_it() {
     drop(subscription);
     let gone = async { while nodes[0].lookup(id.key()).await.is_ok_and(|found| found.root.id == id) {} };
     timeout(PATIENCE, gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_one_node_broadcasts_all_others_hear_and_readers_end_with_their_node() {
+    let mut nodes = ring(3).await;
+    let mut readers: Vec<_> = nodes.iter().map(Scribe::broadcasts).collect();
+    nodes[0].broadcast("to all").await.unwrap();
+    for reader in &mut readers[1..] {
+        let heard = timeout(PATIENCE, reader.next()).await.unwrap().unwrap();
+        assert_eq!((heard.origin, &heard.payload[..], heard.missed), (nodes[0].id(), &b"to all"[..], 0));
+    }
+    nodes[2].broadcast("and back").await.unwrap();
+    // The first that a node hears is not its own.
+    assert_eq!(timeout(PATIENCE, readers[0].next()).await.unwrap().unwrap().payload, "and back");
+
+    let limit = Config::default().max_broadcast;
+    let too_large = nodes[0].broadcast(vec![0; limit + 1]).await.unwrap_err();
+    assert_eq!(too_large, BroadcastError::TooLarge { len: limit + 1, limit });
+    let last = nodes.pop().unwrap();
+    last.clone().shutdown().await;
+    assert_eq!(timeout(PATIENCE, readers[2].next()).await.unwrap(), None);
+    assert_eq!(last.broadcast("too late").await, Err(BroadcastError::Stopped));
+    assert_eq!(last.broadcasts().next().await, None);
 }

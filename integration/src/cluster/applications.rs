@@ -135,7 +135,10 @@ impl<N: RingNode> Cluster<N> {
                 }
                 self.count("rejoin", u64::from(self.lives[slot] > 1));
             }
-            Event::Status { .. } | Event::ContactChanged(_) => {}
+            Event::Status { .. }
+            | Event::ContactChanged(_)
+            | Event::Broadcast { .. }
+            | Event::BroadcastEnded { .. } => {}
         }
         Ok(())
     }

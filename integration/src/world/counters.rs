@@ -2,72 +2,7 @@
 
 use std::fmt;
 
-use treecast_overlay::wire::{Header, Letter, Purpose};
-
-/// Names of the kinds of frames, in the order of the wire's enum. Routed messages are told apart by purpose and
-/// letters by content: joins and lookups are counted separately.
-pub const KINDS: [&str; 26] = [
-    "routed/application",
-    "routed/lookup",
-    "routed/seek",
-    "hop_ack",
-    "letter/payload",
-    "letter/answer",
-    "letter/undeliverable",
-    "relayed",
-    "probe",
-    "probe_ack",
-    "admit",
-    "admission",
-    "commit",
-    "committed",
-    "withdraw",
-    "leaf_set",
-    "nearer_request",
-    "near",
-    "leave",
-    "broadcast",
-    "attach",
-    "attached",
-    "detach",
-    "outdated",
-    "via",
-    "lost",
-];
-
-/// A header's place in [`KINDS`].
-pub fn kind(header: &Header) -> usize {
-    match header {
-        Header::Routed(routed) => match routed.purpose {
-            Purpose::Application => 0,
-            Purpose::Lookup => 1,
-            Purpose::Seek => 2,
-        },
-        Header::HopAck { .. } => 3,
-        Header::Letter(Letter::Payload) => 4,
-        Header::Letter(Letter::Answer(_)) => 5,
-        Header::Letter(Letter::Undeliverable { .. }) => 6,
-        Header::Relayed { .. } => 7,
-        Header::Probe(_) => 8,
-        Header::ProbeAck(_) => 9,
-        Header::Admit => 10,
-        Header::Admission(_) => 11,
-        Header::Commit { .. } => 12,
-        Header::Committed { .. } => 13,
-        Header::Withdraw { .. } => 14,
-        Header::LeafSet { .. } => 15,
-        Header::NearerRequest { .. } => 16,
-        Header::Near(_) => 17,
-        Header::Leave { .. } => 18,
-        Header::Broadcast { .. } => 19,
-        Header::Attach => 20,
-        Header::Attached { .. } => 21,
-        Header::Detach => 22,
-        Header::Outdated(_) => 23,
-        Header::Via { .. } => 24,
-        Header::Lost(_) => 25,
-    }
-}
+use treecast_overlay::wire::{Header, KINDS};
 
 /// Tallies of frames. `sent + doubled == delivered + lost +` those still in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,7 +52,7 @@ impl Counters {
     }
 
     pub(super) fn on(&mut self, header: &Header) -> &mut Tally {
-        &mut self.tallies[kind(header)]
+        &mut self.tallies[header.kind()]
     }
 }
 

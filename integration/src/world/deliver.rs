@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use treecast_overlay::id::NodeId;
 use treecast_overlay::machine::{Destination, Link, Machine, Refusal, Transmit};
-use treecast_overlay::peer::{Addr, Peer};
+use treecast_overlay::peer::{Addr, Addresses, Peer};
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::{self, Frame};
 
@@ -416,7 +416,7 @@ fn through_the_wire(slot: usize, frame: Frame, head: &[u8]) -> (Frame, Bytes) {
     bytes.extend_from_slice(head);
     bytes.extend_from_slice(&frame.payload);
     let bytes = bytes.freeze();
-    match wire::decode(bytes.clone()) {
+    match wire::decode(bytes.clone(), Addresses::Any) {
         Ok(decoded) if decoded == frame => (decoded, bytes.slice(..head.len())),
         Ok(decoded) => panic!("the wire changes a frame of slot {slot}:\n{frame:?}\nbecomes\n{decoded:?}"),
         Err(error) => panic!("a frame of slot {slot} does not decode ({error}):\n{frame:?}"),

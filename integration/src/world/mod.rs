@@ -29,7 +29,7 @@ use treecast_overlay::time::Instant;
 use treecast_overlay::wire::Frame;
 
 pub use config::{Config, Connections, Fidelity};
-pub use counters::{Counters, KINDS, Tally, kind};
+pub use counters::{Counters, Tally};
 pub use faults::{Cut, CutId, Faults};
 pub use host::{MAX_DRIFT_PPM, Uplink};
 pub use network::{LinkLoads, Map, Matrix, ParseTopologyError, Topology, TransitStub};

@@ -5,10 +5,9 @@ use std::fmt;
 
 use bytes::Bytes;
 use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::Addresses;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{self, Frame};
-
-use super::counters::{KINDS, kind};
+use treecast_overlay::wire::{self, Frame, KINDS};
 
 /// How many steps are kept for a failure's report.
 pub const KEPT_STEPS: usize = 1000;
@@ -136,7 +135,7 @@ impl Trace {
         self.hash(at, slot, (14, head.len() as u64, u64::from(payload)));
         self.take_in(head);
         self.take_in(&frame.payload);
-        let (kind, header) = (kind(&frame.header) as u8, head.len() as u32);
+        let (kind, header) = (frame.header.kind() as u8, head.len() as u32);
         Note { number: self.frames, head: kept, kind, header, payload }
     }
 
@@ -272,7 +271,7 @@ impl Loss {
 /// The header in words, or what kind it is if its bytes were not kept.
 impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match wire::decode(self.head.clone()) {
+        match wire::decode(self.head.clone(), Addresses::Any) {
             _ if self.head.is_empty() => f.write_str(KINDS[usize::from(self.kind)])?,
             Ok(Frame { words: Some(words), header, .. }) => write!(f, "{header:?} with {words:?}")?,
             Ok(frame) => write!(f, "{:?}", frame.header)?,

@@ -264,3 +264,30 @@ impl AsyncWrite for Throttled {
         Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::peer::Peer;
+    use crate::wire::Header;
+
+    #[tokio::test]
+    async fn nodes_of_one_process_tell_each_other_slots() {
+        let network = MemoryNetwork::new();
+        let [mut a, mut b] = [1, 2].map(|id| network.bind(NodeId(id), MemoryOptions::new("test")));
+        let third = Peer { id: NodeId(3), incarnation: 1, addr: Addr::Memory(3) };
+        a.send(Destination::Seed(b.local_addr().into()), Frame::from(Header::Lost(third)));
+        a.flush();
+        let heard = async {
+            loop {
+                for event in b.next().await {
+                    if let TransportEvent::Frame { frame, .. } = event {
+                        return frame.header;
+                    }
+                }
+            }
+        };
+        let heard = tokio::time::timeout(Duration::from_secs(30), heard).await;
+        assert_eq!(heard.unwrap(), Header::Lost(third));
+    }
+}

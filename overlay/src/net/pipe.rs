@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::queue::Unit;
 use super::records::{Reader, Record};
+use crate::peer::Addresses;
 
 /// Bytes read from a socket at once. One such buffer serves all connections of a thread.
 const READ: usize = 64 * 1024;
@@ -43,9 +44,13 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    /// Bytes as they are.
+    /// Bytes as they are, within one process.
     pub(super) fn plain(stream: impl ByteStream + 'static, max_frame: usize) -> Pipe {
-        Pipe::new(Box::new(stream), Coding::Plain { unsent: Vec::new(), gone: 0 }, max_frame)
+        Pipe::new(
+            Box::new(stream),
+            Coding::Plain { unsent: Vec::new(), gone: 0 },
+            Reader::new(max_frame, Addresses::Any),
+        )
     }
 
     /// TLS, whose handshake is still to be made by [`progress`](Pipe::progress).
@@ -56,11 +61,11 @@ impl Pipe {
     ) -> Pipe {
         // A writer writes only when nothing is unsent: that is the limit.
         tls.set_buffer_limit(None);
-        Pipe::new(Box::new(stream), Coding::Tls(Box::new(tls)), max_frame)
+        Pipe::new(Box::new(stream), Coding::Tls(Box::new(tls)), Reader::new(max_frame, Addresses::Public))
     }
 
-    fn new(stream: Box<dyn ByteStream>, coding: Coding, max_frame: usize) -> Pipe {
-        Pipe { stream, coding, reader: Reader::new(max_frame), records: Vec::new(), closed: false }
+    fn new(stream: Box<dyn ByteStream>, coding: Coding, reader: Reader) -> Pipe {
+        Pipe { stream, coding, reader, records: Vec::new(), closed: false }
     }
 
     /// The TLS connection, if it is one.

@@ -311,6 +311,7 @@ fn push_large(lane: &mut Lane, frame: &Frame, limits: &Limits) -> Option<Pushed>
 mod tests {
     use super::super::records::{Reader, Record};
     use super::*;
+    use crate::peer::Addresses;
     use crate::wire::{Header, Letter};
 
     fn data(len: usize) -> Frame {
@@ -324,7 +325,7 @@ mod tests {
     fn take_all(queue: &Queue) -> Vec<Record> {
         let (mut units, mut records) = (Vec::new(), Vec::new());
         queue.take(1, usize::MAX, &mut units);
-        let mut reader = Reader::new(64 << 20);
+        let mut reader = Reader::new(64 << 20, Addresses::Any);
         for slice in units.iter().flat_map(Unit::slices) {
             reader.read(&slice, &mut |record| records.push(record)).unwrap();
         }

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 
+use crate::peer::Addresses;
 use crate::wire::{DecodeError, Frame, decode};
 
 /// Bytes in front of each record.
@@ -96,6 +97,8 @@ pub(super) fn goodbye(reason: Goodbye) -> Vec<u8> {
 #[derive(Debug)]
 pub(super) struct Reader {
     max_frame: usize,
+    /// Which a frame may name.
+    addresses: Addresses,
     head: [u8; HEAD],
     /// Bytes of `head` that have come.
     head_len: usize,
@@ -108,8 +111,8 @@ pub(super) struct Reader {
 const WORD: usize = 2;
 
 impl Reader {
-    pub(super) fn new(max_frame: usize) -> Reader {
-        Reader { max_frame, head: [0; HEAD], head_len: 0, missing: 0, partial: Default::default() }
+    pub(super) fn new(max_frame: usize, addresses: Addresses) -> Reader {
+        Reader { max_frame, addresses, head: [0; HEAD], head_len: 0, missing: 0, partial: Default::default() }
     }
 
     /// Takes all of `bytes` in; gives what became whole to `sink`. After an error nothing more may be read.
@@ -186,7 +189,7 @@ impl Reader {
                 Some(2) => Goodbye::Shutdown,
                 _ => return Err(RecordError::Goodbye),
             }),
-            _ => Record::Frame(decode(bytes)?),
+            _ => Record::Frame(decode(bytes, self.addresses)?),
         };
         sink(record);
         Ok(())
@@ -209,6 +212,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::id::NodeId;
+    use crate::peer::{Addr, Peer};
+    use crate::wire::{Header, encode};
 
     fn read(reader: &mut Reader, bytes: &[u8]) -> Result<Vec<Record>, RecordError> {
         let mut records = Vec::new();
@@ -218,7 +224,7 @@ mod tests {
     #[test]
     fn words_round_trip_byte_by_byte() {
         let bytes = [hello(b"hi"), accept(), goodbye(Goodbye::Idle), goodbye(Goodbye::Shutdown)].concat();
-        let mut reader = Reader::new(1024);
+        let mut reader = Reader::new(1024, Addresses::Any);
         let records: Vec<Record> =
             bytes.iter().flat_map(|&byte| read(&mut reader, &[byte]).unwrap()).collect();
         let expected = [
@@ -231,22 +237,40 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_that_names_a_slot_of_memory_is_good_in_one_process_only() {
+        let slot = Peer { id: NodeId(7), incarnation: 1, addr: Addr::Memory(3) };
+        let frame = Frame::from(Header::Lost(slot));
+        let head = encode(&frame).head;
+        let bytes = [&frame_head(true, false, head.len())[..], &head].concat();
+        assert_eq!(read(&mut Reader::new(1024, Addresses::Any), &bytes), Ok(vec![Record::Frame(frame)]));
+        let error = read(&mut Reader::new(1024, Addresses::Public), &bytes).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a frame that does not parse: a node in the header has the address of a memory transport, which no node of \
+             a network has"
+        );
+    }
+
+    #[test]
     fn promises_are_refused_before_anything_is_kept() {
-        let error = read(&mut Reader::new(1024), &[DATA, 0xff, 0xff, 0xff]).unwrap_err();
+        let error = read(&mut Reader::new(1024, Addresses::Any), &[DATA, 0xff, 0xff, 0xff]).unwrap_err();
         assert_eq!(error, RecordError::RecordTooLong { len: 0xff_ffff, limit: MAX_BODY });
-        let error = read(&mut Reader::new(1024), &[DATA | MORE, 0, 4, 1]).unwrap_err();
+        let error = read(&mut Reader::new(1024, Addresses::Any), &[DATA | MORE, 0, 4, 1]).unwrap_err();
         assert_eq!(error, RecordError::FrameTooLong { len: 1025, limit: 1024 });
-        let mut reader = Reader::new(1024);
+        let mut reader = Reader::new(1024, Addresses::Any);
         read(&mut reader, &[&[DATA | MORE, 0, 4, 0][..], &[7; 1024]].concat()).unwrap();
         let error = read(&mut reader, &[DATA, 0, 0, 1]).unwrap_err();
         assert_eq!(error, RecordError::FrameTooLong { len: 1025, limit: 1024 });
-        assert_eq!(read(&mut Reader::new(1024), &[9, 0, 0, 0]).unwrap_err(), RecordError::Kind(9));
+        assert_eq!(
+            read(&mut Reader::new(1024, Addresses::Any), &[9, 0, 0, 0]).unwrap_err(),
+            RecordError::Kind(9)
+        );
     }
 
     proptest! {
         #[test]
         fn garbage_never_panics_nor_grows(chunks: Vec<Vec<u8>>) {
-            let mut reader = Reader::new(1024);
+            let mut reader = Reader::new(1024, Addresses::Any);
             for chunk in chunks {
                 if read(&mut reader, &chunk).is_err() {
                     break;

@@ -4,13 +4,13 @@ use bytes::Bytes;
 
 use super::core::{Core, passed_on};
 use super::node::Node;
-use super::routing::broadcasts::{Arcs, Piece};
+use super::routing::broadcasts::{Arcs, BroadcastId, Piece};
 use super::routing::hops::{NextHop, Overloaded, Parked, Unacknowledged};
 use super::routing::lookups::LookupAttempt;
 use super::routing::{Hop, matched};
 use crate::geometry::Geometry;
 use crate::id::{Key, NodeId};
-use crate::kbr::{Delivery, Event, Transit};
+use crate::kbr::{BroadcastFailure, Delivery, Event, Transit};
 use crate::peer::{Contact, Peer};
 use crate::time::Instant;
 use crate::wire::{Answer, Frame, Header, Letter, MAX_PATH, Purpose, RouteFailure, Routed, TraceHop};
@@ -274,32 +274,77 @@ impl<G: Geometry> Node<G> {
 
 // Broadcasts.
 impl<G: Geometry> Node<G> {
-    pub(super) fn broadcast(&mut self, now: Instant, payload: Bytes) {
-        let (origin, id) = (self.my_contact(), self.core.number());
-        let broadcast = self.broadcasts.originate(origin, id);
-        match self.access.primary().filter(|_| self.core.is_edge()) {
-            // The access node is part of the ring, too: its arc begins with itself.
-            Some(access) => {
-                let piece = Piece { broadcast, until: access.id.key(), payload };
-                let rto = self.detector.rto(&self.core.config, access.id, self.geometry.rtt(access.id));
-                self.broadcasts.delegate(now, &mut self.core, rto, access, piece, 1);
-            }
-            None => {
-                let me = self.core.me.id.key();
-                self.spread(now, me, Piece { broadcast, until: me, payload }, None);
+    pub(super) fn broadcast(&mut self, now: Instant, token: u64, payload: Bytes) {
+        let broadcast = BroadcastId { origin: self.my_contact(), id: self.core.number() };
+        self.broadcasts.originate(broadcast, token);
+        if let Err(failure) = self.send_broadcast(now, broadcast, payload) {
+            self.broadcasts.end(&mut self.core, broadcast, Err(failure));
+        } else if self.broadcasts.is_taken(broadcast) {
+            self.broadcasts.end(&mut self.core, broadcast, Err(BroadcastFailure::Alone));
+        }
+    }
+
+    fn send_broadcast(
+        &mut self,
+        now: Instant,
+        broadcast: BroadcastId,
+        payload: Bytes,
+    ) -> Result<(), BroadcastFailure> {
+        if !self.core.is_ready() {
+            return Err(BroadcastFailure::NotReady);
+        }
+        if self.broadcasts.is_full(payload.len()) {
+            return Err(BroadcastFailure::Overloaded);
+        }
+        if self.core.is_edge() {
+            let access = self.access.primary().ok_or(BroadcastFailure::NotReady)?;
+            self.give_to_access(now, access, broadcast, payload);
+            return Ok(());
+        }
+        let me = self.core.me.id.key();
+        self.tell_edges(now, broadcast, &payload);
+        self.spread(now, me, Piece { broadcast, until: me, payload }, None);
+        Ok(())
+    }
+
+    /// An edge's broadcast begins at its access node. That is part of the ring, too: its arc begins with itself.
+    fn give_to_access(&mut self, now: Instant, access: Peer, broadcast: BroadcastId, payload: Bytes) {
+        let piece = Piece { broadcast, until: access.id.key(), payload };
+        self.delegate(now, access, piece);
+    }
+
+    pub(super) fn on_broadcast(&mut self, now: Instant, from: Peer, hop: u64, piece: Piece) {
+        let is_edge = self.core.is_edge() && self.access.contains(from.id);
+        if !is_edge && !self.takes_messages() {
+            return;
+        }
+        self.core.send(from, Header::HopAck { hop });
+        if !self.hops.is_new(&from, hop) {
+            return;
+        }
+        // An edge hears it from each of its access nodes.
+        let is_news = self.broadcasts.receive(&mut self.core, piece.broadcast, &piece.payload);
+        if is_edge {
+            return;
+        }
+        if is_news {
+            self.tell_edges(now, piece.broadcast, &piece.payload);
+        }
+        self.spread(now, self.core.me.id.key(), piece, None);
+    }
+
+    /// Gives a broadcast to the edges of this node.
+    fn tell_edges(&mut self, now: Instant, broadcast: BroadcastId, payload: &Bytes) {
+        for edge in self.edges.peers() {
+            if edge.id != broadcast.origin.id() {
+                self.delegate(now, edge, Piece::for_edge(broadcast, edge.id, payload.clone()));
             }
         }
     }
 
-    pub(super) fn on_broadcast(&mut self, now: Instant, from: Peer, hop: u64, piece: Piece) {
-        if !self.takes_messages() {
-            return;
-        }
-        self.core.send(from, Header::HopAck { hop });
-        if self.hops.is_new(&from, hop) {
-            self.broadcasts.receive(&mut self.core, piece.broadcast, &piece.payload);
-            self.spread(now, self.core.me.id.key(), piece, None);
-        }
+    fn delegate(&mut self, now: Instant, to: Peer, piece: Piece) {
+        let rto = self.detector.rto(&self.core.config, to.id, self.geometry.rtt(to.id));
+        self.broadcasts.delegate(now, &mut self.core, rto, to, piece, 1);
     }
 
     fn spread(&mut self, now: Instant, after: Key, piece: Piece, without: Option<NodeId>) {
@@ -317,10 +362,22 @@ impl<G: Geometry> Node<G> {
         let is_edge = self.core.is_edge();
         let is_access = |id: NodeId| is_edge && self.access.contains(id);
         let given_up = self.broadcasts.on_timeout(now, &mut self.core, hop, rto, is_access);
-        if let Some((to, piece)) = given_up.filter(|_| !is_edge) {
-            self.probe(now, to, false);
-            self.spread(now, to.id.key(), piece, Some(to.id));
+        let Some((to, piece)) = given_up else { return };
+        let broadcast = piece.broadcast;
+        if is_edge {
+            match self.access.primary().filter(|access| access.id != to.id) {
+                Some(access) => self.give_to_access(now, access, broadcast, piece.payload),
+                None => {
+                    self.broadcasts.end(&mut self.core, broadcast, Err(BroadcastFailure::NotAcknowledged))
+                }
+            }
+            return;
         }
+        if !self.edges.contains(to.id) {
+            self.probe(now, to, false);
+        }
+        self.spread(now, to.id.key(), piece, Some(to.id));
+        self.broadcasts.end_if_taken(&mut self.core, broadcast);
     }
 }
 

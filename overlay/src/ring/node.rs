@@ -21,7 +21,7 @@ use crate::id::{Key, NodeId};
 use crate::kbr::{Command, Event, KeyBasedRouting, RingView, Transit};
 use crate::machine::{Link, Machine, Refusal, Store, StoreToken, Transmit};
 use crate::memory::Memory;
-use crate::peer::{Contact, Peer, Seed};
+use crate::peer::{Addresses, Contact, Peer, Seed};
 use crate::random;
 use crate::table::LeafSet;
 use crate::time::Instant;
@@ -150,7 +150,7 @@ impl<G: Geometry> Node<G> {
         {
             return None;
         }
-        let frame = wire::decode(inner).ok();
+        let frame = wire::decode(inner, Addresses::named_to(me.addr)).ok();
         let frame = frame
             .filter(|frame| !matches!(frame.header, Header::Via { .. } | Header::Attach | Header::Detach));
         if frame.is_none() {
@@ -303,7 +303,7 @@ impl<G: Geometry> Machine for Node<G> {
         match command {
             Command::Start(bootstrap) => self.start(now, bootstrap),
             Command::Lookup { token, key, trace } => self.look_up(now, token, key, trace),
-            Command::Broadcast(payload) => self.broadcast(now, payload),
+            Command::Broadcast { token, payload } => self.broadcast(now, token, payload),
             Command::Leave => self.leave(),
         }
         self.finish(now, None);

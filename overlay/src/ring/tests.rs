@@ -11,7 +11,7 @@ use crate::config::{Config, Role};
 use crate::geometry::Geometry;
 use crate::id::Key;
 use crate::id::NodeId;
-use crate::kbr::{Bootstrap, Command, Event, KeyBasedRouting, RingView, Transit};
+use crate::kbr::{Bootstrap, BroadcastFailure, Command, Event, KeyBasedRouting, RingView, Transit};
 use crate::kbr::{Delivery, Found};
 use crate::machine::{Destination, Link, Machine, Transmit};
 use crate::pastry::Node;
@@ -86,6 +86,8 @@ trait Stories {
     fn true_root(&self, key: Key) -> usize;
     fn claimants(&self, key: Key) -> Vec<usize>;
     fn deliveries(&mut self) -> Vec<(usize, Delivery)>;
+    fn reached(&self) -> Vec<usize>;
+    fn ended(&self, slot: usize) -> Vec<(u64, Result<(), BroadcastFailure>)>;
     fn assert_one_ring(&self);
 }
 
@@ -123,6 +125,21 @@ impl Stories for Net {
 
     fn ready(&self) -> Vec<usize> {
         self.live().filter(|(_, node)| node.standing() == Standing::Ready).map(|(slot, _)| slot).collect()
+    }
+
+    /// The slots that a broadcast has reached, once for each time.
+    fn reached(&self) -> Vec<usize> {
+        let reached = self.events.iter().filter(|(_, event)| matches!(event, Event::Broadcast { .. }));
+        reached.map(|(slot, _)| *slot).collect()
+    }
+
+    /// How the broadcasts of a node ended.
+    fn ended(&self, slot: usize) -> Vec<(u64, Result<(), BroadcastFailure>)> {
+        let outcome = |(by, event): &(usize, Event)| match event {
+            Event::BroadcastEnded { token, outcome } if *by == slot => Some((*token, *outcome)),
+            _ => None,
+        };
+        self.events.iter().filter_map(outcome).collect()
     }
 
     fn route(&mut self, slot: usize, key: Key, text: &'static str) {
@@ -436,16 +453,64 @@ fn a_trace_names_each_hop() {
 fn a_broadcast_reaches_every_node_once() {
     let mut net = Net::ring(70);
     net.run(Duration::from_secs(60));
-    net.command(5, Command::Broadcast(Bytes::from_static(b"all")));
+    net.command(5, Command::Broadcast { token: 1, payload: Bytes::from_static(b"all") });
     net.run(Duration::from_secs(1));
-    let mut reached: Vec<usize> = net
-        .events
-        .iter()
-        .filter(|(_, event)| matches!(event, Event::Broadcast { .. }))
-        .map(|(slot, _)| *slot)
-        .collect();
+    let mut reached = net.reached();
     reached.sort_unstable();
     assert_eq!(reached, (0..70).filter(|&slot| slot != 5).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_broadcast_reaches_edges_and_comes_from_them_once() {
+    let mut net = Net::ring(8);
+    net.run(Duration::from_secs(2));
+    let role = Role::Edge { promote_after: None };
+    let edges = [0, 3].map(|through| net.join(Some(through), Config { role, ..Config::default() }));
+    net.run(Duration::from_secs(3));
+    for origin in [2, edges[0]] {
+        net.events.clear();
+        net.command(origin, Command::Broadcast { token: 7, payload: Bytes::from_static(b"all") });
+        net.run(Duration::from_secs(1));
+        let mut reached = net.reached();
+        reached.sort_unstable();
+        assert_eq!(reached, (0..10).filter(|&slot| slot != origin).collect::<Vec<_>>());
+        assert_eq!(net.ended(origin), [(7, Ok(()))]);
+    }
+}
+
+#[test]
+fn a_broadcast_that_leaves_nobody_is_no_silent_loss() {
+    let mut net = Net::ring(2);
+    let role = Role::Edge { promote_after: None };
+    let edge = net.join(Some(0), Config { role, ..Config::default() });
+    net.run(Duration::from_secs(3));
+    let all = |token| Command::Broadcast { token, payload: Bytes::from_static(b"all") };
+    // Both access nodes fall silent, which the edge finds out later.
+    net.cut = Box::new(move |from, _| from != edge);
+    net.command(edge, all(1));
+    net.run(Duration::from_secs(120));
+    assert_eq!(net.ended(edge), [(1, Err(BroadcastFailure::NotAcknowledged))]);
+    net.events.clear();
+    net.command(edge, all(2));
+    assert_eq!(net.ended(edge), [(2, Err(BroadcastFailure::NotReady))]);
+    let mut alone = Net::ring(1);
+    alone.command(0, all(3));
+    assert_eq!(alone.ended(0), [(3, Err(BroadcastFailure::Alone))]);
+}
+
+#[test]
+fn an_edges_broadcast_outlives_its_access_node() {
+    let mut net = Net::ring(5);
+    net.run(Duration::from_secs(2));
+    let role = Role::Edge { promote_after: None };
+    let edge = net.join(Some(0), Config { role, ..Config::default() });
+    net.run(Duration::from_secs(3));
+    let access = slot_of(net.node(edge).contact().via.unwrap().addr);
+    net.kill(access);
+    net.command(edge, Command::Broadcast { token: 1, payload: Bytes::from_static(b"all") });
+    net.run(Duration::from_secs(60));
+    assert_eq!(net.ended(edge), [(1, Ok(()))]);
+    assert_eq!(net.reached().len(), 4);
 }
 
 #[test]
@@ -455,16 +520,12 @@ fn a_broadcast_goes_round_the_dead() {
     for slot in [7, 11, 20, 33] {
         net.kill(slot);
     }
-    net.command(5, Command::Broadcast(Bytes::from_static(b"all")));
+    net.command(5, Command::Broadcast { token: 1, payload: Bytes::from_static(b"all") });
     net.run(Duration::from_secs(10));
-    let reached: Vec<usize> = net
-        .events
-        .iter()
-        .filter(|(_, event)| matches!(event, Event::Broadcast { .. }))
-        .map(|(slot, _)| *slot)
-        .collect();
+    let reached = net.reached();
     let once: BTreeSet<usize> = reached.iter().copied().collect();
     assert_eq!((reached.len(), once.len()), (35, 35));
+    assert_eq!(net.ended(5), [(1, Ok(()))]);
 }
 
 #[test]

@@ -3,7 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::{Admission, Frame, Header, LeaseWords, Letter, MAX_PEERS, MAX_TRACE, Purpose};
+use super::{Frame, Header, LeaseWords};
+use crate::peer::Addresses;
 
 /// The first byte of a frame that carries a lease piggyback before its header: no header begins so.
 const WORDS: u8 = 0x7f;
@@ -47,6 +48,9 @@ pub enum DecodeError {
         /// Bytes found.
         len: usize,
     },
+    /// A node with an address that no node of a real network has.
+    #[error("a node in the header has the address of a memory transport, which no node of a network has")]
+    MemoryAddress,
 }
 
 /// Encodes a frame. The payload is shared, not copied.
@@ -69,8 +73,8 @@ fn extend<B: Extend<u8>>(frame: &Frame, mut buffer: B) -> B {
     postcard::to_extend(&frame.header, buffer).expect(ENCODES)
 }
 
-/// Decodes a frame. The payload is a slice of `bytes`, not a copy.
-pub fn decode(bytes: Bytes) -> Result<Frame, DecodeError> {
+/// Decodes a frame that names no other addresses than these. The payload is a slice of `bytes`, not a copy.
+pub fn decode(bytes: Bytes, addresses: Addresses) -> Result<Frame, DecodeError> {
     let malformed = |_| DecodeError::Header;
     let (words, head) = match bytes.split_first() {
         Some((&WORDS, rest)) => {
@@ -81,76 +85,21 @@ pub fn decode(bytes: Bytes) -> Result<Frame, DecodeError> {
     };
     let (header, rest) = postcard::take_from_bytes::<Header>(head).map_err(malformed)?;
     let payload = bytes.slice(bytes.len() - rest.len()..);
-    check(&header)?;
-    if !payload.is_empty() && !carries_payload(&header) {
+    if let Some(limit) = header.list_over_limit() {
+        return Err(DecodeError::ListTooLong { limit });
+    }
+    if !payload.is_empty() && !header.carries_payload() {
         return Err(DecodeError::UnexpectedPayload { len: payload.len() });
+    }
+    if !header.all_peers(|peer| addresses.contain(peer.addr)) {
+        return Err(DecodeError::MemoryAddress);
     }
     Ok(Frame { words, header, payload })
 }
 
-/// The frame within a [`Header::Via`]; `None` if the frame is none, or what it carries is no frame.
+/// The frame within a [`Header::Via`] of a simulated world; `None` if the frame is none, or what it carries is no frame.
 pub fn within(frame: &Frame) -> Option<Frame> {
-    matches!(frame.header, Header::Via { .. }).then(|| decode(frame.payload.clone()).ok()).flatten()
-}
-
-fn carries_payload(header: &Header) -> bool {
-    match header {
-        Header::Routed(routed) => routed.purpose == Purpose::Application,
-        Header::Letter(letter) | Header::Relayed { letter, .. } => *letter == Letter::Payload,
-        Header::Broadcast { .. } | Header::Via { .. } => true,
-        Header::HopAck { .. }
-        | Header::Probe(_)
-        | Header::ProbeAck(_)
-        | Header::Admit
-        | Header::Admission(_)
-        | Header::Commit { .. }
-        | Header::Committed { .. }
-        | Header::Withdraw { .. }
-        | Header::LeafSet { .. }
-        | Header::NearerRequest { .. }
-        | Header::Near(_)
-        | Header::Leave { .. }
-        | Header::Outdated(_)
-        | Header::Lost(_)
-        | Header::Attach
-        | Header::Attached { .. }
-        | Header::Detach => false,
-    }
-}
-
-fn check(header: &Header) -> Result<(), DecodeError> {
-    match header {
-        Header::Routed(routed) => at_most(routed.trace.as_deref().unwrap_or_default(), MAX_TRACE),
-        Header::Letter(letter) | Header::Relayed { letter, .. } => match letter {
-            Letter::Answer(answer) => {
-                at_most(answer.trace.as_deref().unwrap_or_default(), MAX_TRACE)?;
-                at_most(&answer.leaf_set, MAX_PEERS)
-            }
-            Letter::Payload | Letter::Undeliverable { .. } => Ok(()),
-        },
-        Header::ProbeAck(ack) => at_most(ack.leaf_set.as_deref().unwrap_or_default(), MAX_PEERS),
-        Header::Admission(Admission::Granted { members } | Admission::NotNeighbour { members })
-        | Header::LeafSet { members, .. }
-        | Header::Leave { members }
-        | Header::Attached { members, .. } => at_most(members, MAX_PEERS),
-        Header::Near(near) => at_most(&near.known, MAX_PEERS),
-        Header::HopAck { .. }
-        | Header::Probe(_)
-        | Header::Admit
-        | Header::Admission(_)
-        | Header::Commit { .. }
-        | Header::Committed { .. }
-        | Header::Withdraw { .. }
-        | Header::NearerRequest { .. }
-        | Header::Outdated(_)
-        | Header::Lost(_)
-        | Header::Broadcast { .. }
-        | Header::Via { .. }
-        | Header::Attach
-        | Header::Detach => Ok(()),
-    }
-}
-
-fn at_most<T>(list: &[T], limit: usize) -> Result<(), DecodeError> {
-    if list.len() > limit { Err(DecodeError::ListTooLong { limit }) } else { Ok(()) }
+    matches!(frame.header, Header::Via { .. })
+        .then(|| decode(frame.payload.clone(), Addresses::Any).ok())
+        .flatten()
 }

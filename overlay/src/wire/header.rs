@@ -124,7 +124,163 @@ pub enum Header {
     Lost(Peer),
 }
 
+/// Names of the kinds of frames, for counts. Routed messages are told apart by purpose and letters by content, so joins and
+/// lookups are counted separately.
+pub const KINDS: [&str; 26] = [
+    "routed/application",
+    "routed/lookup",
+    "routed/seek",
+    "hop_ack",
+    "letter/payload",
+    "letter/answer",
+    "letter/undeliverable",
+    "relayed",
+    "probe",
+    "probe_ack",
+    "admit",
+    "admission",
+    "commit",
+    "committed",
+    "withdraw",
+    "leaf_set",
+    "nearer_request",
+    "near",
+    "leave",
+    "broadcast",
+    "attach",
+    "attached",
+    "detach",
+    "outdated",
+    "via",
+    "lost",
+];
+
 impl Header {
+    /// The header's place in [`KINDS`].
+    pub fn kind(&self) -> usize {
+        match self {
+            Header::Routed(routed) => match routed.purpose {
+                Purpose::Application => 0,
+                Purpose::Lookup => 1,
+                Purpose::Seek => 2,
+            },
+            Header::HopAck { .. } => 3,
+            Header::Letter(Letter::Payload) => 4,
+            Header::Letter(Letter::Answer(_)) => 5,
+            Header::Letter(Letter::Undeliverable { .. }) => 6,
+            Header::Relayed { .. } => 7,
+            Header::Probe(_) => 8,
+            Header::ProbeAck(_) => 9,
+            Header::Admit => 10,
+            Header::Admission(_) => 11,
+            Header::Commit { .. } => 12,
+            Header::Committed { .. } => 13,
+            Header::Withdraw { .. } => 14,
+            Header::LeafSet { .. } => 15,
+            Header::NearerRequest { .. } => 16,
+            Header::Near(_) => 17,
+            Header::Leave { .. } => 18,
+            Header::Broadcast { .. } => 19,
+            Header::Attach => 20,
+            Header::Attached { .. } => 21,
+            Header::Detach => 22,
+            Header::Outdated(_) => 23,
+            Header::Via { .. } => 24,
+            Header::Lost(_) => 25,
+        }
+    }
+
+    /// Whether a payload may follow.
+    pub fn carries_payload(&self) -> bool {
+        match self {
+            Header::Routed(routed) => routed.purpose == Purpose::Application,
+            Header::Letter(letter) | Header::Relayed { letter, .. } => *letter == Letter::Payload,
+            Header::Broadcast { .. } | Header::Via { .. } => true,
+            Header::HopAck { .. }
+            | Header::Probe(_)
+            | Header::ProbeAck(_)
+            | Header::Admit
+            | Header::Admission(_)
+            | Header::Commit { .. }
+            | Header::Committed { .. }
+            | Header::Withdraw { .. }
+            | Header::LeafSet { .. }
+            | Header::NearerRequest { .. }
+            | Header::Near(_)
+            | Header::Leave { .. }
+            | Header::Outdated(_)
+            | Header::Lost(_)
+            | Header::Attach
+            | Header::Attached { .. }
+            | Header::Detach => false,
+        }
+    }
+
+    /// The limit of a list that is longer than it may be, if there is one: its decoder has kept one entry too many.
+    pub(super) fn list_over_limit(&self) -> Option<usize> {
+        match self {
+            Header::Routed(routed) => over_limit(routed.trace.as_deref(), MAX_TRACE),
+            Header::Letter(Letter::Answer(answer))
+            | Header::Relayed { letter: Letter::Answer(answer), .. } => {
+                let trace = over_limit(answer.trace.as_deref(), MAX_TRACE);
+                trace.or(over_limit(Some(&answer.leaf_set), MAX_PEERS))
+            }
+            Header::ProbeAck(ack) => over_limit(ack.leaf_set.as_deref(), MAX_PEERS),
+            Header::Admission(Admission::Granted { members } | Admission::NotNeighbour { members })
+            | Header::LeafSet { members, .. }
+            | Header::Leave { members }
+            | Header::Attached { members, .. } => over_limit(Some(members), MAX_PEERS),
+            Header::Near(near) => over_limit(Some(&near.known), MAX_PEERS),
+            Header::Letter(Letter::Payload | Letter::Undeliverable { .. })
+            | Header::Relayed { letter: Letter::Payload | Letter::Undeliverable { .. }, .. }
+            | Header::HopAck { .. }
+            | Header::Probe(_)
+            | Header::Admit
+            | Header::Admission(Admission::Busy | Admission::NotReady)
+            | Header::Commit { .. }
+            | Header::Committed { .. }
+            | Header::Withdraw { .. }
+            | Header::NearerRequest { .. }
+            | Header::Outdated(_)
+            | Header::Lost(_)
+            | Header::Broadcast { .. }
+            | Header::Via { .. }
+            | Header::Attach
+            | Header::Detach => None,
+        }
+    }
+
+    /// Whether something is so of every node that this header names with an address.
+    pub fn all_peers(&self, mut is_so: impl FnMut(&Peer) -> bool) -> bool {
+        match self {
+            Header::Routed(Routed { origin, .. }) | Header::Broadcast { origin, .. } => {
+                origin.all_peers(&mut is_so)
+            }
+            Header::Letter(letter) => letter.all_peers(&mut is_so),
+            Header::Relayed { to, from, letter } => {
+                to.all_peers(&mut is_so) && from.all_peers(&mut is_so) && letter.all_peers(&mut is_so)
+            }
+            Header::ProbeAck(ack) => ack.leaf_set.iter().flatten().all(is_so),
+            Header::Admission(Admission::Granted { members } | Admission::NotNeighbour { members })
+            | Header::LeafSet { members, .. }
+            | Header::Leave { members }
+            | Header::Attached { members, .. } => members.iter().all(is_so),
+            Header::Near(near) => near.known.iter().all(|known| is_so(&known.peer)),
+            Header::Outdated(peer) | Header::Lost(peer) => is_so(peer),
+            Header::Via { to, from } => is_so(to) && is_so(from),
+            Header::HopAck { .. }
+            | Header::Probe(_)
+            | Header::Admit
+            | Header::Admission(Admission::Busy | Admission::NotReady)
+            | Header::Commit { .. }
+            | Header::Committed { .. }
+            | Header::Withdraw { .. }
+            | Header::NearerRequest { .. }
+            | Header::Attach
+            | Header::Detach => true,
+        }
+    }
+
     /// Whether a frame may carry a lease piggyback. A frame about leases, joins, leaving, edges or detours says so in
     /// its own header.
     pub fn may_piggyback(&self) -> bool {
@@ -153,6 +309,10 @@ impl Header {
             | Header::Via { .. } => false,
         }
     }
+}
+
+fn over_limit<T>(list: Option<&[T]>, limit: usize) -> Option<usize> {
+    list.filter(|list| list.len() > limit).map(|_| limit)
 }
 
 // Queues are full of these in a burst: what is rare and large stands apart.
@@ -239,6 +399,15 @@ pub struct Answer {
     /// For `Seek`: the root's leaf set.
     #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
     pub leaf_set: Vec<Peer>,
+}
+
+impl Letter {
+    fn all_peers(&self, is_so: &mut impl FnMut(&Peer) -> bool) -> bool {
+        match self {
+            Letter::Answer(answer) => is_so(&answer.root) && answer.leaf_set.iter().all(is_so),
+            Letter::Payload | Letter::Undeliverable { .. } => true,
+        }
+    }
 }
 
 /// Why a routed message stopped.

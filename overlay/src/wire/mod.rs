@@ -11,8 +11,8 @@ mod tests;
 
 pub use codec::{DecodeError, EncodedFrame, decode, encode, encode_head, within};
 pub use header::{
-    Admission, Answer, Ask, Grant, Header, Known, LeaseWords, Letter, MAX_PATH, MAX_PEERS, MAX_TRACE, Near,
-    Probe, ProbeAck, Purpose, RouteFailure, Routed, Standing, TraceHop,
+    Admission, Answer, Ask, Grant, Header, KINDS, Known, LeaseWords, Letter, MAX_PATH, MAX_PEERS, MAX_TRACE,
+    Near, Probe, ProbeAck, Purpose, RouteFailure, Routed, Standing, TraceHop,
 };
 pub use hello::{Hello, HelloError, MAX_NETWORK_NAME, PROTOCOL_VERSION};
 

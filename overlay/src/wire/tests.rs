@@ -11,7 +11,7 @@ use proptest::strategy::ValueTree;
 
 use super::*;
 use crate::id::{Key, NodeId};
-use crate::peer::{Addr, Contact, Peer};
+use crate::peer::{Addr, Addresses, Contact, Peer};
 use crate::sides::Sides;
 
 // Compound strategies are boxed: their value trees would overflow a test thread's stack.
@@ -232,6 +232,11 @@ fn frame() -> impl Strategy<Value = Frame> {
         let payload = if may_carry(&header) { payload.into() } else { Bytes::new() };
         Frame { words: words.map(Box::new), header, payload }
     })
+}
+
+/// As between nodes of one process: the strategies make addresses of all kinds.
+fn decode(bytes: Bytes) -> Result<Frame, DecodeError> {
+    super::decode(bytes, Addresses::Any)
 }
 
 /// The frame as the transport hands it in: one buffer.

@@ -210,7 +210,7 @@ impl Builder {
         self
     }
 
-    /// How many items each subscription holds for a reader that is not reading; default 256, at least 2.
+    /// How many items each subscription, and each reader of broadcasts, holds while nobody reads; default 256, at least 2.
     pub fn queue(mut self, items: usize) -> Builder {
         self.queue = items.max(2);
         self
@@ -282,7 +282,8 @@ impl Builder {
             (None, Role::Edge { promote_after: None }) => Listen::Exactly((local, 0).into()),
         };
         let default = Limits::default();
-        let max_frame = default.max_frame.max(self.config.max_payload.saturating_add(FRAME_OVERHEAD));
+        let largest = self.config.max_payload.max(self.config.max_broadcast);
+        let max_frame = default.max_frame.max(largest.saturating_add(FRAME_OVERHEAD));
         options.limits = Limits { max_frame, ..default };
         options
     }

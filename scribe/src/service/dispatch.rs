@@ -1,17 +1,20 @@
 //! Where the driver's events find the callers that wait for them. Nothing here blocks or awaits: the driver calls in.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use bytes::Bytes;
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot, watch};
+use treecast_overlay::id::NodeId;
 use treecast_overlay::kbr::{Found, StartError};
 use treecast_overlay::peer::Contact;
 use treecast_overlay::wire::RouteFailure;
 
 use super::Stopped;
+use super::broadcasts::{Broadcast, Inbox};
 use super::publisher::FlightPermit;
 use crate::event::{Event, Status, SubscriptionId, Token};
-use crate::message::{Item, Mark, PublishError, Receipt, SubscribeError};
+use crate::message::{BroadcastError, Item, Mark, PublishError, Receipt, SubscribeError};
 
 /// Callers by the names of what they wait for.
 pub(super) struct Dispatch {
@@ -32,6 +35,8 @@ struct Tables {
     requests: BTreeMap<Token, Waiting>,
     /// Bounded by what the core allows: an entry beyond its limits is refused at once and goes.
     subscriptions: BTreeMap<SubscriptionId, Subscriber>,
+    /// Readers of broadcasts; the entry of one that was dropped goes with the next broadcast or reader.
+    inboxes: Vec<Weak<Inbox>>,
     pending_commands: PendingCommands,
     /// Set once nothing will be answered any more.
     closed: bool,
@@ -52,6 +57,10 @@ pub(super) enum Waiting {
     Publish {
         answer: oneshot::Sender<Result<Receipt, PublishError>>,
         permit: FlightPermit,
+    },
+    Broadcast {
+        answer: oneshot::Sender<Result<(), BroadcastError>>,
+        permit: OwnedSemaphorePermit,
     },
     Lookup {
         answer: oneshot::Sender<Result<Found, Option<RouteFailure>>>,
@@ -127,6 +136,16 @@ impl Dispatch {
         !tables.closed
     }
 
+    /// Enters a reader of broadcasts. If the node has stopped, it hears of none.
+    pub(super) fn enter_inbox(&self, inbox: &Arc<Inbox>) {
+        let mut tables = self.tables();
+        if tables.closed {
+            return inbox.close();
+        }
+        tables.inboxes.retain(|inbox| inbox.strong_count() > 0);
+        tables.inboxes.push(Arc::downgrade(inbox));
+    }
+
     /// A subscriber consumed `items`.
     pub(super) fn owe_credit(&self, id: SubscriptionId, items: u32) {
         let mut tables = self.tables();
@@ -160,9 +179,11 @@ impl Dispatch {
         tables.pending_commands = PendingCommands::default();
         let (requests, subscriptions) =
             (std::mem::take(&mut tables.requests), std::mem::take(&mut tables.subscriptions));
+        let inboxes = std::mem::take(&mut tables.inboxes);
         // Dropping the senders wakes their receivers: not under the lock.
         drop(tables);
         drop((requests, subscriptions));
+        inboxes.iter().filter_map(Weak::upgrade).for_each(|inbox| inbox.close());
         self.left.send_replace(true);
     }
 
@@ -182,6 +203,8 @@ impl Dispatch {
             Event::Item { subscription, item } => self.on_item(subscription, item),
             Event::Published { token, receipt } => self.on_published(token, Ok(receipt)),
             Event::PublishFailed { token, error } => self.on_published(token, Err(error)),
+            Event::Broadcast { origin, payload } => self.on_broadcast(origin, &payload),
+            Event::BroadcastEnded { token, outcome } => self.on_broadcast_ended(token, outcome),
             Event::Found { token, found } => self.on_lookup(token, Ok(found)),
             Event::NotFound { token, reason } => self.on_lookup(token, Err(reason)),
             Event::Status { token, status } => self.on_status(token, status),
@@ -246,6 +269,28 @@ impl Dispatch {
         }
     }
 
+    fn on_broadcast(&self, origin: NodeId, payload: &[u8]) {
+        let mut tables = self.tables();
+        tables.inboxes.retain(|inbox| inbox.strong_count() > 0);
+        let readers: Vec<Arc<Inbox>> = tables.inboxes.iter().filter_map(Weak::upgrade).collect();
+        drop(tables);
+        if readers.is_empty() {
+            return;
+        }
+        // A copy: a small payload would otherwise keep the large buffer that it was received in.
+        let payload = Bytes::copy_from_slice(payload);
+        for inbox in readers {
+            inbox.push(Broadcast { origin, payload: payload.clone(), missed: 0 });
+        }
+    }
+
+    fn on_broadcast_ended(&self, token: Token, outcome: Result<(), BroadcastError>) {
+        if let Some(Waiting::Broadcast { answer, permit }) = self.take(token) {
+            drop(permit);
+            let _ = answer.send(outcome);
+        }
+    }
+
     fn on_lookup(&self, token: Token, outcome: Result<Found, Option<RouteFailure>>) {
         if let Some(Waiting::Lookup { answer, permit }) = self.take(token) {
             drop(permit);
@@ -272,7 +317,6 @@ impl Dispatch {
 
 #[cfg(test)]
 mod tests {
-    use treecast_overlay::id::NodeId;
     use treecast_overlay::peer::{Addr, Peer};
 
     use super::*;

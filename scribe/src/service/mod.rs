@@ -18,6 +18,7 @@
 //! # Ok(()) }
 //! ```
 
+mod broadcasts;
 mod builder;
 mod dispatch;
 mod supervisor;
@@ -37,6 +38,7 @@ use treecast_overlay::net::driver;
 use treecast_overlay::peer::{Addr, Contact, Peer, Seed};
 use treecast_overlay::wire::RouteFailure;
 
+pub use self::broadcasts::{Broadcast, Broadcasts};
 pub use self::builder::{Builder, IntoSeed, StartError};
 pub use self::publisher::{PendingReceipt, Publisher};
 pub use self::subscription::Subscription;
@@ -45,10 +47,10 @@ use self::dispatch::{Dispatch, Subscriber, Waiting};
 use self::publisher::Flights;
 use self::subscription::SubscriptionGuard;
 use crate::event::{Command, Status, SubscriptionId, Token};
-use crate::message::{PublishError, Receipt, Start, SubscribeError};
+use crate::message::{BroadcastError, PublishError, Receipt, Start, SubscribeError};
 use crate::topic::{Topic, TopicError};
 
-/// Most lookups, traces and status questions that wait for their answers at once; further callers queue up.
+/// Most lookups, traces, broadcasts and status questions that wait for their answers at once; further callers queue up.
 const MAX_QUESTIONS: usize = 256;
 
 /// A node of a Treecast network: a handle, cheap to clone. The node ends with [`shutdown`](Scribe::shutdown), or when
@@ -237,6 +239,26 @@ impl Scribe {
     /// A publisher on one topic.
     pub fn publisher(&self, topic: impl IntoTopic) -> Result<Publisher, TopicError> {
         Ok(Publisher::new(self.clone(), topic.into_topic()?))
+    }
+
+    /// Tells every node of the ring something, and the edges that are attached to them; this node excepted. Listeners
+    /// hear it by [`broadcasts`](Scribe::broadcasts).
+    ///
+    /// Best effort: there is no order, no receipt of those who got it, and nothing is kept for a node that comes later or
+    /// was cut off. To be sure of each message, publish on a topic. `Ok` says that the message has left this node: the
+    /// nodes that it was given to first have it, and give it on.
+    pub async fn broadcast(&self, payload: impl Into<Bytes>) -> Result<(), BroadcastError> {
+        let payload = payload.into();
+        let (answer, outcome) = oneshot::channel();
+        let waiting = |permit| Waiting::Broadcast { answer, permit };
+        let asked = self.ask(waiting, |token| Command::Broadcast { token, payload }).await;
+        asked.ok_or(BroadcastError::Stopped)?;
+        outcome.await.unwrap_or(Err(BroadcastError::Stopped))
+    }
+
+    /// A reader of what other nodes [`broadcast`](Scribe::broadcast) from now on. Each call gives a reader of its own.
+    pub fn broadcasts(&self) -> Broadcasts {
+        Broadcasts::new(self.clone(), self.handle.queue)
     }
 
     /// Finds the root of this key.

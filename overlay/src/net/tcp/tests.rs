@@ -247,6 +247,34 @@ async fn an_unspecified_address_is_the_one_that_the_peer_is_seen_at() {
 }
 
 #[tokio::test]
+async fn a_frame_that_names_an_address_of_no_network_ends_its_connection() {
+    let mut b = node(2).await;
+    let mut pipe = client(3, addr(&b)).await;
+    say(&mut pipe, records::hello(&hello().encode())).await;
+    if identity(3).id() < identity(2).id() {
+        say(&mut pipe, records::accept()).await;
+    }
+    let lost = |addr| Frame::from(Header::Lost(Peer { id: identity(4).id(), incarnation: 1, addr }));
+    let (public, hostile) = (lost(Addr::from(addr(&b))), lost(Addr::Memory(3)));
+    for frame in [&public, &hostile] {
+        let head = crate::wire::encode(frame).head;
+        say(&mut pipe, [&records::frame_head(true, false, head.len())[..], &head].concat()).await;
+    }
+    let mut heard = Vec::new();
+    until(&mut b, |event| match event {
+        TransportEvent::Frame { frame, .. } => {
+            heard.push(frame);
+            None
+        }
+        TransportEvent::Link(Link::Down { .. }) => Some(()),
+        TransportEvent::Link(_) | TransportEvent::Queued { .. } => None,
+    })
+    .await;
+    assert_eq!(heard, [public]);
+    is_dropped(&mut pipe).await;
+}
+
+#[tokio::test]
 async fn a_node_that_listens_nowhere_is_answered_over_its_own_connection() {
     let options = TcpOptions { listen: Listen::Nowhere, ..TcpOptions::new("test", 1) };
     let mut edge = TcpTransport::bind(&identity(1), options).await.unwrap();

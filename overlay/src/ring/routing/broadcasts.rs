@@ -4,6 +4,8 @@
 //!
 //! Arcs are cut with leaf set and routing table together: cutting by the rows of the routing table alone misses nodes whose
 //! slot is empty, and the first piece always begins with the next node of the ring, so no node is left out.
+//!
+//! Edges are on no arc: each access node gives its edges a piece whose arc is empty.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +14,7 @@ use bytes::Bytes;
 
 use super::seen::Seen;
 use crate::id::{BASE, Key, NodeId};
-use crate::kbr::Event;
+use crate::kbr::{BroadcastFailure, Event};
 use crate::memory;
 use crate::peer::{Contact, Peer};
 use crate::ring::core::{Core, Timer};
@@ -47,6 +49,17 @@ pub(crate) struct Broadcasts {
     pending: BTreeMap<u64, Delegation>,
     /// Bytes of the payloads in `pending`.
     held: usize,
+    /// This node's own that have pieces in `pending`.
+    own: BTreeMap<BroadcastId, OwnBroadcast>,
+}
+
+/// A broadcast of this node's own that has not left it altogether.
+#[derive(Clone, Debug)]
+struct OwnBroadcast {
+    /// The caller's name for it.
+    token: u64,
+    /// Its pieces in `pending`.
+    pieces: usize,
 }
 
 /// An arc given to a node that has not acknowledged it yet.
@@ -66,6 +79,13 @@ pub(crate) struct Piece {
     pub(crate) payload: Bytes,
 }
 
+impl Piece {
+    /// A piece for one node only, which gives it to nobody: its arc is empty.
+    pub(crate) fn for_edge(broadcast: BroadcastId, edge: NodeId, payload: Bytes) -> Piece {
+        Piece { broadcast, until: Key(edge.0.wrapping_add(1)), payload }
+    }
+}
+
 /// The nodes and waits by which arcs are cut.
 pub(crate) struct Arcs<'a> {
     /// All nodes that this one knows.
@@ -75,17 +95,47 @@ pub(crate) struct Arcs<'a> {
 }
 
 impl Broadcasts {
-    /// A broadcast of this node's own; notes that it was seen.
-    pub(crate) fn originate(&mut self, origin: Contact, id: u64) -> BroadcastId {
-        let broadcast = BroadcastId { origin, id };
+    /// Begins a broadcast of this node's own; notes that it was seen.
+    pub(crate) fn originate(&mut self, broadcast: BroadcastId, token: u64) {
         self.seen.is_new(broadcast);
-        broadcast
+        self.own.insert(broadcast, OwnBroadcast { token, pieces: 0 });
     }
 
-    /// A broadcast came, if it is another's, for the first time: tells the layer above.
-    pub(crate) fn receive(&mut self, core: &mut Core, broadcast: BroadcastId, payload: &Bytes) {
-        if self.seen.is_new(broadcast) && broadcast.origin.id() != core.me.id {
+    /// Whether another broadcast of so many bytes would be sent without being repeated.
+    pub(crate) fn is_full(&self, len: usize) -> bool {
+        self.pending.len() >= MAX_DELEGATIONS || self.held + len > MAX_DELEGATED_BYTES
+    }
+
+    /// A broadcast came: if it is another's, and for the first time, tells the layer above. Returns whether it did.
+    pub(crate) fn receive(&mut self, core: &mut Core, broadcast: BroadcastId, payload: &Bytes) -> bool {
+        let is_news = self.seen.is_new(broadcast) && broadcast.origin.id() != core.me.id;
+        if is_news {
             core.emit(Event::Broadcast { origin: broadcast.origin, payload: payload.clone() });
+        }
+        is_news
+    }
+
+    /// Whether no piece of a broadcast of this node's own waits for its acknowledgement.
+    pub(crate) fn is_taken(&self, broadcast: BroadcastId) -> bool {
+        self.own.get(&broadcast).is_some_and(|own| own.pieces == 0)
+    }
+
+    /// Tells the layer above that a broadcast of this node's own has left it, if that is so now.
+    pub(crate) fn end_if_taken(&mut self, core: &mut Core, broadcast: BroadcastId) {
+        if self.is_taken(broadcast) {
+            self.end(core, broadcast, Ok(()));
+        }
+    }
+
+    /// Ends a broadcast of this node's own.
+    pub(crate) fn end(
+        &mut self,
+        core: &mut Core,
+        broadcast: BroadcastId,
+        outcome: Result<(), BroadcastFailure>,
+    ) {
+        if let Some(OwnBroadcast { token, .. }) = self.own.remove(&broadcast) {
+            core.emit(Event::BroadcastEnded { token, outcome });
         }
     }
 
@@ -132,8 +182,11 @@ impl Broadcasts {
         let hop = core.number();
         let Piece { broadcast: BroadcastId { origin, id }, until, ref payload } = piece;
         core.send_payload(to, Header::Broadcast { hop, origin, id, until }, payload.clone());
-        if self.pending.len() < MAX_DELEGATIONS && self.held + payload.len() <= MAX_DELEGATED_BYTES {
+        if !self.is_full(payload.len()) {
             self.held += payload.len();
+            if let Some(own) = self.own.get_mut(&piece.broadcast) {
+                own.pieces += 1;
+            }
             self.pending.insert(hop, Delegation { to, piece, attempts });
             core.timers.set(Timer::Hop(hop), now + rto);
         }
@@ -141,8 +194,10 @@ impl Broadcasts {
 
     pub(crate) fn on_ack(&mut self, core: &mut Core, from: Peer, hop: u64) {
         if self.pending.get(&hop).is_some_and(|delegation| delegation.to.id == from.id) {
-            self.take(hop);
             core.timers.cancel(Timer::Hop(hop));
+            if let Some(delegation) = self.take(hop) {
+                self.end_if_taken(core, delegation.piece.broadcast);
+            }
         }
     }
 
@@ -169,13 +224,16 @@ impl Broadcasts {
     pub(crate) fn tidy(&mut self) {
         if self.pending.is_empty() {
             self.pending = BTreeMap::new();
+            self.own = BTreeMap::new();
         }
         self.seen.age();
     }
 
     /// Bytes on the heap, payloads included.
     pub(crate) fn bytes(&self) -> usize {
-        memory::tree(self.pending.len(), size_of::<(u64, Delegation)>()) + self.held + self.seen.bytes()
+        let pending = memory::tree(self.pending.len(), size_of::<(u64, Delegation)>());
+        let own = memory::tree(self.own.len(), size_of::<(BroadcastId, OwnBroadcast)>());
+        pending + own + self.held + self.seen.bytes()
     }
 
     /// Pieces that wait for their acknowledgement (promise O5).
@@ -186,6 +244,9 @@ impl Broadcasts {
     fn take(&mut self, hop: u64) -> Option<Delegation> {
         let delegation = self.pending.remove(&hop)?;
         self.held -= delegation.piece.payload.len();
+        if let Some(own) = self.own.get_mut(&delegation.piece.broadcast) {
+            own.pieces -= 1;
+        }
         Some(delegation)
     }
 }

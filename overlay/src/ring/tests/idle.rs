@@ -122,7 +122,7 @@ fn a_node_at_rest_keeps_what_it_needs() {
     for i in 0..200u64 {
         net.route(0, Key::hash(&i.to_be_bytes()), "a burst");
     }
-    net.command(0, Command::Broadcast(Bytes::from_static(b"and another one")));
+    net.command(0, Command::Broadcast { token: 1, payload: Bytes::from_static(b"and another one") });
     net.run(Duration::from_secs(1));
     let busy = net.node(0).memory();
     net.run(Duration::from_secs(120));
