@@ -14,7 +14,7 @@ use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, T
 use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::sides::Sides;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{Frame, Header, Probe, ProbeAck, Standing};
+use treecast_overlay::wire::{Frame, Header, NodeState, Probe, ProbeAck};
 use treecast_scribe::PastryStack;
 use treecast_scribe::event::Command;
 
@@ -48,7 +48,7 @@ impl Machine for Beat {
             let number = probe.number;
             let ack = ProbeAck {
                 number,
-                standing: Standing::Ready,
+                node_state: NodeState::Ready,
                 lease: Sides::None,
                 asks: None,
                 leaf_set: None,
@@ -64,8 +64,12 @@ impl Machine for Beat {
             self.number += 1;
             self.next = now + PERIOD / self.friends.len() as u32;
             let friend = self.friends[self.number as usize % self.friends.len()];
-            let probe =
-                Probe { number: self.number, standing: Standing::Ready, lease: Sides::Left, leaf_set: false };
+            let probe = Probe {
+                number: self.number,
+                node_state: NodeState::Ready,
+                lease: Sides::Left,
+                leaf_set: false,
+            };
             self.send(friend, Header::Probe(probe));
         }
     }

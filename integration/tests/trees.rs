@@ -218,7 +218,7 @@ fn many_topics_come_and_go() {
     cluster.run(SECOND * 20);
     // The ring goes on; of the forest nothing is heard.
     let kinds = s7::kinds(&before, cluster.world.counters());
-    assert!(kinds.contains("probe") && !kinds.contains("letter") && !kinds.contains("routed"), "{kinds}");
+    assert!(kinds.contains("probe") && !kinds.contains("direct") && !kinds.contains("routed"), "{kinds}");
 }
 
 /// Frames that go over the wires while nobody does anything.

@@ -9,7 +9,7 @@ use crate::id::{Key, NodeId};
 use crate::machine::{Machine, Refusal};
 use crate::peer::{Contact, Peer, Seed};
 use crate::time::Instant;
-use crate::wire::{RouteFailure, Routed, Standing, TraceHop};
+use crate::wire::{NodeState, RouteFailure, Routed, TraceHop};
 
 /// A node's place on its ring, as the layer above may read it at any time, without changing anything.
 pub trait RingView {
@@ -21,7 +21,7 @@ pub trait RingView {
     fn reply_contact(&self, nth: u64) -> Contact;
 
     /// How far this node is.
-    fn standing(&self) -> Standing;
+    fn node_state(&self) -> NodeState;
 
     /// Whether this node answers for `key` now: closest, ready, and its leases run.
     fn is_root_of(&self, now: Instant, key: Key) -> bool;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::kbr::{Bootstrap, Found, StartError};
 use treecast_overlay::peer::{Contact, Peer};
-use treecast_overlay::wire::{RouteFailure, Standing};
+use treecast_overlay::wire::{NodeState, RouteFailure};
 
 use crate::message::{BroadcastError, Item, Mark, PublishError, Receipt, Start, SubscribeError};
 use crate::topic::Topic;
@@ -172,7 +172,7 @@ pub struct Status {
     /// How others reach it.
     pub contact: Contact,
     /// How far it is.
-    pub standing: Standing,
+    pub node_state: NodeState,
     /// Its leaf set (an edge: its access nodes): the peers to remember for the next start.
     pub peers: Vec<Peer>,
     /// The trees it is on.

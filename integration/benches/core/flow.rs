@@ -12,7 +12,7 @@ use treecast_integration::world::{self, Fidelity};
 use treecast_overlay::machine::{Destination, Machine};
 use treecast_overlay::peer::Peer;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{Frame, Header, Letter};
+use treecast_overlay::wire::{Direct, Frame, Header};
 use treecast_scribe::wire::{self, Ack, Body, Data, Header as Word, Publish, Signature};
 use treecast_scribe::{PastryStack, Position, Topic};
 
@@ -152,14 +152,14 @@ impl Family {
             Word::Data(Data { topic: self.topic.id(), position: self.last, body })
         };
         let bytes = wire::encode(&word, &self.payload);
-        self.parent.handle_frame(self.now, self.source, black_box(letter(bytes)));
+        self.parent.handle_frame(self.now, self.source, black_box(direct(bytes)));
     }
 
     fn acknowledge(&mut self) {
         for (child, ack) in &self.acks {
             let ack = Ack { position: Some(self.last), ..*ack };
             let bytes = wire::encode(&Word::Ack(ack), &[]);
-            self.parent.handle_frame(self.now, *child, letter(bytes));
+            self.parent.handle_frame(self.now, *child, direct(bytes));
         }
     }
 
@@ -177,8 +177,8 @@ impl Family {
     }
 }
 
-fn letter(payload: Bytes) -> Frame {
-    Frame::new(Header::Letter(Letter::Payload), payload)
+fn direct(payload: Bytes) -> Frame {
+    Frame::new(Header::Direct(Direct::Payload), payload)
 }
 
 /// A ring in which everybody but the root subscribes.

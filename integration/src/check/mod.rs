@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::Standing;
+use treecast_overlay::wire::NodeState;
 use treecast_scribe::forest::Forest;
 
 use crate::cluster::history::History;
@@ -213,7 +213,7 @@ pub type Clocked<'a> = (Instant, &'a dyn RingNode);
 
 /// The nodes on the ring among `nodes`, by id.
 fn on_the_ring<'a>(nodes: impl Iterator<Item = Clocked<'a>>) -> Vec<Clocked<'a>> {
-    let mut ready: Vec<_> = nodes.filter(|(_, node)| node.standing() == Standing::Ready).collect();
+    let mut ready: Vec<_> = nodes.filter(|(_, node)| node.node_state() == NodeState::Ready).collect();
     ready.sort_by_key(|(_, node)| node.peer().id);
     ready
 }

@@ -2,7 +2,7 @@
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::Standing;
+use treecast_overlay::wire::NodeState;
 
 use super::{Clocked, Promise, Scene, Verdict};
 use crate::node::RingNode;
@@ -41,11 +41,11 @@ pub fn one_ring<'a>(nodes: impl Iterator<Item = Clocked<'a>>) -> Verdict {
 }
 
 fn all_there(scene: &Scene<'_>) -> Verdict {
-    let waits = |(_, node): &Clocked<'_>| !matches!(node.standing(), Standing::Ready | Standing::Edge);
+    let waits = |(_, node): &Clocked<'_>| !matches!(node.node_state(), NodeState::Ready | NodeState::Edge);
     match scene.clocked().find(waits) {
         Some((_, node)) => {
-            let (id, standing) = (node.peer().id, node.standing());
-            Err(Promise::O3.broken(format!("{id:?} is not on the ring at {}: {standing:?}", scene.now)))
+            let (id, node_state) = (node.peer().id, node.node_state());
+            Err(Promise::O3.broken(format!("{id:?} is not on the ring at {}: {node_state:?}", scene.now)))
         }
         None => Ok(()),
     }

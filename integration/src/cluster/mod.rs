@@ -32,7 +32,7 @@ use treecast_overlay::pastry::Node;
 use treecast_overlay::peer::{Addr, Peer, Seed};
 use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::Standing;
+use treecast_overlay::wire::NodeState;
 use treecast_scribe::event::{Command, TreeStatus};
 use treecast_scribe::{Config, Stack, Topic};
 
@@ -440,7 +440,7 @@ impl<N: RingNode> Cluster<N> {
 
     /// The slot of a topic's root: of the ready node that is closest to its key.
     pub fn root(&self, topic: &Topic) -> usize {
-        let ready = self.stacks().filter(|(_, stack)| stack.ring().standing() == Standing::Ready);
+        let ready = self.stacks().filter(|(_, stack)| stack.ring().node_state() == NodeState::Ready);
         let key = topic.id().key();
         let closest = ready.min_by(|(_, a), (_, b)| key.closer(a.peer().id, b.peer().id));
         closest.expect("somebody is on the ring").0
@@ -461,7 +461,7 @@ impl<N: RingNode> Cluster<N> {
     /// Slots of the nodes on the ring that run.
     pub fn ready(&self) -> Vec<usize> {
         let ready = |(slot, stack): &(usize, &Stack<N>)| {
-            self.world.is_running(*slot) && stack.ring().standing() == Standing::Ready
+            self.world.is_running(*slot) && stack.ring().node_state() == NodeState::Ready
         };
         self.stacks().filter(ready).map(|(slot, _)| slot).collect()
     }

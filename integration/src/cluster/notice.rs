@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::machine::Machine;
-use treecast_overlay::wire::Standing;
+use treecast_overlay::wire::NodeState;
 use treecast_scribe::TopicId;
 
 use super::Cluster;
@@ -38,7 +38,7 @@ impl<N: RingNode> Cluster<N> {
             let between = ring.neighbours().map(|end| end.map(|peer| peer.id));
             if ring.is_root_of(self.world.local_time(slot), id.key()) {
                 serving.insert(id, between);
-            } else if ring.standing() == Standing::Ready && self.known.serving.get(&id) == Some(&between) {
+            } else if ring.node_state() == NodeState::Ready && self.known.serving.get(&id) == Some(&between) {
                 demoted += 1;
             }
         }
@@ -54,7 +54,7 @@ impl<N: RingNode> Cluster<N> {
             let id = stack.peer().id;
             let trees = stack.forest().trees();
             roots.extend(trees.iter().filter(|tree| tree.is_root).map(|tree| (tree.topic, id)));
-            if stack.ring().standing() == Standing::Ready {
+            if stack.ring().node_state() == NodeState::Ready {
                 let set = if stack.ring().is_alone() { &mut alone } else { &mut together };
                 set.insert(id);
             }

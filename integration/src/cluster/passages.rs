@@ -7,7 +7,7 @@ use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::machine::{Destination, Machine, Transmit};
 use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::wire::{
-    Answer, Header, Letter, Probe, ProbeAck, Purpose, Routed, Standing, encode_head,
+    Answer, Direct, Header, NodeState, Probe, ProbeAck, Purpose, Routed, encode_head,
 };
 use treecast_scribe::Stack;
 use treecast_scribe::event::Event;
@@ -177,9 +177,9 @@ impl<N: RingNode> Observer<Stack<N>> for Passages {
 
 /// An answer to a lookup, and for which node it is.
 fn answer_in(header: &Header, to: Peer) -> Option<(NodeId, &Answer)> {
-    if let Header::Letter(Letter::Answer(answer)) = header {
+    if let Header::Direct(Direct::Answer(answer)) = header {
         Some((to.id, answer))
-    } else if let Header::Relayed { to, letter: Letter::Answer(answer), .. } = header {
+    } else if let Header::RelayedDirect { to, direct: Direct::Answer(answer), .. } = header {
         Some((to.id(), answer))
     } else {
         None
@@ -188,9 +188,9 @@ fn answer_in(header: &Header, to: Peer) -> Option<(NodeId, &Answer)> {
 
 /// The purpose of a probe, or of an answer to one; `None`: it is neither.
 fn purpose(header: &Header) -> Option<&'static str> {
-    if let Header::Probe(Probe { standing, lease, leaf_set, .. }) = header {
-        return Some(match (standing, !lease.is_none(), leaf_set) {
-            (Standing::Joining | Standing::Starting, ..) => "probe: a joiner's",
+    if let Header::Probe(Probe { node_state, lease, leaf_set, .. }) = header {
+        return Some(match (node_state, !lease.is_none(), leaf_set) {
+            (NodeState::Joining | NodeState::Starting, ..) => "probe: a joiner's",
             (_, true, _) => "probe: asks for a lease",
             (_, false, true) => "probe: asks for a leaf set",
             (_, false, false) => "probe: alive, how far?",

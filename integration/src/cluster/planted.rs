@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use treecast_overlay::config::Config as RingConfig;
 use treecast_overlay::machine::{Destination, Machine, Transmit};
 use treecast_overlay::peer::Peer;
-use treecast_overlay::wire::{Frame, Header, Purpose, Standing, within};
+use treecast_overlay::wire::{Frame, Header, NodeState, Purpose, within};
 use treecast_scribe::event::{Command, Event, SubscriptionId};
 use treecast_scribe::wire::{self, Header as ForestHeader};
 use treecast_scribe::{Config, Item, Stack};
@@ -97,7 +97,7 @@ impl Planted {
     /// Whether the hermit has retreated.
     fn has_retreated<N: RingNode>(&mut self, stack: &Stack<N>) -> bool {
         let ring = stack.ring();
-        let alone = ring.is_alone() && ring.standing() == Standing::Ready;
+        let alone = ring.is_alone() && ring.node_state() == NodeState::Ready;
         self.retreat.1 |= alone && self.retreat.0;
         self.retreat.0 |= !ring.is_alone();
         self.bug == Bug::Hermit && self.retreat.1

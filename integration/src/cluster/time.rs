@@ -6,7 +6,7 @@ use std::time::Duration;
 use rand::RngExt;
 use treecast_overlay::id::Key;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::Standing;
+use treecast_overlay::wire::NodeState;
 
 use super::Cluster;
 use crate::check::{self, Breach, Promise, Verdict, When};
@@ -143,11 +143,11 @@ impl<N: RingNode> Cluster<N> {
     /// Whether every node is on the ring, or hangs on it, or has given up.
     pub fn is_started(&self) -> Verdict {
         let starts =
-            |(_, standing): &(usize, Standing)| !matches!(standing, Standing::Ready | Standing::Edge);
-        match self.stacks().map(|(slot, stack)| (slot, stack.ring().standing())).find(starts) {
-            Some((slot, standing)) => {
+            |(_, node_state): &(usize, NodeState)| !matches!(node_state, NodeState::Ready | NodeState::Edge);
+        match self.stacks().map(|(slot, stack)| (slot, stack.ring().node_state())).find(starts) {
+            Some((slot, node_state)) => {
                 let id = self.id(slot);
-                Err(Promise::O3.broken(format!("slot {slot} ({id:?}) is {standing:?}")))
+                Err(Promise::O3.broken(format!("slot {slot} ({id:?}) is {node_state:?}")))
             }
             None => Ok(()),
         }

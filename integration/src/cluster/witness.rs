@@ -7,7 +7,7 @@ use treecast_overlay::config::Role;
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::machine::{Destination, Machine, Transmit};
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{Frame, Header, Letter, Purpose, Routed, within};
+use treecast_overlay::wire::{Direct, Frame, Header, Purpose, Routed, within};
 use treecast_scribe::event::{Command, Event, Token, TreeStatus};
 use treecast_scribe::message::MessageId;
 use treecast_scribe::wire::{self, Body, Data, Header as ForestHeader, Signature};
@@ -223,7 +223,7 @@ pub fn forest_message(frame: &Frame) -> Option<(ForestHeader, Bytes)> {
     } else {
         matches!(
             &frame.header,
-            Header::Letter(Letter::Payload) | Header::Relayed { letter: Letter::Payload, .. }
+            Header::Direct(Direct::Payload) | Header::RelayedDirect { direct: Direct::Payload, .. }
         )
     };
     carries.then(|| wire::decode(&frame.payload).ok()).flatten()
@@ -232,7 +232,7 @@ pub fn forest_message(frame: &Frame) -> Option<(ForestHeader, Bytes)> {
 /// For which node a message is, if it is for one.
 fn receiver(transmit: &Transmit) -> Option<NodeId> {
     match (&transmit.frame.header, transmit.to) {
-        (Header::Relayed { to, .. }, _) => Some(to.id()),
+        (Header::RelayedDirect { to, .. }, _) => Some(to.id()),
         (_, Destination::Peer(peer)) => Some(peer.id),
         (_, Destination::Seed(_)) => None,
     }
@@ -241,7 +241,9 @@ fn receiver(transmit: &Transmit) -> Option<NodeId> {
 fn goal(transmit: &Transmit) -> String {
     match (&transmit.frame.header, transmit.to) {
         (Header::Routed(routed), _) => format!("the root of {}", routed.key),
-        (Header::Relayed { to, .. }, Destination::Peer(via)) => format!("{} through {}", to.id(), via.addr),
+        (Header::RelayedDirect { to, .. }, Destination::Peer(via)) => {
+            format!("{} through {}", to.id(), via.addr)
+        }
         (_, Destination::Peer(peer)) => peer.addr.to_string(),
         (_, Destination::Seed(seed)) => seed.addr.to_string(),
     }

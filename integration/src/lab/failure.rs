@@ -24,7 +24,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// How long the ring has for its repair.
 const REPAIR: Duration = Duration::from_secs(120);
 /// Frames of lookups; all others are upkeep, by which nodes find each other dead and fill the gaps.
-const LOOKUPS: [&str; 3] = ["routed/lookup", "hop_ack", "letter/answer"];
+const LOOKUPS: [&str; 3] = ["routed/lookup", "hop_ack", "direct/answer"];
 
 /// Frames by kind.
 type Upkeep = BTreeMap<&'static str, f64>;

@@ -7,7 +7,7 @@ use treecast_overlay::kbr::StartError;
 use treecast_overlay::machine::Machine;
 use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::Standing;
+use treecast_overlay::wire::NodeState;
 use treecast_scribe::event::Event;
 
 use super::meter::Meter;
@@ -89,7 +89,7 @@ pub fn grow_in<N: RingNode>(
     let Growing { mut cluster, retried, .. } = growing;
     let (took, wall) = (cluster.now() - Instant::ZERO, began.elapsed());
     let ready = |(slot, stack): (usize, &treecast_scribe::Stack<N>)| {
-        (stack.ring().standing() == Standing::Ready).then_some((stack.peer().id, slot as u32))
+        (stack.ring().node_state() == NodeState::Ready).then_some((stack.peer().id, slot as u32))
     };
     cluster.roster = Roster::of(cluster.stacks().filter_map(ready));
     let join_messages_mean = meter.borrow().join_frames as f64 / nodes as f64;

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use treecast_overlay::machine::Transmit;
 use treecast_overlay::peer::Peer;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{Frame, Header, Letter, Purpose};
+use treecast_overlay::wire::{Direct, Frame, Header, Purpose};
 use treecast_scribe::Stack;
 use treecast_scribe::event::Event;
 use treecast_scribe::wire::{Body, Header as ForestHeader};
@@ -117,7 +117,7 @@ fn is_message(header: &ForestHeader) -> bool {
 
 /// Whether a frame carries a log entry from parent to child: what link stress counts.
 pub fn is_copy(frame: &Frame) -> bool {
-    matches!(frame.header, Header::Letter(Letter::Payload))
+    matches!(frame.header, Header::Direct(Direct::Payload))
         && forest_message(frame).is_some_and(|(header, _)| is_message(&header))
 }
 

@@ -72,7 +72,7 @@ pub(super) fn all_ready(net: &Net, bounds: &Bounds) -> bool {
 
 /// Whether a frame is on its way that carries a grant besides.
 pub(super) fn grant_rides(net: &Net) -> bool {
-    let grants = |frame: &Frame| frame.words.as_ref().is_some_and(|words| words.grant.is_some());
+    let grants = |frame: &Frame| frame.piggyback.as_ref().is_some_and(|words| words.grant.is_some());
     net.flying().iter().any(|flying| grants(&flying.frame))
 }
 

@@ -8,7 +8,7 @@ use treecast_overlay::kbr::RingView;
 use treecast_overlay::pastry::Node;
 use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::sides::Sides;
-use treecast_overlay::wire::{Admission, Header, Standing};
+use treecast_overlay::wire::{Admission, Header, NodeState};
 
 use super::image::FAR;
 use super::{Bounds, Gaps, ModelBug, QUARTER};
@@ -56,8 +56,8 @@ pub(super) fn answer_as_published(asked: &Header, answer: &mut Header, members: 
     if !matches!(answer, Header::Admission(Admission::Busy)) {
         return;
     }
-    *answer = if let Header::Commit { number, .. } = *asked {
-        Header::Committed { number, lease: Sides::Both }
+    *answer = if let Header::JoinCommit { number, .. } = *asked {
+        Header::JoinCommitted { number, lease: Sides::Both }
     } else {
         Header::Admission(Admission::Granted { members: members() })
     };
@@ -65,5 +65,5 @@ pub(super) fn answer_as_published(asked: &Header, answer: &mut Header, members: 
 
 /// Whether a node is on the ring.
 pub(super) fn is_ready(node: &Node) -> bool {
-    node.standing() == Standing::Ready
+    node.node_state() == NodeState::Ready
 }

@@ -27,8 +27,8 @@ impl Net {
             Header::ProbeAck(ack) if ack.leaf_set.is_none() && both_know() => true,
             Header::Probe(_)
             | Header::ProbeAck(_)
-            | Header::Commit { .. }
-            | Header::Committed { .. }
+            | Header::JoinCommit { .. }
+            | Header::JoinCommitted { .. }
             | Header::LeafSet { .. } => self.changes_nothing(bounds, flying),
             _ => false,
         }

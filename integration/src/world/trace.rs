@@ -273,7 +273,7 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match wire::decode(self.head.clone(), Addresses::Any) {
             _ if self.head.is_empty() => f.write_str(KINDS[usize::from(self.kind)])?,
-            Ok(Frame { words: Some(words), header, .. }) => write!(f, "{header:?} with {words:?}")?,
+            Ok(Frame { piggyback: Some(words), header, .. }) => write!(f, "{header:?} with {words:?}")?,
             Ok(frame) => write!(f, "{:?}", frame.header)?,
             Err(error) => write!(f, "({error})")?,
         }

@@ -151,7 +151,7 @@ fn what_waits_on_an_uplink_is_told_in_steps_and_what_does_not_fit_is_lost() {
     let levels: Vec<_> = heard(&mut world, 0);
     let level = |millis, bytes| (at(millis), Heard::Queued(id(1), bytes));
     assert_eq!(levels, [level(0, 200_000), level(1000, 100_000), level(2000, 0)]);
-    assert_eq!(world.counters().of("letter/payload").lost, 1);
+    assert_eq!(world.counters().of("direct/payload").lost, 1);
     assert!(world.last_steps().contains("uplink's queue"));
     assert_eq!(world.pending(), 0);
 }
@@ -165,7 +165,7 @@ fn an_uplink_ends_with_its_node_or_when_its_limit_is_lifted() {
     world.run_for(ms(1500));
     world.set_uplink(0, None);
     world.run_for(ms(100));
-    assert_eq!(world.counters().of("letter/payload").delivered, 3, "what waits leaves at once");
+    assert_eq!(world.counters().of("direct/payload").delivered, 3, "what waits leaves at once");
     let levels = heard(&mut world, 0);
     assert_eq!(levels.last(), Some(&(at(1500), Heard::Queued(id(1), 0))));
     world.set_uplink(0, uplink);
@@ -175,7 +175,7 @@ fn an_uplink_ends_with_its_node_or_when_its_limit_is_lifted() {
     world.restart(0, Pinger::restarted(0));
     world.command(0, said(99_998));
     world.run_for(ms(5000));
-    let tally = world.counters().of("letter/payload");
+    let tally = world.counters().of("direct/payload");
     assert_eq!((tally.delivered, tally.lost), (5, 2), "the new life sends its own");
 }
 

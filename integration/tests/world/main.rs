@@ -165,7 +165,7 @@ fn dice_lose_and_double_their_share() {
         world.command(0, Wish::Say(to(1), Bytes::from(number.to_string())));
     }
     world.run_for(ms(1000));
-    let tally = world.counters().of("letter/payload");
+    let tally = world.counters().of("direct/payload");
     assert_eq!(tally.sent, 5000);
     assert!((900..1100).contains(&tally.lost), "{tally:?}");
     assert!((320..480).contains(&tally.doubled), "{tally:?}");
@@ -183,7 +183,7 @@ fn frames_over_the_limit_are_lost() {
         world.command(0, Wish::Say(to(1), Bytes::from(vec![b'x'; length])));
     }
     world.run_for(ms(100));
-    let tally = world.counters().of("letter/payload");
+    let tally = world.counters().of("direct/payload");
     assert_eq!((tally.delivered, tally.lost), (1, 1));
     assert!(world.last_steps().contains("larger than the frame limit"));
 }
@@ -244,7 +244,7 @@ fn without_connections_nothing_is_heard_of_them() {
 #[test]
 fn watched_frames_are_counted_on_their_links() {
     let mut world = world("watched_frames", 40, Config { topology: Topology::transit_stub(), ..calm() });
-    world.watch_links(|frame| matches!(frame.header, Header::Letter(_)));
+    world.watch_links(|frame| matches!(frame.header, Header::Direct(_)));
     let mut expected = LinkLoads::default();
     for slot in 1..40 {
         world.command(0, Wish::Say(to(slot), Bytes::from_static(b"hello")));
@@ -556,7 +556,7 @@ fn the_last_steps_are_told_in_words() {
     world.crash(1, Crash::Power);
     let words = world.last_steps();
     for expected in
-        ["#0     gets a command", "#1     <- #0 Letter(Payload) + 5 bytes", "loses power", "is up"]
+        ["#0     gets a command", "#1     <- #0 Direct(Payload) + 5 bytes", "loses power", "is up"]
     {
         assert!(words.contains(expected), "`{expected}` is not in\n{words}");
     }

@@ -10,7 +10,7 @@ use treecast_overlay::machine::{Destination, Link, Machine, Store, StoreToken, T
 use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::sides::Sides;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{Frame, Header, Letter, Probe, ProbeAck, Standing};
+use treecast_overlay::wire::{Direct, Frame, Header, NodeState, Probe, ProbeAck};
 
 /// Answers probes, tells of all that it hears, and wakes when told.
 pub(crate) struct Pinger {
@@ -89,7 +89,7 @@ impl Pinger {
     }
 
     fn ping(&mut self, to: Destination, number: u64) {
-        let probe = Probe { number, standing: Standing::Ready, lease: Sides::None, leaf_set: false };
+        let probe = Probe { number, node_state: NodeState::Ready, lease: Sides::None, leaf_set: false };
         self.send(to, Header::Probe(probe), Bytes::new());
     }
 }
@@ -106,7 +106,7 @@ impl Machine for Pinger {
         self.at(now);
         match command {
             Wish::Ping(to, number) => self.ping(to, number),
-            Wish::Say(to, payload) => self.send(to, Header::Letter(Letter::Payload), payload),
+            Wish::Say(to, payload) => self.send(to, Header::Direct(Direct::Payload), payload),
             Wish::WakeAt(at) => self.alarm = at.map(|at| Alarm { at, again: None }),
             Wish::Beat(period, friends) => {
                 self.alarm = Some(Alarm { at: now + period, again: Some((period, friends)) })
@@ -125,7 +125,7 @@ impl Machine for Pinger {
             self.events.push_back(Heard::Ping(from, probe.number));
             let ack = ProbeAck {
                 number: probe.number,
-                standing: Standing::Ready,
+                node_state: NodeState::Ready,
                 lease: Sides::None,
                 asks: None,
                 leaf_set: None,

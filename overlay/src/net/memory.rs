@@ -276,7 +276,7 @@ mod tests {
         let network = MemoryNetwork::new();
         let [mut a, mut b] = [1, 2].map(|id| network.bind(NodeId(id), MemoryOptions::new("test")));
         let third = Peer { id: NodeId(3), incarnation: 1, addr: Addr::Memory(3) };
-        a.send(Destination::Seed(b.local_addr().into()), Frame::from(Header::Lost(third)));
+        a.send(Destination::Seed(b.local_addr().into()), Frame::from(Header::PeerDeadHint(third)));
         a.flush();
         let heard = async {
             loop {
@@ -288,6 +288,6 @@ mod tests {
             }
         };
         let heard = tokio::time::timeout(Duration::from_secs(30), heard).await;
-        assert_eq!(heard.unwrap(), Header::Lost(third));
+        assert_eq!(heard.unwrap(), Header::PeerDeadHint(third));
     }
 }

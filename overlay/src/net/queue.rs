@@ -312,10 +312,10 @@ mod tests {
     use super::super::records::{Reader, Record};
     use super::*;
     use crate::peer::Addresses;
-    use crate::wire::{Header, Letter};
+    use crate::wire::{Direct, Header};
 
     fn data(len: usize) -> Frame {
-        Frame::new(Header::Letter(Letter::Payload), Bytes::from(vec![7; len]))
+        Frame::new(Header::Direct(Direct::Payload), Bytes::from(vec![7; len]))
     }
 
     fn control(hop: u64) -> Frame {

@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_frame_that_names_a_slot_of_memory_is_good_in_one_process_only() {
         let slot = Peer { id: NodeId(7), incarnation: 1, addr: Addr::Memory(3) };
-        let frame = Frame::from(Header::Lost(slot));
+        let frame = Frame::from(Header::PeerDeadHint(slot));
         let head = encode(&frame).head;
         let bytes = [&frame_head(true, false, head.len())[..], &head].concat();
         assert_eq!(read(&mut Reader::new(1024, Addresses::Any), &bytes), Ok(vec![Record::Frame(frame)]));

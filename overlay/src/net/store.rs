@@ -80,7 +80,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// A record's name as a file name: what is not a letter, digit, `-` or `_` is escaped by its hexadecimal value, so
+/// A record's name as a file name: what is not a direct, digit, `-` or `_` is escaped by its hexadecimal value, so
 /// no name leaves the directory or collides with another or with a temporary file.
 fn file_name(name: &str) -> String {
     let mut file = String::with_capacity(name.len());

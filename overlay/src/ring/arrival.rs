@@ -13,7 +13,7 @@ use crate::kbr::{Bootstrap, Event, StartError};
 use crate::peer::Peer;
 use crate::sides::Sides;
 use crate::time::Instant;
-use crate::wire::{Admission, Answer, Header, ProbeAck, Standing};
+use crate::wire::{Admission, Answer, Header, NodeState, ProbeAck};
 
 /// How long after a start its memory is given back, in the mean.
 const TIDY_AFTER: Duration = Duration::from_secs(5);
@@ -224,22 +224,22 @@ impl<G: Geometry> Node<G> {
     }
 
     /// An admitted joiner, whose leaf set has answered, takes its part over.
-    pub(super) fn on_join_commit(&mut self, now: Instant, from: Peer, number: u64, beside: NodeId) {
+    pub(super) fn on_join_commit(&mut self, now: Instant, from: Peer, number: u64, other_neighbour: NodeId) {
         if !self.core.is_on_ring() {
             let refusal = Admission::NotReady;
             return self.core.send(from, Header::Admission(refusal));
         }
         let member = self.tables.leaf_set.get(from.id);
         let is_member = member.is_some_and(|member| member.incarnation == from.incarnation);
-        let refusal = self.slots.refusal(now, &self.core, &self.tables, &self.leases, from, beside);
+        let refusal = self.slots.refusal(now, &self.core, &self.tables, &self.leases, from, other_neighbour);
         if let Some(refusal) = refusal.filter(|_| !is_member) {
             return self.core.send(from, Header::Admission(refusal));
         }
         let sides = self.tables.leaf_set.sides_for(from.id);
         let ceded = self.slots.cede(from, number).and(sides);
         self.leases.grant(now, &self.core, from.id, ceded);
-        let lease = if is_member { self.grant_lease(now, from, Standing::Ready, sides) } else { ceded };
-        self.core.send(from, Header::Committed { number, lease });
+        let lease = if is_member { self.grant_lease(now, from, NodeState::Ready, sides) } else { ceded };
+        self.core.send(from, Header::JoinCommitted { number, lease });
         self.core.emit(Event::NeighboursChanged);
     }
 

@@ -18,7 +18,7 @@ use crate::peer::{Peer, Seed};
 use crate::random::Rng;
 use crate::sides::Sides;
 use crate::time::Instant;
-use crate::wire::{self, Frame, Header, LeaseWords, Probe, Standing};
+use crate::wire::{self, Frame, Header, LeasePiggyback, NodeState, Probe};
 
 /// Frames for which a busy node keeps room between two calls; what a burst took beyond it is given back at once.
 const KEPT_CAPACITY: usize = 32;
@@ -121,12 +121,12 @@ impl Core {
     }
 
     /// How far this node is, as it tells others.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn node_state(&self) -> NodeState {
         match self.phase {
-            Phase::Ready if self.is_edge() => Standing::Edge,
-            Phase::Ready => Standing::Ready,
-            Phase::Idle | Phase::Starting | Phase::Stopped => Standing::Starting,
-            Phase::Joining => Standing::Joining,
+            Phase::Ready if self.is_edge() => NodeState::Edge,
+            Phase::Ready => NodeState::Ready,
+            Phase::Idle | Phase::Starting | Phase::Stopped => NodeState::Starting,
+            Phase::Joining => NodeState::Joining,
         }
     }
 
@@ -193,7 +193,7 @@ impl Core {
 
     /// Probes a seed under this number.
     pub(crate) fn probe_seed(&mut self, seed: Seed, number: u64) {
-        let probe = Probe { number, standing: self.standing(), lease: Sides::None, leaf_set: false };
+        let probe = Probe { number, node_state: self.node_state(), lease: Sides::None, leaf_set: false };
         self.send_to_seed(seed, Header::Probe(probe));
     }
 
@@ -266,7 +266,7 @@ struct Queued {
 /// How a queued frame goes.
 pub(crate) enum Path {
     /// Over this node's own connection, with its lease piggyback.
-    Straight(Option<Box<LeaseWords>>),
+    Straight(Option<Box<LeasePiggyback>>),
     /// Another node passes it on.
     Through(Peer),
 }
@@ -296,7 +296,7 @@ impl Outbox {
     pub(crate) fn send_by(&mut self, me: Peer, to: Peer, mut frame: Frame, path: Path) {
         let (to, frame) = match path {
             Path::Straight(piggyback) => {
-                frame.words = piggyback;
+                frame.piggyback = piggyback;
                 (to, frame)
             }
             Path::Through(relay) => (relay, passed_on(to, me, frame)),

@@ -13,7 +13,7 @@ use crate::id::{Key, NodeId};
 use crate::kbr::{BroadcastFailure, Delivery, Event, Transit};
 use crate::peer::{Contact, Peer};
 use crate::time::Instant;
-use crate::wire::{Answer, Frame, Header, Letter, MAX_PATH, Purpose, RouteFailure, Routed, TraceHop};
+use crate::wire::{Answer, Direct, Frame, Header, MAX_PATH, Purpose, RouteFailure, Routed, TraceHop};
 
 // Routed messages.
 impl<G: Geometry> Node<G> {
@@ -150,14 +150,14 @@ impl<G: Geometry> Node<G> {
             Purpose::Lookup => answer(Vec::new()),
             Purpose::Seek => answer(self.geometry.told_to(&self.tables.leaf_set, origin.id())),
         };
-        self.send_direct(now, &origin, Letter::Answer(answer), Bytes::new());
+        self.send_direct(now, &origin, Direct::Answer(answer), Bytes::new());
     }
 
     /// The message stops here; its origin is told.
     fn fail(&mut self, now: Instant, routed: Routed, reason: RouteFailure) {
         let Routed { key, origin, id, purpose, .. } = routed;
         tracing::debug!(node = %self.core.me.id, %key, ?reason, ?purpose, "undeliverable");
-        self.send_direct(now, &origin, Letter::Undeliverable { id, key, reason }, Bytes::new());
+        self.send_direct(now, &origin, Direct::Undeliverable { id, key, reason }, Bytes::new());
     }
 
     /// A message of this node's own stopped on its way.
@@ -403,7 +403,7 @@ impl<G: Geometry> Node<G> {
     }
 
     /// Sends a direct message. To an edge it goes through its access node; from an edge too.
-    pub(super) fn send_direct(&mut self, now: Instant, to: &Contact, direct: Letter, payload: Bytes) {
+    pub(super) fn send_direct(&mut self, now: Instant, to: &Contact, direct: Direct, payload: Bytes) {
         let me = self.my_contact();
         if to.id() == me.id() {
             return self.on_direct(now, me, direct, payload);
@@ -414,7 +414,7 @@ impl<G: Geometry> Node<G> {
             Some(relay) => relay_direct(&mut self.core, relay, (to, &me), direct, payload),
             // An edge without an access node reaches no node; direct messages are best effort.
             None if is_edge => {}
-            None => self.core.send_payload(to.peer, Header::Letter(direct), payload),
+            None => self.core.send_payload(to.peer, Header::Direct(direct), payload),
         }
     }
 
@@ -426,7 +426,7 @@ impl<G: Geometry> Node<G> {
         previous: Peer,
         to: Contact,
         from: Contact,
-        direct: Letter,
+        direct: Direct,
         payload: Bytes,
     ) {
         let is_attached_there =
@@ -449,7 +449,7 @@ impl<G: Geometry> Node<G> {
         } else if let Some(known) = self.member(to.id()).filter(|known| known.id != from.id()) {
             // On the ring, and has named this node as a way around a broken link: a detour, by the same rules.
             if self.core.is_ready() && Contact::from(previous) == from {
-                let inner = Frame::new(Header::Letter(direct), payload);
+                let inner = Frame::new(Header::Direct(direct), payload);
                 self.core.send_straight(known, passed_on(known, previous, inner));
             }
         }
@@ -460,14 +460,14 @@ impl<G: Geometry> Node<G> {
         self.member(peer.id).is_some_and(|known| known.supersedes(&peer))
     }
 
-    pub(super) fn on_direct(&mut self, now: Instant, from: Contact, direct: Letter, payload: Bytes) {
+    pub(super) fn on_direct(&mut self, now: Instant, from: Contact, direct: Direct, payload: Bytes) {
         match direct {
-            Letter::Payload => self.core.emit(Event::Received { from, payload }),
-            Letter::Answer(answer) if self.lookups.contains(answer.id) => {
+            Direct::Payload => self.core.emit(Event::Received { from, payload }),
+            Direct::Answer(answer) if self.lookups.contains(answer.id) => {
                 self.lookups.on_answer(now, &mut self.core, *answer);
             }
-            Letter::Answer(answer) => self.on_sought(now, *answer),
-            Letter::Undeliverable { id, key, reason } => self.on_undeliverable(id, key, reason),
+            Direct::Answer(answer) => self.on_sought(now, *answer),
+            Direct::Undeliverable { id, key, reason } => self.on_undeliverable(id, key, reason),
         }
     }
 
@@ -488,9 +488,9 @@ fn relay_direct(
     core: &mut Core,
     relay: Peer,
     (to, from): (&Contact, &Contact),
-    letter: Letter,
+    direct: Direct,
     payload: Bytes,
 ) {
-    let header = Header::Relayed { to: (*to).into(), from: (*from).into(), letter };
+    let header = Header::RelayedDirect { to: (*to).into(), from: (*from).into(), direct };
     core.send_payload(relay, header, payload);
 }

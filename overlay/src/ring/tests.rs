@@ -20,7 +20,7 @@ use crate::peer::{Contact, Peer, Seed};
 use crate::sides::{Side, Sides};
 use crate::testing::{self, Told, peer_at, slot_of};
 use crate::time::Instant;
-use crate::wire::{Frame, Header, Probe, Standing};
+use crate::wire::{Frame, Header, NodeState, Probe};
 use std::sync::Arc;
 
 mod carried;
@@ -124,7 +124,7 @@ impl Stories for Net {
     }
 
     fn ready(&self) -> Vec<usize> {
-        self.live().filter(|(_, node)| node.standing() == Standing::Ready).map(|(slot, _)| slot).collect()
+        self.live().filter(|(_, node)| node.node_state() == NodeState::Ready).map(|(slot, _)| slot).collect()
     }
 
     /// The slots that a broadcast has reached, once for each time.
@@ -150,7 +150,7 @@ impl Stories for Net {
 
     /// The ready node that is closest to a key, by full knowledge.
     fn true_root(&self, key: Key) -> usize {
-        let ready = self.live().filter(|(_, node)| node.standing() == Standing::Ready);
+        let ready = self.live().filter(|(_, node)| node.node_state() == NodeState::Ready);
         ready.min_by(|(_, a), (_, b)| key.closer(a.peer().id, b.peer().id)).unwrap().0
     }
 
@@ -241,11 +241,11 @@ fn nobodys_table_holds_a_node_that_is_not_ready() {
     }
     for _ in 0..200 {
         net.run(DELAY);
-        let standing: BTreeMap<NodeId, Standing> =
-            net.live().map(|(_, node)| (node.peer().id, node.standing())).collect();
-        for (_, node) in net.live().filter(|(_, node)| node.standing() == Standing::Ready) {
+        let node_state: BTreeMap<NodeId, NodeState> =
+            net.live().map(|(_, node)| (node.peer().id, node.node_state())).collect();
+        for (_, node) in net.live().filter(|(_, node)| node.node_state() == NodeState::Ready) {
             for peer in node.leaf_set().iter().chain(node.routing_table().iter()) {
-                assert_eq!(standing[&peer.id], Standing::Ready, "{:?} at {}", peer.id, net.now);
+                assert_eq!(node_state[&peer.id], NodeState::Ready, "{:?} at {}", peer.id, net.now);
             }
         }
     }
@@ -534,7 +534,7 @@ fn an_edge_loses_one_access_node_and_uses_the_other() {
     net.run(Duration::from_secs(2));
     let edge = net.join(Some(0), Config { role: Role::Edge { promote_after: None }, ..Config::default() });
     net.run(Duration::from_secs(3));
-    assert_eq!(net.node(edge).standing(), Standing::Edge);
+    assert_eq!(net.node(edge).node_state(), NodeState::Edge);
     let first = net.node(edge).contact().via.unwrap();
     assert!(net.live().all(|(_, node)| !node.leaf_set().contains(peer_at(edge).id)), "it is on no ring");
     net.kill(slot_of(first.addr));
@@ -590,10 +590,10 @@ fn a_long_lived_edge_without_a_ring_becomes_one() {
     let role = Role::Edge { promote_after: Some(Duration::from_secs(5)) };
     let edge = net.join(Some(0), Config { role, ..Config::default() });
     net.run(Duration::from_secs(2));
-    assert_eq!(net.node(edge).standing(), Standing::Edge);
+    assert_eq!(net.node(edge).node_state(), NodeState::Edge);
     net.kill(0);
     net.run(Duration::from_secs(20));
-    assert_eq!(net.node(edge).standing(), Standing::Ready);
+    assert_eq!(net.node(edge).node_state(), NodeState::Ready);
     assert_eq!(net.claimants(Key(0)), [edge]);
 }
 

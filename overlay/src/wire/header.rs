@@ -26,41 +26,41 @@ pub enum Header {
         hop: u64,
     },
     /// Something for the node at the other end of this connection. Not acknowledged.
-    Letter(Letter),
-    /// A letter for a node behind, or in front of, the receiver: to and from edge nodes.
-    Relayed {
+    Direct(Direct),
+    /// A direct message for a node behind, or in front of, the receiver: to and from edge nodes.
+    RelayedDirect {
         /// The receiver.
         to: Box<Contact>,
         /// The sender.
         from: Box<Contact>,
         /// Its content.
-        letter: Letter,
+        direct: Direct,
     },
     /// Are you there?
     Probe(Probe),
     /// I am.
     ProbeAck(ProbeAck),
     /// A joiner asks a ready node for its slot on the joiner's side (join, step 2).
-    Admit,
-    /// The answer to `Admit`.
+    JoinRequest,
+    /// The answer to `JoinRequest`.
     Admission(Admission),
-    /// An admitted joiner, whose leaf set has answered, asks its neighbour to give up its part (join, step 3).
-    Commit {
+    /// An admitted joiner, whose leaf set has answered, asks its neighbour to cede its part (join, step 3).
+    JoinCommit {
         /// The joiner's number for the request; the lease that answers it counts from its sending.
         number: u64,
         /// The joiner's other neighbour: the receiver's own on that side.
-        beside: NodeId,
+        other_neighbour: NodeId,
     },
     /// The neighbour no longer answers for the joiner's part, and grants it a lease.
-    Committed {
-        /// The number of the `Commit`.
+    JoinCommitted {
+        /// The number of the `JoinCommit`.
         number: u64,
         /// On which sides of the neighbour the joiner's part is, each with a lease.
         lease: Sides,
     },
-    /// A joiner gives its slot back, and with it what was given up to it.
-    Withdraw {
-        /// The joiner takes its place by no `Commit` of this number or a smaller one: whatever it was granted for those
+    /// A joiner gives its slot back, and with it what was ceded to it.
+    JoinAbort {
+        /// The joiner takes its place by no `JoinCommit` of this number or a smaller one: whatever it was granted for those
         /// is void.
         number: u64,
     },
@@ -121,27 +121,27 @@ pub enum Header {
     },
     /// The sender has found this peer dead, which the receiver may have in its routing table too. (A hint: a node that hears
     /// it looks for itself.)
-    Lost(Peer),
+    PeerDeadHint(Peer),
 }
 
-/// Names of the kinds of frames, for counts. Routed messages are told apart by purpose and letters by content, so joins and
+/// Names of the kinds of frames, for counts. Routed messages are told apart by purpose and direct messages by content, so joins and
 /// lookups are counted separately.
 pub const KINDS: [&str; 26] = [
     "routed/application",
     "routed/lookup",
     "routed/seek",
     "hop_ack",
-    "letter/payload",
-    "letter/answer",
-    "letter/undeliverable",
-    "relayed",
+    "direct/payload",
+    "direct/answer",
+    "direct/undeliverable",
+    "relayed_direct",
     "probe",
     "probe_ack",
-    "admit",
+    "join_request",
     "admission",
-    "commit",
-    "committed",
-    "withdraw",
+    "join_commit",
+    "join_committed",
+    "join_abort",
     "leaf_set",
     "nearer_request",
     "near",
@@ -152,7 +152,7 @@ pub const KINDS: [&str; 26] = [
     "detach",
     "outdated",
     "via",
-    "lost",
+    "peer_dead_hint",
 ];
 
 impl Header {
@@ -165,17 +165,17 @@ impl Header {
                 Purpose::Seek => 2,
             },
             Header::HopAck { .. } => 3,
-            Header::Letter(Letter::Payload) => 4,
-            Header::Letter(Letter::Answer(_)) => 5,
-            Header::Letter(Letter::Undeliverable { .. }) => 6,
-            Header::Relayed { .. } => 7,
+            Header::Direct(Direct::Payload) => 4,
+            Header::Direct(Direct::Answer(_)) => 5,
+            Header::Direct(Direct::Undeliverable { .. }) => 6,
+            Header::RelayedDirect { .. } => 7,
             Header::Probe(_) => 8,
             Header::ProbeAck(_) => 9,
-            Header::Admit => 10,
+            Header::JoinRequest => 10,
             Header::Admission(_) => 11,
-            Header::Commit { .. } => 12,
-            Header::Committed { .. } => 13,
-            Header::Withdraw { .. } => 14,
+            Header::JoinCommit { .. } => 12,
+            Header::JoinCommitted { .. } => 13,
+            Header::JoinAbort { .. } => 14,
             Header::LeafSet { .. } => 15,
             Header::NearerRequest { .. } => 16,
             Header::Near(_) => 17,
@@ -186,7 +186,7 @@ impl Header {
             Header::Detach => 22,
             Header::Outdated(_) => 23,
             Header::Via { .. } => 24,
-            Header::Lost(_) => 25,
+            Header::PeerDeadHint(_) => 25,
         }
     }
 
@@ -194,22 +194,22 @@ impl Header {
     pub fn carries_payload(&self) -> bool {
         match self {
             Header::Routed(routed) => routed.purpose == Purpose::Application,
-            Header::Letter(letter) | Header::Relayed { letter, .. } => *letter == Letter::Payload,
+            Header::Direct(direct) | Header::RelayedDirect { direct, .. } => *direct == Direct::Payload,
             Header::Broadcast { .. } | Header::Via { .. } => true,
             Header::HopAck { .. }
             | Header::Probe(_)
             | Header::ProbeAck(_)
-            | Header::Admit
+            | Header::JoinRequest
             | Header::Admission(_)
-            | Header::Commit { .. }
-            | Header::Committed { .. }
-            | Header::Withdraw { .. }
+            | Header::JoinCommit { .. }
+            | Header::JoinCommitted { .. }
+            | Header::JoinAbort { .. }
             | Header::LeafSet { .. }
             | Header::NearerRequest { .. }
             | Header::Near(_)
             | Header::Leave { .. }
             | Header::Outdated(_)
-            | Header::Lost(_)
+            | Header::PeerDeadHint(_)
             | Header::Attach
             | Header::Attached { .. }
             | Header::Detach => false,
@@ -220,8 +220,8 @@ impl Header {
     pub(super) fn list_over_limit(&self) -> Option<usize> {
         match self {
             Header::Routed(routed) => over_limit(routed.trace.as_deref(), MAX_TRACE),
-            Header::Letter(Letter::Answer(answer))
-            | Header::Relayed { letter: Letter::Answer(answer), .. } => {
+            Header::Direct(Direct::Answer(answer))
+            | Header::RelayedDirect { direct: Direct::Answer(answer), .. } => {
                 let trace = over_limit(answer.trace.as_deref(), MAX_TRACE);
                 trace.or(over_limit(Some(&answer.leaf_set), MAX_PEERS))
             }
@@ -231,18 +231,18 @@ impl Header {
             | Header::Leave { members }
             | Header::Attached { members, .. } => over_limit(Some(members), MAX_PEERS),
             Header::Near(near) => over_limit(Some(&near.known), MAX_PEERS),
-            Header::Letter(Letter::Payload | Letter::Undeliverable { .. })
-            | Header::Relayed { letter: Letter::Payload | Letter::Undeliverable { .. }, .. }
+            Header::Direct(Direct::Payload | Direct::Undeliverable { .. })
+            | Header::RelayedDirect { direct: Direct::Payload | Direct::Undeliverable { .. }, .. }
             | Header::HopAck { .. }
             | Header::Probe(_)
-            | Header::Admit
+            | Header::JoinRequest
             | Header::Admission(Admission::Busy | Admission::NotReady)
-            | Header::Commit { .. }
-            | Header::Committed { .. }
-            | Header::Withdraw { .. }
+            | Header::JoinCommit { .. }
+            | Header::JoinCommitted { .. }
+            | Header::JoinAbort { .. }
             | Header::NearerRequest { .. }
             | Header::Outdated(_)
-            | Header::Lost(_)
+            | Header::PeerDeadHint(_)
             | Header::Broadcast { .. }
             | Header::Via { .. }
             | Header::Attach
@@ -256,9 +256,9 @@ impl Header {
             Header::Routed(Routed { origin, .. }) | Header::Broadcast { origin, .. } => {
                 origin.all_peers(&mut is_so)
             }
-            Header::Letter(letter) => letter.all_peers(&mut is_so),
-            Header::Relayed { to, from, letter } => {
-                to.all_peers(&mut is_so) && from.all_peers(&mut is_so) && letter.all_peers(&mut is_so)
+            Header::Direct(direct) => direct.all_peers(&mut is_so),
+            Header::RelayedDirect { to, from, direct } => {
+                to.all_peers(&mut is_so) && from.all_peers(&mut is_so) && direct.all_peers(&mut is_so)
             }
             Header::ProbeAck(ack) => ack.leaf_set.iter().flatten().all(is_so),
             Header::Admission(Admission::Granted { members } | Admission::NotNeighbour { members })
@@ -266,15 +266,15 @@ impl Header {
             | Header::Leave { members }
             | Header::Attached { members, .. } => members.iter().all(is_so),
             Header::Near(near) => near.known.iter().all(|known| is_so(&known.peer)),
-            Header::Outdated(peer) | Header::Lost(peer) => is_so(peer),
+            Header::Outdated(peer) | Header::PeerDeadHint(peer) => is_so(peer),
             Header::Via { to, from } => is_so(to) && is_so(from),
             Header::HopAck { .. }
             | Header::Probe(_)
-            | Header::Admit
+            | Header::JoinRequest
             | Header::Admission(Admission::Busy | Admission::NotReady)
-            | Header::Commit { .. }
-            | Header::Committed { .. }
-            | Header::Withdraw { .. }
+            | Header::JoinCommit { .. }
+            | Header::JoinCommitted { .. }
+            | Header::JoinAbort { .. }
             | Header::NearerRequest { .. }
             | Header::Attach
             | Header::Detach => true,
@@ -287,20 +287,20 @@ impl Header {
         match self {
             Header::Routed(_)
             | Header::HopAck { .. }
-            | Header::Letter(_)
-            | Header::Relayed { .. }
+            | Header::Direct(_)
+            | Header::RelayedDirect { .. }
             | Header::LeafSet { .. }
             | Header::NearerRequest { .. }
             | Header::Near(_)
             | Header::Broadcast { .. }
-            | Header::Lost(_) => true,
+            | Header::PeerDeadHint(_) => true,
             Header::Probe(_)
             | Header::ProbeAck(_)
-            | Header::Admit
+            | Header::JoinRequest
             | Header::Admission(_)
-            | Header::Commit { .. }
-            | Header::Committed { .. }
-            | Header::Withdraw { .. }
+            | Header::JoinCommit { .. }
+            | Header::JoinCommitted { .. }
+            | Header::JoinAbort { .. }
             | Header::Leave { .. }
             | Header::Attach
             | Header::Attached { .. }
@@ -320,7 +320,7 @@ const _: () = assert!(size_of::<Header>() <= 192);
 
 /// A message of one node to another, near or far.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Letter {
+pub enum Direct {
     /// A payload of the layer above: the frame's tail.
     Payload,
     /// The answer of the root of a key to a lookup, or to a node that seeks its place on the ring.
@@ -401,11 +401,11 @@ pub struct Answer {
     pub leaf_set: Vec<Peer>,
 }
 
-impl Letter {
+impl Direct {
     fn all_peers(&self, is_so: &mut impl FnMut(&Peer) -> bool) -> bool {
         match self {
-            Letter::Answer(answer) => is_so(&answer.root) && answer.leaf_set.iter().all(is_so),
-            Letter::Payload | Letter::Undeliverable { .. } => true,
+            Direct::Answer(answer) => is_so(&answer.root) && answer.leaf_set.iter().all(is_so),
+            Direct::Payload | Direct::Undeliverable { .. } => true,
         }
     }
 }
@@ -429,7 +429,7 @@ pub struct Probe {
     /// Comes back in the acknowledgement.
     pub number: u64,
     /// How far the sender is; a ready sender may enter the receiver's tables.
-    pub standing: Standing,
+    pub node_state: NodeState,
     /// On these sides of the receiver the sender stands, as it sees the ring, and asks for a lease for each.
     pub lease: Sides,
     /// The sender wants the receiver's leaf set.
@@ -442,7 +442,7 @@ pub struct ProbeAck {
     /// The probe's number.
     pub number: u64,
     /// How far the answerer is.
-    pub standing: Standing,
+    pub node_state: NodeState,
     /// The asked-for leases that are granted: four seconds by default, counted from the probe's sending.
     pub lease: Sides,
     /// The answerer asks for leases in return; another `ProbeAck` answers it.
@@ -464,7 +464,7 @@ pub struct Ask {
 /// Lease requests and grants of ring neighbours, in any frame that goes from one to the other anyway (design §5: traffic
 /// carries leases). No node answers it with a frame of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct LeaseWords {
+pub struct LeasePiggyback {
     /// A question; a grant may ride back.
     pub ask: Option<Ask>,
     /// The answer to an earlier one.
@@ -506,7 +506,7 @@ pub struct Known {
 
 /// How far a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Standing {
+pub enum NodeState {
     /// Just started: looking for a ring.
     Starting,
     /// On its way into one.

@@ -11,8 +11,8 @@ mod tests;
 
 pub use codec::{DecodeError, EncodedFrame, decode, encode, encode_head, within};
 pub use header::{
-    Admission, Answer, Ask, Grant, Header, KINDS, Known, LeaseWords, Letter, MAX_PATH, MAX_PEERS, MAX_TRACE,
-    Near, Probe, ProbeAck, Purpose, RouteFailure, Routed, Standing, TraceHop,
+    Admission, Answer, Ask, Direct, Grant, Header, KINDS, Known, LeasePiggyback, MAX_PATH, MAX_PEERS,
+    MAX_TRACE, Near, NodeState, Probe, ProbeAck, Purpose, RouteFailure, Routed, TraceHop,
 };
 pub use hello::{Hello, HelloError, MAX_NETWORK_NAME, PROTOCOL_VERSION};
 
@@ -22,7 +22,7 @@ use bytes::Bytes;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
     /// Its lease piggyback, if any.
-    pub words: Option<Box<LeaseWords>>,
+    pub piggyback: Option<Box<LeasePiggyback>>,
     /// Its header.
     pub header: Header,
     /// The payload for the layer above; empty for the overlay's own frames.
@@ -32,7 +32,7 @@ pub struct Frame {
 impl Frame {
     /// A frame that says nothing of leases besides.
     pub fn new(header: Header, payload: Bytes) -> Frame {
-        Frame { words: None, header, payload }
+        Frame { piggyback: None, header, payload }
     }
 
     /// Whether this frame goes before data in every queue: the overlay's own frames keep leases alive and rings

@@ -11,7 +11,7 @@ pub use treecast_overlay::kbr::RingView;
 use treecast_overlay::peer::Contact;
 use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::Standing;
+use treecast_overlay::wire::NodeState;
 
 use super::handoffs::{HandoffCx, Handoffs};
 use super::links::Links;
@@ -34,9 +34,9 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Whether the ring can carry messages.
     pub(super) fn is_online(&self) -> bool {
-        match self.ring.standing() {
-            Standing::Ready | Standing::Edge => true,
-            Standing::Starting | Standing::Joining => false,
+        match self.ring.node_state() {
+            NodeState::Ready | NodeState::Edge => true,
+            NodeState::Starting | NodeState::Joining => false,
         }
     }
 

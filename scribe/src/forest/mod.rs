@@ -31,7 +31,7 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Contact;
 use treecast_overlay::random::{self, Rng};
 use treecast_overlay::time::{Instant, earliest};
-use treecast_overlay::wire::Standing;
+use treecast_overlay::wire::NodeState;
 
 pub use self::context::{Context, Request, RingView};
 use self::context::{Life, Numbers, Outbox, Timer};
@@ -207,7 +207,7 @@ impl Forest {
     /// the node as a child, adding it to the children table. If the node is not already a forwarder, it creates an
     /// entry for the group, and adds the source node as a child … It then becomes a forwarder by sending a JOIN".
     pub fn handle_forward(&mut self, cx: Context<'_>, origin: &Contact, payload: &Bytes) -> bool {
-        if self.life != Life::Running || origin.id() == self.me || cx.ring.standing() != Standing::Ready {
+        if self.life != Life::Running || origin.id() == self.me || cx.ring.node_state() != NodeState::Ready {
             return false;
         }
         let Ok((Header::Join(join), _)) = wire::decode(payload) else { return false };

@@ -10,7 +10,7 @@ use treecast_overlay::kbr::{Bootstrap, RingView};
 use treecast_overlay::peer::{Addr, Seed};
 use treecast_overlay::random::{self, Rng};
 use treecast_overlay::testing::{Net, Told, peer_at};
-use treecast_overlay::wire::Standing;
+use treecast_overlay::wire::NodeState;
 
 use super::*;
 use crate::event::SubscriptionId;
@@ -61,7 +61,7 @@ impl World {
             world.enter(Role::Ring);
             world.run(seconds(2));
         }
-        let ready = world.live().filter(|(_, stack)| stack.ring().standing() == Standing::Ready).count();
+        let ready = world.live().filter(|(_, stack)| stack.ring().node_state() == NodeState::Ready).count();
         assert_eq!(ready, count, "all are on the ring");
         world
     }
@@ -295,7 +295,7 @@ fn edges_take_part_like_everybody_else() {
     assert_eq!(world.texts(far), expected);
     assert_eq!(world.receipts().len(), 20);
     let status = world.nodes[edge].as_ref().unwrap().status();
-    assert_eq!(status.standing, Standing::Edge);
+    assert_eq!(status.node_state, NodeState::Edge);
     assert!(status.peers.len() >= 2, "its access nodes, and others to try");
 }
 

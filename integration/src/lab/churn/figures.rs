@@ -79,7 +79,7 @@ fn add_ring(figures: &mut Figures, seen: &Observed) {
     figures.set("unserved", share(seen.keys));
     figures.tell("share of keys that nobody serves", small(share(seen.keys)));
     let name = "share of nodes with the right neighbours";
-    figures.show("neighbours_right", name, share(seen.standing));
+    figures.show("neighbours_right", name, share(seen.node_state));
     figures.set("ring_correct", seen.ring.is_none());
     figures.tell("one ring at the end", if seen.ring.is_none() { "yes" } else { "NO" });
 }

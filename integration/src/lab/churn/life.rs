@@ -60,7 +60,7 @@ pub(super) struct Observed {
     /// Random keys, one a second, and those for which nobody answered.
     pub(super) keys: (u64, u64),
     /// Nodes looked at while all this happened, and those with the right neighbours.
-    pub(super) standing: (u64, u64),
+    pub(super) node_state: (u64, u64),
     /// A breach of promise O3, leases aside, after [`AFTER`] without churn.
     pub(super) ring: Option<Breach>,
     pub(super) windows: Vec<Window>,
@@ -149,7 +149,7 @@ impl Observed {
         self.unclaimed_ms.extend(other.unclaimed_ms);
         self.never_claimed += other.never_claimed;
         self.keys = (self.keys.0 + other.keys.0, self.keys.1 + other.keys.1);
-        self.standing = (self.standing.0 + other.standing.0, self.standing.1 + other.standing.1);
+        self.node_state = (self.node_state.0 + other.node_state.0, self.node_state.1 + other.node_state.1);
         self.ring = self.ring.or(other.ring);
         self
     }
@@ -351,8 +351,8 @@ impl<N: RingNode> Life<'_, N> {
         self.seen.keys.0 += 1;
         self.seen.keys.1 += u64::from(!self.cluster().is_claimed(key, 0));
         if self.seen.keys.0.is_multiple_of(SAMPLES_PER_REVIEW) {
-            self.seen.standing.0 += self.cluster().roster.len() as u64;
-            self.seen.standing.1 += self.cluster().judge(&[], o3::count_in_order) as u64;
+            self.seen.node_state.0 += self.cluster().roster.len() as u64;
+            self.seen.node_state.1 += self.cluster().judge(&[], o3::count_in_order) as u64;
         }
     }
 

@@ -38,7 +38,7 @@ use crate::memory::Memory;
 use crate::peer::Peer;
 use crate::sides::{Side, Sides};
 use crate::time::Instant;
-use crate::wire::{Ask, Header, Probe, Standing};
+use crate::wire::{Ask, Header, NodeState, Probe};
 
 /// Longest wait for the acknowledgement of a hop, in round-trip times (guess: it costs one frame where it was too short).
 const HOP_PATIENCE: f64 = 1.5;
@@ -143,14 +143,14 @@ impl FailureDetector {
         attempts: u8,
         question: Question,
     ) {
-        let standing = core.standing();
+        let node_state = core.node_state();
         let question = Question {
-            lease: question.lease && standing == Standing::Ready,
+            lease: question.lease && node_state == NodeState::Ready,
             leaf_set: question.leaf_set || ground.view.is_some(),
             ..question
         };
         let (number, sides) = self.expect_answer(now, core, ground, peer, attempts, question);
-        let probe = Probe { number, standing, lease: sides, leaf_set: question.leaf_set };
+        let probe = Probe { number, node_state, lease: sides, leaf_set: question.leaf_set };
         self.send_both_ways(now, core, ground, peer, probe, attempts);
     }
 

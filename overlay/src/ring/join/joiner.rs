@@ -18,7 +18,7 @@ use crate::ring::core::{Core, Timer};
 use crate::sides::{Side, Sides};
 use crate::table::LeafSet;
 use crate::time::Instant;
-use crate::wire::{Admission, Header, ProbeAck, Standing};
+use crate::wire::{Admission, Header, NodeState, ProbeAck};
 
 /// Unanswered commits; a neighbour that answers a joiner with floods of other frames makes it ask no more often than that.
 const MAX_COMMITS: usize = 16;
@@ -144,7 +144,7 @@ impl Joiner {
         let has = |peer: &Peer| self.admitted.get(&peer.id).is_some_and(|slot| now - slot.renewed < half);
         // Left slot first, always.
         if let Some(&next) = neighbours.iter().find(|peer| !has(peer)) {
-            core.send(next, Header::Admit);
+            core.send(next, Header::JoinRequest);
             return false;
         }
         if !self.has_heard_all() {
@@ -159,10 +159,10 @@ impl Joiner {
         }
         for neighbour in neighbours {
             if !self.committed.contains_key(&neighbour.id) && self.commits.len() < MAX_COMMITS {
-                let beside = self.other_neighbour(neighbour.id);
+                let other_neighbour = self.other_neighbour(neighbour.id);
                 let number = core.number();
                 self.commits.insert(number, (neighbour.id, now));
-                core.send(neighbour, Header::Commit { number, beside });
+                core.send(neighbour, Header::JoinCommit { number, other_neighbour });
             }
         }
         false
@@ -256,7 +256,7 @@ impl Joiner {
         // The leaf set of a neighbour counts once its slot keeps others out.
         let slot = self.admitted.get(&from.id);
         let current = ack.leaf_set.is_some() && slot.is_none_or(|slot| asked >= slot.since);
-        if ack.standing != Standing::Ready {
+        if ack.node_state != NodeState::Ready {
             self.view.remove(from.id);
         } else if self.view.contains(from.id) && current {
             self.view.insert(from);
@@ -338,7 +338,7 @@ impl Joiner {
 fn withdraw_from(core: &mut Core, holders: Vec<Peer>) {
     let number = core.last_number();
     for peer in holders {
-        core.send(peer, Header::Withdraw { number });
+        core.send(peer, Header::JoinAbort { number });
     }
 }
 
@@ -366,20 +366,20 @@ mod tests {
             assert!(!joiner.step(at(0), core));
             sent(core)
         };
-        assert_eq!(asked(&mut joiner, &mut core), [(peer(90), Header::Admit)]);
+        assert_eq!(asked(&mut joiner, &mut core), [(peer(90), Header::JoinRequest)]);
         assert_eq!(joiner.on_admission(at(0), &mut core, peer(90), granted(), |_| false), Advance::Step);
-        assert_eq!(asked(&mut joiner, &mut core), [(peer(110), Header::Admit)]);
+        assert_eq!(asked(&mut joiner, &mut core), [(peer(110), Header::JoinRequest)]);
         assert_eq!(joiner.on_admission(at(0), &mut core, peer(110), granted(), |_| false), Advance::Step);
         assert_eq!(joiner.to_probe(), [peer(80)], "neighbours answer with their slots");
         assert_eq!(asked(&mut joiner, &mut core), []);
-        let (standing, lease) = (Standing::Ready, Sides::None);
-        let ack = ProbeAck { number: 1, standing, lease, asks: None, leaf_set: Some(Vec::new()) };
+        let (node_state, lease) = (NodeState::Ready, Sides::None);
+        let ack = ProbeAck { number: 1, node_state, lease, asks: None, leaf_set: Some(Vec::new()) };
         assert!(joiner.on_ack(&mut core, peer(80), &ack, at(0), |_| false));
         let commits = asked(&mut joiner, &mut core);
         let number_to = |to: Peer| {
             commits.iter().find_map(|(peer, header)| match header {
-                Header::Commit { number, .. } if *peer == to => Some(*number),
-                Header::Commit { .. } | Header::Probe(Probe { .. }) => None,
+                Header::JoinCommit { number, .. } if *peer == to => Some(*number),
+                Header::JoinCommit { .. } | Header::Probe(Probe { .. }) => None,
                 other => panic!("{other:?}"),
             })
         };
@@ -395,6 +395,6 @@ mod tests {
         joiner.on_admission(at(0), &mut core, peer(80), granted(), |_| false);
         let named = Admission::Granted { members: vec![peer(90)] };
         joiner.on_admission(at(1), &mut core, peer(80), named, |_| false);
-        assert!(matches!(sent(&mut core)[..], [(to, Header::Withdraw { .. })] if to == peer(80)));
+        assert!(matches!(sent(&mut core)[..], [(to, Header::JoinAbort { .. })] if to == peer(80)));
     }
 }

@@ -29,7 +29,7 @@ use crate::memory;
 use crate::peer::Peer;
 use crate::sides::{Side, Sides};
 use crate::time::{Instant, earliest};
-use crate::wire::{Grant, Header, LeaseWords, Standing};
+use crate::wire::{Grant, Header, LeasePiggyback, NodeState};
 
 /// How long a node waits for its right neighbour, which is to ask it, before it asks itself.
 const COURTESY: Duration = Duration::from_millis(150);
@@ -153,10 +153,10 @@ impl Leases {
         core: &Core,
         tables: &Tables,
         slots: &Slots,
-        (holder, standing): (Peer, Standing),
+        (holder, node_state): (Peer, NodeState),
         asked: Sides,
     ) -> Sides {
-        if !core.is_ready() || standing != Standing::Ready || self.is_any_waking() {
+        if !core.is_ready() || node_state != NodeState::Ready || self.is_any_waking() {
             return Sides::None;
         }
         let (left, right) = (tables.leaf_set.left(), tables.leaf_set.right());
@@ -344,7 +344,7 @@ impl Leases {
         to: NodeId,
         header: &Header,
         is_asked: bool,
-    ) -> Option<Box<LeaseWords>> {
+    ) -> Option<Box<LeasePiggyback>> {
         let after = core.config.leases.piggyback_after?;
         if !core.is_on_ring() || !header.may_piggyback() || !tables.leaf_set.is_ring_neighbour(to) {
             return None;
@@ -357,7 +357,7 @@ impl Leases {
         let ask = (is_old && !is_asked)
             .then(|| self.piggyback.ask(now, core, to, tables.leaf_set.my_sides_at(to), after))
             .flatten();
-        (ask.is_some() || grant.is_some()).then(|| Box::new(LeaseWords { ask, grant }))
+        (ask.is_some() || grant.is_some()).then(|| Box::new(LeasePiggyback { ask, grant }))
     }
 
     /// A frame of this peer carries a lease piggyback.
@@ -368,7 +368,7 @@ impl Leases {
         tables: &Tables,
         slots: &Slots,
         from: Peer,
-        piggyback: LeaseWords,
+        piggyback: LeasePiggyback,
     ) {
         if !core.is_on_ring() {
             return;
@@ -379,7 +379,7 @@ impl Leases {
             self.take(now, core, tables, from.id, lease.and(sides), asked);
         }
         if let Some(ask) = piggyback.ask {
-            let lease = self.grant_asked(now, core, tables, slots, (from, Standing::Ready), ask.lease);
+            let lease = self.grant_asked(now, core, tables, slots, (from, NodeState::Ready), ask.lease);
             if !lease.is_none() {
                 self.piggyback.owe(now, from.id, Grant { number: ask.number, lease });
             }
@@ -429,7 +429,7 @@ mod tests {
         let core = core();
         let mut leases = Leases::default();
         let mut grant = |now, neighbours: &[u8], holder| {
-            let holder = (peer(holder), Standing::Ready);
+            let holder = (peer(holder), NodeState::Ready);
             leases.grant_asked(at(now), &core, &tables(neighbours), &Slots::default(), holder, Sides::Right)
         };
         assert_eq!(grant(0, &[90, 120], 120), Sides::Right);

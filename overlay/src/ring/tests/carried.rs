@@ -2,7 +2,7 @@
 
 use super::hostile::stranger;
 use super::*;
-use crate::wire::{Ask, Grant, LeaseWords, ProbeAck};
+use crate::wire::{Ask, Grant, LeasePiggyback, ProbeAck};
 
 /// Frames sent by these two to each other from here on that are about leases alone.
 fn renewals(net: &mut Net, pair: [usize; 2], mut talk: impl FnMut(&mut Net, u32)) -> usize {
@@ -64,7 +64,7 @@ fn a_message_and_its_acknowledgement_carry_a_lease_there_and_back() {
         net.node(0).handle_command(now, Command::Lookup { token, key, trace: false });
         net.drain(0);
         net.run(Duration::from_millis(250));
-        words.extend(net.log.drain(..).filter_map(|(.., frame)| Some((frame.header, frame.words?))));
+        words.extend(net.log.drain(..).filter_map(|(.., frame)| Some((frame.header, frame.piggyback?))));
     }
     let asked =
         words.iter().find_map(|(header, words)| words.ask.filter(|_| matches!(header, Header::Routed(_))));
@@ -77,7 +77,10 @@ fn a_message_and_its_acknowledgement_carry_a_lease_there_and_back() {
 
 /// A frame that says nothing but these words.
 fn words(ask: Option<Ask>, grant: Option<Grant>) -> Frame {
-    Frame { words: Some(Box::new(LeaseWords { ask, grant })), ..Frame::from(Header::HopAck { hop: 1 }) }
+    Frame {
+        piggyback: Some(Box::new(LeasePiggyback { ask, grant })),
+        ..Frame::from(Header::HopAck { hop: 1 })
+    }
 }
 
 /// Node 1 has asked node 0 for leases by a frame of its own: what it asked, and when.
@@ -88,7 +91,7 @@ fn asked(net: &mut Net) -> (Ask, Instant) {
         let now = net.now;
         net.node(1).handle_timeout(now);
         say(net, 1, 0);
-        let ask = net.log.drain(..).find_map(|(.., frame)| frame.words?.ask);
+        let ask = net.log.drain(..).find_map(|(.., frame)| frame.piggyback?.ask);
         if let Some(ask) = ask {
             return (ask, net.now);
         }
@@ -152,8 +155,8 @@ fn a_grant_from_before_a_sleep_or_another_neighbour_is_void() {
 
 /// The frames that a node on the ring sends.
 pub(super) fn announced() -> Header {
-    let (number, standing) = (0, Standing::Ready);
-    Header::ProbeAck(ProbeAck { number, standing, lease: Sides::None, asks: None, leaf_set: None })
+    let (number, node_state) = (0, NodeState::Ready);
+    Header::ProbeAck(ProbeAck { number, node_state, lease: Sides::None, asks: None, leaf_set: None })
 }
 
 #[test]

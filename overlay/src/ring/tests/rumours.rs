@@ -61,7 +61,7 @@ fn a_rumour_of_a_death_is_looked_into_and_told_on() {
     let mut net = sparse_ring(30);
     let (slot, victim) = net.silent_member();
     net.kill(slot_of(victim.addr));
-    let asked = net.hand(slot, stranger(1), Header::Lost(victim));
+    let asked = net.hand(slot, stranger(1), Header::PeerDeadHint(victim));
     assert!(asked.iter().any(|sent| is_probe(sent, victim)), "{asked:?}");
     // Nothing answers, once and again.
     let mut told = Vec::new();
@@ -75,7 +75,7 @@ fn a_rumour_of_a_death_is_looked_into_and_told_on() {
         net.node(slot).routing_table().get(victim.id).is_none(),
         "two silences are enough where another one had found it dead"
     );
-    assert!(told.iter().any(|sent| sent.frame.header == Header::Lost(victim)), "{told:?}");
+    assert!(told.iter().any(|sent| sent.frame.header == Header::PeerDeadHint(victim)), "{told:?}");
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn where_one_silence_is_enough_only_who_noticed_it_tells() {
         let (slot, victim) = if by_rumour { net.silent_member() } else { net.far_pair() };
         let now = net.now + Duration::from_secs(10);
         if by_rumour {
-            net.hand(slot, stranger(1), Header::Lost(victim));
+            net.hand(slot, stranger(1), Header::PeerDeadHint(victim));
         } else {
             net.node(slot).probe(now, victim, false);
         }
@@ -94,7 +94,7 @@ fn where_one_silence_is_enough_only_who_noticed_it_tells() {
         node.on_probe_timeout(now, victim.id);
         assert!(node.routing_table().get(victim.id).is_none());
         let mut sent = node.take_sent(now);
-        assert_eq!(sent.any(|sent| sent.frame.header == Header::Lost(victim)), !by_rumour);
+        assert_eq!(sent.any(|sent| sent.frame.header == Header::PeerDeadHint(victim)), !by_rumour);
     }
 }
 
@@ -102,14 +102,17 @@ fn where_one_silence_is_enough_only_who_noticed_it_tells() {
 fn a_false_rumour_of_a_death_costs_a_probe() {
     let mut net = sparse_ring(30);
     let (slot, victim) = net.far_pair();
-    for sent in net.hand(slot, stranger(1), Header::Lost(victim)) {
+    for sent in net.hand(slot, stranger(1), Header::PeerDeadHint(victim)) {
         let from = net.node(slot).peer();
         net.deliver(from, sent.to, sent.frame);
     }
     net.run(Duration::from_secs(2));
     assert!(net.node(slot).routing_table().get(victim.id).is_some());
-    assert!(net.hand(slot, stranger(1), Header::Lost(victim)).is_empty(), "it was heard just now");
-    assert!(net.hand(slot, stranger(1), Header::Lost(stranger(2))).is_empty(), "nobody whom this node knows");
+    assert!(net.hand(slot, stranger(1), Header::PeerDeadHint(victim)).is_empty(), "it was heard just now");
+    assert!(
+        net.hand(slot, stranger(1), Header::PeerDeadHint(stranger(2))).is_empty(),
+        "nobody whom this node knows"
+    );
 }
 
 #[test]

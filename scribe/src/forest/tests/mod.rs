@@ -16,7 +16,7 @@ use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::peer::{Addr, Contact, Peer};
 use treecast_overlay::random::{self, Rng};
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::Standing;
+use treecast_overlay::wire::NodeState;
 
 use super::{Context, Forest, Request, RingView};
 use crate::config::{Config, TreeConfig};
@@ -90,8 +90,8 @@ impl RingView for View<'_> {
         self.contact
     }
 
-    fn standing(&self) -> Standing {
-        if self.contact.is_edge() { Standing::Edge } else { Standing::Ready }
+    fn node_state(&self) -> NodeState {
+        if self.contact.is_edge() { NodeState::Edge } else { NodeState::Ready }
     }
 
     fn is_root_of(&self, _: Instant, key: Key) -> bool {

@@ -5,7 +5,7 @@ use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::peer::{Addr, Contact, Peer};
 use treecast_overlay::random::{self, Rng};
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::Standing;
+use treecast_overlay::wire::NodeState;
 
 use crate::config::Config;
 use crate::event::Event;
@@ -47,8 +47,8 @@ impl RingView for Elsewhere {
         contact(ME.0)
     }
 
-    fn standing(&self) -> Standing {
-        Standing::Ready
+    fn node_state(&self) -> NodeState {
+        NodeState::Ready
     }
 
     fn is_root_of(&self, _: Instant, _: Key) -> bool {
