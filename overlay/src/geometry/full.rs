@@ -13,17 +13,18 @@
 //! `tables.full_membership` nodes are known, the list is given up for Pastry's tables alone; it is begun again when the ring
 //! looks half as large.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use super::{Cx, Geometry, Greeting, TableHop, TableUse, Usable};
 use crate::config::Config;
 use crate::id::{Key, NodeId};
 use crate::memory::{self, Memory};
-use crate::peer::Peer;
+use crate::peer::{Addresses, Peer};
 use crate::ring::{Core, FailureDetector, Size};
 use crate::table::{self, LeafSet};
 use crate::time::Instant;
-use crate::wire::{Header, MAX_PEERS};
+use crate::wire::{GeometryFrame, MAX_PEERS};
 
 /// How much more often rounds come while they bring news.
 const HURRY: u32 = 4;
@@ -230,6 +231,9 @@ impl FullMembership {
 
 /// The list alone.
 impl Geometry for FullMembership {
+    /// It has none.
+    type Frame = Infallible;
+
     fn new(_: NodeId, _: &Config) -> FullMembership {
         FullMembership { is_on: true, is_alone: true, ..FullMembership::default() }
     }
@@ -326,12 +330,16 @@ impl Geometry for FullMembership {
 
     fn on_timer(&mut self, _: &mut Cx<'_>) {}
 
-    fn greeting(&mut self, _: Instant, _: Peer, _: &Header) -> Greeting {
-        Greeting::default()
+    fn read(_: &GeometryFrame, _: Addresses) -> Option<Infallible> {
+        None
     }
 
-    fn on_frame(&mut self, _: &mut Cx<'_>, _: Peer, _: Header) -> Vec<Peer> {
-        Vec::new()
+    fn greeting(&mut self, _: Instant, _: Peer, frame: &Infallible) -> Greeting {
+        match *frame {}
+    }
+
+    fn on_frame(&mut self, _: &mut Cx<'_>, _: Peer, frame: Infallible) -> Vec<Peer> {
+        match frame {}
     }
 
     fn tidy(&mut self) {

@@ -14,18 +14,21 @@ use std::time::Duration;
 use crate::config::Config;
 use crate::id::{Key, NodeId};
 use crate::memory::Memory;
-use crate::peer::Peer;
+use crate::peer::{Addresses, Peer};
 use crate::ring::repair::{Budget, LostPeers};
 use crate::ring::tables::Tables;
 use crate::ring::{Core, FailureDetector, Size};
 use crate::table::LeafSet;
 use crate::time::Instant;
-use crate::wire::Header;
+use crate::wire::GeometryFrame;
 
 /// The tables of one node beyond its leaf set, and the decisions about them.
 ///
 /// A geometry sends its own frames through [`Cx`]; it probes no node itself, but returns the peers that it wants to be probed.
 pub trait Geometry: Clone + Hash + 'static {
+    /// A frame of this geometry.
+    type Frame;
+
     /// Empty tables.
     fn new(me: NodeId, config: &Config) -> Self;
 
@@ -79,10 +82,12 @@ pub trait Geometry: Clone + Hash + 'static {
     fn to_measure(&mut self, cx: &mut Cx<'_>) -> Vec<Peer>;
     /// A round of upkeep ([`Timer::Geometry`](crate::ring::core::Timer)).
     fn on_timer(&mut self, cx: &mut Cx<'_>);
+    /// Reads a frame, which may name these addresses. `None`: it is none of this geometry's.
+    fn read(frame: &GeometryFrame, addresses: Addresses) -> Option<Self::Frame>;
     /// The news that a frame of this geometry has of its sender.
-    fn greeting(&mut self, now: Instant, from: Peer, header: &Header) -> Greeting;
+    fn greeting(&mut self, now: Instant, from: Peer, frame: &Self::Frame) -> Greeting;
     /// A frame of this geometry, after its sender was met. Returns the nodes that are to be probed.
-    fn on_frame(&mut self, cx: &mut Cx<'_>, from: Peer, header: Header) -> Vec<Peer>;
+    fn on_frame(&mut self, cx: &mut Cx<'_>, from: Peer, frame: Self::Frame) -> Vec<Peer>;
 
     /// Gives back what bursts have taken.
     fn tidy(&mut self);

@@ -10,10 +10,10 @@ use crate::geometry::{Geometry, Greeting};
 use crate::id::NodeId;
 use crate::kbr::Event;
 use crate::machine::Refusal;
-use crate::peer::{Peer, Seed};
+use crate::peer::{Addresses, Peer, Seed};
 use crate::sides::{Side, Sides};
 use crate::time::Instant;
-use crate::wire::{Ask, Header, NodeState, Probe, ProbeAck};
+use crate::wire::{Ask, GeometryFrame, Header, NodeState, Probe, ProbeAck};
 
 use super::core::Timer;
 use rand::seq::IndexedRandom;
@@ -557,17 +557,21 @@ impl<G: Geometry> Node<G> {
     }
 
     /// A frame of the geometry: what it says of its sender comes first.
-    pub(super) fn on_geometry_frame(&mut self, now: Instant, from: Peer, header: Header) {
+    pub(super) fn on_geometry_frame(&mut self, now: Instant, from: Peer, frame: &GeometryFrame) {
         if !self.core.is_on_ring() {
             return;
         }
-        let Greeting { round_trip, told } = self.geometry.greeting(now, from, &header);
+        let Some(frame) = G::read(frame, Addresses::named_to(self.core.me.addr)) else {
+            tracing::debug!(node = %self.core.me.id, from = %from.id, "sends what is no frame of this geometry");
+            return;
+        };
+        let Greeting { round_trip, told } = self.geometry.greeting(now, from, &frame);
         if let Some(sample) = round_trip {
             self.note_round_trip(from, sample);
         }
         self.meet(now, from, told);
         let (geometry, mut cx) = self.shaping(now);
-        for peer in geometry.on_frame(&mut cx, from, header) {
+        for peer in geometry.on_frame(&mut cx, from, frame) {
             self.probe(now, peer, false);
         }
     }

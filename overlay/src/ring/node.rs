@@ -181,9 +181,7 @@ impl<G: Geometry> Node<G> {
             Header::JoinCommitted { number, lease } => self.on_committed(now, from, number, lease),
             Header::JoinAbort { number } => self.on_join_abort(now, from, number),
             Header::LeafSet { members, reply } => self.on_leaf_set(now, from, members, reply),
-            header @ (Header::NearerRequest { .. } | Header::Near(_)) => {
-                self.on_geometry_frame(now, from, header)
-            }
+            Header::Geometry(frame) => self.on_geometry_frame(now, from, &frame),
             Header::Leave { members } => self.on_leave(now, from, members),
             Header::Broadcast { hop, origin, id, until } => {
                 let piece = Piece { broadcast: BroadcastId { origin, id }, until, payload };

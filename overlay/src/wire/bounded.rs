@@ -38,7 +38,7 @@ impl<'de, T: Deserialize<'de>, const LIMIT: usize> Visitor<'de> for BoundedVisit
 }
 
 /// For `#[serde(deserialize_with)]` on a `Vec<T>`.
-pub(super) fn list<'de, const LIMIT: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+pub(crate) fn list<'de, const LIMIT: usize, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     T: Deserialize<'de>,
     D: Deserializer<'de>,

@@ -10,6 +10,8 @@ use crate::sides::Sides;
 /// Most peers that one list in a frame may have. Longer ones are refused by the decoder, so that to keep to it is the
 /// duty of the sender.
 pub const MAX_PEERS: usize = 256;
+/// Most bytes of a geometry's frame: 256 nodes with their distances, and some more.
+pub const MAX_GEOMETRY_BYTES: usize = 16 * 1024;
 /// Most hops that a recorded path may have: the hop limit (promise O2).
 pub const MAX_PATH: usize = 64;
 /// Most nodes that a trace may name: those of the longest path, both ends included.
@@ -72,14 +74,8 @@ pub enum Header {
         /// Whether the receiver is to send its own.
         reply: bool,
     },
-    /// Proximity: asks which nodes that the receiver knows may be nearer to the sender than the receiver is.
-    NearerRequest {
-        /// The round-trip time between the two, as the sender measured it, in microseconds.
-        rtt_micros: u32,
-    },
-    /// Proximity: the answer to `NearerRequest`; or a row of the sender's routing table, or nothing but how near the
-    /// receiver is.
-    Near(Near),
+    /// A frame of the ring's geometry, which alone can read it.
+    Geometry(GeometryFrame),
     /// The sender leaves the ring: it answers for nothing any more. Its leaf set, for the nodes that must close the gap.
     Leave {
         /// The leaver's leaf set.
@@ -143,8 +139,8 @@ pub const KINDS: [&str; 26] = [
     "join_committed",
     "join_abort",
     "leaf_set",
-    "nearer_request",
-    "near",
+    "geometry/0",
+    "geometry/1",
     "leave",
     "broadcast",
     "attach",
@@ -177,8 +173,7 @@ impl Header {
             Header::JoinCommitted { .. } => 13,
             Header::JoinAbort { .. } => 14,
             Header::LeafSet { .. } => 15,
-            Header::NearerRequest { .. } => 16,
-            Header::Near(_) => 17,
+            Header::Geometry(frame) => 16 + usize::from(frame.kind.min(1)),
             Header::Leave { .. } => 18,
             Header::Broadcast { .. } => 19,
             Header::Attach => 20,
@@ -205,8 +200,7 @@ impl Header {
             | Header::JoinCommitted { .. }
             | Header::JoinAbort { .. }
             | Header::LeafSet { .. }
-            | Header::NearerRequest { .. }
-            | Header::Near(_)
+            | Header::Geometry(_)
             | Header::Leave { .. }
             | Header::Outdated(_)
             | Header::PeerDeadHint(_)
@@ -230,7 +224,7 @@ impl Header {
             | Header::LeafSet { members, .. }
             | Header::Leave { members }
             | Header::Attached { members, .. } => over_limit(Some(members), MAX_PEERS),
-            Header::Near(near) => over_limit(Some(&near.known), MAX_PEERS),
+            Header::Geometry(frame) => over_limit(Some(&frame.body), MAX_GEOMETRY_BYTES),
             Header::Direct(Direct::Payload | Direct::Undeliverable { .. })
             | Header::RelayedDirect { direct: Direct::Payload | Direct::Undeliverable { .. }, .. }
             | Header::HopAck { .. }
@@ -240,7 +234,6 @@ impl Header {
             | Header::JoinCommit { .. }
             | Header::JoinCommitted { .. }
             | Header::JoinAbort { .. }
-            | Header::NearerRequest { .. }
             | Header::Outdated(_)
             | Header::PeerDeadHint(_)
             | Header::Broadcast { .. }
@@ -265,7 +258,6 @@ impl Header {
             | Header::LeafSet { members, .. }
             | Header::Leave { members }
             | Header::Attached { members, .. } => members.iter().all(is_so),
-            Header::Near(near) => near.known.iter().all(|known| is_so(&known.peer)),
             Header::Outdated(peer) | Header::PeerDeadHint(peer) => is_so(peer),
             Header::Via { to, from } => is_so(to) && is_so(from),
             Header::HopAck { .. }
@@ -275,7 +267,7 @@ impl Header {
             | Header::JoinCommit { .. }
             | Header::JoinCommitted { .. }
             | Header::JoinAbort { .. }
-            | Header::NearerRequest { .. }
+            | Header::Geometry(_)
             | Header::Attach
             | Header::Detach => true,
         }
@@ -290,8 +282,7 @@ impl Header {
             | Header::Direct(_)
             | Header::RelayedDirect { .. }
             | Header::LeafSet { .. }
-            | Header::NearerRequest { .. }
-            | Header::Near(_)
+            | Header::Geometry(_)
             | Header::Broadcast { .. }
             | Header::PeerDeadHint(_) => true,
             Header::Probe(_)
@@ -480,28 +471,14 @@ pub struct Grant {
     pub lease: Sides,
 }
 
-/// Nodes that the sender knows, each with how near it is to the sender: so the receiver can tell which may be near to
-/// itself before it measures anything (constrained gossip).
+/// A frame of the ring's geometry: opaque to all else.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Near {
-    /// The round-trip time between sender and receiver, as the sender measured it, in microseconds.
-    pub rtt_micros: Option<u32>,
-    /// The nodes.
-    #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
-    pub known: Vec<Known>,
-    /// Asks for this row, 0..32, of the receiver's routing table in return.
-    pub row: Option<u8>,
-    /// The sender stands in more tables than others do: a node that has a choice takes another.
-    pub crowded: bool,
-}
-
-/// A node, and how near it is to the node that names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Known {
-    /// The node.
-    pub peer: Peer,
-    /// The round-trip time to it in microseconds, if it was measured.
-    pub rtt_micros: Option<u32>,
+pub struct GeometryFrame {
+    /// What it is, as the geometry counts its frames.
+    pub kind: u8,
+    /// Its content.
+    #[serde(deserialize_with = "bounded::list::<MAX_GEOMETRY_BYTES, _, _>")]
+    pub body: Vec<u8>,
 }
 
 /// How far a node is.

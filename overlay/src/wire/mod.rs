@@ -2,7 +2,7 @@
 //! piggyback may stand before the header.
 //! `docs/protocol.md` has every frame, byte by byte, with test vectors.
 
-mod bounded;
+pub(crate) mod bounded;
 mod codec;
 mod header;
 mod hello;
@@ -11,8 +11,8 @@ mod tests;
 
 pub use codec::{DecodeError, EncodedFrame, decode, encode, encode_head, within};
 pub use header::{
-    Admission, Answer, Ask, Direct, Grant, Header, KINDS, Known, LeasePiggyback, MAX_PATH, MAX_PEERS,
-    MAX_TRACE, Near, NodeState, Probe, ProbeAck, Purpose, RouteFailure, Routed, TraceHop,
+    Admission, Answer, Ask, Direct, GeometryFrame, Grant, Header, KINDS, LeasePiggyback, MAX_GEOMETRY_BYTES,
+    MAX_PATH, MAX_PEERS, MAX_TRACE, NodeState, Probe, ProbeAck, Purpose, RouteFailure, Routed, TraceHop,
 };
 pub use hello::{Hello, HelloError, MAX_NETWORK_NAME, PROTOCOL_VERSION};
 

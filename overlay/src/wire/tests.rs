@@ -77,11 +77,6 @@ fn routed() -> BoxedStrategy<Routed> {
         .boxed()
 }
 
-fn known() -> impl Strategy<Value = Vec<Known>> {
-    let known = (peer(), option::of(any::<u32>()));
-    vec(known.prop_map(|(peer, rtt_micros)| Known { peer, rtt_micros }), 0..6)
-}
-
 fn answer() -> BoxedStrategy<Answer> {
     (number(), peer(), any::<u8>(), trace(), peers())
         .prop_map(|(id, root, hops, trace, leaf_set)| Answer { id, root, hops, trace, leaf_set })
@@ -161,16 +156,15 @@ fn variant(header: &Header) -> usize {
         Header::JoinCommitted { .. } => 9,
         Header::JoinAbort { .. } => 10,
         Header::LeafSet { .. } => 11,
-        Header::NearerRequest { .. } => 12,
-        Header::Near(_) => 13,
-        Header::Leave { .. } => 14,
-        Header::Broadcast { .. } => 15,
-        Header::Attach => 16,
-        Header::Attached { .. } => 17,
-        Header::Detach => 18,
-        Header::Outdated(_) => 19,
-        Header::Via { .. } => 20,
-        Header::PeerDeadHint(_) => 21,
+        Header::Geometry(_) => 12,
+        Header::Leave { .. } => 13,
+        Header::Broadcast { .. } => 14,
+        Header::Attach => 15,
+        Header::Attached { .. } => 16,
+        Header::Detach => 17,
+        Header::Outdated(_) => 18,
+        Header::Via { .. } => 19,
+        Header::PeerDeadHint(_) => 20,
     }
 }
 
@@ -209,10 +203,8 @@ fn header() -> impl Strategy<Value = Header> {
         probe().prop_map(Header::Probe),
         probe_ack().prop_map(Header::ProbeAck),
         (peers(), any::<bool>()).prop_map(|(members, reply)| Header::LeafSet { members, reply }),
-        any::<u32>().prop_map(|rtt_micros| Header::NearerRequest { rtt_micros }),
-        (option::of(any::<u32>()), known(), option::of(any::<u8>()), any::<bool>()).prop_map(
-            |(rtt_micros, known, row, crowded)| Header::Near(Near { rtt_micros, known, row, crowded })
-        ),
+        (any::<u8>(), vec(any::<u8>(), 0..40))
+            .prop_map(|(kind, body)| Header::Geometry(GeometryFrame { kind, body })),
     ];
     let of_edges = prop_oneof![
         Just(Header::Attach),
@@ -368,14 +360,14 @@ fn frames_with_lists_of(len: usize) -> Vec<(Frame, usize)> {
     ];
     let leaf_set = Some(peers.clone());
     let ack = ProbeAck { number: 0, node_state: NodeState::Ready, lease: Sides::None, asks: None, leaf_set };
-    let known = peers.iter().map(|&peer| Known { peer, rtt_micros: None }).collect();
+    let body = vec![7; MAX_GEOMETRY_BYTES + 1];
     let mut headers = vec![
         (routed(Purpose::Lookup, Some(path)), MAX_TRACE),
         (Header::ProbeAck(ack), MAX_PEERS),
         (Header::Admission(Admission::Granted { members: peers.clone() }), MAX_PEERS),
         (Header::Admission(Admission::NotNeighbour { members: peers.clone() }), MAX_PEERS),
         (Header::LeafSet { members: peers.clone(), reply: false }, MAX_PEERS),
-        (Header::Near(Near { rtt_micros: None, known, row: None, crowded: false }), MAX_PEERS),
+        (Header::Geometry(GeometryFrame { kind: 1, body }), MAX_GEOMETRY_BYTES),
         (Header::Leave { members: peers.clone() }, MAX_PEERS),
         (Header::Attached { accepted: true, members: peers }, MAX_PEERS),
     ];

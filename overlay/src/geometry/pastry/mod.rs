@@ -5,6 +5,7 @@
 //! Rows that no message goes by cost nothing: where a slot is narrower than the leaf set is wide, the leaf set routes, and no
 //! probe is spent on the slot.
 
+mod frames;
 mod in_degree;
 mod route_cost;
 mod search;
@@ -12,6 +13,7 @@ mod search;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
+pub use self::frames::{Known, Near, PastryFrame};
 use self::in_degree::InDegree;
 use self::route_cost::RouteCost;
 use self::search::Search;
@@ -20,11 +22,11 @@ use super::{Cx, Geometry, Greeting, TableHop, TableUse, Usable};
 use crate::config::Config;
 use crate::id::{BASE, Key, NodeId};
 use crate::memory::Memory;
-use crate::peer::Peer;
+use crate::peer::{Addresses, Peer};
 use crate::ring::{Core, FailureDetector, Node, Size};
 use crate::table::{Entry, LeafSet, NeighbourhoodSet, RoutingTable};
 use crate::time::Instant;
-use crate::wire::{Header, Known, Near};
+use crate::wire::GeometryFrame;
 
 /// A node is crowded that stands in more than so many times as many tables as it has entries (guess).
 const CROWDED: usize = 2;
@@ -88,7 +90,7 @@ impl Places {
 
     fn tell(&self, core: &mut Core, to: Peer, rtt_micros: Option<u32>, known: Vec<Known>, row: Option<u8>) {
         let crowded = self.is_crowded();
-        core.send(to, Header::Near(Near { rtt_micros, known, row, crowded }));
+        core.send(to, PastryFrame::Near(Near { rtt_micros, known, row, crowded }).encode());
     }
 }
 
@@ -133,6 +135,8 @@ impl Node<Pastry> {
 }
 
 impl Geometry for Pastry {
+    type Frame = PastryFrame;
+
     fn new(me: NodeId, config: &Config) -> Pastry {
         let places = Places {
             me,
@@ -276,24 +280,26 @@ impl Geometry for Pastry {
         self.search.on_timer(cx, &self.places);
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the ring's frames are not this geometry's")]
-    fn greeting(&mut self, now: Instant, from: Peer, header: &Header) -> Greeting {
-        match header {
-            Header::NearerRequest { rtt_micros } => self.search.greeting(now, from, Some(*rtt_micros), false),
-            Header::Near(near) => self.search.greeting(now, from, near.rtt_micros, true),
-            _ => Greeting::default(),
+    fn read(frame: &GeometryFrame, addresses: Addresses) -> Option<PastryFrame> {
+        PastryFrame::decode(frame, addresses)
+    }
+
+    fn greeting(&mut self, now: Instant, from: Peer, frame: &PastryFrame) -> Greeting {
+        match frame {
+            PastryFrame::NearerRequest { rtt_micros } => {
+                self.search.greeting(now, from, Some(*rtt_micros), false)
+            }
+            PastryFrame::Near(near) => self.search.greeting(now, from, near.rtt_micros, true),
         }
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the ring's frames are not this geometry's")]
-    fn on_frame(&mut self, cx: &mut Cx<'_>, from: Peer, header: Header) -> Vec<Peer> {
-        match header {
-            Header::NearerRequest { rtt_micros } => {
+    fn on_frame(&mut self, cx: &mut Cx<'_>, from: Peer, frame: PastryFrame) -> Vec<Peer> {
+        match frame {
+            PastryFrame::NearerRequest { rtt_micros } => {
                 Search::on_nearer_request(cx, &self.places, from, rtt_micros);
                 Vec::new()
             }
-            Header::Near(near) => self.search.on_near(cx, &mut self.places, from, near),
-            _ => Vec::new(),
+            PastryFrame::Near(near) => self.search.on_near(cx, &mut self.places, from, near),
         }
     }
 

@@ -20,13 +20,12 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
 
-use super::{Cx, Greeting, Places, duration, known, micros};
+use super::{Cx, Greeting, Known, Near, PastryFrame, Places, duration, known, micros};
 use crate::id::{DIGITS, NodeId};
 use crate::memory;
 use crate::peer::Peer;
 use crate::ring::core::{Core, Timer};
 use crate::time::Instant;
-use crate::wire::{Header, Known, Near};
 
 /// Most steps of the approach.
 const APPROACH_STEPS: u8 = 10;
@@ -147,7 +146,7 @@ impl Search {
         let reached = if vain == 0 { nearest } else { reached };
         self.stage = Stage::Approaching { steps: steps + 1, vain, reached };
         self.asked = Some((peer.id, cx.now));
-        cx.core.send(peer, Header::NearerRequest { rtt_micros: micros(rtt) });
+        cx.core.send(peer, PastryFrame::NearerRequest { rtt_micros: micros(rtt) }.encode());
         cx.core.timers.set(Timer::Geometry, cx.now + PATIENCE);
     }
 
