@@ -142,6 +142,7 @@ impl Report {
 fn receipt_line(topic: &Topic, receipt: &Receipt) -> serde_json::Value {
     json!({
         "topic": topic.name(),
+        // Text, because 64 bits are more than JavaScript's numbers hold.
         "session": format!("{:016x}", receipt.id.session),
         "seq": receipt.id.sequence,
         "term": receipt.position.term.number,

@@ -1,4 +1,4 @@
-//! What the cores cost per message: `cargo bench -p treecast-integration --bench core`.
+//! Costs of the cores per message: `cargo bench -p treecast-integration --bench core`.
 
 #[path = "core/flow.rs"]
 mod flow;
@@ -12,7 +12,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_main};
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::peer::{Addr, Addresses, Peer};
 use treecast_overlay::sides::Sides;
-use treecast_overlay::wire::{self, Frame, Header, Probe, ProbeAck, Purpose, Routed, Standing};
+use treecast_overlay::wire::{self, Frame, Header, NodeState, Probe, ProbeAck, Purpose, Routed};
 
 criterion_main!(benches);
 
@@ -77,13 +77,18 @@ fn routed(payload: usize) -> Frame {
 }
 
 fn probe() -> Frame {
-    let probe = Probe { number: 4711, standing: Standing::Ready, lease: Sides::Left, leaf_set: false };
+    let probe = Probe { number: 4711, node_state: NodeState::Ready, lease: Sides::Left, leaf_set: false };
     Header::Probe(probe).into()
 }
 
 fn probe_ack() -> Frame {
-    let ack =
-        ProbeAck { number: 4711, standing: Standing::Ready, lease: Sides::Left, asks: None, leaf_set: None };
+    let ack = ProbeAck {
+        number: 4711,
+        node_state: NodeState::Ready,
+        lease: Sides::Left,
+        asks: None,
+        leaf_set: None,
+    };
     Header::ProbeAck(ack).into()
 }
 

@@ -1,14 +1,10 @@
 //! The laboratory: a world of real [`Machine`](treecast_overlay::machine::Machine)s in virtual time, and what judges it.
 
 pub mod world;
-pub mod member;
-pub mod watch;
-pub mod witness;
+pub mod node;
+pub mod cluster;
 pub mod check;
-pub mod rings;
-pub mod history;
-pub mod tapped;
-pub mod grove;
+pub mod timeline;
 pub mod model;
 pub mod lab;
 pub mod report;

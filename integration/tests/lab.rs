@@ -68,6 +68,24 @@ fn routing_is_right_and_the_same_in_two_processes() {
 }
 
 #[test]
+fn a_ring_in_which_every_node_knows_every_node_routes_in_one_hop() {
+    let (figures, table) =
+        figures("routing --geometry full --nodes 100 --lookups 500 --settle 60 --topology plane --json");
+    assert_eq!((figures["lost"].as_u64(), figures["wrong"].as_u64()), (Some(0), Some(0)));
+    assert!(number(&figures, "hops_mean") <= 1.1, "{figures}");
+    assert!(table.contains("geometry full"), "{table}");
+}
+
+#[test]
+fn a_ring_at_rest_and_ideal_tables_have_figures() {
+    let (rest, _) = figures("upkeep --nodes 60 --settle 10 --topology plane --json");
+    expect_fields(&rest, "at_rest join wakes_per_node_s bytes_by_part not_serving");
+    assert!(number(&rest, "wakes_per_node_s") > 0.0 && rest["not_serving"] == 0, "{rest}");
+    let (ideal, _) = figures("ideal --nodes 2000 --lookups 500 --topology plane --json");
+    assert!((1.5..3.0).contains(&number(&ideal, "hops_mean")), "{ideal}");
+}
+
+#[test]
 fn silent_failures_are_repaired_and_no_lookup_is_lost() {
     // The search for near nodes is over when the usual upkeep is counted.
     let (figures, _) = figures(

@@ -1,8 +1,8 @@
 //! All that can happen among a few real nodes, within bounds (`lab model` has larger ones), and Lu's counterexample.
 
-use treecast_integration::model::{self, Bounds, Fault, O1, O3, Outcome};
+use treecast_integration::model::{self, Bounds, Explored, ModelBug, O1, O3};
 
-fn explore(ring: usize, joiners: usize, change: impl FnOnce(&mut Bounds)) -> Outcome {
+fn explore(ring: usize, joiners: usize, change: impl FnOnce(&mut Bounds)) -> Explored {
     let mut bounds = Bounds { ring, joiners, ..Bounds::default() };
     change(&mut bounds);
     println!("{bounds:?}");
@@ -15,7 +15,7 @@ fn explore(ring: usize, joiners: usize, change: impl FnOnce(&mut Bounds)) -> Out
 }
 
 /// Explored fully, nothing is broken, and what is to happen is possible.
-fn expect_sound(outcome: &Outcome) {
+fn expect_sound(outcome: &Explored) {
     assert!(outcome.complete);
     assert!(outcome.broken.is_empty(), "{:#?}", outcome.broken);
     assert!(outcome.missing.is_empty(), "impossible: {:?}", outcome.missing);
@@ -54,10 +54,10 @@ fn two_joiners_of_one_gap_do_not_split_the_ring() {
     expect_sound(&explore(2, 2, |bounds| bounds.together = true));
 }
 
-/// Who holds its leases for longer than they were granted answers beside its heir: the model sees time, too.
+/// A node that holds its leases for longer than they were granted answers beside its heir: the model sees time, too.
 #[test]
 fn a_lease_that_is_held_for_too_long_is_found() {
-    let [sound, spoilt] = [None, Some(Fault::Overstays)]
+    let [sound, spoilt] = [None, Some(ModelBug::Overstays)]
         .map(|plant| explore(2, 0, |bounds| (bounds.losses, bounds.attempts, bounds.plant) = (3, 1, plant)));
     expect_sound(&sound);
     assert_eq!(spoilt.broken.first().map(|&(promise, _)| promise), Some(O1));
@@ -66,7 +66,7 @@ fn a_lease_that_is_held_for_too_long_is_found() {
 /// Lu, Merz & Weidenbach 2011: two nodes join the published protocol in one gap, none fails, and both answer for one key.
 #[test]
 fn published_pastry_is_split_by_two_joiners_and_not_by_one() {
-    let published = |bounds: &mut Bounds| (bounds.plant, bounds.together) = (Some(Fault::Published), true);
+    let published = |bounds: &mut Bounds| (bounds.plant, bounds.together) = (Some(ModelBug::Published), true);
     expect_sound(&explore(2, 1, published));
     let outcome = explore(2, 2, published);
     let broken: Vec<&str> = outcome.broken.iter().map(|&(promise, _)| promise).collect();

@@ -4,83 +4,96 @@
 use std::time::Duration;
 
 use treecast_integration::case;
-use treecast_integration::check::Promise;
-use treecast_integration::member::Wish;
-use treecast_integration::rings::Rings;
+use treecast_integration::check::{Promise, o4, o5};
+use treecast_integration::cluster::planted::Bug;
+use treecast_integration::cluster::{Cluster, through_slots};
+use treecast_integration::lab::setting::Profile;
+use treecast_integration::node::RingNode;
 use treecast_integration::world::{self, Case, Crash, Cut, Fidelity};
 use treecast_overlay::config::{Config, Role};
-use treecast_overlay::kbr::{Bootstrap, KeyBasedRouting};
+use treecast_overlay::kbr::{Bootstrap, RingView};
+use treecast_overlay::peer::{Addr, Seed};
+use treecast_scribe::Topic;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn rings(case: Case) -> Rings {
-    Rings::new(case, world::Config::default(), Config::default())
+fn cluster(case: Case, config: Config) -> Cluster {
+    Cluster::with(case, world::Config::default(), config, Default::default())
 }
 
-/// `count` nodes that join within `within`, through the first one.
-fn grow(rings: &mut Rings, count: usize, within: Duration) {
-    rings.add(Bootstrap::default());
-    rings.run(SECOND / 2);
+/// `count` nodes that join within `within`, through the first one, and are one ring soon after.
+fn ring(case: Case, config: Config, count: usize, within: Duration) -> Cluster {
+    let mut cluster = cluster(case, config);
+    cluster.add(&[]);
+    cluster.run(SECOND / 2);
     for _ in 1..count {
-        rings.add(Rings::through(&[0]));
-        rings.run(within / count as u32);
+        cluster.add(&[0]);
+        cluster.run(within / count as u32);
     }
+    let took = cluster.run_until(SECOND * 60, Cluster::is_one_ring);
+    eprintln!("whole after {took:?}; {:?}", cluster.failed_starts);
+    cluster
+}
+
+/// Random nodes look random keys up.
+fn look_up(cluster: &mut Cluster, count: usize) {
+    for slot in cluster.some_ready(count) {
+        let key = cluster.any_key();
+        cluster.look_up(slot, key);
+    }
+}
+
+/// Mean hops of a hundred lookups.
+fn hops(cluster: &mut Cluster) -> f64 {
+    let before = (cluster.lookups.tally.hops, cluster.lookups.tally.answered);
+    look_up(cluster, 100);
+    cluster.run_until(SECOND * 10, Cluster::is_one_ring);
+    let tally = &cluster.lookups.tally;
+    assert_eq!(tally.answered - before.1, cluster.ready().len().min(100) as u64);
+    (tally.hops - before.0) as f64 / (tally.answered - before.1) as f64
 }
 
 #[test]
 fn two_hundred_join_in_ten_seconds() {
-    let mut rings = rings(case!("two_hundred_join_in_ten_seconds", 1));
-    grow(&mut rings, 200, SECOND * 10);
-    let took = rings.run_until_whole(SECOND * 60).unwrap_or_else(|late| panic!("{late}"));
-    eprintln!("whole after {took:?}; {:?}", rings.tallies);
-    assert_eq!(rings.ready().len(), 200, "{:?}", rings.tallies.failed_starts);
-    rings.look_up_somewhere(200);
-    rings.run_until_whole(SECOND * 10).unwrap_or_else(|late| panic!("{late}"));
-    eprintln!("{:?}\n{}", rings.tallies, rings.world.counters());
+    let case = case!("two_hundred_join_in_ten_seconds", 1);
+    let mut cluster = ring(case, Config::default(), 200, SECOND * 10);
+    assert_eq!(cluster.ready().len(), 200, "{:?}", cluster.failed_starts);
+    look_up(&mut cluster, 200);
+    cluster.run_until(SECOND * 10, Cluster::is_one_ring);
+    eprintln!("{}", cluster.world.counters());
 }
 
 /// The lone node lost everybody at once; it asks its seeds and its former neighbours until it is back.
 #[test]
 fn an_isolated_node_comes_back() {
-    let mut rings = rings(case!("an_isolated_node_comes_back", 1));
-    grow(&mut rings, 20, SECOND * 4);
-    rings.run_until_whole(SECOND * 20).unwrap_or_else(|late| panic!("{late}"));
-    rings.one_side = false;
+    let mut cluster = ring(case!("an_isolated_node_comes_back", 1), Config::default(), 20, SECOND * 4);
     // The first node: it has no seed, only those that it once knew.
-    let cut = rings.world.cut(Cut::isolate(0));
-    rings.run(SECOND * 30);
-    assert!(rings.node(0).leaf_set().is_empty(), "it found itself alone");
-    rings.world.heal(cut);
-    let took = rings.run_until_whole(SECOND * 60).unwrap_or_else(|late| panic!("{late}"));
+    let cut = cluster.isolate(&[0]);
+    cluster.run(SECOND * 30);
+    assert!(cluster.stack(0).ring().is_alone(), "it found itself alone");
+    cluster.rejoin(&[0], cut);
+    let took = cluster.run_until(SECOND * 60, Cluster::is_one_ring);
     eprintln!("back after {took:?}");
-    rings.one_side = true;
-    rings.look_up_somewhere(20);
-    rings.run_until_whole(SECOND * 10).unwrap_or_else(|late| panic!("{late}"));
+    cluster.run(SECOND);
+    assert!(!cluster.watch.merging, "promise O1 holds again");
+    look_up(&mut cluster, 20);
+    cluster.run_until(SECOND * 10, Cluster::is_one_ring);
 }
 
 /// In a ring of a hundred nodes everybody knows everybody: a key's root is asked directly, and O2 and O1 hold as ever.
 #[test]
 fn a_small_ring_routes_in_one_hop() {
-    let mut rings = rings(case!("a_small_ring_routes_in_one_hop", 1));
-    grow(&mut rings, 100, SECOND * 10);
-    rings.run_until_whole(SECOND * 60).unwrap_or_else(|late| panic!("{late}"));
-    rings.period = SECOND;
-    rings.run(SECOND * 60);
-    let hops = |rings: &mut Rings| {
-        let (hops, found) = (rings.watch.lookups.hops, rings.watch.lookups.found);
-        rings.look_up_somewhere(100);
-        rings.run_until_whole(SECOND * 10).unwrap_or_else(|late| panic!("{late}"));
-        assert_eq!(rings.watch.lookups.found - found, rings.ready().len().min(100) as u64);
-        (rings.watch.lookups.hops - hops) as f64 / (rings.watch.lookups.found - found) as f64
-    };
-    let settled = hops(&mut rings);
-    for slot in rings.some_ready(10) {
-        rings.crash(slot, Crash::Process);
+    let mut cluster = ring(case!("a_small_ring_routes_in_one_hop", 1), Config::default(), 100, SECOND * 10);
+    cluster.slice = SECOND;
+    cluster.run(SECOND * 60);
+    let settled = hops(&mut cluster);
+    for slot in cluster.some_ready(10) {
+        cluster.crash(slot, Crash::Process);
     }
-    rings.run(SECOND * 8);
-    let shaken = hops(&mut rings);
-    rings.run(SECOND * 180);
-    let again = hops(&mut rings);
+    cluster.run(SECOND * 8);
+    let shaken = hops(&mut cluster);
+    cluster.run(SECOND * 180);
+    let again = hops(&mut cluster);
     eprintln!("{settled} hops, {shaken} after ten deaths, {again} later");
     assert!(settled <= 1.0 && shaken <= 1.2 && again <= 1.0, "{settled}, {shaken}, {again}");
 }
@@ -90,89 +103,119 @@ fn a_small_ring_routes_in_one_hop() {
 #[test]
 fn halves_become_one_ring() {
     for one_way in [false, true] {
-        let mut rings = rings(case!("halves_become_one_ring", 1));
-        grow(&mut rings, 60, SECOND * 10);
-        rings.run_until_whole(SECOND * 60).unwrap_or_else(|late| panic!("{late}"));
-        (rings.one_side, rings.period) = (false, SECOND / 4);
+        let mut cluster = ring(case!("halves_become_one_ring", 1), Config::default(), 60, SECOND * 10);
+        cluster.slice = SECOND / 4;
         let half = |rest| (0..60).filter(|slot| slot % 2 == rest).collect();
-        let cut = rings.world.cut(match one_way {
+        let cut = cluster.cut(match one_way {
             false => Cut::Sides((0..60).map(|slot| slot % 2).collect()),
             true => Cut::OneWay { from: half(0), to: half(1) },
         });
-        rings.run(SECOND * 30);
-        rings.is_whole().unwrap_err();
-        rings.world.heal(cut);
-        let took = rings.run_until_whole(SECOND * 30).unwrap_or_else(|late| panic!("{late}"));
+        cluster.run(SECOND * 30);
+        cluster.is_one_ring().unwrap_err();
+        cluster.heal(cut);
+        let took = cluster.run_until(SECOND * 30, Cluster::is_one_ring);
         eprintln!("one ring after {took:?}, one way: {one_way}");
-        (rings.one_side, rings.period) = (true, SECOND / 20);
-        rings.look_up_somewhere(60);
-        rings.run(SECOND * 5);
-        rings.run_until_whole(SECOND * 10).unwrap_or_else(|late| panic!("{late}"));
+        cluster.slice = SECOND / 20;
+        look_up(&mut cluster, 60);
+        cluster.run(SECOND * 5);
+        cluster.run_until(SECOND * 10, Cluster::is_one_ring);
     }
+}
+
+/// Two rings that never met, of which one node in twenty has heard of a node of the other.
+#[test]
+fn rings_that_never_met_become_one() {
+    let mut cluster = cluster(case!("rings_that_never_met_become_one", 1), Config::default());
+    cluster.slice = SECOND;
+    let cut = cluster.cut(Cut::Sides((0..60).map(|slot| slot % 2).collect()));
+    for slot in 0..60_usize {
+        let mut bootstrap = if slot < 2 { Bootstrap::default() } else { through_slots(&[slot % 2]) };
+        if slot % 20 == 7 {
+            bootstrap.remembered.push(Seed::from(Addr::Memory(slot as u32 + 1)));
+        }
+        cluster.add_with(Role::Ring, bootstrap);
+        cluster.run(SECOND / 4);
+    }
+    cluster.run(SECOND * 30);
+    cluster.is_one_ring().unwrap_err();
+    cluster.heal(cut);
+    let took = cluster.run_until(SECOND * 300, Cluster::is_one_ring);
+    eprintln!("one ring after {took:?}");
 }
 
 #[test]
 fn edges_keep_working_while_their_access_nodes_crash() {
-    let mut rings = rings(case!("edges_keep_working_while_their_access_nodes_crash", 1));
-    grow(&mut rings, 10, SECOND * 4);
-    rings.run_until_whole(SECOND * 20).unwrap_or_else(|late| panic!("{late}"));
-    let config = Config { role: Role::Edge { promote_after: Some(SECOND * 5) }, ..Config::default() };
-    let edges: Vec<usize> =
-        (0..20).map(|i| rings.add_with(config.clone(), Rings::through(&[i % 3, 4]))).collect();
-    rings.run(SECOND * 3);
+    let case = case!("edges_keep_working_while_their_access_nodes_crash", 1);
+    let mut cluster = ring(case, Config::default(), 10, SECOND * 4);
+    let role = Role::Edge { promote_after: Some(SECOND * 5) };
+    let edges: Vec<usize> = (0..20).map(|i| cluster.add_with(role, through_slots(&[i % 3, 4]))).collect();
+    cluster.run(SECOND * 3);
+    let next = |i: usize| edges[(i + 1) % edges.len()];
     for slot in [0, 1] {
-        rings.crash(slot, if slot == 0 { Crash::Process } else { Crash::Power });
-        rings.run(SECOND * 10);
-        let before = (rings.tallies.delivered, rings.tallies.received, rings.watch.lookups.found);
-        for (i, &edge) in edges.iter().enumerate() {
-            let other = rings.node(edges[(i + 1) % edges.len()]).contact();
-            assert!(other.is_edge(), "{other:?} hangs on the ring");
-            rings.world.command(edge, Wish::Send(other, "hello".into()));
-            let key = rings.any_key();
-            rings.world.command(edge, Wish::Route(key, "to the root".into()));
-            rings.look_up(edge);
+        cluster.crash(slot, if slot == 0 { Crash::Process } else { Crash::Power });
+        cluster.run(SECOND * 10);
+        // A message of an edge is routed to a root of its own, and sent on to the edge that subscribed.
+        let topic = |i| Topic::new(&format!("edge/{slot}/{i}")).expect("a name");
+        for i in 0..edges.len() {
+            cluster.subscribe(next(i), &topic(i));
         }
-        rings.run(SECOND * 5);
-        let after = (rings.tallies.delivered, rings.tallies.received, rings.watch.lookups.found);
+        cluster.run_until(SECOND * 10, Cluster::is_attached);
+        let count = |cluster: &Cluster| {
+            let (kept, _, _) = cluster.history.outcomes();
+            (kept, cluster.history.deliveries(), cluster.lookups.tally.answered)
+        };
+        let before = count(&cluster);
+        for (i, &edge) in edges.iter().enumerate() {
+            assert!(cluster.stack(edge).ring().contact().is_edge(), "slot {edge} hangs on the ring");
+            cluster.publish(edge, &topic(i), 8);
+            let key = cluster.any_key();
+            cluster.look_up(edge, key);
+        }
+        cluster.run(SECOND * 5);
+        let after = count(&cluster);
         assert_eq!((after.0 - before.0, after.1 - before.1, after.2 - before.2), (20, 20, 20));
     }
-    // Without any ring node they make a ring of their own.
+    // Without any ring node they make a ring of their own. Each begins alone: promise O1 rests.
     for slot in 2..10 {
-        rings.crash(slot, Crash::Process);
+        cluster.crash(slot, Crash::Process);
     }
-    rings.one_side = false;
-    rings.run(SECOND * 30);
-    assert!(!rings.ready().is_empty(), "somebody took over");
+    for _ in 0..30 {
+        cluster.world.run_for(SECOND);
+        cluster.judge(&[], |scene| o4::judge(scene).and_then(|()| o5::judge(scene))).expect("O4, O5");
+    }
+    assert!(!cluster.ready().is_empty(), "somebody took over");
 }
 
 #[test]
 #[should_panic(expected = "O1")]
 fn a_lease_that_is_held_longer_than_it_is_granted_is_seen() {
     // The planted bug: slot 1 takes every lease for thirty seconds, its neighbours grant four.
-    let mut rings = rings(case!("a_lease_that_is_held_longer_than_it_is_granted_is_seen", 1));
-    rings.add(Bootstrap::default());
-    rings.run(SECOND);
-    rings.add_with(Config { lease: SECOND * 30, ..Config::default() }, Rings::through(&[0]));
-    for _ in 0..8 {
-        rings.run(SECOND);
-        rings.add(Rings::through(&[0]));
+    let case = case!("a_lease_that_is_held_longer_than_it_is_granted_is_seen", 1);
+    let mut cluster = cluster(case, Config::default());
+    cluster.plant(1, Bug::Overstays);
+    cluster.add(&[]);
+    cluster.run(SECOND);
+    for _ in 0..9 {
+        cluster.add(&[0]);
+        cluster.run(SECOND);
     }
-    rings.run(SECOND * 5);
-    rings.world.cut(Cut::isolate(1));
-    rings.run(SECOND * 20);
+    cluster.run(SECOND * 5);
+    // One side, for the judge: a node that is cut off must know by its leases that it is.
+    cluster.world.cut(Cut::isolate(1));
+    cluster.run(SECOND * 20);
 }
 
 #[test]
 fn two_rings_are_not_one() {
-    let mut rings = rings(case!("two_rings_are_not_one", 1));
-    rings.one_side = false;
-    rings.add(Bootstrap::default());
-    rings.add(Bootstrap::default());
-    rings.run(SECOND);
-    rings.add(Rings::through(&[0]));
-    rings.add(Rings::through(&[1]));
-    rings.run(SECOND * 3);
-    let verdict = rings.is_whole().unwrap_err();
+    let mut cluster = cluster(case!("two_rings_are_not_one", 1), Config::default());
+    cluster.watch.merging = true;
+    cluster.add(&[]);
+    cluster.add(&[]);
+    cluster.run(SECOND / 2);
+    cluster.add(&[0]);
+    cluster.add(&[1]);
+    cluster.run(SECOND * 3);
+    let verdict = cluster.is_one_ring().unwrap_err();
     assert_eq!(verdict.promise, Promise::O3, "{verdict}");
 }
 
@@ -180,41 +223,38 @@ fn two_rings_are_not_one() {
 #[test]
 fn a_ring_at_rest_is_quiet_and_small() {
     let profiles =
-        [("default", Config::default(), 1.5, 500.0), ("mspastry", Config::mspastry(), 0.25, 100.0)];
+        [("default", Config::default(), 1.5, 500.0), ("mspastry", Profile::Mspastry.config(), 0.25, 100.0)];
     for (name, config, frames, bytes) in profiles {
         let case = case!("a_ring_at_rest_is_quiet_and_small", 1);
-        let mut rings = Rings::new(case, world::Config::default(), config);
-        grow(&mut rings, 150, SECOND * 15);
-        rings.run_until_whole(SECOND * 60).unwrap_or_else(|late| panic!("{late}"));
-        rings.period = SECOND;
-        rings.run(SECOND * 200);
-        let before = rings.world.counters().total();
-        rings.run(SECOND * 400);
-        let after = rings.world.counters().total();
+        let mut cluster = ring(case, config, 150, SECOND * 15);
+        cluster.slice = SECOND;
+        cluster.run(SECOND * 200);
+        let before = cluster.world.counters().total();
+        cluster.run(SECOND * 400);
+        let after = cluster.world.counters().total();
         let share = 400.0 * 150.0;
         let sent = (after.sent - before.sent) as f64 / share;
         let size = (after.bytes - before.bytes) as f64 / share;
-        let memory = rings.nodes().map(|node| node.memory().total()).max().unwrap_or_default();
+        let memory =
+            cluster.stacks().map(|(_, stack)| stack.ring().memory().total()).max().unwrap_or_default();
         eprintln!("{name}: {sent:.3} frames and {size:.1} bytes a second and node; {memory} bytes at most");
-        assert!(sent <= frames && size <= bytes, "{name}: {}", rings.world.counters());
+        assert!(sent <= frames && size <= bytes, "{name}: {}", cluster.world.counters());
         // Besides its tables, a node of a small ring has a list of all nodes.
         assert!(memory <= 20_000 + 150 * 48, "{memory} bytes");
-        rings.is_whole().unwrap_or_else(|fault| panic!("{fault}"));
+        cluster.is_one_ring().unwrap_or_else(|fault| panic!("{fault}"));
     }
 }
 
 /// With leases of half a minute a death takes longer to heal, and heals all the same.
 #[test]
 fn long_leases_end_too() {
-    let mut rings = Rings::new(case!("long_leases_end_too", 1), world::Config::default(), Config::mspastry());
-    grow(&mut rings, 40, SECOND * 8);
-    rings.run_until_whole(SECOND * 60).unwrap_or_else(|late| panic!("{late}"));
-    rings.run(SECOND * 60);
+    let mut cluster = ring(case!("long_leases_end_too", 1), Profile::Mspastry.config(), 40, SECOND * 8);
+    cluster.run(SECOND * 60);
     for slot in [3, 17] {
-        rings.crash(slot, Crash::Power);
+        cluster.crash(slot, Crash::Power);
     }
-    rings.run(SECOND * 5);
-    let took = rings.run_until_whole(SECOND * 45).unwrap_or_else(|late| panic!("{late}"));
+    cluster.run(SECOND * 5);
+    let took = cluster.run_until(SECOND * 45, Cluster::is_one_ring);
     eprintln!("whole {:?} after two deaths", took + SECOND * 5);
 }
 
@@ -230,39 +270,39 @@ fn figures() {
     let nodes: usize =
         std::env::var("TREECAST_NODES").map_or(100, |text| text.parse().expect("TREECAST_NODES=NUMBER"));
     let network = world::Config { fidelity: Fidelity::Values, spurious_timeouts: 0.0, ..Default::default() };
-    let mut rings = Rings::new(case!("figures", 1), network, Config::default());
-    rings.one_side = false;
-    rings.period = SECOND;
+    let mut cluster: Cluster =
+        Cluster::with(case!("figures", 1), network, Config::default(), Default::default());
+    cluster.slice = SECOND;
     let (begin, before) = (std::time::Instant::now(), resident());
-    rings.add(Bootstrap::default());
-    rings.run(SECOND);
-    while rings.world.slots() < nodes {
+    cluster.add(&[]);
+    cluster.run(SECOND);
+    while cluster.world.slots() < nodes {
         // As many at once as a tenth of those that are there.
-        let count = (rings.world.slots() / 10).clamp(1, nodes - rings.world.slots());
-        for seed in rings.some_ready(count) {
-            rings.add(Rings::through(&[seed]));
+        let count = (cluster.world.slots() / 10).clamp(1, nodes - cluster.world.slots());
+        for seed in cluster.some_ready(count) {
+            cluster.add(&[seed]);
         }
-        rings.run(SECOND);
+        cluster.run(SECOND);
     }
-    let whole = rings.run_until_whole(SECOND * 60).unwrap_or_else(|late| panic!("{late}"));
-    let (joined, virtual_time) = (*rings.world.counters(), rings.world.now());
-    let (steps, wall) = (rings.world.steps(), begin.elapsed());
-    rings.run(SECOND * 60);
-    let quiet = *rings.world.counters();
-    rings.period = SECOND / 10;
+    let whole = cluster.run_until(SECOND * 60, Cluster::is_one_ring);
+    let (joined, virtual_time) = (*cluster.world.counters(), cluster.world.now());
+    let (steps, wall) = (cluster.world.steps(), begin.elapsed());
+    cluster.run(SECOND * 60);
+    let quiet = *cluster.world.counters();
+    cluster.slice = SECOND / 10;
     for _ in 0..10 {
-        rings.look_up_somewhere(1000);
-        rings.run(SECOND);
+        look_up(&mut cluster, 1000);
+        cluster.run(SECOND);
     }
-    rings.run_until_whole(SECOND * 10).unwrap_or_else(|late| panic!("{late}"));
-    let lookups = &rings.watch.lookups;
-    let hops = lookups.hops as f64 / lookups.found as f64;
-    let ready = rings.ready().len() as u64;
-    let entries: usize = rings.nodes().map(|node| node.routing_table().len()).sum();
+    cluster.run_until(SECOND * 10, Cluster::is_one_ring);
+    let lookups = &cluster.lookups.tally;
+    let hops = lookups.hops as f64 / lookups.answered as f64;
+    let ready = cluster.ready().len() as u64;
+    let entries: usize = cluster.stacks().map(|(_, stack)| stack.ring().routing_table().len()).sum();
     eprintln!(
         "{ready} nodes joined by {virtual_time}, whole {whole:?} later, in {wall:?}: {:.0} steps/s; \
          {} frames and {} bytes per join; {} bytes per node; {} routing entries per node; \
-         at rest {:.1} frames/s and {:.0} bytes/s per node; {} lookups, {hops:.2} hops, slowest {:?}; failed {}",
+         at rest {:.1} frames/s and {:.0} bytes/s per node; {} lookups, {hops:.2} hops, slowest {} ms; failed {}",
         steps as f64 / wall.as_secs_f64(),
         joined.total().sent / ready,
         joined.total().bytes / ready,
@@ -270,11 +310,11 @@ fn figures() {
         entries as u64 / ready,
         (quiet.total().sent - joined.total().sent) as f64 / 60.0 / ready as f64,
         (quiet.total().bytes - joined.total().bytes) as f64 / 60.0 / ready as f64,
-        lookups.found,
-        lookups.slowest,
-        rings.tallies.failed_starts.len(),
+        lookups.answered,
+        lookups.took_ms.iter().copied().fold(0.0, f32::max),
+        cluster.failed_starts.len(),
     );
-    assert!(rings.tallies.failed_starts.is_empty());
+    assert!(cluster.failed_starts.is_empty());
     let ideal = (nodes as f64).log(16.0);
     assert!(hops <= ideal + 0.5, "{hops} hops, {ideal} digits");
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use treecast_integration::lab::{Error, Progress, scenario};
 use treecast_integration::report::Report;
+use treecast_integration::timeline::DONE;
 
 fn play(path: &Path, text: &str) -> Result<Report, Error> {
     scenario::play(path, text, &Progress::hidden())
@@ -58,6 +59,48 @@ fn pairs_that_are_cut_one_by_one_may_leave_a_side_of_its_own() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
+/// Every deed of the swarm can stand in a file, and ends after a while if the file says so.
+#[test]
+fn every_deed_of_the_swarm_can_be_written_down() {
+    let events = [
+        (1, "subscribe", "node = 9\ntopic = \"a\""),
+        (1, "stall", "node = 10\ntopic = \"a\""),
+        (2, "burst", "node = 1\ntopic = \"a\"\ncount = 20"),
+        (3, "slow", "node = 2\nper_frame = 0.005\nlasts = 5"),
+        (4, "drift", "lasts = 10"),
+        (5, "throttle", "node = 4\nbytes_per_second = 50000\nlasts = 5"),
+        (6, "jump-clock", "node = 15\nby = 20"),
+        (7, "part", "node = 0\nwith = 8\nlasts = 3"),
+        (8, "deafen", "node = 1\nwith = 9\nlasts = 3"),
+        (9, "part-neighbours", "node = 5\nlasts = 2"),
+        (10, "pairs", "share = 0.023\nlasts = 3"),
+        (14, "blink", "node = 15"),
+        (20, "part-many", "nodes = [11, 15]\nlasts = 15"),
+        (45, "pause", "node = 7\nlasts = 3"),
+        (50, "crash", "node = 12"),
+        (55, "power-failure", "node = 13"),
+        (60, "restart", "node = 12"),
+        (62, "join", ""),
+        (63, "join-edge", ""),
+        (64, "leave", "node = 14"),
+        (66, "unsubscribe", "node = 9\ntopic = \"a\""),
+        (68, "unstall", "node = 10"),
+        (70, "crash-root", "topic = \"a\""),
+        (72, "weather", "lasts = 4\nweather = { loss = 0.02 }"),
+    ];
+    let event =
+        |(at, deed, keys): &(u32, &str, &str)| format!("[[events]]\nat = {at}\ndo = \"{deed}\"\n{keys}\n");
+    let events: String = events.iter().map(event).collect();
+    let names: Vec<String> = DONE.iter().map(|name| format!("\"{name}\"")).collect();
+    let text = format!(
+        "about = \"\"\nnodes = 16\nlasts = 90\n{events}[[subscribers]]\ntopic = \"a\"\nnodes = [0, 8]\n[expect]\n\
+         whole_within = 40\nsettled_within = 60\nevents = [{}]\n",
+        names.join(", ")
+    );
+    let faults = play(Path::new("all.toml"), &text).unwrap().faults;
+    assert!(faults.is_empty(), "{faults:#?}");
+}
+
 /// Where nothing happens, nothing of what is rare does.
 #[test]
 fn a_quiet_ring_demotes_nobody() {
@@ -66,7 +109,7 @@ fn a_quiet_ring_demotes_nobody() {
     assert_eq!(faults, ["expect.events: not one demotion"]);
 }
 
-/// What is said of a scenario whose body is this.
+/// The refusal of a scenario whose body is this.
 fn refusal(body: &str) -> String {
     play(Path::new("wrong.toml"), &format!("about = \"\"\n{body}")).unwrap_err().to_string()
 }

@@ -1,16 +1,28 @@
 //! Worlds by seed: whatever a seed draws, every promise holds. (`lab swarm --seeds A..B` looks at more of them.)
 
-use treecast_integration::lab::Progress;
-use treecast_integration::lab::swarm::{Deed, run_seed, run_seeds};
+use treecast_integration::lab::swarm::{Choice, Deed, run_seed, run_seeds};
+use treecast_integration::lab::{Progress, RingGeometry};
 
 #[test]
 fn two_hundred_seeds() {
     let begin = std::time::Instant::now();
-    let findings = run_seeds(0, 200, &[], &Progress::hidden());
+    let findings = run_seeds(0, 200, &Choice::default(), &Progress::hidden());
     let took = begin.elapsed();
     eprintln!("{} seeds, {} steps in {took:?}: {:#?}", findings.seeds, findings.steps, findings.events);
     assert!(findings.faults.is_empty(), "{:#?}", findings.faults);
-    assert_eq!(findings.missing(&[]), Vec::<&str>::new(), "what never happened proves nothing");
+    assert_eq!(
+        findings.missing(&Choice::default()),
+        Vec::<&str>::new(),
+        "what never happened proves nothing"
+    );
+}
+
+/// The second geometry under the same Scribe and the same judges.
+#[test]
+fn rings_of_full_membership_keep_all_promises_too() {
+    let choice = Choice { geometry: RingGeometry::Full, ..Choice::default() };
+    let findings = run_seeds(5000, 5020, &choice, &Progress::hidden());
+    assert!(findings.faults.is_empty(), "{:#?}", findings.faults);
 }
 
 /// Seeds that failed once, before there were the later and the latest deeds; each says what it found.
@@ -58,9 +70,9 @@ const MENDED_LATEST: [(u64, &str); 2] = [
 
 #[test]
 fn seeds_that_failed_once() {
-    let early = [&Deed::LATER[..], &Deed::LATEST[..]].concat();
+    let early = [Deed::later(), Deed::latest()].concat();
     let first = MENDED.map(|(seed, found)| (seed, &early[..], found));
-    let later = MENDED_LATER.map(|(seed, found)| (seed, &Deed::LATEST[..], found));
+    let later = MENDED_LATER.map(|(seed, found)| (seed, Deed::latest(), found));
     let latest = MENDED_LATEST.map(|(seed, found)| (seed, &[][..], found));
     for (seed, without, found) in first.into_iter().chain(later).chain(latest) {
         let fault = run_seed(seed, without).fault;

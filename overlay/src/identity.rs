@@ -6,7 +6,7 @@ use ed25519_dalek::SigningKey;
 
 use crate::id::NodeId;
 
-/// The secret that makes a node who it is. Its `Debug` shows the id only.
+/// The secret that makes a node this node. Its `Debug` shows the id only.
 #[derive(Clone)]
 pub struct Identity {
     key: SigningKey,

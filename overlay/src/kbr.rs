@@ -1,6 +1,6 @@
 //! The key-based-routing face that Scribe needs from below: the Common API of Dabek et al. 2003 ("Towards a Common
-//! API for Structured Peer-to-Peer Overlays", §3) with owned events in place of upcalls. Other ring geometries are
-//! to stand beside Pastry under the same Scribe.
+//! API for Structured Peer-to-Peer Overlays", §3) with owned events in place of upcalls. Ring geometries differ
+//! below this face, under the same Scribe.
 
 use bytes::Bytes;
 
@@ -9,20 +9,29 @@ use crate::id::{Key, NodeId};
 use crate::machine::{Machine, Refusal};
 use crate::peer::{Contact, Peer, Seed};
 use crate::time::Instant;
-use crate::wire::{RouteFailure, Routed, Standing, TraceHop};
+use crate::wire::{NodeState, RouteFailure, Routed, TraceHop};
 
-/// An overlay as the layer above sees it.
-pub trait KeyBasedRouting: Machine<Command = Command, Event = Event> {
+/// A node's place on its ring, as the layer above may read it at any time, without changing anything.
+pub trait RingView {
     /// How others reach this node now. For an edge it changes with its access node.
     fn contact(&self) -> Contact;
 
-    /// How others reach this node another way, for an answer that did not come: the direct way from whoever gave it may
+    /// How others reach this node another way, for an answer that did not come: the direct way from the node that gave it may
     /// be broken. Each number stands for one of the ways there are.
-    fn roundabout(&self, nth: u64) -> Contact;
+    fn reply_contact(&self, nth: u64) -> Contact;
 
     /// How far this node is.
-    fn standing(&self) -> Standing;
+    fn node_state(&self) -> NodeState;
 
+    /// Whether this node answers for `key` now: closest, ready, and its leases run.
+    fn is_root_of(&self, now: Instant, key: Key) -> bool;
+
+    /// The `count` ring nodes closest to `key` that this node knows of, itself among them if it is ready.
+    fn replica_set(&self, key: Key, count: usize) -> Vec<Peer>;
+}
+
+/// An overlay as the layer above sees it. It is one for every geometry of the ring.
+pub trait KeyBasedRouting: RingView + Machine<Command = Command, Event = Event> {
     /// Sends a message towards the root of a key: `Forward` at each intermediate node, `Deliver` at the root (which
     /// may be this node), [`Event::Undeliverable`] here if it stops on its way.
     fn route(&mut self, now: Instant, key: Key, payload: Bytes);
@@ -33,24 +42,18 @@ pub trait KeyBasedRouting: Machine<Command = Command, Event = Event> {
     /// Gives a message back that [`Event::Forward`] handed out: it goes on.
     fn resume(&mut self, now: Instant, transit: Transit);
 
-    /// Whether this node answers for `key` now: closest, ready, and its leases run.
-    fn is_root_of(&self, now: Instant, key: Key) -> bool;
-
-    /// The `count` ring nodes closest to `key` that this node knows of, itself among them if it is ready.
-    fn replica_set(&self, key: Key, count: usize) -> Vec<Peer>;
-
     /// The nodes worth remembering for the next start: the nearest on the ring, or an edge's access nodes.
     fn peers(&self) -> Vec<Peer>;
 }
 
-/// A routed message at an intermediate node. Whoever holds it may read it, change its payload, stop it by dropping
+/// A routed message at an intermediate node. Its holder may read it, change its payload, stop it by dropping
 /// it, or give it back with [`KeyBasedRouting::resume`].
 #[derive(Debug)]
 pub struct Transit {
     pub(crate) routed: Routed,
     /// The node that handed the message to this one.
     pub previous: Peer,
-    /// What it carries.
+    /// The payload.
     pub payload: Bytes,
 }
 
@@ -60,18 +63,18 @@ impl Transit {
         self.routed.key
     }
 
-    /// Who sent it off.
+    /// The node that sent it.
     pub fn origin(&self) -> Contact {
         self.routed.origin
     }
 }
 
-/// What the layer above wants of an overlay, beyond [`KeyBasedRouting`]'s methods.
+/// A command of the layer above to an overlay, beyond [`KeyBasedRouting`]'s methods.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Find a ring, or be the first. To be given once.
     Start(Bootstrap),
-    /// Who is the root of this key? Answered by [`Event::Found`] or [`Event::NotFound`] with the same token.
+    /// Finds the root of this key. Answered by [`Event::Found`] or [`Event::NotFound`] with the same token.
     Lookup {
         /// The caller's name for the question.
         token: u64,
@@ -95,7 +98,7 @@ pub enum Command {
 /// Where to look for a ring.
 #[derive(Clone, Debug, Default)]
 pub struct Bootstrap {
-    /// What the user said. If there are any, only these are tried, and not reaching any is an error.
+    /// The seeds that the user named. If there are any, only these are tried, and not reaching any is an error.
     pub join: Vec<Seed>,
     /// Where other nodes of this machine may listen: asked first when `join` is empty.
     pub local: Vec<Seed>,
@@ -103,12 +106,12 @@ pub struct Bootstrap {
     pub remembered: Vec<Seed>,
 }
 
-/// What an overlay tells the layer above.
+/// News of an overlay for the layer above.
 #[derive(Debug)]
 pub enum Event {
-    /// The node is on the ring (or, in role edge, hangs on it).
+    /// The node is on the ring (or, in role edge, attached to it).
     Ready {
-        /// It found nobody and is the first of a ring of its own.
+        /// It found no node and is the first of a ring of its own.
         alone: bool,
     },
     /// The start failed; the node is of no use.
@@ -119,16 +122,16 @@ pub enum Event {
     Deliver(Delivery),
     /// A message that another node sent to this one.
     Received {
-        /// Who sent it.
+        /// The sender.
         from: Contact,
-        /// What it says.
+        /// The payload.
         payload: Bytes,
     },
     /// A message that another node sent to all.
     Broadcast {
         /// The sender, as those say that passed it on: no signature proves it.
         origin: Contact,
-        /// What it says.
+        /// The payload.
         payload: Bytes,
     },
     /// A broadcast of this node's own has left it, or did not.
@@ -161,7 +164,7 @@ pub enum Event {
     },
     /// The nodes around this one on the ring changed, or its leases did: keys may have moved to it or away from it.
     NeighboursChanged,
-    /// A node was found dead, or left. Whoever depends on it looks for another.
+    /// A node was found dead, or left. A node that depends on it looks for another.
     PeerDown(NodeId),
     /// How others reach this node changed: its old access node is gone, or it became a ring node.
     ContactChanged(Contact),
@@ -179,14 +182,14 @@ pub enum Event {
 pub struct Delivery {
     /// The key.
     pub key: Key,
-    /// Who sent it off.
+    /// The node that sent it.
     pub origin: Contact,
     /// How many hops it made.
     pub hops: u8,
     /// A hop on its way was made again: the root that was there before may have had the same message. (A message
     /// that its sender sends again is another one.)
     pub repeated: bool,
-    /// What it carries.
+    /// The payload.
     pub payload: Bytes,
 }
 

@@ -22,3 +22,5 @@ pub mod geometry;
 pub mod pastry;
 #[cfg(feature = "tokio")]
 pub mod net;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;

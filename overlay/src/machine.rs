@@ -1,8 +1,13 @@
 //! The contract between protocol, driver and simulator. Protocol code touches no socket, disk, clock, thread or
-//! unseeded random number; whoever runs it hands in what happened and carries out what comes back.
+//! unseeded random number. Its driver hands in the events and carries out the effects.
 //!
 //! The driver (`net::driver`) and the simulated world (`treecast-integration`) are generic over [`Machine`] and
 //! over nothing else: the simulator runs the very code that ships.
+//!
+//! Departures from design §4: `handle_link` takes one [`Link`] value with a third case, [`Link::Refused`], because a start
+//! that reaches no node must say which address it could not reach, and a refused dial counts as an unanswered probe.
+//! `handle_frame` gets the whole [`Peer`] and not just an id, because the greeting of a connection says incarnation and address
+//! once, so frames need not repeat them. A frame of an older incarnation is void wherever that incarnation stands.
 
 use bytes::Bytes;
 
@@ -18,9 +23,9 @@ use crate::wire::Frame;
 /// [`poll_timeout`](Machine::poll_timeout). `now` never decreases from call to call. Frames may be lost,
 /// duplicated and reordered on their way.
 pub trait Machine {
-    /// What the layer above wants.
+    /// A command of the layer above.
     type Command;
-    /// What the layer above hears.
+    /// News for the layer above.
     type Event;
 
     /// This node as its peers know it: the transport's greeting.
@@ -29,7 +34,7 @@ pub trait Machine {
     fn handle_command(&mut self, now: Instant, command: Self::Command);
     /// Handles a frame that `from` sent. The transport has checked that `from` owns its id.
     fn handle_frame(&mut self, now: Instant, from: Peer, frame: Frame);
-    /// Handles news of a connection: a hint, not a verdict.
+    /// Handles news of a connection: a hint, not a proof of death.
     fn handle_link(&mut self, now: Instant, link: Link);
     /// Hears how many bytes still wait in the transport for `peer`.
     fn handle_queued(&mut self, now: Instant, peer: NodeId, bytes: usize);
@@ -52,16 +57,16 @@ pub trait Machine {
 pub struct Transmit {
     /// Where to.
     pub to: Destination,
-    /// What.
+    /// The bytes.
     pub frame: Frame,
 }
 
-/// Whom a transport is to reach.
+/// The node that a transport is to reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
     /// A known node: over the connection that it has, else dialled, and then its key must fit its id.
     Peer(Peer),
-    /// An address behind which anybody (`id: None`) or one certain node may answer.
+    /// An address behind which any node (`id: None`) or one certain node may answer.
     Seed(Seed),
 }
 
@@ -70,14 +75,14 @@ pub enum Destination {
 pub enum Link {
     /// A connection with this peer came up. Generations of one peer grow.
     Up {
-        /// Who is at the other end, by its greeting.
+        /// The node at the other end, by its greeting.
         peer: Peer,
         /// Tells this connection from earlier ones with the same peer.
         generation: u64,
     },
     /// A connection broke (or was closed by the other side), and there is no other with this peer.
     Down {
-        /// Who was at the other end.
+        /// The node at the other end.
         peer: NodeId,
         /// Which connection.
         generation: u64,
@@ -86,7 +91,7 @@ pub enum Link {
     Refused {
         /// Where.
         addr: Addr,
-        /// Who was wanted there, if that was known.
+        /// The node that was wanted there, if its id was known.
         id: Option<NodeId>,
         /// Why.
         reason: Refusal,
@@ -96,9 +101,9 @@ pub enum Link {
 /// Why a connection did not come about.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// Nobody listens there, or the network says no; the text is the system's.
+    /// Nothing listens there, or the network says no; the text is the system's.
     Unreachable(String),
-    /// Somebody listens but did not finish the handshake in time.
+    /// Something listens there, but did not finish the handshake in time.
     TimedOut,
     /// The other side speaks another protocol, or another version of ours.
     Protocol(String),

@@ -1,4 +1,4 @@
-//! What a node takes of memory at rest, counted by itself: capacities times sizes. Large simulated rings and machines
+//! The memory of a node at rest, counted by itself: capacities times sizes. Large simulated rings and machines
 //! with many nodes live by it.
 
 use std::collections::VecDeque;

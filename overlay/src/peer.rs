@@ -1,4 +1,4 @@
-//! What one node knows of another: id, address, incarnation; and how to reach it, be it on the ring or an edge.
+//! Peers, as one node knows another: id, address, incarnation; and how to reach it, be it on the ring or an edge.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -142,7 +142,7 @@ impl Peer {
     }
 }
 
-/// How to reach a node from anywhere: directly, or, for an edge node, through the ring node that it hangs on. (A ring node
+/// How to reach a node from anywhere: directly, or, for an edge node, through the ring node that it is attached to. (A ring node
 /// that asks something again, because no answer came, names a node that is to pass the answer on.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Contact {
@@ -182,7 +182,7 @@ impl From<Peer> for Contact {
 pub struct Seed {
     /// Where to dial.
     pub addr: Addr,
-    /// Who must answer; `None` accepts anybody.
+    /// The node that must answer; `None` accepts any.
     pub id: Option<NodeId>,
 }
 

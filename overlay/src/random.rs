@@ -1,4 +1,5 @@
-//! The one seeded generator of a node, and child streams by label.
+//! The one seeded generator of a node, and child streams by label. The crate `rand` stands beside `rand_chacha` for ranges and
+//! shuffles over this generator; no other generator is compiled in.
 
 use rand::SeedableRng;
 pub use rand_chacha::ChaCha8Rng as Rng;

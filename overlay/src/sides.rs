@@ -63,7 +63,7 @@ impl Sides {
         }
     }
 
-    /// Those that are among both.
+    /// The sides that are among both.
     #[must_use]
     pub fn and(self, other: Sides) -> Sides {
         self.iter().filter(|&side| other.has(side)).collect()

@@ -8,9 +8,9 @@ use treecast_overlay::id::Key;
 use treecast_overlay::peer::{Addr, Addresses, Contact};
 use treecast_overlay::sides::Sides;
 use treecast_overlay::wire::{
-    Admission, Answer, Ask, DecodeError, Frame, Grant, Header, Hello, Known, LeaseWords, Letter,
-    MAX_NETWORK_NAME, MAX_PATH, MAX_PEERS, MAX_TRACE, Near, PROTOCOL_VERSION, Probe, ProbeAck, Purpose,
-    RouteFailure, Routed, Standing, TraceHop, decode, encode,
+    Admission, Answer, Ask, DecodeError, Direct, Frame, Grant, Header, Hello, Known, LeasePiggyback,
+    MAX_NETWORK_NAME, MAX_PATH, MAX_PEERS, MAX_TRACE, Near, NodeState, PROTOCOL_VERSION, Probe, ProbeAck,
+    Purpose, RouteFailure, Routed, TraceHop, decode, encode,
 };
 
 fn hellos() -> Vec<Hello> {
@@ -34,8 +34,8 @@ fn frames_with_payload() -> Vec<Frame> {
     let edge = Contact { peer: e, via: Some(a) };
     let headers = [
         routed(K, a.into(), Purpose::Application, None),
-        Header::Letter(Letter::Payload),
-        Header::Relayed { to: edge.into(), from: Contact::from(b).into(), letter: Letter::Payload },
+        Header::Direct(Direct::Payload),
+        Header::RelayedDirect { to: edge.into(), from: Contact::from(b).into(), direct: Direct::Payload },
         Header::Broadcast { hop: 8, origin: a.into(), id: 9, until: M },
     ];
     headers.into_iter().map(|header| Frame::new(header, Bytes::from_static(b"hi"))).collect()
@@ -62,51 +62,51 @@ fn headers_of_routing() -> Vec<Header> {
     let answer = Answer { id: 1, root: b, hops: 2, trace: None, leaf_set: vec![] };
     let traced = Answer { trace: Some(vec![hop, TraceHop { rtt_micros: None, ..hop }]), ..answer.clone() };
     let sought = Answer { leaf_set: vec![a], ..answer.clone() };
-    let undeliverable = |reason| Letter::Undeliverable { id: 1, key: K, reason };
+    let undeliverable = |reason| Direct::Undeliverable { id: 1, key: K, reason };
     let edge = Contact { peer: e, via: Some(a) };
     vec![
         routed(M, edge, Purpose::Lookup, Some(vec![hop])),
         routed(b.id.key(), b.into(), Purpose::Seek, None),
         Header::HopAck { hop: 7 },
-        Header::Letter(Letter::Answer(answer.into())),
-        Header::Letter(Letter::Answer(traced.into())),
-        Header::Letter(Letter::Answer(sought.into())),
-        Header::Letter(undeliverable(RouteFailure::HopLimit)),
-        Header::Letter(undeliverable(RouteFailure::NoRoute)),
-        Header::Letter(undeliverable(RouteFailure::Overloaded)),
-        Header::Relayed {
+        Header::Direct(Direct::Answer(answer.into())),
+        Header::Direct(Direct::Answer(traced.into())),
+        Header::Direct(Direct::Answer(sought.into())),
+        Header::Direct(undeliverable(RouteFailure::HopLimit)),
+        Header::Direct(undeliverable(RouteFailure::NoRoute)),
+        Header::Direct(undeliverable(RouteFailure::Overloaded)),
+        Header::RelayedDirect {
             to: Contact::from(b).into(),
             from: edge.into(),
-            letter: undeliverable(RouteFailure::NoRoot),
+            direct: undeliverable(RouteFailure::NoRoot),
         },
     ]
 }
 
 fn headers_of_upkeep() -> Vec<Header> {
     let [(_, a), (_, b), _] = nodes();
-    let probe = |standing, lease: Sides| {
-        Header::Probe(Probe { number: 4, standing, lease, leaf_set: lease.is_none() })
+    let probe = |node_state, lease: Sides| {
+        Header::Probe(Probe { number: 4, node_state, lease, leaf_set: lease.is_none() })
     };
-    let ack = |standing, lease: Sides, leaf_set| {
+    let ack = |node_state, lease: Sides, leaf_set| {
         let asks = (!lease.is_none()).then_some(Ask { number: 6, lease: Sides::Right });
-        Header::ProbeAck(ProbeAck { number: 4, standing, lease, asks, leaf_set })
+        Header::ProbeAck(ProbeAck { number: 4, node_state, lease, asks, leaf_set })
     };
     let known = |peer, rtt_micros| Known { peer, rtt_micros };
     vec![
-        probe(Standing::Joining, Sides::None),
-        probe(Standing::Ready, Sides::Both),
-        ack(Standing::Ready, Sides::Left, None),
-        ack(Standing::Starting, Sides::None, None),
-        ack(Standing::Edge, Sides::None, None),
-        ack(Standing::Ready, Sides::None, Some(vec![a, b])),
-        Header::Admit,
+        probe(NodeState::Joining, Sides::None),
+        probe(NodeState::Ready, Sides::Both),
+        ack(NodeState::Ready, Sides::Left, None),
+        ack(NodeState::Starting, Sides::None, None),
+        ack(NodeState::Edge, Sides::None, None),
+        ack(NodeState::Ready, Sides::None, Some(vec![a, b])),
+        Header::JoinRequest,
         Header::Admission(Admission::Granted { members: vec![a] }),
         Header::Admission(Admission::Busy),
         Header::Admission(Admission::NotNeighbour { members: vec![a] }),
         Header::Admission(Admission::NotReady),
-        Header::Commit { number: 5, beside: b.id },
-        Header::Committed { number: 5, lease: Sides::Right },
-        Header::Withdraw { number: 6 },
+        Header::JoinCommit { number: 5, other_neighbour: b.id },
+        Header::JoinCommitted { number: 5, lease: Sides::Right },
+        Header::JoinAbort { number: 6 },
         Header::LeafSet { members: vec![a, b], reply: true },
         Header::NearerRequest { rtt_micros: 450 },
         Header::Near(Near {
@@ -123,7 +123,7 @@ fn headers_of_upkeep() -> Vec<Header> {
         Header::Detach,
         Header::Outdated(a),
         Header::Via { to: a, from: b },
-        Header::Lost(a),
+        Header::PeerDeadHint(a),
     ]
 }
 
@@ -167,15 +167,15 @@ fn name(header: &Header) -> &'static str {
     match header {
         Header::Routed(_) => "Routed",
         Header::HopAck { .. } => "HopAck",
-        Header::Letter(_) => "Letter",
-        Header::Relayed { .. } => "Relayed",
+        Header::Direct(_) => "Direct",
+        Header::RelayedDirect { .. } => "Relayed",
         Header::Probe(_) => "Probe",
         Header::ProbeAck(_) => "ProbeAck",
-        Header::Admit => "Admit",
+        Header::JoinRequest => "Admit",
         Header::Admission(_) => "Admission",
-        Header::Commit { .. } => "Commit",
-        Header::Committed { .. } => "Committed",
-        Header::Withdraw { .. } => "Withdraw",
+        Header::JoinCommit { .. } => "Commit",
+        Header::JoinCommitted { .. } => "Committed",
+        Header::JoinAbort { .. } => "Withdraw",
         Header::LeafSet { .. } => "LeafSet",
         Header::NearerRequest { .. } => "NearerRequest",
         Header::Near(_) => "Near",
@@ -185,7 +185,7 @@ fn name(header: &Header) -> &'static str {
         Header::Attached { .. } => "Attached",
         Header::Detach => "Detach",
         Header::Outdated(_) => "Outdated",
-        Header::Lost(_) => "Lost",
+        Header::PeerDeadHint(_) => "Lost",
         Header::Via { .. } => "Via",
     }
 }
@@ -212,12 +212,13 @@ fn every_frame_has_a_section_under_its_number_and_an_example() {
 #[test]
 fn words_about_leases_stand_before_the_header() {
     let (ask, grant) = (Ask { number: 4, lease: Sides::Left }, Grant { number: 6, lease: Sides::Right });
-    let both = LeaseWords { ask: Some(ask), grant: Some(grant) };
+    let both = LeasePiggyback { ask: Some(ask), grant: Some(grant) };
     let expected: Vec<(String, Vec<u8>)> =
-        [both, LeaseWords { ask: Some(ask), grant: None }, LeaseWords::default()]
+        [both, LeasePiggyback { ask: Some(ask), grant: None }, LeasePiggyback::default()]
             .into_iter()
             .map(|words| {
-                let frame = Frame { words: Some(Box::new(words)), ..Frame::from(Header::HopAck { hop: 7 }) };
+                let frame =
+                    Frame { piggyback: Some(Box::new(words)), ..Frame::from(Header::HopAck { hop: 7 }) };
                 let bytes = encode(&frame).head;
                 assert_eq!(decode(bytes.clone(), Addresses::Any), Ok(frame));
                 (format!("HopAck {{ hop: 7 }} with {words:?}"), bytes.to_vec())

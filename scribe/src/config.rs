@@ -1,4 +1,4 @@
-//! Every figure of Scribe, with its unit, its source and what follows from it.
+//! Every figure of Scribe, with its unit, its source and what follows from it, in one group for each component.
 
 use std::time::Duration;
 
@@ -12,134 +12,25 @@ pub struct Config {
     /// (1 MiB by default).
     pub max_payload: usize,
     /// Largest payload of a broadcast in bytes; larger ones are refused. Far below `max_payload`, because each node of
-    /// the ring sends it on to up to 16 others, and nobody asked for it (guess).
+    /// the ring sends it on to up to 16 others, and no node asked for it (guess).
     pub max_broadcast: usize,
-    /// Most trees that this node may be on, as subscriber, forwarder or root (guess). Beyond it subscriptions fail,
-    /// JOINs of others pass by, and publishers are refused (`RootFull`).
-    pub max_trees: usize,
-    /// Most children in one tree, even for a moment (guess). Beyond it a forwarder lets a JOIN pass; a root leaves it
-    /// unanswered.
-    pub max_children: usize,
-
-    /// Children in one tree beyond which a node hands some over to others of them. 16: so many rows a hop of Pastry
-    /// chooses from, so a tree of N nodes is about log₁₆ N deep with or without the limit.
-    pub tree_children: usize,
-    /// The same for the children in all trees together. 48: eight times the mean that the Scribe paper's workload
-    /// leads to, and a quarter below the 64 that no node should exceed, since a crowd comes faster than it is led on.
-    /// Who subscribes to many topics, or is root of many, has two for each if that is more; and it yields where every
-    /// tree has one child only.
-    pub node_children: usize,
-    /// Most siblings that a child which is handed over is offered, and measures (guess).
-    pub offered: usize,
-    /// How long a child waits for the answers of those that it was offered.
-    pub visit_wait: Duration,
-    /// How long a node with too many children waits before it hands some over, jittered by a quarter: a crowd comes
-    /// together first. Doubles without success.
-    pub hand_over_after: Duration,
-    /// How long a forwarder with one child and no subscriber waits before it splices itself out, jittered and doubled
-    /// alike.
-    pub splice_after: Duration,
-
-    /// Most messages in one tree's window. Older ones fall out: who still needs them gets a gap.
-    pub window_messages: usize,
-    /// Most bytes in one tree's window, counting the buffers that it pins.
-    pub window_bytes: usize,
-    /// Most bytes in all windows of this node. Beyond it the window that was idle longest shrinks first.
-    pub windows_bytes: usize,
-    /// A received message of fewer bytes is copied into a buffer of its own, so that a small message never pins a
-    /// large receive buffer (design §7).
-    pub copy_below: usize,
-
-    /// Most messages pushed to a child ahead of its acknowledgement.
-    pub push_messages: usize,
-    /// Most bytes pushed to a child ahead of its acknowledgement; one message may exceed it.
-    pub push_bytes: usize,
-    /// Nothing is pushed towards a peer for which the transport holds more bytes than this.
-    pub high_water: usize,
-    /// Shortest wait for a child's acknowledgement before its window is pushed again; doubles without progress.
-    pub push_rto_min: Duration,
-    /// Longest such wait.
-    pub push_rto_max: Duration,
-    /// A child acknowledges after so many messages …
-    pub ack_every: u64,
-    /// … or after this long, whichever comes first.
-    pub ack_delay: Duration,
-    /// How long a changed count of subscribers waits for others before it is told to the parent.
-    pub count_delay: Duration,
-
-    /// How often an unanswered JOIN is sent again, jittered by a quarter.
-    pub join_retry: Duration,
-    /// How long a subscription may wait for its start (`TimedOut`).
-    pub subscribe_timeout: Duration,
-    /// How long a node stays on a tree that it no longer needs: a quick return costs nothing.
-    pub linger: Duration,
-    /// The same for a node that was the root: its successor may ask.
-    pub former_linger: Duration,
-
-    /// Nodes around a topic's key that a new root asks for the log (design §6: "asks its leaf set").
-    pub queried: usize,
-    /// How long a new root waits for their answers.
-    pub query_timeout: Duration,
-    /// How often it asks again meanwhile.
-    pub query_retry: Duration,
-    /// How long a new root that knows of an earlier term waits for the orphans' JOINs: their marks bound the gap.
-    pub gather: Duration,
-    /// How long a new root waits for a handover that was promised, from its last part on.
-    pub handover_wait: Duration,
-    /// Most bytes of the window in a handover, newest first.
-    pub handover_window: usize,
-    /// Most bytes of sessions in a handover, last used first. The others' publishers hear `OutcomeUnknown`.
-    pub handover_sessions: usize,
-    /// How often unacknowledged parts of a handover are sent again.
-    pub handover_retry: Duration,
-    /// How long a handover is tried, and how long a received one is kept for the day that this node is root.
-    pub handover_keep: Duration,
-    /// Most bytes of handovers kept by this node; further ones are not taken.
-    pub handovers_bytes: usize,
-    /// A root's log without children, subscriptions and publishers is dropped after this long.
-    pub root_idle: Duration,
-    /// Most messages that wait while a new root opens its term; further ones are left to be sent again.
-    pub parked_messages: usize,
-    /// Most bytes of such messages.
-    pub parked_bytes: usize,
-
-    /// Most sessions that this node keeps as root, over all topics (design §6); further ones are refused.
-    pub max_sessions: usize,
-    /// A session that was silent for so long is forgotten (design §6).
-    pub session_idle: Duration,
-    /// Messages of a session that may arrive before their predecessors; further ones are left to be sent again.
-    pub session_reorder: usize,
-    /// Most bytes of such messages over all sessions of a topic.
-    pub session_reorder_bytes: usize,
-
-    /// Most topics on which this node publishes at a time (`TooManyTopics`).
-    pub max_publishers: usize,
-    /// A publisher that was silent for so long is forgotten; the next message opens a new session.
-    pub publisher_idle: Duration,
-    /// Most messages of one session without receipt; the root remembers as many.
-    pub publish_messages: usize,
-    /// Most bytes of them; one message may exceed it.
-    pub publish_bytes: usize,
-    /// Most messages that wait behind those, per topic (`Busy`).
-    pub publish_queue: usize,
-    /// Most bytes of them.
-    pub publish_queue_bytes: usize,
-    /// Shortest wait for a receipt before a message is sent again; doubles.
-    pub publish_rto_min: Duration,
-    /// Longest such wait.
-    pub publish_rto_max: Duration,
-    /// A message without receipt for so long has an unknown outcome.
-    pub publish_timeout: Duration,
-
-    /// How often tree neighbours tell each other that they live (design §6, upkeep).
-    pub beat: Duration,
-    /// Most topics whose high-water mark one beat carries; the others wait for the next.
-    pub beat_marks: usize,
-    /// A parent silent for so long is given up: three beats.
-    pub parent_silent: Duration,
-    /// A child silent for so long is dropped.
-    pub child_silent: Duration,
-    /// How long leaving may take: handovers not acknowledged by then are lost.
+    /// A node's trees, and their shape.
+    pub tree: TreeConfig,
+    /// The part of a topic's log that a node holds.
+    pub window: WindowConfig,
+    /// The flow of entries to children, and their acknowledgements.
+    pub push: PushConfig,
+    /// A root: how it opens its term, and how long it is one.
+    pub root: RootConfig,
+    /// Handoffs of a log to the next root.
+    pub handoff: HandoffConfig,
+    /// A root's memory of its publishers.
+    pub sessions: SessionsConfig,
+    /// This node's publishers.
+    pub publish: PublishConfig,
+    /// Keep-alives between tree neighbours.
+    pub beat: BeatConfig,
+    /// How long leaving may take: handoffs not acknowledged by then are lost.
     pub leave_timeout: Duration,
 }
 
@@ -148,61 +39,277 @@ impl Default for Config {
         Config {
             max_payload: 512 * KIB,
             max_broadcast: 64 * KIB,
+            tree: TreeConfig::default(),
+            window: WindowConfig::default(),
+            push: PushConfig::default(),
+            root: RootConfig::default(),
+            handoff: HandoffConfig::default(),
+            sessions: SessionsConfig::default(),
+            publish: PublishConfig::default(),
+            beat: BeatConfig::default(),
+            leave_timeout: Duration::from_secs(2),
+        }
+    }
+}
+
+/// A node's trees, and their shape.
+#[derive(Clone, Debug)]
+pub struct TreeConfig {
+    /// Most trees that this node may be on, as subscriber, forwarder or root (guess). Beyond it subscriptions fail,
+    /// JOINs of others pass by, and publishers are refused (`RootFull`).
+    pub max_trees: usize,
+    /// Most children in one tree, even for a moment (guess). Beyond it a forwarder lets a JOIN pass; a root leaves it
+    /// unanswered.
+    pub max_children: usize,
+    /// Children in one tree beyond which a node hands some over to others of them. 16: so many rows a hop of Pastry
+    /// chooses from, so a tree of N nodes is about log₁₆ N deep with or without the limit.
+    pub children_per_tree: usize,
+    /// The same for the children in all trees together. 48: eight times the mean that the Scribe paper's workload leads
+    /// to, and a quarter below the 64 that no node should exceed, since a crowd comes faster than it is led on. A node
+    /// that subscribes to many topics, or is root of many, has two for each if that is more; and it yields where every
+    /// tree has one child only.
+    pub children_per_node: usize,
+    /// Most siblings that a child which is handed over is offered, and measures (guess).
+    pub offered: usize,
+    /// How long a child waits for the answers of those that it was offered.
+    pub probe_wait: Duration,
+    /// How long a node with too many children waits before it hands some over, jittered by a quarter: a crowd comes
+    /// together first. Doubles without success.
+    pub hand_over_after: Duration,
+    /// How long a forwarder with one child and no subscriber waits before it splices itself out, jittered and doubled
+    /// alike.
+    pub splice_after: Duration,
+    /// How often an unanswered JOIN is sent again, jittered by a quarter.
+    pub join_retry: Duration,
+    /// How long a subscription may wait for its start (`TimedOut`).
+    pub subscribe_timeout: Duration,
+    /// How long a node stays on a tree that it no longer needs: a quick return costs nothing.
+    pub linger: Duration,
+    /// The same for a node that was the root: its successor may ask.
+    pub former_root_linger: Duration,
+}
+
+impl Default for TreeConfig {
+    fn default() -> TreeConfig {
+        TreeConfig {
             max_trees: 65_536,
             max_children: 4096,
-            tree_children: 16,
-            node_children: 48,
+            children_per_tree: 16,
+            children_per_node: 48,
             offered: 16,
-            visit_wait: Duration::from_secs(1),
+            probe_wait: Duration::from_secs(1),
             hand_over_after: Duration::from_secs(1),
             splice_after: Duration::from_secs(2),
-            window_messages: 1024,
-            window_bytes: 4 * MIB,
-            windows_bytes: 64 * MIB,
-            copy_below: 4 * KIB,
-            push_messages: 256,
-            push_bytes: 256 * KIB,
-            high_water: 256 * KIB,
-            push_rto_min: Duration::from_millis(500),
-            push_rto_max: Duration::from_secs(4),
-            ack_every: 16,
-            ack_delay: Duration::from_millis(20),
-            count_delay: Duration::from_millis(200),
             join_retry: Duration::from_secs(1),
             subscribe_timeout: Duration::from_secs(30),
             linger: Duration::from_secs(2),
-            former_linger: Duration::from_secs(30),
+            former_root_linger: Duration::from_secs(30),
+        }
+    }
+}
+
+/// The part of a topic's log that a node holds.
+#[derive(Clone, Debug)]
+pub struct WindowConfig {
+    /// Most messages in one tree's window. Older ones fall out: a reader that still needs them gets a gap.
+    pub messages: usize,
+    /// Most bytes in one tree's window, counting the buffers that it pins.
+    pub bytes: usize,
+    /// Most bytes in all windows of this node. Beyond it the window that was idle longest shrinks first.
+    pub total_bytes: usize,
+    /// A received message of fewer bytes is copied into a buffer of its own, so that a small message never pins a
+    /// large receive buffer (design §7).
+    pub copy_below: usize,
+}
+
+impl Default for WindowConfig {
+    fn default() -> WindowConfig {
+        WindowConfig { messages: 1024, bytes: 4 * MIB, total_bytes: 64 * MIB, copy_below: 4 * KIB }
+    }
+}
+
+/// The flow of entries to children, and their acknowledgements.
+#[derive(Clone, Debug)]
+pub struct PushConfig {
+    /// Most messages pushed to a child ahead of its acknowledgement.
+    pub messages: usize,
+    /// Most bytes pushed to a child ahead of its acknowledgement; one message may exceed it.
+    pub bytes: usize,
+    /// Nothing is pushed towards a peer for which the transport holds more bytes than this.
+    pub high_water: usize,
+    /// Shortest wait for a child's acknowledgement before its window is pushed again; doubles without progress.
+    pub rto_min: Duration,
+    /// Longest such wait.
+    pub rto_max: Duration,
+    /// A child acknowledges after so many messages …
+    pub ack_every: u64,
+    /// … or after this long, whichever comes first.
+    pub ack_delay: Duration,
+    /// How long a changed count of subscribers waits for others before it is told to the parent.
+    pub count_delay: Duration,
+}
+
+impl Default for PushConfig {
+    fn default() -> PushConfig {
+        PushConfig {
+            messages: 256,
+            bytes: 256 * KIB,
+            high_water: 256 * KIB,
+            rto_min: Duration::from_millis(500),
+            rto_max: Duration::from_secs(4),
+            ack_every: 16,
+            ack_delay: Duration::from_millis(20),
+            count_delay: Duration::from_millis(200),
+        }
+    }
+}
+
+/// A root: how it opens its term, and how long it is one.
+#[derive(Clone, Debug)]
+pub struct RootConfig {
+    /// Nodes around a topic's key that a new root asks for the log (design §6: "asks its leaf set").
+    pub queried: usize,
+    /// How long a new root waits for their answers.
+    pub query_timeout: Duration,
+    /// How often it asks again meanwhile.
+    pub query_retry: Duration,
+    /// How long a new root that knows of an earlier term waits for the orphans' JOINs: their marks bound the gap.
+    pub gather: Duration,
+    /// How long a new root waits for a handoff that was promised, from its last chunk on.
+    pub handoff_wait: Duration,
+    /// Most messages that wait while a new root opens its term; further ones are left to be sent again.
+    pub parked_messages: usize,
+    /// Most bytes of such messages.
+    pub parked_bytes: usize,
+    /// A root's log without children, subscriptions and publishers is dropped after this long.
+    pub idle: Duration,
+}
+
+impl Default for RootConfig {
+    fn default() -> RootConfig {
+        RootConfig {
             queried: 16,
             query_timeout: Duration::from_secs(1),
             query_retry: Duration::from_millis(300),
             gather: Duration::from_millis(700),
-            handover_wait: Duration::from_secs(2),
-            handover_window: MIB,
-            handover_sessions: MIB,
-            handover_retry: Duration::from_millis(500),
-            handover_keep: Duration::from_secs(30),
-            handovers_bytes: 64 * MIB,
-            root_idle: Duration::from_secs(600),
+            handoff_wait: Duration::from_secs(2),
             parked_messages: 256,
             parked_bytes: 4 * MIB,
-            max_sessions: 65_536,
-            session_idle: Duration::from_secs(600),
-            session_reorder: 64,
-            session_reorder_bytes: 4 * MIB,
-            max_publishers: 4096,
-            publisher_idle: Duration::from_secs(600),
-            publish_messages: 256,
-            publish_bytes: 4 * MIB,
-            publish_queue: 1024,
-            publish_queue_bytes: 16 * MIB,
-            publish_rto_min: Duration::from_secs(1),
-            publish_rto_max: Duration::from_secs(4),
-            publish_timeout: Duration::from_secs(30),
-            beat: Duration::from_secs(1),
-            beat_marks: 64,
+            idle: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Handoffs of a log to the next root.
+#[derive(Clone, Debug)]
+pub struct HandoffConfig {
+    /// Most bytes of the window in a handoff, newest first.
+    pub window_bytes: usize,
+    /// Most bytes of sessions in a handoff, last used first. The others' publishers hear `OutcomeUnknown`.
+    pub session_bytes: usize,
+    /// How often unacknowledged chunks of a handoff are sent again.
+    pub retry: Duration,
+    /// How long a handoff is tried, and how long a received one is kept for the day that this node is root.
+    pub keep: Duration,
+    /// Most bytes of handoffs kept by this node; further ones are not taken.
+    pub total_bytes: usize,
+}
+
+impl Default for HandoffConfig {
+    fn default() -> HandoffConfig {
+        HandoffConfig {
+            window_bytes: MIB,
+            session_bytes: MIB,
+            retry: Duration::from_millis(500),
+            keep: Duration::from_secs(30),
+            total_bytes: 64 * MIB,
+        }
+    }
+}
+
+/// A root's memory of its publishers.
+#[derive(Clone, Debug)]
+pub struct SessionsConfig {
+    /// Most sessions that this node keeps as root, over all topics (design §6); further ones are refused.
+    pub max: usize,
+    /// A session that was silent for so long is forgotten (design §6).
+    pub idle: Duration,
+    /// Messages of a session that may arrive before their predecessors; further ones are left to be sent again.
+    pub early_messages: usize,
+    /// Most bytes of such messages over all sessions of a topic.
+    pub early_bytes: usize,
+}
+
+impl Default for SessionsConfig {
+    fn default() -> SessionsConfig {
+        SessionsConfig {
+            max: 65_536,
+            idle: Duration::from_secs(600),
+            early_messages: 64,
+            early_bytes: 4 * MIB,
+        }
+    }
+}
+
+/// This node's publishers.
+#[derive(Clone, Debug)]
+pub struct PublishConfig {
+    /// Most topics on which this node publishes at a time (`TooManyTopics`).
+    pub max_topics: usize,
+    /// A publisher that was silent for so long is forgotten; the next message opens a new session.
+    pub idle: Duration,
+    /// Most messages of one session without receipt; the root remembers as many.
+    pub messages: usize,
+    /// Most bytes of them; one message may exceed it.
+    pub bytes: usize,
+    /// Most messages that wait behind those, per topic (`Busy`).
+    pub queue: usize,
+    /// Most bytes of them.
+    pub queue_bytes: usize,
+    /// Shortest wait for a receipt before a message is sent again; doubles.
+    pub rto_min: Duration,
+    /// Longest such wait.
+    pub rto_max: Duration,
+    /// A message without receipt for so long has an unknown outcome.
+    pub timeout: Duration,
+}
+
+impl Default for PublishConfig {
+    fn default() -> PublishConfig {
+        PublishConfig {
+            max_topics: 4096,
+            idle: Duration::from_secs(600),
+            messages: 256,
+            bytes: 4 * MIB,
+            queue: 1024,
+            queue_bytes: 16 * MIB,
+            rto_min: Duration::from_secs(1),
+            rto_max: Duration::from_secs(4),
+            timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Keep-alives between tree neighbours.
+#[derive(Clone, Debug)]
+pub struct BeatConfig {
+    /// How often tree neighbours tell each other that they live (design §6, upkeep).
+    pub every: Duration,
+    /// Most topics whose high-water mark one beat carries; the others wait for the next.
+    pub marks: usize,
+    /// A parent silent for so long is given up: three beats.
+    pub parent_silent: Duration,
+    /// A child silent for so long is dropped.
+    pub child_silent: Duration,
+}
+
+impl Default for BeatConfig {
+    fn default() -> BeatConfig {
+        BeatConfig {
+            every: Duration::from_secs(1),
+            marks: 64,
             parent_silent: Duration::from_secs(3),
             child_silent: Duration::from_secs(10),
-            leave_timeout: Duration::from_secs(2),
         }
     }
 }
@@ -229,33 +336,33 @@ impl Config {
         let counts = [
             ("max_payload", self.max_payload),
             ("max_broadcast", self.max_broadcast),
-            ("max_trees", self.max_trees),
-            ("max_children", self.max_children),
-            ("tree_children", self.tree_children),
-            ("node_children", self.node_children),
-            ("window_messages", self.window_messages),
-            ("push_messages", self.push_messages),
-            ("push_bytes", self.push_bytes),
-            ("publish_messages", self.publish_messages),
-            ("publish_queue", self.publish_queue),
-            ("publish_bytes", self.publish_bytes),
-            ("beat", self.beat.as_nanos() as usize),
+            ("tree.max_trees", self.tree.max_trees),
+            ("tree.max_children", self.tree.max_children),
+            ("tree.children_per_tree", self.tree.children_per_tree),
+            ("tree.children_per_node", self.tree.children_per_node),
+            ("window.messages", self.window.messages),
+            ("push.messages", self.push.messages),
+            ("push.bytes", self.push.bytes),
+            ("publish.messages", self.publish.messages),
+            ("publish.queue", self.publish.queue),
+            ("publish.bytes", self.publish.bytes),
+            ("beat.every", self.beat.every.as_nanos() as usize),
         ];
         if let Some((name, _)) = counts.into_iter().find(|(_, n)| *n == 0) {
             return Err(ConfigError::Zero(name));
         }
         let wrong = |smaller, larger| Err(ConfigError::Order { smaller, larger });
-        if self.window_bytes > self.windows_bytes {
-            return wrong("window_bytes", "windows_bytes");
+        if self.window.bytes > self.window.total_bytes {
+            return wrong("window.bytes", "window.total_bytes");
         }
-        if self.max_payload.saturating_add(crate::wire::MAX_DATA_HEADER) > self.window_bytes {
-            return wrong("max_payload", "window_bytes (with the header)");
+        if self.max_payload.saturating_add(crate::wire::MAX_DATA_HEADER) > self.window.bytes {
+            return wrong("max_payload", "window.bytes (with the header)");
         }
-        if self.beat > self.parent_silent {
-            return wrong("beat", "parent_silent");
+        if self.beat.every > self.beat.parent_silent {
+            return wrong("beat.every", "beat.parent_silent");
         }
-        if self.push_messages > self.window_messages {
-            return wrong("push_messages", "window_messages");
+        if self.push.messages > self.window.messages {
+            return wrong("push.messages", "window.messages");
         }
         Ok(())
     }
@@ -268,10 +375,10 @@ mod tests {
     #[test]
     fn the_default_is_sound_and_contradictions_are_named() {
         assert_eq!(Config::default().check(), Ok(()));
-        let zero = Config { push_messages: 0, ..Config::default() };
-        assert_eq!(zero.check(), Err(ConfigError::Zero("push_messages")));
+        let zero = Config { push: PushConfig { messages: 0, ..PushConfig::default() }, ..Config::default() };
+        assert_eq!(zero.check(), Err(ConfigError::Zero("push.messages")));
         let large = Config { max_payload: 8 * MIB, ..Config::default() };
         let error = large.check().unwrap_err().to_string();
-        assert_eq!(error, "max_payload must not exceed window_bytes (with the header)");
+        assert_eq!(error, "max_payload must not exceed window.bytes (with the header)");
     }
 }

@@ -1,10 +1,10 @@
-//! What the layer above wants of a [`Stack`](crate::stack::Stack), and what it hears.
+//! Commands of the layer above to a [`Stack`](crate::stack::Stack), and the events that it hears.
 
 use bytes::Bytes;
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::kbr::{Bootstrap, Found, StartError};
 use treecast_overlay::peer::{Contact, Peer};
-use treecast_overlay::wire::{RouteFailure, Standing};
+use treecast_overlay::wire::{NodeState, RouteFailure};
 
 use crate::message::{BroadcastError, Item, Mark, PublishError, Receipt, Start, SubscribeError};
 use crate::topic::Topic;
@@ -17,7 +17,7 @@ pub struct SubscriptionId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Token(pub u64);
 
-/// What the layer above wants.
+/// A command of the layer above.
 #[derive(Clone, Debug)]
 pub enum Command {
     /// Find a ring, or be the first. To be given once.
@@ -59,7 +59,7 @@ pub enum Command {
         /// The message.
         payload: Bytes,
     },
-    /// Who is the root of a key? Answered by `Found` or `NotFound`.
+    /// Asks for the root of a key. Answered by `Found` or `NotFound`.
     Lookup {
         /// Names the request.
         token: Token,
@@ -68,16 +68,16 @@ pub enum Command {
         /// Whether to record the path.
         trace: bool,
     },
-    /// How are you? Answered by `Status`.
+    /// Asks for the node's state. Answered by `Status`.
     Status(Token),
     /// Leave all trees and the ring, in order. `Left` follows.
     Leave,
 }
 
-/// What the layer above hears.
+/// An event for the layer above.
 #[derive(Debug)]
 pub enum Event {
-    /// The node is on the ring, or hangs on it.
+    /// The node is on the ring, or attached to it.
     Ready {
         /// It is the first of a ring of its own.
         alone: bool,
@@ -103,7 +103,7 @@ pub enum Event {
     Item {
         /// The subscription.
         subscription: SubscriptionId,
-        /// What.
+        /// The item.
         item: Item,
     },
     /// A message has its position.
@@ -172,7 +172,7 @@ pub struct Status {
     /// How others reach it.
     pub contact: Contact,
     /// How far it is.
-    pub standing: Standing,
+    pub node_state: NodeState,
     /// Its leaf set (an edge: its access nodes): the peers to remember for the next start.
     pub peers: Vec<Peer>,
     /// The trees it is on.

@@ -1,4 +1,4 @@
-//! What publishers and subscribers see of a topic's log: messages, positions, marks, gaps and receipts.
+//! A topic's log as publishers and subscribers see it: messages, positions, marks, gaps and receipts.
 
 use std::fmt;
 use std::str::FromStr;
@@ -47,7 +47,7 @@ pub struct Term {
 /// Identity of a message within its topic. One session is one life of one publisher on one topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MessageId {
-    /// Who published it.
+    /// The node that published it.
     pub publisher: NodeId,
     /// In which session.
     pub session: u64,
@@ -109,14 +109,14 @@ impl FromStr for Mark {
 /// A delivered message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who published it, in which session, and its number there.
+    /// Its publisher, the session, and its number there.
     pub id: MessageId,
     /// Its place in the topic's log.
     pub position: Position,
     /// How far a subscriber is that has seen this message: to be stored, and given to
     /// [`Start::After`] later.
     pub mark: Mark,
-    /// What it says.
+    /// Its content.
     pub payload: Bytes,
 }
 
@@ -142,14 +142,14 @@ pub enum GapReason {
     OtherLog,
 }
 
-/// What a subscription yields.
+/// An item of a subscription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
     /// A message.
     Message(Message),
     /// Messages that were lost for this subscriber.
     Gap(Gap),
-    /// This node hangs on another parent in the topic's tree; `None`: it is the root itself now.
+    /// This node has another parent in the topic's tree; `None`: it is the root itself now.
     ParentChanged(Option<NodeId>),
 }
 
@@ -179,7 +179,8 @@ pub struct Receipt {
 /// Why there is no receipt.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum PublishError {
-    /// The message may or may not be in the log: no receipt came, or the root that had it is gone. It is not sent again.
+    /// The message may or may not be in the log: no receipt came, or the root that had it is gone. It is not sent
+    /// again.
     #[error("outcome unknown: no receipt came for message {} of session {:x}", .id.sequence, .id.session)]
     OutcomeUnknown {
         /// The message.

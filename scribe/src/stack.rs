@@ -65,7 +65,7 @@ impl<R: KeyBasedRouting> Stack<R> {
         let contact = self.ring.contact();
         Status {
             contact,
-            standing: self.ring.standing(),
+            node_state: self.ring.node_state(),
             peers: self.ring.peers(),
             trees: self.forest.trees(),
         }

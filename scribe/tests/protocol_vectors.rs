@@ -1,4 +1,5 @@
-//! Holds the part of `docs/protocol.md` that is about Scribe's messages to the code: their numbers, test vectors, limits.
+//! Holds the part of `docs/protocol.md` that is about Scribe's messages to the code: their numbers, test vectors,
+//! limits.
 
 #[path = "../../overlay/tests/protocol_page/mod.rs"]
 mod protocol_page;
@@ -9,9 +10,9 @@ use treecast_overlay::peer::Contact;
 use treecast_scribe::message::{Mark, Position, Term};
 use treecast_scribe::topic::TopicId;
 use treecast_scribe::wire::{
-    Ack, Attached, Beat, Body, Data, DecodeError, Digest, Header, Join, Known, MAX_DATA_HEADER, MAX_MARKS,
-    MAX_NUMBER, MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Publish, Receipt,
-    RefusedReason, Room, Shared, Signature, Started, decode, encode,
+    Ack, Attached, Beat, Body, Capacity, Data, DecodeError, Digest, Header, Join, LogTip, MAX_CHUNKS,
+    MAX_DATA_HEADER, MAX_MARKS, MAX_NUMBER, MAX_OFFERED, MAX_PATH, MAX_SHARED, Moved, Offer, Offered,
+    Publish, PublishReceipt, RefusedReason, Shared, Signature, Started, decode, encode,
 };
 
 /// The topic of the examples.
@@ -27,9 +28,9 @@ fn at(number: u64, offset: u64) -> Position {
     Position { term: term(number), offset }
 }
 
-/// What the examples know of the topic's log.
-fn known() -> Known {
-    Known { birth: 300, term: term(2), tail: Some(at(2, 5)) }
+/// The end of the log in the examples: the topic's log.
+fn known() -> LogTip {
+    LogTip { birth: 300, term: term(2), tail: Some(at(2, 5)) }
 }
 
 fn messages() -> Vec<(Header, &'static [u8])> {
@@ -49,21 +50,20 @@ fn messages_with_payload() -> Vec<(Header, &'static [u8])> {
         (Header::Data(Data { topic: T, position: at(2, 300), body }), b"hi"),
         (Header::Publish(first), b"hi"),
         (Header::Publish(again), b""),
-        (Header::Handover { topic: T, transfer: 6, part: 0, parts: 2 }, b"hi"),
+        (Header::HandoffChunk { topic: T, transfer: 6, chunk: 0, chunks: 2 }, b"hi"),
     ]
 }
 
 fn messages_of_the_tree() -> Vec<Header> {
     let [(_, a), (_, b), _] = nodes();
-    let join = Join { topic: T, number: 9, after: None, heard: None, subscribers: 1, former: None };
+    let join = Join { topic: T, number: 9, after: None, best_known: None, subscribers: 1, former: None };
     let mark = |position| Mark { birth: 300, position };
-    let again = Join { after: Some(mark(Some(at(2, 4)))), heard: Some(known()), ..join };
+    let again = Join { after: Some(mark(Some(at(2, 4)))), best_known: Some(known()), ..join };
     let started = Started { term: known().term, after: mark(None), latest: Some(at(2, 5)) };
-    let attached =
-        Attached { topic: T, join: 9, version: 1, path: vec![b.id, a.id], root: None, start: None };
+    let attached = Attached { topic: T, join: 9, seq: 1, path: vec![b.id, a.id], root: None, start: None };
     let start = |previous, forced| Body::TermStart { previous, forced };
     let data = |position, body| Header::Data(Data { topic: T, position, body });
-    let ack = Ack { topic: T, join: 9, version: 1, position: None, subscribers: 1, again: false };
+    let ack = Ack { topic: T, join: 9, seq: 1, position: None, subscribers: 1, again: false };
     let up = Digest { count: 1, sum: 300 };
     let offered = Offered { contact: b.into(), micros: 300 };
     let moved = Moved { topic: T, tail: Some(at(2, 5)), subscribers: 3 };
@@ -73,7 +73,7 @@ fn messages_of_the_tree() -> Vec<Header> {
         Header::Join(again),
         Header::Join(Join { former: Some(a.id), ..again }),
         Header::Attached(attached.clone()),
-        Header::Attached(Attached { version: 2, root: Some(a), start: Some(started), ..attached }),
+        Header::Attached(Attached { seq: 2, root: Some(a), start: Some(started), ..attached }),
         Header::Leave { topic: T, join: 9 },
         Header::Orphan { topic: T },
         data(at(2, 0), start(None, false)),
@@ -84,13 +84,13 @@ fn messages_of_the_tree() -> Vec<Header> {
         Header::Beat(Beat { up, moved: vec![moved], reply: false }),
         Header::Shared(Shared { from: T, to: TopicId(M), topics: vec![T] }),
         Header::Offer(Offer { topic: T, join: 9, parents: vec![offered] }),
-        Header::Visit { topic: T, number: 10 },
-        Header::Visited { topic: T, number: 10, room: Room::None },
-        Header::Visited { topic: T, number: 10, room: Room::Crowded },
-        Header::Visited { topic: T, number: 10, room: Room::Free },
-        Header::Part { topic: T, join: 11 },
-        Header::Parted { topic: T, join: 11, last: None },
-        Header::Parted { topic: T, join: 11, last: Some(at(2, 5)) },
+        Header::CapacityProbe { topic: T, number: 10 },
+        Header::CapacityAnswer { topic: T, number: 10, capacity: Capacity::None },
+        Header::CapacityAnswer { topic: T, number: 10, capacity: Capacity::Crowded },
+        Header::CapacityAnswer { topic: T, number: 10, capacity: Capacity::Free },
+        Header::Detach { topic: T, join: 11 },
+        Header::Detached { topic: T, join: 11, last: None },
+        Header::Detached { topic: T, join: 11, last: Some(at(2, 5)) },
     ]
 }
 
@@ -98,7 +98,7 @@ fn messages_of_the_root() -> Vec<Header> {
     let [(_, a), ..] = nodes();
     let refused = |reason| Header::Refused { topic: T, session: 77, sequence: 1, reason };
     vec![
-        Header::Receipt(Receipt {
+        Header::Receipt(PublishReceipt {
             topic: T,
             session: 77,
             sequence: 1,
@@ -111,10 +111,10 @@ fn messages_of_the_root() -> Vec<Header> {
         refused(RefusedReason::Full),
         refused(RefusedReason::TooLarge { limit: 300 }),
         Header::Query { topic: T },
-        Header::Known { topic: T, known: None, handover: false },
-        Header::Known { topic: T, known: Some(known()), handover: true },
-        Header::Known { topic: T, known: Some(Known { term: term(3), ..known() }), handover: false },
-        Header::HandoverTaken { topic: T, transfer: 6, part: 0 },
+        Header::QueryAnswer { topic: T, tip: None, handoff: false },
+        Header::QueryAnswer { topic: T, tip: Some(known()), handoff: true },
+        Header::QueryAnswer { topic: T, tip: Some(LogTip { term: term(3), ..known() }), handoff: false },
+        Header::HandoffTaken { topic: T, transfer: 6, chunk: 0 },
     ]
 }
 
@@ -129,39 +129,13 @@ fn the_messages_of_the_page_are_those_of_the_code() {
     }
 }
 
-/// A new variant does not compile until it has its name here, and then wants an example and a section.
-fn name(header: &Header) -> &'static str {
-    match header {
-        Header::Join(_) => "Join",
-        Header::Attached(_) => "Attached",
-        Header::Leave { .. } => "Leave",
-        Header::Orphan { .. } => "Orphan",
-        Header::Data(_) => "Data",
-        Header::Ack(_) => "Ack",
-        Header::Publish(_) => "Publish",
-        Header::Receipt(_) => "Receipt",
-        Header::Refused { .. } => "Refused",
-        Header::Beat(_) => "Beat",
-        Header::Shared(_) => "Shared",
-        Header::Query { .. } => "Query",
-        Header::Known { .. } => "Known",
-        Header::Handover { .. } => "Handover",
-        Header::HandoverTaken { .. } => "HandoverTaken",
-        Header::Offer(_) => "Offer",
-        Header::Visit { .. } => "Visit",
-        Header::Visited { .. } => "Visited",
-        Header::Part { .. } => "Part",
-        Header::Parted { .. } => "Parted",
-    }
-}
-
 #[test]
 fn every_message_has_a_section_under_its_number_and_an_example() {
     let mut has_example = [false; 20];
     for (header, payload) in messages() {
         let number = encode(&header, payload)[0];
         has_example[usize::from(number)] = true;
-        let heading = format!("\n#### Scribe {number:02x} {}\n", name(&header));
+        let heading = format!("\n#### Scribe {number:02x} {}\n", header.kind());
         assert!(DOC.contains(&heading), "docs/protocol.md has no section `{}`", heading.trim());
     }
     assert!(has_example.iter().all(|&has| has), "messages without an example: {has_example:?}");
@@ -176,7 +150,7 @@ fn the_limits_of_the_page_are_those_of_the_code() {
         ("MAX_PATH", MAX_PATH as u64),
         ("MAX_SHARED", MAX_SHARED as u64),
         ("MAX_MARKS", MAX_MARKS as u64),
-        ("MAX_PARTS", u64::from(MAX_PARTS)),
+        ("MAX_CHUNKS", u64::from(MAX_CHUNKS)),
         ("MAX_OFFERED", MAX_OFFERED as u64),
         ("MAX_NUMBER", MAX_NUMBER),
         ("MAX_DATA_HEADER", MAX_DATA_HEADER as u64),

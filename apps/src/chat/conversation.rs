@@ -8,7 +8,7 @@ use treecast_scribe::message::{GapReason, Item, Message, PublishError, Receipt};
 use treecast_scribe::overlay::id::NodeId;
 
 use super::command::{HELP, Typed};
-use super::envelope::{Envelope, Kind};
+use super::envelope::{Envelope, EnvelopeKind};
 use super::members::{Members, News};
 use super::text::{check_nick, fit_nick, harmless};
 
@@ -201,7 +201,7 @@ impl Conversation {
         self.newer_seen = false;
         self.look_around = Some(now.uptime + LOOK_AROUND);
         self.reply(now, format!("you joined #{room} as {}", self.nick));
-        self.send(Kind::Join, "");
+        self.send(EnvelopeKind::Join, "");
         self.alive(now);
     }
 
@@ -213,7 +213,7 @@ impl Conversation {
         for unsent in std::mem::take(&mut self.outgoing) {
             self.fail(unsent.n, "not sent: the room was left");
         }
-        Some(Envelope::new(Kind::Leave, &self.nick, "", 0).encode())
+        Some(Envelope::new(EnvelopeKind::Leave, &self.nick, "", 0).encode())
     }
 
     /// A line was typed.
@@ -305,7 +305,7 @@ impl Conversation {
             self.append(now, Body::Notice(text));
         }
         if self.next_here <= now.uptime {
-            self.send(Kind::Here, "");
+            self.send(EnvelopeKind::Here, "");
             self.alive(now);
         }
     }
@@ -323,7 +323,7 @@ impl Conversation {
         } else if !self.has_room() {
             format!("not sent: {MAX_PENDING} messages are still on their way")
         } else {
-            let n = self.send(if action { Kind::Me } else { Kind::Say }, &text);
+            let n = self.send(if action { EnvelopeKind::Me } else { EnvelopeKind::Say }, &text);
             let delivery = Some(Delivery::Pending);
             let body = Body::Said {
                 from: self.me,
@@ -347,7 +347,7 @@ impl Conversation {
         let former = std::mem::replace(&mut self.nick, nick);
         self.reply(now, format!("you are {} now", self.nick));
         if self.room.is_some() {
-            self.send(Kind::Nick, &former);
+            self.send(EnvelopeKind::Nick, &former);
             self.alive(now);
         }
     }
@@ -384,13 +384,18 @@ impl Conversation {
             return self.append_said(now, from, format!("{from:#}"), &envelope);
         };
         match envelope.kind {
-            Kind::Leave => {
+            EnvelopeKind::Leave => {
                 let name = self.name_of(from, &nick);
                 if self.members.remove(from) {
                     self.append(now, Body::Notice(format!("{name} left")));
                 }
             }
-            Kind::Say | Kind::Me | Kind::Nick | Kind::Join | Kind::Here | Kind::Unknown => {
+            EnvelopeKind::Say
+            | EnvelopeKind::Me
+            | EnvelopeKind::Nick
+            | EnvelopeKind::Join
+            | EnvelopeKind::Here
+            | EnvelopeKind::Unknown => {
                 self.on_alive(now, from, &nick, &envelope);
             }
         }
@@ -405,28 +410,28 @@ impl Conversation {
             self.append(now, Body::Notice(format!("{former} is {name} now")));
         }
         match envelope.kind {
-            Kind::Say | Kind::Me => self.append_said(now, from, name, envelope),
-            Kind::Join => {
+            EnvelopeKind::Say | EnvelopeKind::Me => self.append_said(now, from, name, envelope),
+            EnvelopeKind::Join => {
                 if news == News::New {
                     self.append(now, Body::Notice(format!("{name} joined")));
                 }
                 self.answer_join(now);
             }
-            Kind::Unknown if !self.newer_seen => {
+            EnvelopeKind::Unknown if !self.newer_seen => {
                 self.newer_seen = true;
                 let text = format!("{name} uses a newer chat: not all of what it says can be shown here");
                 self.append(now, Body::Warning(text));
             }
-            Kind::Here if news == News::New && self.look_around.is_none() => {
+            EnvelopeKind::Here if news == News::New && self.look_around.is_none() => {
                 self.append(now, Body::Notice(format!("{name} is here")));
             }
-            Kind::Nick | Kind::Here | Kind::Leave | Kind::Unknown => {}
+            EnvelopeKind::Nick | EnvelopeKind::Here | EnvelopeKind::Leave | EnvelopeKind::Unknown => {}
         }
     }
 
     fn append_said(&mut self, now: Now, from: NodeId, name: String, envelope: &Envelope) {
         let text: String = harmless(&envelope.text).chars().take(MAX_TEXT).collect();
-        let action = envelope.kind == Kind::Me;
+        let action = envelope.kind == EnvelopeKind::Me;
         self.append(now, Body::Said { from, name, text, action, delivery: None });
     }
 
@@ -462,7 +467,7 @@ impl Conversation {
         most / 1000 * u32::try_from(mixed % 1000).unwrap_or(0)
     }
 
-    fn send(&mut self, kind: Kind, text: &str) -> u64 {
+    fn send(&mut self, kind: EnvelopeKind, text: &str) -> u64 {
         self.last_n += 1;
         if self.outgoing.len() < MAX_OUTGOING {
             let payload = Envelope::new(kind, &self.nick, text, self.last_n).encode();

@@ -17,11 +17,11 @@ fn at(seconds: u64) -> Now {
 fn lobby() -> Conversation {
     let mut conversation = Conversation::new(ME, "me".into());
     conversation.enter(at(0), "lobby");
-    assert_eq!(sent(&mut conversation), [(Kind::Join, String::new())]);
+    assert_eq!(sent(&mut conversation), [(EnvelopeKind::Join, String::new())]);
     conversation
 }
 
-fn sent(conversation: &mut Conversation) -> Vec<(Kind, String)> {
+fn sent(conversation: &mut Conversation) -> Vec<(EnvelopeKind, String)> {
     let mut all = Vec::new();
     while let Some(outgoing) = conversation.next_outgoing().cloned() {
         let envelope = Envelope::decode(&outgoing.payload).unwrap();
@@ -41,7 +41,7 @@ fn item(publisher: NodeId, payload: impl Into<Bytes>) -> Item {
     })
 }
 
-fn hear(conversation: &mut Conversation, now: Now, from: NodeId, kind: Kind, nick: &str, text: &str) {
+fn hear(conversation: &mut Conversation, now: Now, from: NodeId, kind: EnvelopeKind, nick: &str, text: &str) {
     conversation.on_item(now, item(from, Envelope::new(kind, nick, text, 1).encode()));
 }
 
@@ -79,10 +79,10 @@ fn own_words_stand_last_until_they_come_back_in_their_place() {
     lobby.on_typed(at(1), Typed::Say("mine".into()));
     let outgoing = lobby.next_outgoing().cloned().unwrap();
     lobby.sent();
-    hear(&mut lobby, at(1), ANN, Kind::Say, "ann", "hers");
+    hear(&mut lobby, at(1), ANN, EnvelopeKind::Say, "ann", "hers");
     assert_eq!(shown(&lobby)[1..], ["ann: hers", "me: mine …"]);
     lobby.on_item(at(1), item(ME, outgoing.payload));
-    hear(&mut lobby, at(1), ANN, Kind::Say, "ann", "more");
+    hear(&mut lobby, at(1), ANN, EnvelopeKind::Say, "ann", "more");
     lobby.on_receipt(at(1), outgoing.n, &receipt(3));
     assert_eq!(shown(&lobby)[1..], ["ann: hers", "me: mine ✓2", "ann: more"]);
     assert!(lobby.is_settled());
@@ -93,7 +93,7 @@ fn a_receipt_before_the_words_come_back_is_shown_at_once() {
     let mut lobby = lobby();
     lobby.on_typed(at(1), Typed::Me("waves".into()));
     let n = lobby.next_outgoing().unwrap().n;
-    assert_eq!(sent(&mut lobby), [(Kind::Me, "waves".into())]);
+    assert_eq!(sent(&mut lobby), [(EnvelopeKind::Me, "waves".into())]);
     lobby.on_receipt(at(1), n, &receipt(1));
     assert_eq!(shown(&lobby)[1..], ["me waves ✓0"]);
     assert!(!lobby.is_settled());
@@ -126,24 +126,24 @@ fn the_fate_of_presence_is_nobodys_concern() {
 fn comers_are_answered_once_after_a_while_however_many_come() {
     let mut lobby = lobby();
     for id in 10..20 {
-        hear(&mut lobby, at(10), NodeId(id), Kind::Join, &format!("n{id}"), "");
+        hear(&mut lobby, at(10), NodeId(id), EnvelopeKind::Join, &format!("n{id}"), "");
     }
     assert_eq!(sent(&mut lobby), []);
     lobby.on_tick(at(12));
-    assert_eq!(sent(&mut lobby), [(Kind::Here, String::new())]);
-    hear(&mut lobby, at(12), ANN, Kind::Join, "ann", "");
+    assert_eq!(sent(&mut lobby), [(EnvelopeKind::Here, String::new())]);
+    hear(&mut lobby, at(12), ANN, EnvelopeKind::Join, "ann", "");
     lobby.on_tick(at(13));
     assert_eq!(sent(&mut lobby), [], "signs of life keep their distance");
     lobby.on_tick(at(15));
-    assert_eq!(sent(&mut lobby), [(Kind::Here, String::new())]);
+    assert_eq!(sent(&mut lobby), [(EnvelopeKind::Here, String::new())]);
 }
 
 #[test]
 fn signs_of_life_go_out_and_the_silent_are_gone() {
     let mut lobby = lobby();
-    hear(&mut lobby, at(1), ANN, Kind::Here, "ann", "");
+    hear(&mut lobby, at(1), ANN, EnvelopeKind::Here, "ann", "");
     lobby.on_tick(at(30));
-    assert_eq!(sent(&mut lobby), [(Kind::Here, String::new())]);
+    assert_eq!(sent(&mut lobby), [(EnvelopeKind::Here, String::new())]);
     lobby.on_tick(at(91));
     assert_eq!(lobby.others(), [(ANN, "ann".into())]);
     lobby.on_tick(at(92));
@@ -157,32 +157,32 @@ fn after_a_look_around_it_is_known_who_is_here() {
     alone.on_tick(at(4));
     assert_eq!(shown(&alone)[1..], ["· nobody else is here yet"]);
     let mut lobby = lobby();
-    hear(&mut lobby, at(1), BOB, Kind::Here, "bob", "");
-    hear(&mut lobby, at(1), ANN, Kind::Here, "ann", "");
+    hear(&mut lobby, at(1), BOB, EnvelopeKind::Here, "bob", "");
+    hear(&mut lobby, at(1), ANN, EnvelopeKind::Here, "ann", "");
     lobby.on_tick(at(4));
     lobby.on_tick(at(5));
-    hear(&mut lobby, at(5), NodeId(4), Kind::Here, "eve", "");
+    hear(&mut lobby, at(5), NodeId(4), EnvelopeKind::Here, "eve", "");
     assert_eq!(shown(&lobby)[1..], ["· here: ann, bob", "· eve is here"]);
 }
 
 #[test]
 fn coming_renaming_and_going_are_told_once() {
     let mut lobby = lobby();
-    hear(&mut lobby, at(1), ANN, Kind::Join, "ann", "");
-    hear(&mut lobby, at(1), ANN, Kind::Join, "ann", "");
-    hear(&mut lobby, at(2), ANN, Kind::Nick, "anna", "ann");
-    hear(&mut lobby, at(3), ANN, Kind::Say, "anna", "hi");
-    hear(&mut lobby, at(4), ANN, Kind::Leave, "anna", "");
-    hear(&mut lobby, at(4), ANN, Kind::Leave, "anna", "");
+    hear(&mut lobby, at(1), ANN, EnvelopeKind::Join, "ann", "");
+    hear(&mut lobby, at(1), ANN, EnvelopeKind::Join, "ann", "");
+    hear(&mut lobby, at(2), ANN, EnvelopeKind::Nick, "anna", "ann");
+    hear(&mut lobby, at(3), ANN, EnvelopeKind::Say, "anna", "hi");
+    hear(&mut lobby, at(4), ANN, EnvelopeKind::Leave, "anna", "");
+    hear(&mut lobby, at(4), ANN, EnvelopeKind::Leave, "anna", "");
     assert_eq!(shown(&lobby)[1..], ["· ann joined", "· ann is anna now", "anna: hi", "· anna left"]);
 }
 
 #[test]
 fn two_of_one_name_are_told_apart() {
     let mut lobby = lobby();
-    hear(&mut lobby, at(1), ANN, Kind::Here, "ann", "");
-    hear(&mut lobby, at(1), BOB, Kind::Say, "ann", "I am ann");
-    hear(&mut lobby, at(1), NodeId(0xabcd << 112), Kind::Say, "me", "I am you");
+    hear(&mut lobby, at(1), ANN, EnvelopeKind::Here, "ann", "");
+    hear(&mut lobby, at(1), BOB, EnvelopeKind::Say, "ann", "I am ann");
+    hear(&mut lobby, at(1), NodeId(0xabcd << 112), EnvelopeKind::Say, "me", "I am you");
     let said = shown(&lobby);
     assert_eq!(said[1..], ["ann·0000: I am ann", "me·abcd: I am you"]);
 }
@@ -190,10 +190,10 @@ fn two_of_one_name_are_told_apart() {
 #[test]
 fn what_others_send_cannot_reach_the_terminal_raw() {
     let mut lobby = lobby();
-    hear(&mut lobby, at(1), ANN, Kind::Say, "a\x1b[2Jnn", "\x1b]0;owned\x07\u{202e}x");
+    hear(&mut lobby, at(1), ANN, EnvelopeKind::Say, "a\x1b[2Jnn", "\x1b]0;owned\x07\u{202e}x");
     lobby.on_item(at(1), item(BOB, "plain\r\n\x1b[31m"));
     lobby.on_item(at(1), item(BOB, vec![0xff, 0x1b]));
-    hear(&mut lobby, at(1), BOB, Kind::Unknown, "bob", "");
+    hear(&mut lobby, at(1), BOB, EnvelopeKind::Unknown, "bob", "");
     assert_eq!(
         shown(&lobby)[1..],
         [
@@ -265,7 +265,7 @@ fn the_log_is_bounded_and_read_on_from_where_one_was() {
     let (first, seen) = lobby.since(0);
     assert_eq!(first.len(), 1);
     for n in 0..MAX_LOG + 10 {
-        hear(&mut lobby, at(1), ANN, Kind::Say, "ann", &n.to_string());
+        hear(&mut lobby, at(1), ANN, EnvelopeKind::Say, "ann", &n.to_string());
     }
     assert_eq!(lobby.entries().count(), MAX_LOG);
     let (new, seen) = lobby.since(seen);

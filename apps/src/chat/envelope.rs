@@ -14,11 +14,11 @@ const VERSION: u32 = 1;
 pub(super) struct Envelope {
     v: u32,
     /// What it is.
-    pub(super) kind: Kind,
+    pub(super) kind: EnvelopeKind,
     /// Who says it.
     #[serde(default)]
     pub(super) nick: String,
-    /// What is said; for [`Kind::Nick`] the former nick.
+    /// What is said; for [`EnvelopeKind::Nick`] the former nick.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub(super) text: String,
     /// The sender's own number for it, by which it knows its message when it comes back.
@@ -29,7 +29,7 @@ pub(super) struct Envelope {
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Kind {
+pub(super) enum EnvelopeKind {
     /// Somebody says something.
     Say,
     /// Somebody does something.
@@ -48,7 +48,7 @@ pub(super) enum Kind {
 }
 
 impl Envelope {
-    pub(super) fn new(kind: Kind, nick: &str, text: &str, n: u64) -> Envelope {
+    pub(super) fn new(kind: EnvelopeKind, nick: &str, text: &str, n: u64) -> Envelope {
         Envelope { v: VERSION, kind, nick: nick.to_string(), text: text.to_string(), n }
     }
 
@@ -61,8 +61,8 @@ impl Envelope {
         let text = std::str::from_utf8(payload).ok()?;
         match serde_json::from_str::<Envelope>(text) {
             Ok(envelope) if envelope.v == VERSION => Some(envelope),
-            Ok(envelope) => Some(Envelope { kind: Kind::Unknown, ..envelope }),
-            Err(_) => Some(Envelope::new(Kind::Say, "", text, 0)),
+            Ok(envelope) => Some(Envelope { kind: EnvelopeKind::Unknown, ..envelope }),
+            Err(_) => Some(Envelope::new(EnvelopeKind::Say, "", text, 0)),
         }
     }
 }
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn envelopes_round_trip_and_keep_their_shape() {
-        let envelope = Envelope::new(Kind::Say, "ann", "hello", 7);
+        let envelope = Envelope::new(EnvelopeKind::Say, "ann", "hello", 7);
         assert_eq!(&envelope.encode()[..], br#"{"v":1,"kind":"say","nick":"ann","text":"hello","n":7}"#);
         assert_eq!(Envelope::decode(&envelope.encode()), Some(envelope));
     }
@@ -81,10 +81,10 @@ mod tests {
     #[test]
     fn plain_text_is_said_and_bytes_and_newer_chats_are_told_apart() {
         let said = Envelope::decode(b"hello {").unwrap();
-        assert_eq!((said.kind, said.nick.as_str(), said.text.as_str()), (Kind::Say, "", "hello {"));
+        assert_eq!((said.kind, said.nick.as_str(), said.text.as_str()), (EnvelopeKind::Say, "", "hello {"));
         assert_eq!(Envelope::decode(&[0xff]), None);
         for newer in [r#"{"v":2,"kind":"say","nick":"a"}"#, r#"{"v":1,"kind":"sticker","nick":"a"}"#] {
-            assert_eq!(Envelope::decode(newer.as_bytes()).unwrap().kind, Kind::Unknown, "{newer}");
+            assert_eq!(Envelope::decode(newer.as_bytes()).unwrap().kind, EnvelopeKind::Unknown, "{newer}");
         }
     }
 }

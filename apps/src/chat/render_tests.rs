@@ -8,7 +8,7 @@ use treecast_scribe::message::{Item, Mark, Message, MessageId, Position as LogPo
 
 use super::super::command::Typed;
 use super::super::conversation::Now;
-use super::super::envelope::{Envelope, Kind};
+use super::super::envelope::{Envelope, EnvelopeKind};
 use super::*;
 
 const NOON: Now = Now { uptime: Duration::ZERO, clock: 12 * 60 + 5 };
@@ -28,7 +28,7 @@ fn hear(conversation: &mut Conversation, id: u128, nick: &str, text: &str) {
             id: MessageId { publisher: NodeId(id), session: 1, sequence: 1 },
             position,
             mark: Mark { birth: 1, position: Some(position) },
-            payload: Envelope::new(Kind::Say, nick, text, 1).encode(),
+            payload: Envelope::new(EnvelopeKind::Say, nick, text, 1).encode(),
         }),
     );
 }

@@ -185,8 +185,8 @@ impl Session {
         if self.ticks.is_multiple_of(ASK_EVERY)
             && let Ok(Some(status)) = timeout(TICK, self.node.status()).await
         {
-            use treecast_scribe::overlay::wire::Standing;
-            self.ring = RingView { peers: status.peers.len(), ready: status.standing == Standing::Ready };
+            use treecast_scribe::overlay::wire::NodeState;
+            self.ring = RingView { peers: status.peers.len(), ready: status.node_state == NodeState::Ready };
         }
         self.ticks = self.ticks.wrapping_add(1);
     }

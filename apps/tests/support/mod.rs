@@ -1,4 +1,7 @@
 //! Real `treecast` processes on 127.0.0.1: started, listened to, and ended with the test.
+//!
+//! End-to-end tests live in `apps/tests` and not in `integration/tests`: only there does cargo build the binary that they run,
+//! and say where it is.
 #![allow(
     dead_code,
     unreachable_pub,

@@ -7,12 +7,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput};
 use treecast_integration::case;
-use treecast_integration::grove::Grove;
+use treecast_integration::cluster::Cluster;
 use treecast_integration::world::{self, Fidelity};
 use treecast_overlay::machine::{Destination, Machine};
 use treecast_overlay::peer::Peer;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{Frame, Header, Letter};
+use treecast_overlay::wire::{Direct, Frame, Header};
 use treecast_scribe::wire::{self, Ack, Body, Data, Header as Word, Publish, Signature};
 use treecast_scribe::{PastryStack, Position, Topic};
 
@@ -37,7 +37,7 @@ struct Family {
     parent: PastryStack,
     now: Instant,
     topic: Topic,
-    /// Who feeds it: a publisher for a root, its own parent for a forwarder.
+    /// Feeds it: a publisher for a root, its own parent for a forwarder.
     source: Peer,
     is_root: bool,
     /// The last place that was given.
@@ -50,51 +50,51 @@ struct Family {
 
 impl Family {
     fn of_root() -> Family {
-        let (mut grove, topic) = tree(32);
-        let root = grove.root(&topic);
-        Family::take(&mut grove, topic, root)
+        let (mut cluster, topic) = tree(32);
+        let root = cluster.root(&topic);
+        Family::take(&mut cluster, topic, root)
     }
 
     /// The forwarder of a larger tree whose children are nearest to eight.
     fn of_forwarder() -> Family {
-        let (mut grove, topic) = tree(300);
+        let (mut cluster, topic) = tree(300);
         let children = |slot: usize| {
-            let tree = grove.tree(&topic).into_iter().find(|(other, _)| *other == slot);
+            let tree = cluster.tree(&topic).into_iter().find(|(other, _)| *other == slot);
             tree.map_or(0, |(_, tree)| tree.children.len())
         };
-        let forwarder = grove.parents(&topic).into_iter().min_by_key(|&slot| children(slot).abs_diff(8));
-        Family::take(&mut grove, topic, forwarder.expect("a tree of 300 has forwarders"))
+        let forwarder = cluster.parents(&topic).into_iter().min_by_key(|&slot| children(slot).abs_diff(8));
+        Family::take(&mut cluster, topic, forwarder.expect("a tree of 300 has forwarders"))
     }
 
-    fn take(grove: &mut Grove, topic: Topic, slot: usize) -> Family {
-        let token = grove.publish(slot, &topic, PAYLOAD);
-        grove.run(SECOND * 3);
-        let Some((_, Ok(receipt))) = &grove.history.publications[&token].outcome else {
+    fn take(cluster: &mut Cluster, topic: Topic, slot: usize) -> Family {
+        let token = cluster.publish(slot, &topic, PAYLOAD);
+        cluster.run(SECOND * 3);
+        let Some((_, Ok(receipt))) = &cluster.history.publications[&token].outcome else {
             panic!("no receipt")
         };
         let last = receipt.position;
-        let (now, me) = (grove.world.now(), grove.stack(slot).peer());
-        let places = grove.tree(&topic);
+        let (now, me) = (cluster.world.now(), cluster.stack(slot).peer());
+        let places = cluster.tree(&topic);
         let place = places.iter().find(|(other, _)| *other == slot).expect("it is on the tree").1.clone();
-        let peer = |id| grove.stacks().find(|(_, stack)| stack.peer().id == id).expect("it lives").1.peer();
+        let peer = |id| cluster.stacks().find(|(_, stack)| stack.peer().id == id).expect("it lives").1.peer();
         let source = peer(place.parent.unwrap_or(place.children[0]));
         let children: Vec<(usize, Peer)> = places
             .iter()
             .filter(|(_, tree)| tree.parent == Some(me.id))
-            .map(|&(slot, _)| (slot, grove.stack(slot).peer()))
+            .map(|&(slot, _)| (slot, cluster.stack(slot).peer()))
             .collect();
-        let parent = grove.world.stop(slot).into_stack();
+        let parent = cluster.world.stop(slot);
         let (is_root, payload) = (place.is_root, Bytes::from(vec![7; PAYLOAD]));
         let mut family =
             Family { parent, now, topic, source, is_root, last, sequence: 0, payload, acks: Vec::new() };
-        family.greet(grove, me, &children);
+        family.greet(cluster, me, &children);
         family
     }
 
     /// The first batch goes to the real children: their acknowledgements show how the next ones look.
-    fn greet(&mut self, grove: &mut Grove, me: Peer, children: &[(usize, Peer)]) {
+    fn greet(&mut self, cluster: &mut Cluster, me: Peer, children: &[(usize, Peer)]) {
         let mut children: Vec<(Peer, PastryStack)> =
-            children.iter().map(|&(slot, peer)| (peer, grove.world.stop(slot).into_stack())).collect();
+            children.iter().map(|&(slot, peer)| (peer, cluster.world.stop(slot))).collect();
         for _ in 0..BATCH {
             self.feed();
         }
@@ -152,14 +152,14 @@ impl Family {
             Word::Data(Data { topic: self.topic.id(), position: self.last, body })
         };
         let bytes = wire::encode(&word, &self.payload);
-        self.parent.handle_frame(self.now, self.source, black_box(letter(bytes)));
+        self.parent.handle_frame(self.now, self.source, black_box(direct(bytes)));
     }
 
     fn acknowledge(&mut self) {
         for (child, ack) in &self.acks {
             let ack = Ack { position: Some(self.last), ..*ack };
             let bytes = wire::encode(&Word::Ack(ack), &[]);
-            self.parent.handle_frame(self.now, *child, letter(bytes));
+            self.parent.handle_frame(self.now, *child, direct(bytes));
         }
     }
 
@@ -177,22 +177,22 @@ impl Family {
     }
 }
 
-fn letter(payload: Bytes) -> Frame {
-    Frame::new(Header::Letter(Letter::Payload), payload)
+fn direct(payload: Bytes) -> Frame {
+    Frame::new(Header::Direct(Direct::Payload), payload)
 }
 
 /// A ring in which everybody but the root subscribes.
-fn tree(nodes: usize) -> (Grove, Topic) {
+fn tree(nodes: usize) -> (Cluster, Topic) {
     let network = world::Config { fidelity: Fidelity::Values, spurious_timeouts: 0.0, ..Default::default() };
-    let mut grove = Grove::new(case!("flow", 1), network);
-    grove.grow(nodes, SECOND * nodes as u32 / 10);
+    let mut cluster = Cluster::new(case!("flow", 1), network);
+    cluster.grow(nodes, SECOND * nodes as u32 / 10);
     let topic = Topic::new("rust/news").expect("a name");
-    let root = grove.root(&topic);
+    let root = cluster.root(&topic);
     for slot in (0..nodes).filter(|&slot| slot != root) {
-        grove.subscribe(slot, &topic);
+        cluster.subscribe(slot, &topic);
     }
-    grove.settle(SECOND * 20);
+    cluster.run_until_delivered(SECOND * 20);
     // Lingering forwarders go.
-    grove.run(SECOND * 10);
-    (grove, topic)
+    cluster.run(SECOND * 10);
+    (cluster, topic)
 }

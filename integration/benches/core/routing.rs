@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use criterion::{Criterion, Throughput};
+use rand::RngExt;
 use treecast_integration::case;
-use treecast_integration::grove::Grove;
-use treecast_integration::rings::Rings;
-use treecast_integration::world::{self, Fidelity};
+use treecast_integration::cluster::{Cluster, through_slots};
+use treecast_integration::world::{self, Fidelity, World};
 use treecast_overlay::config::Config;
-use treecast_overlay::id::Key;
-use treecast_overlay::kbr::{Bootstrap, Event, KeyBasedRouting};
+use treecast_overlay::id::{Key, NodeId};
+use treecast_overlay::kbr::{Command, Event, KeyBasedRouting};
 use treecast_overlay::machine::{Destination, Machine};
 use treecast_overlay::pastry::Node;
-use treecast_overlay::peer::Peer;
+use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::{Frame, Header, Purpose, Routed};
 
@@ -53,32 +53,31 @@ fn network() -> world::Config {
 
 /// A node out of a ring, its tables full, its leases running.
 fn node() -> (Node, Instant) {
-    let mut rings = Rings::new(case!("routing", 1), network(), Config::default());
-    rings.period = SECOND;
-    rings.one_side = false;
-    rings.add(Bootstrap::default());
-    rings.run(SECOND);
-    for _ in 1..NODES {
-        let seeds = rings.some_ready(1);
-        rings.add(Rings::through(&seeds));
-        rings.run(SECOND / 10);
+    let mut world: World<Node> = World::new(case!("routing", 1), network());
+    let mut dice = world.stream("routing");
+    for slot in 0..NODES {
+        let peer = Peer { id: NodeId(dice.random()), incarnation: 1, addr: Addr::Memory(slot as u32) };
+        world.add(Node::new(peer, Config::default(), world.node_seed(slot)).expect("figures that ship"));
+        let through: Vec<usize> = if slot == 0 { Vec::new() } else { vec![dice.random_range(0..slot)] };
+        world.command(slot, Command::Start(through_slots(&through)));
+        world.run_for(if slot == 0 { SECOND } else { SECOND / 10 });
     }
-    rings.run(SECOND * 60);
-    let now = rings.world.now();
-    let mut node = rings.world.stop(7).into_node();
+    world.run_for(SECOND * 60);
+    let now = world.now();
+    let mut node = world.stop(7);
     while node.poll_event().is_some() || node.poll_transmit().is_some() {}
     (node, now)
 }
 
 fn stack() -> (treecast_scribe::PastryStack, Instant) {
-    let mut grove = Grove::new(case!("routing", 1), network());
-    grove.grow(NODES, SECOND * 50);
-    grove.run(SECOND * 60);
-    let now = grove.world.now();
-    (grove.world.stop(7).into_stack(), now)
+    let mut cluster = Cluster::new(case!("routing", 1), network());
+    cluster.grow(NODES, SECOND * 50);
+    cluster.run(SECOND * 60);
+    let now = cluster.world.now();
+    (cluster.world.stop(7), now)
 }
 
-/// What comes by: messages of 1 KiB for keys of which this node is not the root.
+/// Passing traffic: messages of 1 KiB for keys of which this node is not the root.
 struct Traffic {
     from: Peer,
     keys: VecDeque<Key>,

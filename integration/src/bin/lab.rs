@@ -9,7 +9,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use treecast_integration::lab::pages::start_with_huge_pages;
 use treecast_integration::lab::{
-    Error, Output, Progress, broadcast, churn, faults, model, multicast, replay, routing, scenario, swarm,
+    Error, Output, Progress, broadcast, churn, faults, ideal, model, multicast, replay, routing, scenario,
+    swarm, upkeep,
 };
 use treecast_integration::report::{self, Report};
 
@@ -19,40 +20,30 @@ use treecast_integration::report::{self, Report};
 struct Cli {
     #[command(subcommand)]
     experiment: Experiment,
+    #[command(flatten)]
+    output: Output,
 }
 
 #[derive(Subcommand)]
 enum Experiment {
-    Routing(routing::Options),
-    Multicast(multicast::Options),
-    Broadcast(broadcast::Options),
-    Churn(churn::Options),
-    Faults(faults::Options),
+    Routing(routing::RoutingOptions),
+    Multicast(multicast::MulticastOptions),
+    Broadcast(broadcast::BroadcastOptions),
+    Churn(churn::ChurnOptions),
+    Faults(faults::FaultsOptions),
     /// Many small worlds drawn from seeds, under all judges
-    Swarm(swarm::Options),
+    Swarm(swarm::SwarmOptions),
     /// One seed of the swarm again, every step in words
-    Replay(replay::Options),
+    Replay(replay::ReplayOptions),
+    Upkeep(upkeep::UpkeepOptions),
+    Ideal(ideal::IdealOptions),
     /// All that can happen among a few nodes, by a model checker
-    Model(model::Options),
+    Model(model::ModelOptions),
     /// A described run: nodes, topics, a timeline of faults, expectations
-    Scenario(scenario::Options),
+    Scenario(scenario::ScenarioOptions),
 }
 
 impl Experiment {
-    fn output(&self) -> &Output {
-        match self {
-            Experiment::Routing(options) => options.output(),
-            Experiment::Multicast(options) => options.output(),
-            Experiment::Broadcast(options) => options.output(),
-            Experiment::Churn(options) => options.output(),
-            Experiment::Faults(options) => options.output(),
-            Experiment::Swarm(options) => options.output(),
-            Experiment::Replay(options) => options.output(),
-            Experiment::Model(options) => options.output(),
-            Experiment::Scenario(options) => options.output(),
-        }
-    }
-
     fn run(&self, progress: &Progress) -> Result<Report, Error> {
         match self {
             Experiment::Routing(options) => routing::run(options, progress),
@@ -62,6 +53,8 @@ impl Experiment {
             Experiment::Faults(options) => faults::run(options, progress),
             Experiment::Swarm(options) => swarm::run(options, progress),
             Experiment::Replay(options) => replay::run(options),
+            Experiment::Upkeep(options) => upkeep::run(options, progress),
+            Experiment::Ideal(options) => Ok(ideal::run(options)),
             Experiment::Model(options) => model::run(options, progress),
             Experiment::Scenario(options) => scenario::run(options, progress),
         }
@@ -71,7 +64,7 @@ impl Experiment {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     start_with_huge_pages();
-    match run(&cli.experiment) {
+    match run(&cli.experiment, &cli.output) {
         Ok(report) if report.faults.is_empty() => ExitCode::SUCCESS,
         Ok(_) => ExitCode::from(1),
         Err(error) => {
@@ -81,9 +74,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs the experiment and hands its report to whoever asked for it.
-fn run(experiment: &Experiment) -> Result<Report, Error> {
-    let output = experiment.output();
+/// Runs the experiment and hands its report to where it was asked for.
+fn run(experiment: &Experiment, output: &Output) -> Result<Report, Error> {
     let refused = |error: report::OutError| Error::Usage(error.to_string());
     if let Some(dir) = &output.out {
         report::prepare(dir).map_err(refused)?;
@@ -103,7 +95,7 @@ fn run(experiment: &Experiment) -> Result<Report, Error> {
     Ok(report)
 }
 
-/// Whoever has read enough closes the pipe: the exit code says the rest.
+/// A reader that has enough closes the pipe: the exit code says the rest.
 fn say(text: &str) {
     let _ = writeln!(std::io::stdout().lock(), "{text}");
 }

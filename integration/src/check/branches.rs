@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_scribe::{Gap, GapReason, Item, Position, TopicId};
 
-use crate::history::History;
+use crate::cluster::history::History;
 
 /// Whether two roots opened terms of the same number, and these positions lie in one each.
 pub(super) fn are_beside(a: Position, b: Position) -> bool {

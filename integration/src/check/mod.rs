@@ -21,16 +21,15 @@ use std::fmt;
 use std::time::Duration;
 
 use treecast_overlay::id::{Key, NodeId};
-use treecast_overlay::kbr::KeyBasedRouting;
-use treecast_overlay::machine::Machine;
-use treecast_overlay::pastry::Node;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::Standing;
-use treecast_scribe::PastryStack;
+use treecast_overlay::wire::NodeState;
+use treecast_scribe::forest::Forest;
 
-use crate::history::History;
-use crate::watch::Watch;
-use crate::witness::Witness;
+use crate::cluster::history::History;
+use crate::cluster::lookups::Lookups;
+use crate::cluster::watch::Watch;
+use crate::cluster::witness::Witness;
+use crate::node::RingNode;
 
 /// The promises, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,7 +67,7 @@ pub enum Promise {
 pub struct Breach {
     /// Which.
     pub promise: Promise,
-    /// Who broke it, when and how.
+    /// The breach in words: where, when and how.
     pub what: String,
 }
 
@@ -98,7 +97,7 @@ pub enum When {
     /// Likewise; asked every five seconds, because it looks at all that ever happened.
     EachRound,
     /// Once no faults happen any more, within a bound.
-    Settled,
+    Recovered,
     /// Once nobody comes or goes any more, within a bound: it takes several moves, with pauses between them.
     Shaped,
     /// Once nobody does anything any more: over some seconds in which beats are counted.
@@ -108,7 +107,7 @@ pub enum When {
 /// One judge.
 #[derive(Clone, Copy)]
 pub struct Judge {
-    /// What it judges.
+    /// Its promise.
     pub promise: Promise,
     /// When.
     pub when: When,
@@ -120,19 +119,19 @@ pub struct Judge {
 pub const JUDGES: [Judge; 17] = [
     Judge { promise: Promise::O1, when: When::Always, judge: o1::judge },
     Judge { promise: Promise::O2, when: When::Always, judge: o2::judge },
-    Judge { promise: Promise::O3, when: When::Settled, judge: o3::judge },
+    Judge { promise: Promise::O3, when: When::Recovered, judge: o3::judge },
     Judge { promise: Promise::O4, when: When::Always, judge: o4::judge },
-    Judge { promise: Promise::O4, when: When::Settled, judge: o4::judge_open },
+    Judge { promise: Promise::O4, when: When::Recovered, judge: o4::judge_open },
     Judge { promise: Promise::O5, when: When::EachSecond, judge: o5::judge },
-    Judge { promise: Promise::S1, when: When::Settled, judge: s1::judge },
+    Judge { promise: Promise::S1, when: When::Recovered, judge: s1::judge },
     Judge { promise: Promise::S1, when: When::Shaped, judge: s1::judge_shape },
     Judge { promise: Promise::S2, when: When::EachRound, judge: s2::judge },
     Judge { promise: Promise::S3, when: When::EachRound, judge: s3::judge },
     Judge { promise: Promise::S4, when: When::EachRound, judge: s4::judge },
-    Judge { promise: Promise::S4, when: When::Settled, judge: s4::judge_open },
-    Judge { promise: Promise::S5, when: When::Settled, judge: s5::judge },
+    Judge { promise: Promise::S4, when: When::Recovered, judge: s4::judge_open },
+    Judge { promise: Promise::S5, when: When::Recovered, judge: s5::judge },
     Judge { promise: Promise::S6, when: When::EachSecond, judge: s6::judge },
-    Judge { promise: Promise::S6, when: When::Settled, judge: s6::judge_delays },
+    Judge { promise: Promise::S6, when: When::Recovered, judge: s6::judge_delays },
     Judge { promise: Promise::S7, when: When::AtRest, judge: s7::judge },
     Judge { promise: Promise::S8, when: When::Always, judge: s8::judge },
 ];
@@ -144,29 +143,31 @@ pub struct Seen<'a> {
     pub slot: usize,
     /// It is not paused.
     pub runs: bool,
-    /// What its clock shows: leases end by it.
+    /// The time that its clock shows: leases end by it.
     pub clock: Instant,
     /// Its overlay.
-    pub node: &'a Node,
-    /// All of it, if there is more than the overlay.
-    pub stack: Option<&'a PastryStack>,
+    pub node: &'a dyn RingNode,
+    /// Its topics' side, if there is one.
+    pub forest: Option<&'a Forest>,
 }
 
-/// What the judges look at: the nodes that live, and what is known of the past.
+/// The scene that judges look at: the nodes that live, and what is known of the past.
 pub struct Scene<'a> {
     /// The time.
     pub now: Instant,
-    /// Who lives, by slot.
+    /// The nodes that live, by slot.
     pub nodes: Vec<Seen<'a>>,
     /// Keys to be asked for, besides those that suggest themselves.
     pub keys: &'a [Key],
-    /// Failures, sides and lookups.
+    /// Failures and sides.
     pub watch: &'a Watch,
-    /// What the taps saw.
+    /// Lookups.
+    pub lookups: &'a Lookups,
+    /// All that the taps saw.
     pub witness: &'a Witness,
-    /// What the applications saw.
+    /// All that the applications saw.
     pub history: &'a History,
-    /// What the world was told of limits: name and limit.
+    /// Limits, as the world was told: name and limit.
     pub limits: &'a BTreeMap<&'static str, usize>,
     /// Since when all is well: no faults, nobody stalled by them.
     pub calm: Option<Instant>,
@@ -186,19 +187,14 @@ pub struct FanOut {
 }
 
 impl<'a> Scene<'a> {
-    /// The overlays of the nodes that live.
-    pub fn rings(&self) -> impl Iterator<Item = &'a Node> {
-        self.nodes.iter().map(|seen| seen.node)
-    }
-
-    /// Likewise, each with what its clock shows.
-    fn clocked(&self) -> impl Iterator<Item = (Instant, &'a Node)> {
+    /// The overlays of the nodes that live, each with what its clock shows.
+    fn clocked(&self) -> impl Iterator<Item = Clocked<'a>> {
         self.nodes.iter().map(|seen| (seen.clock, seen.node))
     }
 
-    /// The whole nodes that live.
-    pub fn stacks(&self) -> impl Iterator<Item = (usize, &'a PastryStack)> {
-        self.nodes.iter().filter_map(|seen| Some((seen.slot, seen.stack?)))
+    /// The nodes that live and have a topics' side, with it.
+    fn forests(&self) -> impl Iterator<Item = (&Seen<'a>, &'a Forest)> {
+        self.nodes.iter().filter_map(|seen| Some((seen, seen.forest?)))
     }
 
     /// Ids of the nodes on the ring.
@@ -212,9 +208,12 @@ pub fn ask(when: When, scene: &Scene<'_>) -> Verdict {
     JUDGES.iter().filter(|judge| judge.when == when).try_for_each(|judge| (judge.judge)(scene))
 }
 
+/// A node, and what its clock shows.
+pub type Clocked<'a> = (Instant, &'a dyn RingNode);
+
 /// The nodes on the ring among `nodes`, by id.
-fn on_the_ring<'a>(nodes: impl Iterator<Item = (Instant, &'a Node)>) -> Vec<(Instant, &'a Node)> {
-    let mut ready: Vec<_> = nodes.filter(|(_, node)| node.standing() == Standing::Ready).collect();
+fn on_the_ring<'a>(nodes: impl Iterator<Item = Clocked<'a>>) -> Vec<Clocked<'a>> {
+    let mut ready: Vec<_> = nodes.filter(|(_, node)| node.node_state() == NodeState::Ready).collect();
     ready.sort_by_key(|(_, node)| node.peer().id);
     ready
 }
@@ -230,7 +229,7 @@ pub(crate) mod stories {
     use treecast_scribe::message::{MessageId, Term};
     use treecast_scribe::{Gap, GapReason, Item, Mark, Message, Position, Receipt, TopicId};
 
-    use crate::history::{History, Offered, Watched, payload};
+    use crate::cluster::history::{History, Offered, Watched, payload};
 
     const TOPIC: TopicId = TopicId(Key(7));
     const PUBLISHER: NodeId = NodeId(100);

@@ -7,13 +7,11 @@
 use std::collections::BTreeSet;
 
 use treecast_overlay::id::{Key, NodeId};
-use treecast_overlay::kbr::KeyBasedRouting;
-use treecast_overlay::machine::Machine;
-use treecast_overlay::pastry::Node;
 use treecast_overlay::time::Instant;
 
-use super::{Promise, Scene, Verdict};
-use crate::witness::Decision;
+use super::{Clocked, Promise, Scene, Verdict};
+use crate::cluster::passages::Decision;
+use crate::node::RingNode;
 
 /// Nodes on each side of a border that are asked whether they answer for it.
 const NEAR: usize = 3;
@@ -34,7 +32,9 @@ fn excuse(scene: &Scene<'_>, side: u8, key: Key, what: String) -> Verdict {
     Ok(())
 }
 
-fn breaches(scene: &Scene<'_>) -> Vec<(u8, Key, String)> {
+/// Keys at the borders between nodes, and the scene's, where one node's answer is outdone by another's, each with the side on
+/// which that is so.
+pub fn breaches(scene: &Scene<'_>) -> Vec<(u8, Key, String)> {
     let sides: BTreeSet<u8> = scene.nodes.iter().map(|seen| scene.watch.side(seen.slot)).collect();
     let mut breaches = Vec::new();
     for side in sides {
@@ -52,19 +52,19 @@ fn breaches(scene: &Scene<'_>) -> Vec<(u8, Key, String)> {
     breaches
 }
 
-fn on_side<'a>(scene: &Scene<'a>, side: u8) -> Vec<(Instant, &'a Node)> {
+fn on_side<'a>(scene: &Scene<'a>, side: u8) -> Vec<Clocked<'a>> {
     let same = scene.nodes.iter().filter(|seen| scene.watch.side(seen.slot) == side);
     same.map(|seen| (seen.clock, seen.node)).collect()
 }
 
 /// Judges an answer at the very instant at which it was given: the node that gave it as it was when it did, the others
 /// as they are.
-pub fn judge_decision(scene: &Scene<'_>, decision: Decision) -> Verdict {
-    let Decision { by, key, serves } = decision;
+pub fn judge_decision(scene: &Scene<'_>, decision: &Decision) -> Verdict {
+    let Decision { by, key, serves, .. } = *decision;
     let Some(seen) = scene.nodes.iter().find(|seen| seen.node.peer().id == by) else { return Ok(()) };
     let side = scene.watch.side(seen.slot);
     let nodes = on_side(scene, side);
-    let what = match nodes.into_iter().find(|(now, node)| outdoes(*now, node, by, key)) {
+    let what = match nodes.into_iter().find(|(now, node)| outdoes(*now, *node, by, key)) {
         None if serves => return Ok(()),
         None => format!("{by:?} answers for {key:?} at {}, and is not its root", scene.now),
         Some((_, other)) => {
@@ -80,13 +80,13 @@ pub fn judge_decision(scene: &Scene<'_>, decision: Decision) -> Verdict {
 
 /// Whether a node's word on a key counts for more than that of `by`, or as much: its leases run, and it is closer, or
 /// answers for the key, too. `now`: by its own clock.
-pub fn outdoes(now: Instant, other: &Node, by: NodeId, key: Key) -> bool {
+pub fn outdoes(now: Instant, other: &dyn RingNode, by: NodeId, key: Key) -> bool {
     let id = other.peer().id;
     id != by && other.is_root_of(now, id.key()) && (other.is_root_of(now, key) || key.is_closer(id, by))
 }
 
 /// The nodes whose leases run, each by its own clock, by id: those that answer for their own id.
-pub fn serving<'a>(nodes: impl Iterator<Item = (Instant, &'a Node)>) -> Vec<(Instant, &'a Node)> {
+pub fn serving<'a>(nodes: impl Iterator<Item = Clocked<'a>>) -> Vec<Clocked<'a>> {
     let mut serving: Vec<_> =
         nodes.filter(|(now, node)| node.is_root_of(*now, node.peer().id.key())).collect();
     serving.sort_by_key(|(_, node)| node.peer().id);
@@ -95,7 +95,7 @@ pub fn serving<'a>(nodes: impl Iterator<Item = (Instant, &'a Node)>) -> Vec<(Ins
 
 /// At most one node answers for the key, and it is the closest of those whose leases run.
 /// `now`: for people.
-pub fn at_most_one(now: Instant, key: Key, serving: &[(Instant, &Node)]) -> Result<Option<NodeId>, String> {
+pub fn at_most_one(now: Instant, key: Key, serving: &[Clocked<'_>]) -> Result<Option<NodeId>, String> {
     let claimants = serving.iter().filter(|(clock, node)| node.is_root_of(*clock, key));
     let claimants: Vec<NodeId> = claimants.map(|(_, node)| node.peer().id).collect();
     let closest = serving.iter().map(|(_, node)| node.peer().id).min_by(|&a, &b| key.closer(a, b));
@@ -109,15 +109,15 @@ pub fn at_most_one(now: Instant, key: Key, serving: &[(Instant, &Node)]) -> Resu
 
 /// The keys where two nodes could get into each other's way: halfway between any two that follow each other, on both
 /// sides of it.
-fn borders(nodes: &[(Instant, &Node)]) -> Vec<Key> {
+fn borders(nodes: &[Clocked<'_>]) -> Vec<Key> {
     let ids: Vec<NodeId> = nodes.iter().map(|(_, node)| node.peer().id).collect();
     let next = ids.iter().cycle().skip(1);
     let halves = ids.iter().zip(next).map(|(a, b)| a.0.wrapping_add(b.0.wrapping_sub(a.0) / 2));
     halves.flat_map(|half| [Key(half.wrapping_sub(1)), Key(half.wrapping_add(1))]).collect()
 }
 
-/// Those of the serving nodes, which stand by id, that are next to a key on either side.
-fn around<'a>(key: Key, serving: &[(Instant, &'a Node)]) -> Vec<(Instant, &'a Node)> {
+/// Returns the serving nodes next to a key on either side; they stand by id.
+fn around<'a>(key: Key, serving: &[Clocked<'a>]) -> Vec<Clocked<'a>> {
     let reach = NEAR.min(serving.len());
     let at = serving.partition_point(|(_, node)| node.peer().id.key() < key) + serving.len() * NEAR - reach;
     let mut near: Vec<_> = (0..2 * reach).map(|i| serving[(at + i) % serving.len()]).collect();

@@ -2,7 +2,7 @@
 //! from the leaf set, each is strictly closer.
 
 use super::{Promise, Scene, Verdict};
-use crate::witness::Hop;
+use crate::cluster::witness::Hop;
 
 /// Judges every hop since the last judgement.
 pub fn judge(scene: &Scene<'_>) -> Verdict {

@@ -3,20 +3,19 @@
 use std::time::Duration;
 
 use super::{Promise, Scene, Verdict};
-use crate::watch::{Asked, Failed};
+use crate::cluster::lookups::{Asked, Failed, LIMIT};
 
-/// How long a lookup may take while its origin lives.
-const LIMIT: Duration = Duration::from_secs(60);
 /// How much longer than that until the verdict: the last attempt may still be on its way.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// Judges lookups that came to nothing, and those that wait too long. A paused origin waits for nothing.
 pub fn judge(scene: &Scene<'_>) -> Verdict {
-    let lookups = &scene.watch.lookups;
+    let lookups = scene.lookups;
     if let Some(Failed { asked: Asked { slot, at, .. }, why }) = lookups.failed.first() {
         return Err(Promise::O4.broken(format!("slot {slot} asked at {at} and was told: {why}")));
     }
-    let late = |asked: &&Asked| asked.origin_runs && scene.now - asked.at > LIMIT + GRACE;
+    let runs = |slot: usize| scene.nodes.iter().any(|seen| seen.slot == slot && seen.runs);
+    let late = |asked: &&Asked| scene.now - asked.at > LIMIT + GRACE && runs(asked.slot);
     match lookups.open.values().find(late) {
         Some(Asked { slot, at, .. }) => {
             Err(Promise::O4.broken(format!("slot {slot} asked at {at} and has no answer at {}", scene.now)))
@@ -27,7 +26,7 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
 
 /// Whether every lookup is answered.
 pub fn judge_open(scene: &Scene<'_>) -> Verdict {
-    match scene.watch.lookups.open.first_key_value() {
+    match scene.lookups.open.first_key_value() {
         Some((token, asked)) => {
             Err(Promise::O4.broken(format!("lookup {token} of slot {} is not answered", asked.slot)))
         }

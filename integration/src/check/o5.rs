@@ -1,23 +1,22 @@
 //! O5, bounded: no table, queue, window or memory of a node grows beyond its limit. A node says how much of each there
-//! is; the limit is what the world was told, not what the node believes. What is held for slow subscribers is judged as
+//! is; the limit is what the world was told, not what the node believes. Memory that is held for slow subscribers is judged as
 //! promise S6.
 
 use std::collections::BTreeMap;
 
-use treecast_overlay::machine::Machine;
-use treecast_overlay::pastry::{Node, Size};
-use treecast_scribe::PastryStack;
+use treecast_overlay::pastry::Size;
+use treecast_scribe::Stack;
+use treecast_scribe::forest::Forest;
 
 use super::{Breach, Promise, Scene, Verdict, s6};
+use crate::node::RingNode;
 
 /// Judges every node; asks it, too, whether it contradicts itself: then it panics.
 pub fn judge(scene: &Scene<'_>) -> Verdict {
     for seen in &scene.nodes {
         seen.node.assert_invariants();
-        if let Some(stack) = seen.stack {
-            stack.check_invariants();
-        }
-        let sizes = sizes(seen.node, seen.stack);
+        seen.forest.inspect(|forest| forest.check_invariants());
+        let sizes = sizes(seen.node, seen.forest);
         bounded(&sizes, scene.limits).map_err(|what| {
             let (slot, id) = (seen.slot, seen.node.peer().id);
             Breach { promise: Promise::O5, what: format!("slot {slot} ({id:?}) at {}: {what}", scene.now) }
@@ -27,20 +26,20 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
 }
 
 /// Everything bounded in a node.
-pub fn sizes(node: &Node, stack: Option<&PastryStack>) -> Vec<Size> {
+fn sizes(node: &dyn RingNode, forest: Option<&Forest>) -> Vec<Size> {
     let mut sizes = node.sizes();
-    sizes.extend(stack.into_iter().flat_map(|stack| stack.forest().sizes()));
+    sizes.extend(forest.into_iter().flat_map(Forest::sizes));
     sizes
 }
 
-/// The limits that a node has which was told what the world was told.
-pub fn limits(node: &Node, stack: Option<&PastryStack>) -> BTreeMap<&'static str, usize> {
-    sizes(node, stack).into_iter().map(|(name, _, limit)| (name, limit)).collect()
+/// The limits of a node that was told what the world was told.
+pub fn limits<N: RingNode>(stack: &Stack<N>) -> BTreeMap<&'static str, usize> {
+    sizes(stack.ring(), Some(stack.forest())).into_iter().map(|(name, _, limit)| (name, limit)).collect()
 }
 
 fn bounded(sizes: &[Size], limits: &BTreeMap<&'static str, usize>) -> Result<(), String> {
     for (name, size, own) in sizes.iter().filter(|(name, ..)| !s6::HELD.contains(name)) {
-        // What a fresh node does not have yet, such as publishers, is held against its own limit.
+        // A size that a fresh node does not have yet, such as publishers, is held against its own limit.
         let limit = limits.get(name).unwrap_or(own);
         if size > limit {
             return Err(format!("{name}: {size}, allowed are {limit}"));

@@ -5,29 +5,25 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_overlay::config::Role;
 use treecast_overlay::id::NodeId;
-use treecast_overlay::machine::Machine;
+use treecast_scribe::TopicId;
 use treecast_scribe::event::TreeStatus;
-use treecast_scribe::{PastryStack, TopicId};
+use treecast_scribe::forest::Forest;
 
-use super::{FanOut, Promise, Scene, Verdict};
+use super::{FanOut, Promise, Scene, Seen, Verdict};
 
 /// One topic's nodes.
 type Places = BTreeMap<NodeId, TreeStatus>;
 
 /// Judges all trees of all nodes that live.
 pub fn judge(scene: &Scene<'_>) -> Verdict {
-    attached(scene.stacks().map(|(_, stack)| stack)).map_err(|what| Promise::S1.broken(what))
-}
-
-/// Judges all trees of the nodes that live.
-pub fn attached<'a>(stacks: impl Iterator<Item = &'a PastryStack>) -> Result<(), String> {
     let mut topics: BTreeMap<TopicId, Places> = BTreeMap::new();
-    for stack in stacks {
-        for tree in stack.forest().trees() {
-            topics.entry(tree.topic).or_default().insert(stack.peer().id, tree);
+    for (seen, forest) in scene.forests() {
+        for tree in forest.trees() {
+            topics.entry(tree.topic).or_default().insert(seen.node.peer().id, tree);
         }
     }
-    topics.iter().try_for_each(|(topic, places)| whole(*topic, places))
+    let mut topics = topics.iter();
+    topics.try_for_each(|(topic, places)| whole(*topic, places)).map_err(|what| Promise::S1.broken(what))
 }
 
 /// Judges one tree.
@@ -83,16 +79,17 @@ struct Grower {
 
 /// Judges the shape of all trees of all nodes that live.
 pub fn judge_shape(scene: &Scene<'_>) -> Verdict {
-    let grower = |stack: &PastryStack| {
-        let trees = stack.forest().trees();
-        Grower {
-            edge: matches!(stack.ring().role(), Role::Edge { .. }),
+    let grower = |(seen, forest): (&Seen<'_>, &Forest)| {
+        let trees = forest.trees();
+        let grower = Grower {
+            edge: matches!(seen.node.role(), Role::Edge { .. }),
             entries: trees.iter().map(|tree| tree.children.len()).sum(),
             own: trees.iter().filter(|tree| tree.is_root || tree.subscriptions > 0).count(),
             places: trees.into_iter().map(|tree| (tree.topic, tree)).collect(),
-        }
+        };
+        (seen.node.peer().id, grower)
     };
-    let growers = scene.stacks().map(|(_, stack)| (stack.peer().id, grower(stack))).collect();
+    let growers = scene.forests().map(grower).collect();
     shapely(&growers, scene.fan_out).map_err(|what| Promise::S1.broken(what))
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{Promise, Scene, Verdict};
-use crate::history::{History, token};
+use crate::cluster::history::{History, token};
 
 /// Judges all that the applications got.
 pub fn judge(scene: &Scene<'_>) -> Verdict {

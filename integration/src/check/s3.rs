@@ -8,10 +8,10 @@ use treecast_scribe::{Gap, GapReason, Item, Message, Position, TopicId};
 
 use super::branches::Forced;
 use super::{Promise, Scene, Verdict};
-use crate::history::{History, Watched};
+use crate::cluster::history::{History, Watched};
 
 /// Where a message stands: in which log of which topic, and at which place.
-type Place = (TopicId, u64, Position);
+type LogPlace = (TopicId, u64, Position);
 
 /// Judges all that the applications got.
 pub fn judge(scene: &Scene<'_>) -> Verdict {
@@ -20,7 +20,7 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
 
 /// Judges every subscription, and all of them together.
 pub fn in_order(history: &History) -> Result<(), String> {
-    let mut at: BTreeMap<Place, MessageId> = BTreeMap::new();
+    let mut at: BTreeMap<LogPlace, MessageId> = BTreeMap::new();
     let mut of: BTreeMap<(TopicId, u64, MessageId), Position> = BTreeMap::new();
     let forced = Forced::of(history);
     for (id, watched) in &history.subscriptions {
@@ -44,7 +44,7 @@ pub fn in_order(history: &History) -> Result<(), String> {
     Ok(())
 }
 
-/// Judges one subscription. What a gap skips, it skips forward.
+/// Judges one subscription. A gap skips forward only.
 fn alone(watched: &Watched) -> Result<(), String> {
     let start = watched.mark.map(|(_, mark)| mark);
     let (mut birth, mut last) = (start.map(|mark| mark.birth), start.and_then(|mark| mark.position));

@@ -8,7 +8,7 @@ use treecast_scribe::{Position, TopicId};
 
 use super::branches::Forced;
 use super::{Promise, Scene, Verdict};
-use crate::history::{History, token};
+use crate::cluster::history::{History, token};
 
 /// Judges all receipts.
 pub fn judge(scene: &Scene<'_>) -> Verdict {
@@ -22,7 +22,9 @@ pub fn judge_open(scene: &Scene<'_>) -> Verdict {
 
 /// Whether every publisher that lives has heard what became of its messages.
 pub fn answered(history: &History) -> Result<(), String> {
-    let open = |(_, offered): &(_, &crate::history::Offered)| offered.outcome.is_none() && !offered.abandoned;
+    let open = |(_, offered): &(_, &crate::cluster::history::Offered)| {
+        offered.outcome.is_none() && !offered.abandoned
+    };
     match history.publications.iter().find(open) {
         Some((token, offered)) => {
             Err(format!("{token:?}, published in slot {} at {}, is not answered", offered.slot, offered.at))

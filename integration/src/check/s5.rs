@@ -10,7 +10,7 @@ use treecast_scribe::{Gap, GapReason, Item, Position, Receipt, TopicId};
 
 use super::branches::{Forced, are_beside};
 use super::{Promise, Scene, Verdict};
-use crate::history::{History, Offered, Watched};
+use crate::cluster::history::{History, Offered, Watched};
 
 /// Judges all subscriptions: each has started, or come to nothing.
 pub fn judge(scene: &Scene<'_>) -> Verdict {
@@ -27,18 +27,18 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
 pub fn announced(history: &History) -> Result<(), String> {
     let logs = Logs::of(history);
     for (&id, watched) in &history.subscriptions {
-        if let Some(seen) = Seen::of(watched, &logs) {
+        if let Some(seen) = Followed::of(watched, &logs) {
             seen.judge(id, watched, &logs)?;
         }
     }
     Ok(())
 }
 
-/// Publications with a receipt from a log that nobody who subscribes to their topic to the end ever read: their root was
+/// Publications with a receipt from a log that no lasting subscriber of their topic ever read: their root was
 /// cut off, and gone or overruled afterwards. With one copy, a receipt promises no more.
 pub fn astray(history: &History) -> u64 {
     let logs = Logs::of(history);
-    let seen = |(_, watched): (SubscriptionId, &Watched)| Seen::of(watched, &logs);
+    let seen = |(_, watched): (SubscriptionId, &Watched)| Followed::of(watched, &logs);
     let astray = |offered: &&Offered| {
         let Some(birth) = offered.birth else { return false };
         let mut lasting = history.lasting(offered.topic).filter_map(seen).peekable();
@@ -47,7 +47,7 @@ pub fn astray(history: &History) -> u64 {
     history.publications.values().filter(astray).count() as u64
 }
 
-/// What is known of the topics' logs: everything that anybody got, or has a receipt for.
+/// Knowledge of the topics' logs: everything that anybody got, or has a receipt for.
 struct Logs<'a> {
     /// By topic and birth: what stands where.
     places: BTreeMap<TopicId, BTreeMap<u64, BTreeMap<Position, MessageId>>>,
@@ -97,7 +97,7 @@ impl Hole {
 
 /// A root was lost.
 #[derive(Clone, Copy, Debug)]
-struct Loss {
+struct ToldLoss {
     heard: Instant,
     log: Option<u64>,
     /// How far the subscriber had come.
@@ -106,22 +106,22 @@ struct Loss {
     until: Option<Position>,
 }
 
-/// What one subscription has seen.
-struct Seen {
+/// All that one subscription has seen.
+struct Followed {
     /// The logs that it read, and where it began in each.
     births: BTreeMap<u64, Option<Position>>,
     messages: BTreeSet<MessageId>,
     holes: Vec<Hole>,
     /// Roots that were lost, as it heard.
-    losses: Vec<Loss>,
+    losses: Vec<ToldLoss>,
     /// How far it has come in the log that it read last.
     last: (Option<u64>, Option<Position>),
 }
 
-impl Seen {
-    fn of(watched: &Watched, logs: &Logs<'_>) -> Option<Seen> {
+impl Followed {
+    fn of(watched: &Watched, logs: &Logs<'_>) -> Option<Followed> {
         let (_, mark) = watched.mark?;
-        let mut seen = Seen {
+        let mut seen = Followed {
             births: [(mark.birth, mark.position)].into(),
             messages: BTreeSet::new(),
             holes: Vec::new(),
@@ -141,7 +141,7 @@ impl Seen {
                 Item::Gap(Gap { after, until, reason }) => {
                     if let (GapReason::RootLost, Some(after)) = (reason, after) {
                         let (heard, log, reached, until) = (*heard, seen.last.0, *after, *until);
-                        seen.losses.push(Loss { heard, log, reached, until });
+                        seen.losses.push(ToldLoss { heard, log, reached, until });
                     }
                     seen.holes.push(Hole { birth: seen.last.0, after: *after, until: *until });
                     seen.last.1 = seen.last.1.max(*after);
@@ -193,9 +193,9 @@ impl Seen {
             let own = birth.is_none_or(|birth| self.births.contains_key(&birth));
             let at = receipt.position;
             // A root that had been overruled without hearing of it gave it a place: that this one is lost, too, was said
-            // after that. Or all have died who knew of a term, and of it nothing had come here: then the next root goes on
+            // after that. Or all nodes that knew of a term have died, and of it nothing had come here: then the next root goes on
             // in an earlier one.
-            let told = |&Loss { heard, log, reached, until }: &Loss| {
+            let told = |&ToldLoss { heard, log, reached, until }: &ToldLoss| {
                 let same = birth.is_none() || *birth == log;
                 let forgotten = until.is_some_and(|until| until.term.number < at.term.number)
                     && watched.messages().all(|(_, message)| message.position.term != at.term);
@@ -292,7 +292,7 @@ mod tests {
                     let at = Instant::ZERO + std::time::Duration::from_millis(lost.unwrap_or(0));
                     watched.items.extend(lost.map(|_| (at, Item::Gap(gap))));
                 }
-                // Somebody who has gone by now was there when term 2 began.
+                // A subscriber that has gone by now was there when term 2 began.
                 let mut gone = first(history).clone();
                 let gap =
                     Gap { after: Some(place(1, 1)), until: Some(place(2, 2)), reason: GapReason::RootLost };
@@ -309,7 +309,7 @@ mod tests {
         assert!(story(place(1, 2), None).contains("acknowledged"), "nothing was said");
         assert!(story(place(1, 2), Some(6)).contains("acknowledged"), "it was said before that");
         assert!(story(place(1, 1), Some(60)).contains("acknowledged"), "term 2 goes on behind it");
-        // All who knew of term 4 died with its root.
+        // All nodes that knew of term 4 died with its root.
         assert_eq!(story(place(4, 9), Some(60)), "");
         assert!(story(place(4, 9), None).contains("acknowledged"), "nothing was said");
         assert!(story(place(4, 9), Some(6)).contains("acknowledged"), "it was said before that");

@@ -1,14 +1,14 @@
-//! S6, isolation: who takes nothing, or little, slows nobody else. (That it grows nobody's memory is an invariant of the
-//! forest, which the grove asks for every second.)
+//! S6, isolation: a subscriber that takes nothing, or little, slows no other. (That it grows nobody's memory is an invariant of the
+//! forest, which is asked for every second.)
 
 use std::time::Duration;
 
 use treecast_overlay::time::Instant;
 
 use super::{Promise, Scene, Verdict};
-use crate::history::{History, Watched, token};
+use crate::cluster::history::{History, Watched, token};
 
-/// What a subscriber that takes nothing must not let grow beyond its limit, at any node.
+/// Sizes that a subscriber that takes nothing must not let grow beyond their limits, at any node.
 pub(super) const HELD: [&str; 4] =
     ["messages in one window", "bytes in one window", "bytes of all windows", "children in one tree"];
 /// How long a message may take, from its publication to its last delivery, while all is well.
@@ -16,12 +16,14 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// Judges the memory of every node: what it holds for those that take nothing.
 pub fn judge(scene: &Scene<'_>) -> Verdict {
-    for (slot, stack) in scene.stacks() {
-        for (name, size, own) in stack.forest().sizes() {
+    for (seen, forest) in scene.forests() {
+        for (name, size, own) in forest.sizes() {
             let limit = scene.limits.get(name).copied().unwrap_or(own);
             if HELD.contains(&name) && size > limit {
-                let what =
-                    format!("slot {slot} holds {size} {name}, for whoever is slow; allowed are {limit}");
+                let what = format!(
+                    "slot {} holds {size} {name}, for whoever is slow; allowed are {limit}",
+                    seen.slot
+                );
                 return Err(Promise::S6.broken(what));
             }
         }
@@ -54,7 +56,7 @@ fn undisturbed_since(
             else {
                 continue;
             };
-            // Who subscribed later got it as history.
+            // A later subscriber got it as history.
             let awaited = watched.mark.is_some_and(|(started, _)| started <= offered.at);
             if offered.at < since || !awaited {
                 continue;

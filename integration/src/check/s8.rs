@@ -1,12 +1,12 @@
 //! S8, as far as it goes without signatures: every message on every wire carries the field that is reserved for one, and
 //! no node on the way alters what its publisher said. (That a forgery can be *proven* comes with the signatures; here
-//! the laboratory knows who said what.)
+//! the laboratory knows the sender of everything.)
 
 use treecast_scribe::wire::Signature;
 
 use super::{Promise, Scene, Verdict};
-use crate::history::{History, token};
-use crate::witness::Envelope;
+use crate::cluster::history::{History, token};
+use crate::cluster::witness::Envelope;
 
 /// Judges every message that was passed on since the last judgement.
 pub fn judge(scene: &Scene<'_>) -> Verdict {
@@ -19,7 +19,7 @@ pub fn genuine(history: &History, envelope: &Envelope) -> Verdict {
     // The only version of the field so far; another one is a case of its own here.
     let Signature::None = signature;
     let offered = token(payload).and_then(|token| history.publications.get(&token));
-    let same = |offered: &crate::history::Offered| {
+    let same = |offered: &crate::cluster::history::Offered| {
         offered.topic == *topic && offered.publisher == id.publisher && offered.payload == *payload
     };
     if offered.is_some_and(same) {

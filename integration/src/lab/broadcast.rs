@@ -1,24 +1,33 @@
-//! `lab broadcast`: one topic to which all nodes subscribe. What a message costs, how far its last copy travels, and
+//! `lab broadcast`: one topic to which all nodes subscribe. The cost of a message, how far its last copy travels, and
 //! how long it takes, in the settings in which others were measured.
 
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use serde::Serialize;
+use rand::RngExt;
+use treecast_overlay::pastry::Node;
 
-use super::deliveries;
 use super::groups::Groups;
-use super::rounds::{Plan, Rounds, publish};
-use super::run::{Run, Weight, show};
+use super::growth::{grow, leave_alone};
+use super::meter::{Meter, Sent};
+use super::publishing::{self, Outgoing, Pace, Received};
+use super::run::Run;
+use super::stats::Samples;
 use super::trees::Trees;
-use super::{Error, Output, Progress, Ring, Setting, charts};
-use crate::report::{Axis, Kind, Plot, Report, Row, Series};
-use crate::world::Topology;
+use super::{Error, Progress, Setting, charts};
+use crate::cluster::Cluster;
+use crate::cluster::lookups::millis;
+use crate::node::RingNode;
+use crate::report::{Axis, Figures, Kind, Plot, Report, Series};
+use crate::world::{Shared, Topology};
+
+/// How often messages are sent.
+const TICK: Duration = Duration::from_millis(1);
 
 /// One topic that all subscribe to: messages per broadcast, last hop, time to the last node, redundancy
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = HELP)]
-pub struct Options {
+pub struct BroadcastOptions {
     #[command(flatten)]
     ring: Setting,
     /// The setting in which another system was measured; other options override its parts
@@ -30,14 +39,12 @@ pub struct Options {
     /// Messages per second [default: 10]
     #[arg(long, value_name = "PER SECOND", value_parser = clap::value_parser!(u32).range(1..=1000))]
     rate: Option<u32>,
-    /// Who sends [default: both, one after the other]
+    /// The senders [default: both, one after the other]
     #[arg(long, value_enum)]
     senders: Option<Senders>,
     /// Seconds of virtual time that the tree is left alone before anything is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     rest: u64,
-    #[command(flatten)]
-    output: Output,
 }
 
 /// Where others were measured.
@@ -49,7 +56,7 @@ enum Preset {
     M6,
 }
 
-/// Who sends.
+/// The senders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Senders {
     /// One node sends all messages
@@ -65,19 +72,14 @@ const HELP: &str = "What is measured, for each message:
   last_ms            from publishing until the last node has it;  delay_ms: until each node has it
   lost               nodes that did not get it;  unacknowledged: messages without receipt";
 
-/// What the options come to.
+/// The options, resolved.
 struct Parts {
     nodes: usize,
     topology: Topology,
-    plans: Vec<(&'static str, Plan)>,
+    plans: Vec<(&'static str, Load)>,
 }
 
-impl Options {
-    /// Where the report goes.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
-
+impl BroadcastOptions {
     fn parts(&self) -> Parts {
         let apart = |millis| Duration::from_millis(millis);
         let (nodes, topology, messages, rate, both) = match self.setting {
@@ -87,7 +89,7 @@ impl Options {
         };
         let messages = self.messages.unwrap_or(messages) as usize;
         let rate = f64::from(self.rate.unwrap_or(rate));
-        let plan = |random| Plan { messages, rate, random };
+        let plan = |random| Load { messages, rate, random };
         let plans = [("one sender", plan(false)), ("random senders", plan(true))];
         let wanted = |random| match self.senders {
             None => random || both,
@@ -102,142 +104,128 @@ impl Options {
     }
 }
 
-#[derive(Serialize)]
-struct Fields {
-    #[serde(flatten)]
-    run: Run,
-    setting: Option<&'static str>,
-    depth_mean: Option<f64>,
-    depth_max: Option<f64>,
-    one_sender: Option<RoundFields>,
-    random_senders: Option<RoundFields>,
-}
-
-/// One round's figures.
-#[derive(Clone, Serialize)]
-struct RoundFields {
+/// Messages to be sent.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Load {
     messages: usize,
+    /// Messages per second.
     rate: f64,
-    payload_messages: f64,
-    redundancy: f64,
-    last_hop_mean: f64,
-    last_hop_max: u32,
-    last_ms_p50: Option<f64>,
-    last_ms_p99: Option<f64>,
-    last_ms_max: Option<f64>,
-    delay_ms_p50: Option<f64>,
-    delay_ms_p99: Option<f64>,
-    delay_ms_max: Option<f64>,
-    lost: u64,
-    duplicates: u64,
-    unacknowledged: u64,
+    /// Each message has a sender of its own, at random; else one sends all.
+    random: bool,
 }
 
-/// Grows a ring, subscribes all, sends, and says how that went.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
-    let Parts { nodes, topology, plans } = options.parts();
-    let world = options.ring.world(topology.clone());
-    let mut ring = Ring::grow(&options.ring, nodes, world, treecast_scribe::Config::default(), progress)?;
-    let weight = Weight::of(&ring);
-    let slots: Vec<u32> = ring.by_id().iter().map(|&(_, slot)| slot).collect();
-    let groups = Groups::new(&[nodes], &slots, &mut ring.world.stream("lab/groups"));
-    deliveries::subscribe(&mut ring, &groups, progress)?;
-    ring.settle(Duration::from_secs(options.rest), progress);
-    let depths = Trees::of(&ring, &groups.topics).depths(&groups);
-    ring.meter.borrow_mut().looking = true;
-    let mut rounds = Vec::new();
-    for (name, plan) in plans {
-        rounds.push((name, plan, publish(&mut ring, &groups, &plan, name, progress)));
-    }
-    let run = Run::of("broadcast", &options.ring, &topology, &ring, weight);
-    Ok(report(run, options, &depths, &rounds))
+/// Their deliveries and costs.
+struct Round {
+    received: Received,
+    /// The cost of each message.
+    costs: Vec<Sent>,
+    /// From publishing to each delivery, in milliseconds.
+    delays: Samples,
+    /// From publishing until the last node has it, for each message that all got.
+    lasts: Samples,
 }
 
-impl RoundFields {
-    /// `depth`: of the deepest node.
-    fn of(plan: &Plan, rounds: &Rounds, depth: u32) -> RoundFields {
-        let messages = plan.messages as f64;
-        let (copies, ways) = rounds.passages.iter().fold((0, 0), |(copies, ways), passage| {
-            (copies + u64::from(passage.copies), ways + u64::from(passage.way))
-        });
-        // The root has each message without a copy.
-        let remote = (rounds.delivered as f64 - messages).max(1.0);
-        RoundFields {
-            messages: plan.messages,
-            rate: plan.rate,
-            payload_messages: (copies + ways) as f64 / messages,
-            redundancy: copies as f64 / remote - 1.0,
-            last_hop_mean: ways as f64 / messages + f64::from(depth),
-            last_hop_max: rounds.passages.iter().map(|passage| passage.way).max().unwrap_or(0) + depth,
-            last_ms_p50: rounds.lasts.median(),
-            last_ms_p99: rounds.lasts.quantile(0.99),
-            last_ms_max: rounds.lasts.max(),
-            delay_ms_p50: rounds.delays.median(),
-            delay_ms_p99: rounds.delays.quantile(0.99),
-            delay_ms_max: rounds.delays.max(),
-            lost: rounds.lost,
-            duplicates: rounds.duplicates,
-            unacknowledged: rounds.unacknowledged,
+impl Round {
+    fn of<N: RingNode>(
+        (cluster, meter): (&mut Cluster<N>, &Shared<Meter>),
+        groups: &Groups,
+        load: &Load,
+        name: &str,
+        progress: &Progress,
+    ) -> Round {
+        let slots: Vec<u32> = groups.memberships.iter().map(|&(_, slot)| slot).collect();
+        let mut dice = cluster.world.stream(&format!("lab/senders/{name}"));
+        let any = dice.random_range(0..slots.len());
+        let outgoing = |_| {
+            let sender = if load.random { dice.random_range(0..slots.len()) } else { any };
+            Outgoing { slot: slots[sender] as usize, group: 0 }
+        };
+        meter.borrow_mut().messages = vec![Sent::default(); load.messages];
+        let pace = Pace { rate: load.rate, tick: TICK, look: TICK * 10, receipts: true };
+        let received =
+            publishing::publish(cluster, groups, (load.messages, pace), outgoing, (name, progress));
+        let complete = received.messages.iter().filter(|message| message.reached == slots.len());
+        Round {
+            costs: std::mem::take(&mut meter.borrow_mut().messages),
+            delays: Samples::new(received.delays_ms.clone()),
+            lasts: Samples::new(complete.map(|message| millis(message.max)).collect()),
+            received,
         }
     }
 
-    fn faults(&self, name: &str) -> Vec<String> {
-        let counts = [
-            (self.lost, "S5: deliveries are missing"),
-            (self.duplicates, "S2: deliveries came twice"),
-            (self.unacknowledged, "S4: messages have no receipt"),
-        ];
-        let found = counts.into_iter().filter(|(count, _)| *count > 0);
-        found.map(|(count, what)| format!("{what}, {name}: {count}")).collect()
+    /// Deliveries that are missing, deliveries that came twice, and messages without receipt.
+    fn counts(&self) -> (u64, u64, u64) {
+        let Received { missed, duplicates, receipts, .. } = self.received;
+        (missed, duplicates, self.costs.len() as u64 - receipts)
     }
 }
 
+/// Grows a ring, subscribes all, sends, and says how that went.
+pub fn run(options: &BroadcastOptions, progress: &Progress) -> Result<Report, Error> {
+    let Parts { nodes, topology, plans } = options.parts();
+    let mut grown = grow::<Node>(&options.ring, nodes, topology, progress)?;
+    let cluster = &mut grown.cluster;
+    let slots: Vec<u32> = cluster.roster.iter().map(|(_, slot)| slot).collect();
+    let groups = Groups::new(&[nodes], &slots, &mut cluster.world.stream("lab/groups"));
+    publishing::subscribe(cluster, &groups, progress)?;
+    leave_alone(cluster, Duration::from_secs(options.rest), progress);
+    let depths = Trees::of(cluster, &groups.topics).depths(&groups);
+    grown.meter.borrow_mut().looking = true;
+    let mut rounds = Vec::new();
+    for (name, plan) in plans {
+        rounds.push((name, plan, Round::of((&mut *cluster, &grown.meter), &groups, &plan, name, progress)));
+    }
+    let run = Run::of("broadcast", &options.ring, &grown);
+    Ok(report(&run, options, &depths, &rounds))
+}
+
 fn report(
-    run: Run,
-    options: &Options,
+    run: &Run,
+    options: &BroadcastOptions,
     depths: &[Option<u32>],
-    rounds: &[(&'static str, Plan, Rounds)],
+    rounds: &[(&'static str, Load, Round)],
 ) -> Report {
     let known: Vec<f32> = depths.iter().flatten().map(|&depth| depth as f32).collect();
-    let depth = super::stats::Samples::new(known);
-    let deepest = depth.max().unwrap_or(0.0) as u32;
-    let figures: Vec<(&str, RoundFields)> =
-        rounds.iter().map(|(name, plan, rounds)| (*name, RoundFields::of(plan, rounds, deepest))).collect();
-    let of =
-        |wanted: &str| figures.iter().find(|(name, _)| *name == wanted).map(|(_, fields)| fields.clone());
+    let depth = Samples::new(known);
     let mut report = run.report();
-    report.rows =
-        vec![Row::ours("depth, mean", show(depth.mean())), Row::ours("depth, max", show(depth.max()))];
-    for (name, fields) in &figures {
-        report.rows.extend(rows(name, fields, options.setting));
-        report.faults.extend(fields.faults(name));
+    let mut figures = Figures::of(run);
+    figures.set(
+        "setting",
+        options.setting.and_then(|preset| Some(preset.to_possible_value()?.get_name().to_string())),
+    );
+    figures.show("depth_mean", "depth, mean", depth.mean());
+    figures.show("depth_max", "depth, max", depth.max());
+    for (key, wanted) in [("one_sender", "one sender"), ("random_senders", "random senders")] {
+        let round = rounds.iter().find(|(name, ..)| *name == wanted);
+        let round = round.map(|(name, plan, rounds)| {
+            report.faults.extend(faults(rounds, name));
+            let sheet = if *name == "one sender" { "delay_one_sender" } else { "delay_random_senders" };
+            report.sheets.push(charts::cumulative_sheet(sheet, &rounds.delays));
+            let round = add_round(name, plan, rounds, depth.max().unwrap_or(0.0), options.setting);
+            figures.rows.extend(round.rows);
+            round.json
+        });
+        figures.set(key, round);
     }
     let unattached = depths.iter().filter(|depth| depth.is_none()).count();
     if unattached > 0 {
         report.faults.push(format!("S1: nodes whose way up does not end at a root: {unattached}"));
     }
     report.plots = vec![charts::depths(&depth), delay_plot(rounds, options.setting)];
-    for (name, sheet) in [("one sender", "delay_one_sender"), ("random senders", "delay_random_senders")] {
-        let sheets = rounds.iter().filter(|(round, ..)| *round == name);
-        report.sheets.extend(sheets.map(|(_, _, rounds)| charts::cumulative_sheet(sheet, &rounds.delays)));
-    }
-    let fields = Fields {
-        setting: options.setting.map(|preset| match preset {
-            Preset::M9 => "m9",
-            Preset::M6 => "m6",
-        }),
-        depth_mean: depth.mean(),
-        depth_max: depth.max(),
-        one_sender: of("one sender"),
-        random_senders: of("random senders"),
-        run,
-    };
-    report.json = serde_json::to_string(&fields).expect("figures are numbers and texts");
-    report
+    report.with(figures)
 }
 
-fn rows(name: &str, fields: &RoundFields, preset: Option<Preset>) -> Vec<Row> {
-    // What others reach: messages, redundancy, last hop, time to the last node (p50, p99, max), and who says so.
+/// One round's figures. `depth`: of the deepest node.
+fn add_round(name: &str, plan: &Load, rounds: &Round, depth: f64, preset: Option<Preset>) -> Figures {
+    let (messages, mut figures) = (plan.messages as f64, Figures::default());
+    let (copies, ways) = rounds
+        .costs
+        .iter()
+        .fold((0, 0), |(copies, ways), sent| (copies + u64::from(sent.copies), ways + u64::from(sent.way)));
+    // The root has each message without a copy.
+    let remote = (rounds.received.delays_ms.len() as f64 - messages).max(1.0);
+    let longest = rounds.costs.iter().map(|sent| sent.way).max().unwrap_or(0) as f64 + depth;
+    // Figures of others: messages, redundancy, last hop, time to the last node (p50, p99, max), and their source.
     let others = match (preset, name) {
         (Some(Preset::M9), _) => {
             ["24", "", "", "386", "498", "505", "M9 pub, Maelstrom's reference, tree of 4"]
@@ -250,26 +238,46 @@ fn rows(name: &str, fields: &RoundFields, preset: Option<Preset>) -> Vec<Row> {
         }
         (None, _) => [""; 7],
     };
-    let row = |figure: &str, ours: String, place: usize| {
-        let row = Row::ours(format!("{name}: {figure}"), ours);
-        if others[place].is_empty() { row } else { row.beside(others[place], others[6]) }
+    let mut add = |key: &str, what: &str, value: Option<f64>, other: Option<usize>| {
+        let row = figures.show(key, &format!("{name}: {what}"), value);
+        if let Some(theirs) = other.map(|place| others[place]).filter(|theirs| !theirs.is_empty()) {
+            row.beside(theirs, others[6]);
+        }
     };
-    let own = |figure: &str, ours: String| Row::ours(format!("{name}: {figure}"), ours);
-    vec![
-        row("payload messages per broadcast", show(fields.payload_messages), 0),
-        row("redundancy", show(fields.redundancy), 1),
-        row("last hop, max", fields.last_hop_max.to_string(), 2),
-        own("last hop, mean", show(fields.last_hop_mean)),
-        row("time to the last node, median, ms", show(fields.last_ms_p50), 3),
-        row("time to the last node, 99 %, ms", show(fields.last_ms_p99), 4),
-        row("time to the last node, max, ms", show(fields.last_ms_max), 5),
-        own("time to each node, median, ms", show(fields.delay_ms_p50)),
-        own("time to each node, 99 %, ms", show(fields.delay_ms_p99)),
-        own("lost, duplicates", format!("{}, {}", fields.lost, fields.duplicates)),
-    ]
+    let (lasts, delays) = (&rounds.lasts, &rounds.delays);
+    let sent = (copies + ways) as f64 / messages;
+    add("payload_messages", "payload messages per broadcast", Some(sent), Some(0));
+    add("redundancy", "redundancy", Some(copies as f64 / remote - 1.0), Some(1));
+    add("last_hop_max", "last hop, max", Some(longest), Some(2));
+    add("last_hop_mean", "last hop, mean", Some(ways as f64 / messages + depth), None);
+    add("last_ms_p50", "time to the last node, median, ms", lasts.median(), Some(3));
+    add("last_ms_p99", "time to the last node, 99 %, ms", lasts.quantile(0.99), Some(4));
+    add("last_ms_max", "time to the last node, max, ms", lasts.max(), Some(5));
+    add("delay_ms_p50", "time to each node, median, ms", delays.median(), None);
+    add("delay_ms_p99", "time to each node, 99 %, ms", delays.quantile(0.99), None);
+    figures.set("delay_ms_max", delays.max());
+    let (lost, duplicates, unacknowledged) = rounds.counts();
+    figures.tell(format!("{name}: lost, duplicates"), format!("{lost}, {duplicates}"));
+    for (key, count) in [("lost", lost), ("duplicates", duplicates), ("unacknowledged", unacknowledged)] {
+        figures.set(key, count);
+    }
+    figures.set("messages", plan.messages);
+    figures.set("rate", plan.rate);
+    figures
 }
 
-fn delay_plot(rounds: &[(&'static str, Plan, Rounds)], preset: Option<Preset>) -> Plot {
+fn faults(rounds: &Round, name: &str) -> Vec<String> {
+    let (lost, duplicates, unacknowledged) = rounds.counts();
+    let counts = [
+        (lost, "S5: deliveries are missing"),
+        (duplicates, "S2: deliveries came twice"),
+        (unacknowledged, "S4: messages have no receipt"),
+    ];
+    let found = counts.into_iter().filter(|(count, _)| *count > 0);
+    found.map(|(count, what)| format!("{what}, {name}: {count}")).collect()
+}
+
+fn delay_plot(rounds: &[(&'static str, Load, Round)], preset: Option<Preset>) -> Plot {
     let mut series = Vec::new();
     for (name, _, rounds) in rounds {
         series.push(Series::new(&format!("each node, {name}"), Kind::Line, rounds.delays.cumulative()));

@@ -1,17 +1,21 @@
-//! What silent failures do to a ring: nodes lose power at once, lookups go on, and the tables are repaired.
+//! Silent failures, and a ring's recovery: nodes lose power at once, lookups go on, and the tables are repaired.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rand::seq::SliceRandom;
-use serde::Serialize;
+use serde_json::{Map, Value};
 
+use super::growth::leave_alone;
 use super::lookups::{Keys, Part, evenly};
-use super::routing::{Sight, millis};
-use super::run::show;
+use super::routing::Sight;
 use super::stats::Samples;
-use super::{Progress, Ring, lookups};
-use crate::report::{Axis, Kind, Plot, Report, Row, Series, Sheet};
+use super::{Progress, lookups};
+use crate::cluster::Cluster;
+use crate::cluster::lookups::millis;
+use crate::node::RingNode;
+use crate::report::{Axis, Figures, Kind, Plot, Report, Row, Series, Sheet};
+use crate::world::Crash;
 
 /// How long the usual upkeep is counted before the failure.
 const REST: Duration = Duration::from_secs(60);
@@ -20,69 +24,52 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// How long the ring has for its repair.
 const REPAIR: Duration = Duration::from_secs(120);
 /// Frames of lookups; all others are upkeep, by which nodes find each other dead and fill the gaps.
-const LOOKUPS: [&str; 3] = ["routed/lookup", "hop_ack", "letter/answer"];
-
-/// What silent failures did.
-#[derive(Serialize)]
-pub(super) struct FailFields {
-    percent: u8,
-    failed: usize,
-    hops_before: Option<f64>,
-    hops_unrepaired: Option<f64>,
-    hops_repaired: Option<f64>,
-    lookups_unrepaired: u64,
-    lookups_repaired: u64,
-    took_p99_before_ms: Option<f64>,
-    took_p99_unrepaired_ms: Option<f64>,
-    took_p99_repaired_ms: Option<f64>,
-    messages_per_failed_node: f64,
-    messages_per_failed_node_by_kind: Upkeep,
-}
+const LOOKUPS: [&str; 3] = ["routed/lookup", "hop_ack", "direct/answer"];
 
 /// Frames by kind.
 type Upkeep = BTreeMap<&'static str, f64>;
 
 /// A second after the failure, by the lookups launched in it.
 #[derive(Clone, Debug, Default)]
-struct Second {
+struct RecoverySecond {
     hops: u64,
     answered: u64,
     took_ms: Vec<f32>,
 }
 
-/// What happened.
+/// A failure, and the lookups before, meanwhile and afterwards.
 pub(super) struct Failure {
     percent: u8,
     failed: usize,
     at_once: Sight,
     repaired: Sight,
-    seconds: Vec<Second>,
+    seconds: Vec<RecoverySecond>,
     /// Per failed node.
     messages: Upkeep,
 }
 
 impl Failure {
     /// Lets `percent` of the nodes lose power, and looks things up meanwhile and afterwards.
-    pub(super) fn suffer(
-        ring: &mut Ring,
+    pub(super) fn suffer<N: RingNode>(
+        cluster: &mut Cluster<N>,
         percent: u8,
         keys: Keys,
         count: u64,
         progress: &Progress,
     ) -> Failure {
-        let before = upkeep(ring);
-        ring.settle(REST, progress);
-        let rest = REST.as_secs_f64() * ring.by_id().len() as f64;
+        let before = upkeep(cluster);
+        leave_alone(cluster, REST, progress);
+        let rest = REST.as_secs_f64() * cluster.roster.by_id().len() as f64;
         let usual: Upkeep =
-            above(ring, &before, |_| 0.0).into_iter().map(|(kind, sent)| (kind, sent / rest)).collect();
-        let failed = victims(ring, percent);
-        ring.crash(&failed);
-        let (begin, before) = (ring.world.now(), upkeep(ring));
+            above(cluster, &before, |_| 0.0).into_iter().map(|(kind, sent)| (kind, sent / rest)).collect();
+        let failed = victims(cluster, percent);
+        failed.iter().for_each(|&slot| cluster.crash(slot as usize, Crash::Power));
+        let (begin, before) = (cluster.world.now(), upkeep(cluster));
         let mut at_once = Sight::default();
-        let mut seconds = vec![Second::default(); REPAIR.as_secs() as usize];
-        let verdict = lookups::look_up(
-            ring,
-            &plan(count, ring.by_id().len()),
+        let mut seconds = vec![RecoverySecond::default(); REPAIR.as_secs() as usize];
+        let counts = lookups::look_up(
+            cluster,
+            &plan(count, cluster.roster.by_id().len()),
             keys,
             "recovering",
             progress,
@@ -98,49 +85,41 @@ impl Failure {
                 }
             },
         );
-        at_once.verdict = verdict;
-        let lived = (ring.world.now() - begin).as_secs_f64() * ring.by_id().len() as f64;
-        let mut messages = above(ring, &before, |kind| usual.get(kind).unwrap_or(&0.0) * lived);
+        at_once.counts = counts;
+        let lived = (cluster.world.now() - begin).as_secs_f64() * cluster.roster.by_id().len() as f64;
+        let mut messages = above(cluster, &before, |kind| usual.get(kind).unwrap_or(&0.0) * lived);
         messages.values_mut().for_each(|sent| *sent /= failed.len() as f64);
-        let nodes = ring.by_id().len();
-        let repaired = Sight::see(ring, &evenly(count, nodes), keys, "repaired", progress);
+        let nodes = cluster.roster.by_id().len();
+        let repaired = Sight::see(cluster, &evenly(count, nodes), keys, "repaired", progress);
         Failure { percent, failed: failed.len(), at_once, repaired, seconds, messages }
     }
 
-    /// For the JSON.
-    pub(super) fn fields(&self, before: &Sight) -> FailFields {
-        let p99 = |sight: &Sight| sight.took().quantile(0.99);
-        FailFields {
-            percent: self.percent,
-            failed: self.failed,
-            hops_before: before.hops.mean(),
-            hops_unrepaired: self.at_once.hops.mean(),
-            hops_repaired: self.repaired.hops.mean(),
-            lookups_unrepaired: self.at_once.hops.count(),
-            lookups_repaired: self.repaired.hops.count(),
-            took_p99_before_ms: p99(before),
-            took_p99_unrepaired_ms: p99(&self.at_once),
-            took_p99_repaired_ms: p99(&self.repaired),
-            messages_per_failed_node: self.messages.values().sum(),
-            messages_per_failed_node_by_kind: self.messages.clone(),
-        }
-    }
-
-    /// Adds what it found.
-    pub(super) fn add_to(&self, report: &mut Report, before: &Sight) {
-        let fields = self.fields(before);
+    /// Adds what it found. Returns it for programs.
+    pub(super) fn add_to(
+        &self,
+        report: &mut Report,
+        rows: &mut Vec<Row>,
+        before: &Sight,
+    ) -> Map<String, Value> {
         let anchor = "P5 pub, 5,000 nodes, 10 %";
-        report.rows.extend([
-            Row::ours("hops before the failure", show(fields.hops_before)).beside("2.73", anchor),
-            Row::ours("hops, unrepaired", show(fields.hops_unrepaired)).beside("2.96", anchor),
-            Row::ours("hops, repaired", show(fields.hops_repaired)).beside("2.74", anchor),
-            Row::ours("answer, 99 %, ms: before", show(fields.took_p99_before_ms)),
-            Row::ours("answer, 99 %, ms: unrepaired", show(fields.took_p99_unrepaired_ms)),
-            Row::ours("answer, 99 %, ms: repaired", show(fields.took_p99_repaired_ms)),
-            Row::ours("messages per failed node", show(fields.messages_per_failed_node)),
-        ]);
-        report.faults.extend(self.at_once.verdict.faults("lookups during recovery"));
-        report.faults.extend(self.repaired.verdict.faults("lookups after repair"));
+        let p99 = |sight: &Sight| sight.took().quantile(0.99);
+        let mut figures = Figures::default();
+        figures.set("percent", self.percent);
+        figures.set("failed", self.failed);
+        figures.show("hops_before", "hops before the failure", before.hops.mean()).beside("2.73", anchor);
+        figures.show("hops_unrepaired", "hops, unrepaired", self.at_once.hops.mean()).beside("2.96", anchor);
+        figures.show("hops_repaired", "hops, repaired", self.repaired.hops.mean()).beside("2.74", anchor);
+        figures.set("lookups_unrepaired", self.at_once.hops.count());
+        figures.set("lookups_repaired", self.repaired.hops.count());
+        figures.show("took_p99_before_ms", "answer, 99 %, ms: before", p99(before));
+        figures.show("took_p99_unrepaired_ms", "answer, 99 %, ms: unrepaired", p99(&self.at_once));
+        figures.show("took_p99_repaired_ms", "answer, 99 %, ms: repaired", p99(&self.repaired));
+        let messages: f64 = self.messages.values().sum();
+        figures.show("messages_per_failed_node", "messages per failed node", messages);
+        figures.set("messages_per_failed_node_by_kind", &self.messages);
+        rows.append(&mut figures.rows);
+        report.faults.extend(self.at_once.counts.faults("lookups during recovery"));
+        report.faults.extend(self.repaired.counts.faults("lookups after repair"));
         let seconds = self.by_second();
         report.plots.push(hops_plot(&seconds, before.hops.mean().unwrap_or(0.0)));
         report.plots.push(delay_plot(&seconds));
@@ -149,12 +128,13 @@ impl Failure {
             columns: vec!["seconds_since_failure", "hops_mean", "took_p50_ms", "took_p99_ms", "lookups"],
             rows: seconds.into_iter().map(Vec::from).collect(),
         });
+        figures.json
     }
 
-    /// Second, mean hops, delay's median and 99 %, lookups.
+    /// RecoverySecond, mean hops, delay's median and 99 %, lookups.
     fn by_second(&self) -> Vec<[f64; 5]> {
         let known = self.seconds.iter().enumerate().filter(|(_, second)| second.answered > 0);
-        let row = |(at, second): (usize, &Second)| {
+        let row = |(at, second): (usize, &RecoverySecond)| {
             let took = Samples::new(second.took_ms.clone());
             let hops = second.hops as f64 / second.answered as f64;
             let [p50, p99] = [0.5, 0.99].map(|q| took.quantile(q).unwrap_or(f64::NAN));
@@ -171,22 +151,22 @@ fn plan(count: u64, nodes: usize) -> Vec<Part> {
     vec![Part { time: AT_ONCE, rate: burst }, Part { time: REPAIR - AT_ONCE, rate: then.min(burst) }]
 }
 
-fn victims(ring: &mut Ring, percent: u8) -> Vec<u32> {
-    let mut slots: Vec<u32> = ring.by_id().iter().map(|&(_, slot)| slot).collect();
-    slots.shuffle(&mut ring.world.stream("lab/failure"));
+fn victims<N: RingNode>(cluster: &Cluster<N>, percent: u8) -> Vec<u32> {
+    let mut slots: Vec<u32> = cluster.roster.by_id().iter().map(|&(_, slot)| slot).collect();
+    slots.shuffle(&mut cluster.world.stream("lab/failure"));
     // Two stay whatever happens: a ring needs them.
     slots.truncate((slots.len() * usize::from(percent) / 100).min(slots.len() - 2));
     slots
 }
 
-fn upkeep(ring: &Ring) -> Upkeep {
-    let kinds = ring.world.counters().by_kind().filter(|(kind, _)| !LOOKUPS.contains(kind));
+fn upkeep<N: RingNode>(cluster: &Cluster<N>) -> Upkeep {
+    let kinds = cluster.world.counters().by_kind().filter(|(kind, _)| !LOOKUPS.contains(kind));
     kinds.map(|(kind, tally)| (kind, tally.sent as f64)).collect()
 }
 
-/// What was sent since `before`, less what would have been sent anyway.
-fn above(ring: &Ring, before: &Upkeep, anyway: impl Fn(&str) -> f64) -> Upkeep {
-    let now = upkeep(ring).into_iter();
+/// Frames that were sent since `before`, less those that would have been sent anyway.
+fn above<N: RingNode>(cluster: &Cluster<N>, before: &Upkeep, anyway: impl Fn(&str) -> f64) -> Upkeep {
+    let now = upkeep(cluster).into_iter();
     now.map(|(kind, sent)| (kind, sent - before.get(kind).unwrap_or(&0.0) - anyway(kind))).collect()
 }
 

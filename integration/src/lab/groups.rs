@@ -1,4 +1,4 @@
-//! Who subscribes to what: the Scribe paper's workload (anchor M1), scaled to the ring, or groups of one size.
+//! Groups and their members: the Scribe paper's workload (anchor M1), scaled to the ring, or groups of one size.
 
 use rand::seq::SliceRandom;
 use treecast_overlay::random::Rng;

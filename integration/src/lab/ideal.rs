@@ -1,15 +1,79 @@
-//! What could be reached at best: hops, stretch and trees over *ideal* tables, computed without a world. Ideal is that a
+//! The best that could be reached: hops, stretch and trees over *ideal* tables, computed without a world. Ideal is that a
 //! leaf set holds the nearest on the ring, and each slot of a routing table the one node with the smallest delay of all
 //! that fit (Pastry §2.5: "perfect" proximity). Computed over the very [`Map`] and the very ids of a world, it is the
 //! bound that stands beside what the protocol's own tables reach there.
 
 use std::collections::BTreeMap;
 
+use clap::Args;
 use rand::RngExt;
+use serde_json::json;
 use treecast_overlay::id::{BASE, BITS_PER_DIGIT, Key, NodeId};
-use treecast_overlay::random::Rng;
+use treecast_overlay::random::{self, Rng};
 
-use crate::world::Map;
+use super::groups::{Groups, papers_sizes};
+use super::lookups::Keys;
+use super::stats::{Histogram, Samples};
+use crate::report::{Figures, Report};
+use crate::world::{Map, Topology};
+
+/// Figures of ideal tables, computed without a world: lookups, and the Scribe paper's groups
+#[derive(Args, Clone, Debug)]
+pub struct IdealOptions {
+    /// The network, as for the other experiments
+    #[arg(long, value_name = "T", default_value = "transit-stub")]
+    topology: Topology,
+    /// Nodes on the ring
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    nodes: usize,
+    /// Members of a leaf set
+    #[arg(long, value_name = "L", default_value_t = 32)]
+    leaf_set: usize,
+    /// How many lookups
+    #[arg(long, value_name = "N", default_value_t = 20_000)]
+    lookups: usize,
+    /// Everything random follows from it
+    #[arg(long, value_name = "S", default_value_t = 1)]
+    seed: u64,
+}
+
+/// Computes the figures.
+pub fn run(options: &IdealOptions) -> Report {
+    let &IdealOptions { nodes, leaf_set, lookups, seed, .. } = options;
+    let key = *blake3::hash(&seed.to_le_bytes()).as_bytes();
+    let mut map = Map::new(&options.topology, &key);
+    (0..nodes).for_each(|_| map.add());
+    let mut dice = random::stream(&key, "ideal");
+    let ideal = Ideal::new(&map, (0..nodes).map(|_| NodeId(dice.random())).collect::<Vec<_>>(), leaf_set);
+    let [to_keys, to_nodes] = [Keys::Random, Keys::Nodes].map(|keys| ideal.lookups(lookups, keys, &mut dice));
+    let slots: Vec<u32> = (0..nodes as u32).collect();
+    let groups = Groups::new(&papers_sizes(nodes, None), &slots, &mut dice);
+    let tree = |members: &Vec<usize>| ideal.tree(Key(dice.random()), members);
+    let trees: Vec<Tree> = groups.members().iter().map(tree).collect();
+    let mut children = vec![0.0_f32; nodes];
+    trees.iter().flat_map(|tree| tree.parents.values()).for_each(|&parent| children[parent] += 1.0);
+    let ratios =
+        |ratio: fn(&Tree) -> f64| Samples::new(trees.iter().map(|tree| ratio(tree) as f32).collect());
+    let (entries, rad, rmd) = (Samples::new(children), ratios(|tree| tree.rad), ratios(|tree| tree.rmd));
+    let mut figures = Figures::of(&json!({ "experiment": "ideal" }));
+    figures.show("hops_mean", "hops, mean", to_keys.hops.mean());
+    figures.show("stretch_mean", "stretch, mean", to_keys.stretch.mean());
+    figures.show("stretch_p50", "stretch, median", to_keys.stretch.median());
+    figures.show("stretch_p99", "stretch, 99 %", to_keys.stretch.quantile(0.99));
+    figures.show("hops_mean_nodes", "hops between nodes, mean", to_nodes.hops.mean());
+    figures.show("stretch_mean_nodes", "stretch between nodes, mean", to_nodes.stretch.mean());
+    figures.show("entries_mean", "entries, mean", entries.mean());
+    figures.show("entries_median", "entries, median", entries.median());
+    figures.show("entries_max", "entries, max", entries.max());
+    figures.show("rad_median", "RAD, median", rad.median());
+    figures.show("rad_max", "RAD, max", rad.max());
+    figures.show("rmd_median", "RMD, median", rmd.median());
+    figures.show("rmd_max", "RMD, max", rmd.max());
+    let conditions = [("nodes", nodes), ("L", leaf_set), ("lookups", lookups)];
+    let named = conditions.map(|(name, value)| (name, value.to_string()));
+    let conditions = [("topology", options.topology.to_string())].into_iter().chain(named).collect();
+    Report { experiment: "ideal", conditions, ..Report::default() }.with(figures)
+}
 
 /// A ring with ideal tables.
 #[derive(Debug)]
@@ -23,39 +87,13 @@ pub struct Ideal<'a> {
     side: usize,
 }
 
-/// Which keys messages go to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Keys {
-    /// Points of the ring, drawn evenly.
-    Random,
-    /// Ids of random nodes.
-    Nodes,
-}
-
-/// What lookups come to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Figures {
-    /// Mean hops.
-    pub hops_mean: f64,
-    /// Most hops.
-    pub hops_max: usize,
-    /// Share of lookups that took so many hops, from 0 on.
-    pub hops_share: Vec<f64>,
-    /// Stretches, sorted: the delay of the route over the delay of the direct way. Pairs on one router are left out.
-    pub stretch: Vec<f64>,
-}
-
-impl Figures {
-    /// Mean of per-pair ratios.
-    pub fn stretch_mean(&self) -> f64 {
-        mean(&self.stretch)
-    }
-
-    /// The stretch that a share of pairs, 0..=1, does not exceed.
-    pub fn stretch_at(&self, share: f64) -> f64 {
-        let last = self.stretch.len().saturating_sub(1);
-        self.stretch.get((last as f64 * share).round() as usize).copied().unwrap_or_default()
-    }
+/// Lookups over ideal tables.
+#[derive(Clone, Debug)]
+pub struct IdealLookups {
+    /// Hops.
+    pub hops: Histogram,
+    /// The delay of the route over the delay of the direct way. Pairs on one router are left out.
+    pub stretch: Samples,
 }
 
 /// One topic's tree over ideal tables: the union of the members' routes to the root.
@@ -94,8 +132,8 @@ impl<'a> Ideal<'a> {
     }
 
     /// So many lookups from random nodes.
-    pub fn lookups(&self, count: usize, keys: Keys, dice: &mut Rng) -> Figures {
-        let (mut hops, mut stretch) = (Vec::new(), Vec::new());
+    pub fn lookups(&self, count: usize, keys: Keys, dice: &mut Rng) -> IdealLookups {
+        let (mut hops, mut stretch) = (Histogram::default(), Vec::new());
         for _ in 0..count {
             let from = dice.random_range(0..self.nodes.len());
             let key = match keys {
@@ -107,22 +145,15 @@ impl<'a> Ideal<'a> {
                 delay += self.nanos(at, next);
                 (at, made) = (next, made + 1);
             }
-            if made >= hops.len() {
-                hops.resize(made + 1, 0_u64);
-            }
-            hops[made] += 1;
+            hops.add(made);
             if at != from && !self.on_one_router(from, at) {
-                stretch.push(delay as f64 / self.nanos(from, at) as f64);
+                stretch.push((delay as f64 / self.nanos(from, at) as f64) as f32);
             }
         }
-        stretch.sort_unstable_by(f64::total_cmp);
-        let all = count.max(1) as f64;
-        let hops_share: Vec<f64> = hops.iter().map(|&made| made as f64 / all).collect();
-        let hops_mean = hops_share.iter().enumerate().map(|(hops, share)| hops as f64 * share).sum();
-        Figures { hops_mean, hops_max: hops.len().saturating_sub(1), hops_share, stretch }
+        IdealLookups { hops, stretch: Samples::new(stretch) }
     }
 
-    /// The tree of a topic with these members, who are slots.
+    /// The tree of a topic with these members, given as slots.
     pub fn tree(&self, topic: Key, members: &[usize]) -> Tree {
         let mut parents = BTreeMap::new();
         let root = self.root(topic);
@@ -233,10 +264,7 @@ fn mean(figures: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use treecast_overlay::random;
-
     use super::*;
-    use crate::world::Topology;
 
     fn ring(topology: &Topology, nodes: usize) -> (Map, Vec<NodeId>, Rng) {
         let mut map = Map::new(topology, &[1; 32]);
@@ -251,11 +279,12 @@ mod tests {
     fn perfect_tables_come_to_the_known_figures() {
         let (map, ids, mut dice) = ring(&Topology::transit_stub(), 100_000);
         let figures = Ideal::new(&map, ids, 32).lookups(1500, Keys::Random, &mut dice);
-        assert!((figures.hops_mean - 3.80).abs() < 0.04, "{} hops", figures.hops_mean);
-        assert_eq!(figures.hops_max, 5);
-        assert!((figures.stretch_mean() - 1.61).abs() < 0.05, "stretch {}", figures.stretch_mean());
-        assert!(figures.stretch_at(0.0) >= 1.0 && figures.stretch_at(0.5) < figures.stretch_at(0.99));
-        assert!((figures.hops_share.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+        let (hops, stretch) = (figures.hops.mean().unwrap(), figures.stretch.mean().unwrap());
+        assert!((hops - 3.80).abs() < 0.04, "{hops} hops");
+        assert_eq!(figures.hops.max(), 5);
+        assert!((stretch - 1.61).abs() < 0.05, "stretch {stretch}");
+        let at = |share| figures.stretch.quantile(share).unwrap();
+        assert!(at(0.0) >= 1.0 && at(0.5) < at(0.99));
     }
 
     #[test]

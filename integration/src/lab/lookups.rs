@@ -11,10 +11,12 @@ use treecast_overlay::id::Key;
 use treecast_overlay::kbr::Found;
 use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::RouteFailure;
 use treecast_scribe::event::{Command, Event, Token};
 
-use super::{Progress, Ring};
+use super::Progress;
+use crate::cluster::Cluster;
+use crate::cluster::lookups::words;
+use crate::node::RingNode;
 
 /// How often lookups are launched, and answers looked at.
 const TICK: Duration = Duration::from_millis(10);
@@ -23,7 +25,7 @@ const LIMIT: Duration = Duration::from_secs(65);
 /// Most lookups under way at once; further ones are launched later.
 const MOST_OPEN: usize = 50_000;
 
-/// What is looked up.
+/// Kinds of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Keys {
     /// Points of the ring at random: what topics are
@@ -62,9 +64,9 @@ pub struct Answered {
     pub direct: Option<Duration>,
 }
 
-/// What became of lookups.
+/// Counts of lookups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct Counts {
     /// Launched.
     pub asked: u64,
     /// Never answered, or answered by an error.
@@ -75,10 +77,10 @@ pub struct Verdict {
     pub wrong: u64,
 }
 
-impl Verdict {
-    /// What is wrong with it, in words.
+impl Counts {
+    /// Says in words which promises it breaks.
     pub fn faults(&self, what: &str) -> Vec<String> {
-        let Verdict { asked, lost, wrong, reasons } = self;
+        let Counts { asked, lost, wrong, reasons } = self;
         let mut faults = Vec::new();
         if *lost > 0 {
             let why: Vec<String> =
@@ -106,63 +108,65 @@ struct Open {
 type Answers = Rc<RefCell<Vec<(Instant, u64, Result<Found, &'static str>)>>>;
 
 /// Launches lookups from random nodes by plan, hands each answer to `each`, and waits for the last.
-pub fn look_up(
-    ring: &mut Ring,
+pub fn look_up<N: RingNode>(
+    cluster: &mut Cluster<N>,
     plan: &[Part],
     keys: Keys,
     name: &str,
     progress: &Progress,
     mut each: impl FnMut(&Answered),
-) -> Verdict {
-    let answers = listen(ring);
-    let mut dice = ring.world.stream(&format!("lab/lookups/{name}"));
+) -> Counts {
+    let answers = listen(cluster);
+    let mut dice = cluster.world.stream(&format!("lab/lookups/{name}"));
     let mut open: BTreeMap<u64, Open> = BTreeMap::new();
-    let mut verdict = Verdict::default();
+    let mut counts = Counts::default();
     let expected: f64 = plan.iter().map(|part| part.time.as_secs_f64() * part.rate).sum();
     progress.phase(name, expected as u64);
-    let mut settle_accounts = |ring: &Ring, open: &mut BTreeMap<u64, Open>, verdict: &mut Verdict| {
+    let mut collect = |cluster: &Cluster<N>, open: &mut BTreeMap<u64, Open>, counts: &mut Counts| {
         for (at, token, found) in std::mem::take(&mut *answers.borrow_mut()) {
             let Some(lookup) = open.remove(&token) else { continue };
             match found {
                 Err(why) => {
-                    verdict.lost += 1;
-                    *verdict.reasons.entry(why).or_default() += 1;
+                    counts.lost += 1;
+                    *counts.reasons.entry(why).or_default() += 1;
                 }
                 Ok(found) => {
-                    verdict.wrong += u64::from(ring.root_of(lookup.key).0 != found.root.id);
-                    each(&judge(ring, &lookup, at, &found));
+                    counts.wrong += u64::from(
+                        cluster.roster.root_of(lookup.key).is_none_or(|(root, _)| root != found.root.id),
+                    );
+                    each(&judge(cluster, &lookup, at, &found));
                 }
             }
         }
     };
     for part in plan {
-        let end = ring.world.now() + part.time;
+        let end = cluster.world.now() + part.time;
         let mut due = 0.0;
-        while ring.world.now() < end {
+        while cluster.world.now() < end {
             due += part.rate * TICK.as_secs_f64();
             while due >= 1.0 && open.len() < MOST_OPEN {
                 due -= 1.0;
-                verdict.asked += 1;
-                open.insert(verdict.asked, launch(ring, &mut dice, verdict.asked, keys));
+                counts.asked += 1;
+                open.insert(counts.asked, launch(cluster, &mut dice, counts.asked, keys));
             }
-            ring.world.run_for(TICK);
-            settle_accounts(ring, &mut open, &mut verdict);
-            progress.at(verdict.asked, format!("{} under way", open.len()));
+            cluster.world.run_for(TICK);
+            collect(cluster, &mut open, &mut counts);
+            progress.at(counts.asked, format!("{} under way", open.len()));
         }
     }
-    let end = ring.world.now() + LIMIT;
-    while !open.is_empty() && ring.world.now() < end {
-        ring.world.run_for(TICK);
-        settle_accounts(ring, &mut open, &mut verdict);
+    let end = cluster.world.now() + LIMIT;
+    while !open.is_empty() && cluster.world.now() < end {
+        cluster.world.run_for(TICK);
+        collect(cluster, &mut open, &mut counts);
     }
-    verdict.lost += open.len() as u64;
-    verdict
+    counts.lost += open.len() as u64;
+    counts
 }
 
-fn listen(ring: &mut Ring) -> Answers {
+fn listen<N: RingNode>(cluster: &mut Cluster<N>) -> Answers {
     let answers = Answers::default();
     let writer = Rc::clone(&answers);
-    ring.world.observe(move |at, _, event| {
+    cluster.world.hand_events_to(move |at, _, event| {
         if let Event::Found { token, found } = event {
             writer.borrow_mut().push((at, token.0, Ok(found)));
         } else if let Event::NotFound { token, reason } = event {
@@ -172,18 +176,8 @@ fn listen(ring: &mut Ring) -> Answers {
     answers
 }
 
-pub(super) fn words(reason: Option<RouteFailure>) -> &'static str {
-    match reason {
-        None => "none",
-        Some(RouteFailure::HopLimit) => "hop limit",
-        Some(RouteFailure::NoRoute) => "no route",
-        Some(RouteFailure::Overloaded) => "overloaded",
-        Some(RouteFailure::NoRoot) => "no root whose leases run",
-    }
-}
-
-fn launch(ring: &mut Ring, dice: &mut Rng, number: u64, keys: Keys) -> Open {
-    let nodes = ring.by_id();
+fn launch<N: RingNode>(cluster: &mut Cluster<N>, dice: &mut Rng, number: u64, keys: Keys) -> Open {
+    let nodes = cluster.roster.by_id();
     let from = dice.random_range(0..nodes.len());
     let slot = nodes[from].1;
     let key = match keys {
@@ -191,23 +185,25 @@ fn launch(ring: &mut Ring, dice: &mut Rng, number: u64, keys: Keys) -> Open {
         // Another one than that which asks.
         Keys::Nodes => nodes[(from + dice.random_range(1..nodes.len())) % nodes.len()].0.key(),
     };
-    let asked = ring.world.now();
-    ring.world.command(slot as usize, Command::Lookup { token: Token(number), key, trace: true });
+    let asked = cluster.world.now();
+    cluster.world.command(slot as usize, Command::Lookup { token: Token(number), key, trace: true });
     Open { asked, slot, key }
 }
 
-fn judge(ring: &Ring, lookup: &Open, at: Instant, found: &Found) -> Answered {
+fn judge<N: RingNode>(cluster: &Cluster<N>, lookup: &Open, at: Instant, found: &Found) -> Answered {
     let origin = lookup.slot as usize;
-    let root =
-        ring.slot_of(found.root.id).filter(|&root| root != origin && !ring.is_one_router(root, origin));
+    let root = cluster
+        .roster
+        .slot_of(found.root.id)
+        .filter(|&root| root != origin && !cluster.is_one_router(root, origin));
     let path = found.path.as_deref().unwrap_or_default();
-    let slots: Option<Vec<usize>> = path.iter().map(|hop| ring.slot_of(hop.node)).collect();
-    let way = slots.map(|slots| slots.windows(2).map(|hop| ring.world.latency(hop[0], hop[1])).sum());
+    let slots: Option<Vec<usize>> = path.iter().map(|hop| cluster.roster.slot_of(hop.node)).collect();
+    let way = slots.map(|slots| slots.windows(2).map(|hop| cluster.world.latency(hop[0], hop[1])).sum());
     Answered {
         asked: lookup.asked,
         took: at - lookup.asked,
         hops: usize::from(found.hops),
         way,
-        direct: root.map(|root| ring.world.latency(origin, root)),
+        direct: root.map(|root| cluster.world.latency(origin, root)),
     }
 }

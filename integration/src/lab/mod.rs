@@ -7,13 +7,10 @@ pub mod pages;
 pub mod memory;
 pub mod model;
 pub mod meter;
-pub mod passages;
-pub mod ring;
+pub mod growth;
 pub mod stats;
 pub mod run;
 pub mod lookups;
-pub mod roster;
-pub mod living;
 pub mod churn;
 pub mod faults;
 pub mod tables;
@@ -22,11 +19,11 @@ mod failure;
 pub mod routing;
 pub mod groups;
 pub mod trees;
-pub mod deliveries;
 pub mod multicast;
-pub mod rounds;
+pub mod publishing;
 pub mod broadcast;
 pub mod ideal;
+pub mod upkeep;
 pub mod swarm;
 pub mod replay;
 pub mod scenario;
@@ -34,8 +31,7 @@ pub mod scenario;
 use thiserror::Error;
 
 pub use progress::Progress;
-pub use ring::Ring;
-pub use setting::{Output, Setting};
+pub use setting::{Output, RingGeometry, Setting};
 
 /// Why an experiment has no figures.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -49,7 +45,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// What the process says to its caller.
+    /// The process's exit code.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Failed(_) => 1,

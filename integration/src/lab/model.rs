@@ -4,121 +4,57 @@ use clap::Args;
 use serde_json::json;
 
 use crate::lab::memory;
-use crate::lab::{Error, Output, Progress};
-use crate::model::{self, Bounds, Fault, Gaps, Outcome};
-use crate::report::{Report, Row};
+use crate::lab::{Error, Progress};
+use crate::model::{self, Bounds, Explored, Gaps};
+use crate::report::{Figures, Report};
 
 /// Most nodes in one model: more are out of reach of any machine.
-const MOST_NODES: u64 = 8;
+const MOST_NODES: usize = 8;
 
-/// What `lab model` can be told.
+/// Options of `lab model`.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
-    /// Nodes on the ring, joined by the real protocol
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=MOST_NODES))]
-    pub ring: u64,
-    /// Nodes that join, each whenever it likes
-    #[arg(long, value_name = "J", default_value_t = 2, value_parser = clap::value_parser!(u64).range(0..=MOST_NODES))]
-    pub joiners: u64,
-    /// Where they belong
-    #[arg(long, value_enum, default_value_t = Gaps::Same)]
-    pub gaps: Gaps,
-    /// All joiners start in the same quarter of a lease
-    #[arg(long)]
-    pub together: bool,
-    /// Nodes that crash, whichever and whenever
-    #[arg(long, value_name = "C", default_value_t = 1)]
-    pub crashes: u8,
-    /// Frames that are lost
-    #[arg(long, value_name = "L", default_value_t = 0)]
-    pub losses: u8,
-    /// Frames that come twice
-    #[arg(long, value_name = "D", default_value_t = 0)]
-    pub duplicates: u8,
-    /// Quarters of a lease that frames come too late, together
-    #[arg(long, value_name = "Q", default_value_t = 0)]
-    pub delays: u8,
-    /// Unanswered probes that make a verdict
-    #[arg(long, value_name = "A", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
-    pub attempts: u8,
-    /// Frames of one connection overtake each other, too
-    #[arg(long)]
-    pub reorder: bool,
-    /// Frames that go to a neighbour anyway carry the renewal of its lease
-    #[arg(long)]
-    pub ride: bool,
-    /// Renewals and probes between those who know each other take their time like everything else
-    #[arg(long)]
-    pub talk: bool,
-    /// A fault that the model must find
-    #[arg(long, value_enum)]
-    pub plant: Option<Fault>,
+pub struct ModelOptions {
+    #[command(flatten)]
+    bounds: Bounds,
     /// Give up after so many states, those met before included (some 1 kB of memory each)
     #[arg(long, value_name = "STATES")]
-    pub limit: Option<usize>,
-    #[command(flatten)]
-    output: Output,
-}
-
-impl Options {
-    /// Where the figures go.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
-
-    fn bounds(&self) -> Result<Bounds, Error> {
-        if self.ring + self.joiners > MOST_NODES {
-            return Err(Error::Usage(format!(
-                "--ring and --joiners: no more than {MOST_NODES} nodes together"
-            )));
-        }
-        Ok(Bounds {
-            ring: self.ring as usize,
-            joiners: self.joiners as usize,
-            gaps: self.gaps,
-            together: self.together,
-            crashes: self.crashes,
-            losses: self.losses,
-            duplicates: self.duplicates,
-            delays: self.delays,
-            attempts: self.attempts,
-            reorder: self.reorder,
-            ride: self.ride,
-            talk: self.talk,
-            plant: self.plant,
-        })
-    }
+    limit: Option<usize>,
 }
 
 /// Explores the model.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
-    let bounds = options.bounds()?;
+pub fn run(options: &ModelOptions, progress: &Progress) -> Result<Report, Error> {
+    let bounds = &options.bounds;
+    if bounds.ring + bounds.joiners > MOST_NODES {
+        return Err(Error::Usage(format!("--ring and --joiners: no more than {MOST_NODES} nodes together")));
+    }
     let begin = std::time::Instant::now();
     progress.phase("states", 0);
     let outcome = model::explore(bounds.clone(), options.limit, |unique, depth| {
         progress.at(unique as u64, format!("depth {depth}"));
     });
-    let wall_s = begin.elapsed().as_secs_f64();
-    Ok(report(&bounds, &outcome, wall_s))
+    Ok(report(bounds, &outcome, begin.elapsed().as_secs_f64()))
 }
 
-fn report(bounds: &Bounds, outcome: &Outcome, wall_s: f64) -> Report {
-    let peak = memory::peak();
+fn report(bounds: &Bounds, outcome: &Explored, wall_s: f64) -> Report {
     let &Bounds { ring, joiners, gaps, together, crashes, losses, duplicates, delays, .. } = bounds;
     let &Bounds { attempts, reorder, ride, talk, plant, .. } = bounds;
-    let Outcome { unique, generated, depth, complete, broken, missing } = outcome;
-    let place = if gaps == Gaps::Same { "in one gap" } else { "in gaps of their own" };
-    let start = if together { "starting together" } else { "starting whenever they like" };
-    let figures = json!({
+    let Explored { unique, generated, depth, complete, broken, missing } = outcome;
+    let plant = plant.map(|bug| format!("{bug:?}"));
+    let mut figures = Figures::of(&json!({
         "experiment": "model",
         "ring": ring, "joiners": joiners, "gaps": format!("{gaps:?}"), "together": together, "crashes": crashes, "losses": losses,
         "duplicates": duplicates, "delays": delays, "attempts": attempts, "reorder": reorder, "ride": ride, "talk": talk,
-        "plant": plant.map(|fault| format!("{fault:?}")),
-        "unique_states": unique, "generated_states": generated, "depth": depth, "complete": complete,
+        "plant": plant, "depth": depth, "complete": complete, "impossible": missing, "wall_s": wall_s,
         "broken": broken.iter().map(|(name, path)| json!({"promise": name, "path": path})).collect::<Vec<_>>(),
-        "impossible": missing,
-        "wall_s": wall_s, "peak_bytes": peak,
-    });
+    }));
+    figures.count("unique_states", "unique states", *unique as u64);
+    figures.count("generated_states", "states met", *generated as u64);
+    figures.tell("steps to the farthest state", (depth - 1).to_string());
+    figures.tell("explored", if *complete { "all" } else { "in part" });
+    figures.tell("time", format!("{wall_s:.1} s"));
+    let peak = memory::peak();
+    figures.tell("memory", peak.map_or("unknown".to_string(), |peak| format!("{:.2} GB", peak as f64 / 1e9)));
+    figures.set("peak_bytes", peak);
     let mut faults: Vec<String> = Vec::new();
     for (name, path) in broken {
         faults.push(format!("{name}, broken after:\n    {}", path.join("\n    ")));
@@ -127,35 +63,19 @@ fn report(bounds: &Bounds, outcome: &Outcome, wall_s: f64) -> Report {
     if !complete && broken.is_empty() {
         faults.push("not explored to the end: --limit".to_string());
     }
-    Report {
-        experiment: "model",
-        conditions: vec![
-            ("ring", ring.to_string()),
-            ("joiners", format!("{joiners}, {place}, {start}")),
-            ("crashes", crashes.to_string()),
-            ("losses, duplicates, quarters of delay", format!("{losses}, {duplicates}, {delays}")),
-            ("unanswered probes for a verdict", attempts.to_string()),
-            ("frames of one connection", if reorder { "in any order" } else { "in order" }.to_string()),
-            (
-                "leases",
-                if ride { "ride along with other frames" } else { "have frames of their own" }.to_string(),
-            ),
-            ("small talk", if talk { "takes its time" } else { "takes no time" }.to_string()),
-            ("planted", plant.map_or("nothing".to_string(), |fault| format!("{fault:?}"))),
-        ],
-        rows: vec![
-            Row::ours("unique states", unique.to_string()),
-            Row::ours("states met", generated.to_string()),
-            Row::ours("steps to the farthest state", (depth - 1).to_string()),
-            Row::ours("explored", if *complete { "all" } else { "in part" }),
-            Row::ours("time", format!("{wall_s:.1} s")),
-            Row::ours(
-                "memory",
-                peak.map_or("unknown".to_string(), |peak| format!("{:.2} GB", peak as f64 / 1e9)),
-            ),
-        ],
-        json: figures.to_string(),
-        faults,
-        ..Report::default()
-    }
+    let either = |is_so: bool, [yes, no]: [&str; 2]| if is_so { yes } else { no }.to_string();
+    let place = either(gaps == Gaps::Same, ["in one gap", "in gaps of their own"]);
+    let start = either(together, ["starting together", "starting whenever they like"]);
+    let conditions = vec![
+        ("ring", ring.to_string()),
+        ("joiners", format!("{joiners}, {place}, {start}")),
+        ("crashes", crashes.to_string()),
+        ("losses, duplicates, quarters of delay", format!("{losses}, {duplicates}, {delays}")),
+        ("unanswered probes for a verdict", attempts.to_string()),
+        ("frames of one connection", either(reorder, ["in any order", "in order"])),
+        ("leases", either(ride, ["ride along with other frames", "have frames of their own"])),
+        ("small talk", either(talk, ["takes its time", "takes no time"])),
+        ("planted", plant.unwrap_or_else(|| "nothing".to_string())),
+    ];
+    Report { experiment: "model", conditions, faults, ..Report::default() }.with(figures)
 }

@@ -5,22 +5,26 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use rand::RngExt;
-use serde::Serialize;
+use treecast_overlay::pastry::Node;
+use treecast_scribe::Topic;
 
-use super::deliveries::{self, Outcome};
 use super::groups::{Groups, papers_sizes};
-use super::meter::{Gauge, is_copy};
-use super::run::{Run, Weight, show};
+use super::growth::{Grown, grow, leave_alone};
+use super::meter::is_copy;
+use super::publishing::{self, Outgoing, Pace, Received};
+use super::run::Run;
 use super::stats::Samples;
 use super::trees::Trees;
-use super::{Error, Output, Progress, Ring, Setting, charts};
-use crate::report::{Report, Row};
+use super::{Error, Progress, Setting, charts};
+use crate::cluster::Cluster;
+use crate::node::RingNode;
+use crate::report::{Figures, Report};
 use crate::world::LinkLoads;
 
 /// Many trees: entries per node, delays against unicast, load of physical links against IP multicast
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = HELP)]
-pub struct Options {
+pub struct MulticastOptions {
     #[command(flatten)]
     setting: Setting,
     /// How many groups; 1,500 for 100,000 nodes, and on smaller rings as many as keep the smallest at 11 members
@@ -29,17 +33,15 @@ pub struct Options {
     /// All groups have so many members, instead of the Scribe paper's sizes
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     members: Option<u32>,
-    /// Who sends each group's message
+    /// The sender of each group's message
     #[arg(long, value_enum, default_value_t = Sender::Root)]
     sender: Sender,
     /// Seconds of virtual time that the trees are left alone before anything is measured
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     rest: u64,
-    #[command(flatten)]
-    output: Output,
 }
 
-/// Who sends.
+/// Senders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Sender {
     /// The group's root, as in the paper
@@ -59,12 +61,7 @@ All subscribe, the trees are left alone for --rest seconds and then measured, th
   depth      hops from the root down to a member (at rest, as are entries and tables);  missed, duplicates: members that got no message, or one twice
   join_messages_mean  hops of JOINs per membership, until all are attached; what moves children afterwards is left out";
 
-impl Options {
-    /// Where the report goes.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
-
+impl MulticastOptions {
     fn sizes(&self, nodes: usize) -> Result<Vec<usize>, Error> {
         let groups = self.groups.map(|groups| groups as usize);
         match self.members.map(|members| members as usize) {
@@ -80,38 +77,7 @@ impl Options {
     }
 }
 
-#[derive(Serialize)]
-struct Fields {
-    #[serde(flatten)]
-    run: Run,
-    groups: usize,
-    memberships: usize,
-    entries_mean: Option<f64>,
-    entries_median: Option<f64>,
-    entries_p99: Option<f64>,
-    entries_max: Option<f64>,
-    tables_mean: Option<f64>,
-    tables_max: Option<f64>,
-    rad_median: Option<f64>,
-    rad_max: Option<f64>,
-    rmd_median: Option<f64>,
-    rmd_max: Option<f64>,
-    link_messages: Option<u64>,
-    link_messages_ip: Option<u64>,
-    link_messages_vs_ip: Option<f64>,
-    link_stress_max: Option<u64>,
-    link_stress_max_ip: Option<u64>,
-    link_stress_max_vs_ip: Option<f64>,
-    copies_per_delivery: f64,
-    depth_mean: Option<f64>,
-    depth_max: Option<f64>,
-    missed: u64,
-    duplicates: u64,
-    join_messages_mean: f64,
-    sender: &'static str,
-}
-
-/// What was measured, before it is put into figures.
+/// Measurements, before they are put into figures.
 struct Measured {
     entries: Samples,
     tables: Samples,
@@ -124,51 +90,58 @@ struct Measured {
     links_ip: Option<LinkLoads>,
     /// Deliveries that needed a message on the network.
     remote: u64,
-    outcome: Outcome,
-    gauge: Gauge,
+    outcome: Received,
+    joins: u64,
+    copies: u64,
 }
 
 /// Grows a ring, plants trees, sends, and says how that went.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &MulticastOptions, progress: &Progress) -> Result<Report, Error> {
     let setting = &options.setting;
-    let (nodes, topology) = (setting.nodes(), setting.topology());
+    let nodes = setting.nodes();
     let sizes = options.sizes(nodes)?;
-    let world = setting.world(topology.clone());
-    let mut ring = Ring::grow(setting, nodes, world, treecast_scribe::Config::default(), progress)?;
-    let weight = Weight::of(&ring);
-    let mut dice = ring.world.stream("lab/groups");
-    let slots: Vec<u32> = ring.by_id().iter().map(|&(_, slot)| slot).collect();
+    let mut grown = grow::<Node>(setting, nodes, setting.topology(), progress)?;
+    let cluster = &mut grown.cluster;
+    let mut dice = cluster.world.stream("lab/groups");
+    let slots: Vec<u32> = cluster.roster.iter().map(|(_, slot)| slot).collect();
     let groups = Groups::new(&sizes, &slots, &mut dice);
-    ring.meter.borrow_mut().looking = true;
-    deliveries::subscribe(&mut ring, &groups, progress)?;
-    ring.meter.borrow_mut().looking = false;
-    ring.settle(Duration::from_secs(options.rest), progress);
-    let roots: Vec<usize> = groups.topics.iter().map(|topic| ring.root_of(topic.id().key()).1).collect();
+    grown.meter.borrow_mut().looking = true;
+    publishing::subscribe(cluster, &groups, progress)?;
+    grown.meter.borrow_mut().looking = false;
+    leave_alone(cluster, Duration::from_secs(options.rest), progress);
+    let root = |topic: &Topic| cluster.roster.root_of(topic.id().key()).map(|(_, slot)| slot);
+    let roots: Vec<usize> = groups.topics.iter().filter_map(root).collect();
     let senders = match options.sender {
         Sender::Root => roots.clone(),
         Sender::Random => roots.iter().map(|_| slots[dice.random_range(0..slots.len())] as usize).collect(),
     };
-    let measured = measure(&mut ring, &groups, &roots, &senders, progress);
-    let run = Run::of("multicast", setting, &topology, &ring, weight);
-    Ok(report(&Fields::of(run, &groups, options, &measured), &measured, options))
+    let measured = measure(&mut grown, &groups, &roots, &senders, progress);
+    let run = Run::of("multicast", setting, &grown);
+    Ok(report(&run, &groups, &measured, options))
 }
 
-fn measure(
-    ring: &mut Ring,
+fn measure<N: RingNode>(
+    grown: &mut Grown<N>,
     groups: &Groups,
     roots: &[usize],
     senders: &[usize],
     progress: &Progress,
 ) -> Measured {
-    let trees = Trees::of(ring, &groups.topics);
+    let (cluster, meter) = (&mut grown.cluster, &grown.meter);
+    let trees = Trees::of(cluster, &groups.topics);
     let depths = trees.depths(groups);
-    ring.meter.borrow_mut().looking = true;
-    ring.world.watch_links(is_copy);
-    let outcome = deliveries::publish(ring, groups, senders, progress);
-    ring.meter.borrow_mut().looking = false;
-    let links = ring.world.link_loads().cloned();
+    meter.borrow_mut().looking = true;
+    cluster.world.watch_links(is_copy);
+    let tick = Duration::from_millis(20);
+    let rate = (senders.len() as f64 / 30.0).max(10.0);
+    let pace = Pace { rate, tick, look: tick, receipts: false };
+    let outgoing = |group| Outgoing { slot: senders[group], group };
+    let outcome =
+        publishing::publish(cluster, groups, (senders.len(), pace), outgoing, ("publishing", progress));
+    meter.borrow_mut().looking = false;
+    let links = cluster.world.link_loads().cloned();
     let members = groups.members();
-    let (rad, rmd) = delay_ratios(ring, &members, senders, &outcome);
+    let (rad, rmd) = delay_ratios(cluster, &members, senders, &outcome);
     let own = roots.iter().zip(&members).filter(|(root, members)| members.contains(root)).count();
     Measured {
         unattached: depths.iter().filter(|depth| depth.is_none()).count(),
@@ -177,27 +150,28 @@ fn measure(
         tables: Samples::new(trees.tables.iter().map(|&tables| tables as f32).collect()),
         rad,
         rmd,
-        links_ip: links.as_ref().map(|_| ip_multicast(ring, &members, roots)),
+        links_ip: links.as_ref().map(|_| ip_multicast(cluster, &members, roots)),
         links,
-        remote: outcome.delivered.saturating_sub(own as u64),
+        remote: (outcome.delays_ms.len() as u64).saturating_sub(own as u64),
         outcome,
-        gauge: ring.meter.borrow().clone(),
+        joins: meter.borrow().joins,
+        copies: meter.borrow().copies,
     }
 }
 
 /// Per group: delay by the tree over latency of unicast from the sender; means, and maxima. Groups without a member
 /// beside the sender, or not all of whose members got the message, have none.
-fn delay_ratios(
-    ring: &Ring,
+fn delay_ratios<N: RingNode>(
+    cluster: &Cluster<N>,
     members: &[Vec<usize>],
     senders: &[usize],
-    outcome: &Outcome,
+    outcome: &Received,
 ) -> (Samples, Samples) {
     let (mut rad, mut rmd) = (Vec::new(), Vec::new());
-    for ((members, &sender), delays) in members.iter().zip(senders).zip(&outcome.delays) {
+    for ((members, &sender), delays) in members.iter().zip(senders).zip(&outcome.messages) {
         let unicast = || {
             let others = members.iter().filter(|&&member| member != sender);
-            others.map(|&member| ring.world.latency(sender, member))
+            others.map(|&member| cluster.world.latency(sender, member))
         };
         let (sum, max) = (unicast().sum::<Duration>(), unicast().max().unwrap_or_default());
         if !max.is_zero() && delays.reached == members.len() {
@@ -208,66 +182,47 @@ fn delay_ratios(
     (Samples::new(rad), Samples::new(rmd))
 }
 
-/// What IP multicast from the roots to the same members would load onto the same links.
-fn ip_multicast(ring: &Ring, members: &[Vec<usize>], roots: &[usize]) -> LinkLoads {
+/// Returns the load of IP multicast from the roots to the same members on the same links.
+fn ip_multicast<N: RingNode>(cluster: &Cluster<N>, members: &[Vec<usize>], roots: &[usize]) -> LinkLoads {
     let mut loads = LinkLoads::default();
     for (members, &root) in members.iter().zip(roots) {
         let others: Vec<usize> = members.iter().copied().filter(|&member| member != root).collect();
-        if let Some(links) = ring.world.multicast_links(root, &others) {
+        if let Some(links) = cluster.world.multicast_links(root, &others) {
             loads.add(&links);
         }
     }
     loads
 }
 
-impl Fields {
-    fn of(run: Run, groups: &Groups, options: &Options, measured: &Measured) -> Fields {
-        let Measured { entries, tables, depths, rad, rmd, links, links_ip, outcome, gauge, .. } = measured;
-        let total = |loads: &Option<LinkLoads>| loads.as_ref().map(|loads| loads.total);
-        let worst = |loads: &Option<LinkLoads>| loads.as_ref().map(|loads| loads.max);
-        let ratio = |ours: Option<u64>, theirs: Option<u64>| {
-            ours.zip(theirs.filter(|&theirs| theirs > 0)).map(|(a, b)| a as f64 / b as f64)
-        };
-        Fields {
-            run,
-            groups: groups.topics.len(),
-            memberships: groups.memberships.len(),
-            entries_mean: entries.mean(),
-            entries_median: entries.median(),
-            entries_p99: entries.quantile(0.99),
-            entries_max: entries.max(),
-            tables_mean: tables.mean(),
-            tables_max: tables.max(),
-            rad_median: rad.median(),
-            rad_max: rad.max(),
-            rmd_median: rmd.median(),
-            rmd_max: rmd.max(),
-            link_messages: total(links),
-            link_messages_ip: total(links_ip),
-            link_messages_vs_ip: ratio(total(links), total(links_ip)),
-            link_stress_max: worst(links),
-            link_stress_max_ip: worst(links_ip),
-            link_stress_max_vs_ip: ratio(worst(links), worst(links_ip)),
-            copies_per_delivery: gauge.copies as f64 / measured.remote.max(1) as f64,
-            depth_mean: depths.mean(),
-            depth_max: depths.max(),
-            missed: outcome.missed,
-            duplicates: outcome.duplicates,
-            join_messages_mean: gauge.joins as f64 / groups.memberships.len().max(1) as f64,
-            sender: match options.sender {
-                Sender::Root => "root",
-                Sender::Random => "random",
-            },
-        }
-    }
-}
-
-fn report(fields: &Fields, measured: &Measured, options: &Options) -> Report {
-    let mut report = fields.run.report();
-    report.conditions.push(("groups", fields.groups.to_string()));
-    report.conditions.push(("memberships", fields.memberships.to_string()));
-    report.conditions.push(("sender", fields.sender.to_string()));
-    report.rows = rows(fields, options);
+fn report(run: &Run, groups: &Groups, measured: &Measured, options: &MulticastOptions) -> Report {
+    let mut report = run.report();
+    let mut figures = Figures::of(run);
+    let sender = match options.sender {
+        Sender::Root => "root",
+        Sender::Random => "random",
+    };
+    let (count, memberships) = (groups.topics.len(), groups.memberships.len());
+    report.conditions.push(("groups", count.to_string()));
+    report.conditions.push(("memberships", memberships.to_string()));
+    report.conditions.push(("sender", sender.to_string()));
+    figures.set("groups", count);
+    figures.set("memberships", memberships);
+    figures.set("sender", sender);
+    add_trees(&mut figures, measured, options);
+    add_links(&mut figures, measured);
+    figures.show(
+        "copies_per_delivery",
+        "copies per delivery",
+        measured.copies as f64 / measured.remote.max(1) as f64,
+    );
+    figures.show("depth_mean", "depth, mean", measured.depths.mean());
+    figures.show("depth_max", "depth, max", measured.depths.max());
+    let Received { missed, duplicates, .. } = measured.outcome;
+    figures.tell("missed, duplicates", format!("{missed}, {duplicates}"));
+    figures.set("missed", missed);
+    figures.set("duplicates", duplicates);
+    let joins = measured.joins as f64 / memberships.max(1) as f64;
+    figures.show("join_messages_mean", "hops of JOINs per membership", joins);
     report.faults = faults(measured);
     report.sheets = vec![
         charts::cumulative_sheet("rad", &measured.rad),
@@ -284,8 +239,53 @@ fn report(fields: &Fields, measured: &Measured, options: &Options) -> Report {
         report.sheets.push(charts::stress_sheet("link_stress_ip", ip));
         report.plots.push(charts::stress(ours, ip));
     }
-    report.json = serde_json::to_string(fields).expect("figures are numbers and texts");
-    report
+    report.with(figures)
+}
+
+fn add_trees(figures: &mut Figures, measured: &Measured, options: &MulticastOptions) {
+    let Measured { entries, tables, rad, rmd, .. } = measured;
+    let mean = figures.show("entries_mean", "entries, mean", entries.mean());
+    match options.members {
+        None => mean.beside("6.2 (unverified); ideal 6.5", "M2 mem/comp, M1: 100k nodes, 1,500 groups"),
+        Some(_) => mean.beside(
+            "21.2, 8.5 with single-child forwarders collapsed (unverified)",
+            "M5 mem, 50k nodes, 30,000 groups of 11",
+        ),
+    }
+    let (m2, m3, m3_mem) = ("M2 mem/comp", "M3 mem/comp, transit-stub", "M3 mem, transit-stub");
+    figures.show("entries_median", "entries, median", entries.median()).beside("2 (unverified); ideal 4", m2);
+    figures.show("entries_p99", "entries, 99 %", entries.quantile(0.99));
+    figures.show("entries_max", "entries, max", entries.max()).beside("1059 (unverified); ideal 116", m2);
+    figures.show("tables_mean", "tables, mean", tables.mean());
+    figures.show("tables_max", "tables, max", tables.max());
+    figures.show("rad_median", "RAD, median", rad.median()).beside("1.68 (unverified); ideal 1.62", m3);
+    figures.show("rad_max", "RAD, max", rad.max()).beside("2 (unverified)", m3_mem);
+    figures.show("rmd_median", "RMD, median", rmd.median()).beside("1.69 (unverified); ideal 1.77", m3);
+    figures.show("rmd_max", "RMD, max", rmd.max()).beside("4.26 (unverified)", m3_mem);
+}
+
+fn add_links(figures: &mut Figures, measured: &Measured) {
+    let loads = [&measured.links, &measured.links_ip].map(Option::as_ref);
+    let mut compare = |names: [&str; 3], keys: [&str; 2], load: fn(&LinkLoads) -> u64, theirs: [&str; 3]| {
+        let ([name, by_ip, key], [key_ip, key_ratio]) = (names, keys);
+        let [ours, ip] = loads.map(|loads| loads.map(load));
+        let ratio = ours.zip(ip.filter(|&ip| ip > 0)).map(|(ours, ip)| ours as f64 / ip as f64);
+        figures.count(key, name, ours).beside(theirs[0], "M4 mem");
+        figures.count(key_ip, by_ip, ip).beside(theirs[1], "M4 mem");
+        figures.show(key_ratio, "… ours ÷ IP's", ratio).beside(theirs[2], "M4 mem");
+    };
+    compare(
+        ["messages over links", "… by IP multicast", "link_messages"],
+        ["link_messages_ip", "link_messages_vs_ip"],
+        |loads| loads.total,
+        ["2489824 (unverified)", "758853 (unverified)", "3.3 (unverified)"],
+    );
+    compare(
+        ["worst link", "… by IP multicast", "link_stress_max"],
+        ["link_stress_max_ip", "link_stress_max_vs_ip"],
+        |loads| loads.max,
+        ["4031 (unverified)", "950 (unverified)", "4.2 (unverified)"],
+    );
 }
 
 fn faults(measured: &Measured) -> Vec<String> {
@@ -298,45 +298,4 @@ fn faults(measured: &Measured) -> Vec<String> {
     ];
     let found = counts.into_iter().filter(|(count, _)| *count > 0);
     found.map(|(count, what)| format!("{what}: {count}")).collect()
-}
-
-fn rows(fields: &Fields, options: &Options) -> Vec<Row> {
-    let many = "M1: 100k nodes, 1,500 groups";
-    let count = |count: Option<u64>| count.map_or("-".to_string(), |count| count.to_string());
-    let entries = Row::ours("entries, mean", show(fields.entries_mean));
-    let entries = match options.members {
-        None => entries.beside("6.2 (unverified); ideal 6.5", format!("M2 mem/comp, {many}")),
-        Some(_) => entries.beside(
-            "21.2, 8.5 with single-child forwarders collapsed (unverified)",
-            "M5 mem, 50k nodes, 30,000 groups of 11",
-        ),
-    };
-    let own = |name: &str, value: Option<f64>| Row::ours(name, show(value));
-    vec![
-        entries,
-        own("entries, median", fields.entries_median).beside("2 (unverified); ideal 4", "M2 mem/comp"),
-        own("entries, 99 %", fields.entries_p99),
-        own("entries, max", fields.entries_max).beside("1059 (unverified); ideal 116", "M2 mem/comp"),
-        own("tables, mean", fields.tables_mean),
-        own("tables, max", fields.tables_max),
-        own("RAD, median", fields.rad_median)
-            .beside("1.68 (unverified); ideal 1.62", "M3 mem/comp, transit-stub"),
-        own("RAD, max", fields.rad_max).beside("2 (unverified)", "M3 mem, transit-stub"),
-        own("RMD, median", fields.rmd_median)
-            .beside("1.69 (unverified); ideal 1.77", "M3 mem/comp, transit-stub"),
-        own("RMD, max", fields.rmd_max).beside("4.26 (unverified)", "M3 mem, transit-stub"),
-        Row::ours("messages over links", count(fields.link_messages))
-            .beside("2489824 (unverified)", "M4 mem"),
-        Row::ours("… by IP multicast", count(fields.link_messages_ip))
-            .beside("758853 (unverified)", "M4 mem"),
-        own("… ours ÷ IP's", fields.link_messages_vs_ip).beside("3.3 (unverified)", "M4 mem"),
-        Row::ours("worst link", count(fields.link_stress_max)).beside("4031 (unverified)", "M4 mem"),
-        Row::ours("… by IP multicast", count(fields.link_stress_max_ip)).beside("950 (unverified)", "M4 mem"),
-        own("… ours ÷ IP's", fields.link_stress_max_vs_ip).beside("4.2 (unverified)", "M4 mem"),
-        own("copies per delivery", fields.copies_per_delivery.into()),
-        own("depth, mean", fields.depth_mean),
-        own("depth, max", fields.depth_max),
-        Row::ours("missed, duplicates", format!("{}, {}", fields.missed, fields.duplicates)),
-        own("hops of JOINs per membership", fields.join_messages_mean.into()),
-    ]
 }

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// What an experiment tells whoever watches.
+/// Shows how far an experiment is.
 pub struct Progress {
     bar: ProgressBar,
 }

@@ -1,5 +1,5 @@
-//! `lab replay`: one seed of the swarm again, and every step of it in words: what happened to whom, who told what to
-//! whom, what the applications heard, and the verdict.
+//! `lab replay`: one seed of the swarm again, and every step of it in words: all that happened, all that nodes
+//! told each other and applications heard, and the verdict.
 
 use std::cell::Cell;
 use std::io::Write;
@@ -8,83 +8,72 @@ use std::rc::Rc;
 use clap::Args;
 use serde_json::json;
 
-use crate::lab::swarm::{self, Deed, Turmoil};
-use crate::lab::{Error, Output, memory};
-use crate::report::{Report, Row};
+use treecast_overlay::pastry::Node;
 
-/// What `lab replay` can be told.
+use crate::lab::swarm::{Choice, SeedOutcome, SwarmRun, run_prepared};
+use crate::lab::{Error, RingGeometry};
+use crate::node::{FullNode, RingNode};
+use crate::report::{Figures, Report};
+
+/// Options of `lab replay`.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct ReplayOptions {
     /// The seed, as the swarm names it
     #[arg(long, value_name = "S")]
     pub seed: u64,
     /// The last step to be told; the run goes on to its verdict in silence
     #[arg(long, value_name = "STEP")]
     pub until: Option<u64>,
-    /// Deeds that are left out, as the swarm named them
-    #[arg(long, value_name = "DEED,..", value_enum, value_delimiter = ',')]
-    pub without: Vec<Deed>,
     #[command(flatten)]
-    output: Output,
-}
-
-impl Options {
-    /// Where the figures go.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
+    choice: Choice,
 }
 
 /// Runs the seed and tells it on stdout.
-pub fn run(options: &Options) -> Result<Report, Error> {
+pub fn run(options: &ReplayOptions) -> Result<Report, Error> {
     let begin = std::time::Instant::now();
-    let turmoil = swarm::turmoil(options.seed, &options.without);
     let say = |line: &str| {
-        // Whoever has read enough closes the pipe: the verdict is all that is left to do.
+        // A reader that has enough closes the pipe: the verdict is all that is left to do.
         let _ = writeln!(std::io::stdout().lock(), "{line}");
     };
-    say(&turmoil.plan().to_string());
-    let outcome = tell(turmoil, options.until.unwrap_or(u64::MAX), say);
+    let until = options.until.unwrap_or(u64::MAX);
+    let outcome = match options.choice.geometry {
+        RingGeometry::Pastry => tell(options.choice.prepare::<Node>(options.seed), until, say),
+        RingGeometry::Full => tell(options.choice.prepare::<FullNode>(options.seed), until, say),
+    };
+    let mut figures = Figures::of(&json!({ "experiment": "replay", "seed": options.seed }));
+    figures.tell("steps", outcome.steps.to_string());
+    figures.tell("trace hash", &outcome.trace_hash[..16]);
     let verdict = outcome.fault.clone().unwrap_or_else(|| "all promises are kept".to_string());
-    let figures = json!({
-        "experiment": "replay",
-        "seed": options.seed,
-        "fault": outcome.fault,
-        "events": outcome.events,
-        "steps": outcome.steps,
-        "events_per_s": outcome.steps as f64 / begin.elapsed().as_secs_f64().max(1e-9),
-        "peak_bytes": memory::peak(),
-        "trace_hash": outcome.trace_hash,
-    });
-    Ok(Report {
-        experiment: "replay",
-        conditions: vec![("seed", options.seed.to_string())],
-        rows: vec![
-            Row::ours("steps", outcome.steps.to_string()),
-            Row::ours("trace hash", &outcome.trace_hash[..16]),
-            Row::ours("verdict", verdict),
-        ],
-        json: figures.to_string(),
-        faults: outcome.fault.into_iter().collect(),
-        ..Report::default()
-    })
+    figures.tell("verdict", verdict);
+    figures.set("fault", &outcome.fault);
+    figures.set("events", outcome.events);
+    figures.set("trace_hash", outcome.trace_hash);
+    figures.set_cost(outcome.steps, begin.elapsed());
+    let conditions = vec![("seed", options.seed.to_string())];
+    let faults = outcome.fault.into_iter().collect();
+    Ok(Report { experiment: "replay", conditions, faults, ..Report::default() }.with(figures))
 }
 
 /// Runs it to its end; `say` gets each line up to a step.
-pub fn tell(mut turmoil: Turmoil, until: u64, say: impl Fn(&str) + Clone + 'static) -> swarm::Outcome {
+pub fn tell<N: RingNode>(
+    mut run: SwarmRun<N>,
+    until: u64,
+    say: impl Fn(&str) + Clone + 'static,
+) -> SeedOutcome {
+    say(&run.plan.to_string());
+    let cluster = &mut run.timeline.cluster;
     let step = Rc::new(Cell::new(0));
     let (now, aloud) = (Rc::clone(&step), say.clone());
-    turmoil.grove.world.listen(move |number, what| {
+    cluster.world.listen(move |number, what| {
         now.set(number);
         if number <= until {
             aloud(&what.to_string());
         }
     });
-    turmoil.grove.witness.borrow_mut().listener = Some(Box::new(move |line| {
+    cluster.witness.borrow_mut().listener = Some(Box::new(move |line| {
         if step.get() <= until {
             say(line);
         }
     }));
-    let fault = swarm::run_to_the_end(&mut turmoil);
-    swarm::outcome(&turmoil, fault)
+    run_prepared(run)
 }

@@ -1,20 +1,22 @@
 //! `lab routing`: hops, stretch and correctness of lookups, the quality of the tables, the cost of joins; and, with
 //! `--fail`, what silent failures do to all that (Pastry §3).
 
-use std::time::Duration;
-
 use clap::Args;
-use serde::Serialize;
 use treecast_overlay::id::NodeId;
+use treecast_overlay::pastry::Node;
 
-use super::failure::{FailFields, Failure};
-use super::ideal::{self, Figures, Ideal};
-use super::lookups::{Answered, Keys, Part, Verdict, evenly, look_up};
-use super::run::{Run, Weight, show};
+use super::failure::Failure;
+use super::growth::grow;
+use super::ideal::{Ideal, IdealLookups};
+use super::lookups::{Answered, Counts, Keys, Part, evenly, look_up};
+use super::run::Run;
 use super::stats::{Histogram, Samples};
 use super::tables::{self, Level};
-use super::{Error, Output, Progress, Ring, Setting, charts};
-use crate::report::{Axis, Kind, Plot, Report, Row, Series, Sheet};
+use super::{Error, Progress, RingGeometry, Setting, charts};
+use crate::cluster::Cluster;
+use crate::cluster::lookups::millis;
+use crate::node::{FullNode, RingNode};
+use crate::report::{Axis, Figures, Kind, Plot, Report, Series, Sheet};
 
 /// Bins of direct latency in which stretch is averaged.
 const BINS: usize = 40;
@@ -26,7 +28,7 @@ const PASTRY_SHARES: [f64; 5] = [0.0006, 0.0156, 0.1643, 0.6449, 0.1745];
 /// Traced lookups: hops, stretch, correctness, the tables' quality, the cost of joins
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = HELP)]
-pub struct Options {
+pub struct RoutingOptions {
     #[command(flatten)]
     setting: Setting,
     /// How many lookups; 200,000 for 100,000 nodes, and fewer in proportion, but 10,000 at least
@@ -35,11 +37,12 @@ pub struct Options {
     /// This share of the nodes loses power at once, without a word; hops are measured before, at once, and after repair
     #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=90))]
     fail: Option<u8>,
-    /// What is looked up
+    /// The ring's tables
+    #[arg(long, value_enum, default_value_t)]
+    geometry: RingGeometry,
+    /// The kind of keys
     #[arg(long, value_enum, default_value_t = Keys::Random)]
     keys: Keys,
-    #[command(flatten)]
-    output: Output,
 }
 
 const HELP: &str = "What is measured:
@@ -57,41 +60,10 @@ const HELP: &str = "What is measured:
   --fail     unrepaired: lookups launched in the first second; repaired: after 120 s; messages per failed node: frames in
              those 120 s above what is usual, but for those of the lookups, over the nodes that failed";
 
-impl Options {
-    /// Where the report goes.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
-}
-
-#[derive(Serialize)]
-struct Fields {
-    #[serde(flatten)]
-    run: Run,
-    hops_mean: Option<f64>,
-    hops_mean_ideal: f64,
-    hops_max: usize,
-    hops_share: Vec<f64>,
-    stretch_mean: Option<f64>,
-    stretch_mean_ideal: f64,
-    stretch_p50: Option<f64>,
-    stretch_p99: Option<f64>,
-    lookups: u64,
-    lost: u64,
-    wrong: u64,
-    join_messages_mean: f64,
-    suboptimal_per_level: Vec<f64>,
-    missing_per_level: Vec<f64>,
-    in_degree_mean: Option<f64>,
-    in_degree_p99: Option<f64>,
-    in_degree_max: Option<f64>,
-    fail: Option<FailFields>,
-}
-
 /// All that lookups showed.
 #[derive(Default)]
 pub(super) struct Sight {
-    pub(super) verdict: Verdict,
+    pub(super) counts: Counts,
     pub(super) hops: Histogram,
     /// Direct latency in ms, and the stretch.
     pairs: Vec<(f32, f32)>,
@@ -100,10 +72,16 @@ pub(super) struct Sight {
 
 impl Sight {
     /// Looks things up, and takes note of all.
-    pub(super) fn see(ring: &mut Ring, plan: &[Part], keys: Keys, name: &str, progress: &Progress) -> Sight {
+    pub(super) fn see<N: RingNode>(
+        cluster: &mut Cluster<N>,
+        plan: &[Part],
+        keys: Keys,
+        name: &str,
+        progress: &Progress,
+    ) -> Sight {
         let mut sight = Sight::default();
-        let verdict = look_up(ring, plan, keys, name, progress, |answered| sight.note(answered));
-        Sight { verdict, ..sight }
+        let counts = look_up(cluster, plan, keys, name, progress, |answered| sight.note(answered));
+        Sight { counts, ..sight }
     }
 
     pub(super) fn note(&mut self, answered: &Answered) {
@@ -122,44 +100,54 @@ impl Sight {
     }
 }
 
-pub(super) fn millis(time: Duration) -> f32 {
-    (time.as_secs_f64() * 1000.0) as f32
-}
-
 /// Grows a ring, looks things up, and says how that went.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
-    let setting = &options.setting;
-    let (nodes, topology) = (setting.nodes(), setting.topology());
-    let world = setting.world(topology.clone());
-    let mut ring = Ring::grow(setting, nodes, world, treecast_scribe::Config::default(), progress)?;
-    let weight = Weight::of(&ring);
-    let count = options.lookups.unwrap_or_else(|| usual(nodes));
-    let sight = Sight::see(&mut ring, &evenly(count, nodes), options.keys, "lookups", progress);
-    let levels = tables::levels(&ring);
-    let ideal = ideal(&ring, options.keys);
-    let failure =
-        options.fail.map(|percent| Failure::suffer(&mut ring, percent, options.keys, count, progress));
-    let run = Run::of("routing", setting, &topology, &ring, weight);
-    let fields = Fields::of(
-        run,
-        &ring,
-        &sight,
-        (&levels, &ideal),
-        failure.as_ref().map(|failure| failure.fields(&sight)),
-    );
-    Ok(report(&fields, &sight, failure.as_ref()))
+pub fn run(options: &RoutingOptions, progress: &Progress) -> Result<Report, Error> {
+    match options.geometry {
+        RingGeometry::Pastry => run_on::<Node>(options, progress),
+        RingGeometry::Full => run_on::<FullNode>(options, progress),
+    }
 }
 
-/// What the same ring could do with ideal tables.
-fn ideal(ring: &Ring, keys: Keys) -> Figures {
-    let mut ids: Vec<(u32, NodeId)> = ring.by_id().iter().map(|&(id, slot)| (slot, id)).collect();
+/// Likewise, of any geometry.
+fn run_on<N: RingNode>(options: &RoutingOptions, progress: &Progress) -> Result<Report, Error> {
+    let (setting, keys) = (&options.setting, options.keys);
+    let nodes = setting.nodes();
+    let mut grown = grow::<N>(setting, nodes, setting.topology(), progress)?;
+    let cluster = &mut grown.cluster;
+    let count = options.lookups.unwrap_or_else(|| usual(nodes));
+    let sight = Sight::see(cluster, &evenly(count, nodes), keys, "lookups", progress);
+    let (levels, ideal) = (tables::levels(cluster), ideal(cluster, keys));
+    let failure = options.fail.map(|percent| Failure::suffer(cluster, percent, keys, count, progress));
+    let in_degrees = tables::in_degrees(cluster);
+    let run = Run::of("routing", setting, &grown);
+    let mut figures = Figures::of(&run);
+    add_lookups(&mut figures, &sight, &ideal);
+    add_tables(&mut figures, nodes, grown.join_messages_mean, &levels, &in_degrees);
+    let mut report = run.report();
+    report.conditions.push(("geometry", format!("{:?}", options.geometry).to_lowercase()));
+    report.faults = sight.counts.faults("lookups");
+    report.sheets = vec![
+        hops_sheet(&sight),
+        charts::cumulative_sheet("stretch", &sight.stretch()),
+        sight.distance_sheet(),
+    ];
+    report.plots = vec![
+        hops_plot(&sight),
+        stretch_plot(&sight.stretch(), ideal.stretch.mean().unwrap_or(1.0)),
+        sight.distance_plot(),
+    ];
+    let failed = failure.map(|failure| failure.add_to(&mut report, &mut figures.rows, &sight));
+    figures.set("fail", failed);
+    Ok(report.with(figures))
+}
+
+/// Lookups in the same ring with ideal tables.
+fn ideal<N: RingNode>(cluster: &Cluster<N>, keys: Keys) -> IdealLookups {
+    let mut ids: Vec<(u32, NodeId)> = cluster.roster.iter().map(|(id, slot)| (slot, id)).collect();
     ids.sort_unstable();
-    let ideal = Ideal::new(ring.world.map(), ids.into_iter().map(|(_, id)| id), ring.config.leaf_set);
-    let keys = match keys {
-        Keys::Random => ideal::Keys::Random,
-        Keys::Nodes => ideal::Keys::Nodes,
-    };
-    ideal.lookups(IDEAL_LOOKUPS, keys, &mut ring.world.stream("lab/ideal"))
+    let ids = ids.into_iter().map(|(_, id)| id);
+    let ideal = Ideal::new(cluster.world.map(), ids, cluster.config.tables.leaf_set);
+    ideal.lookups(IDEAL_LOOKUPS, keys, &mut cluster.world.stream("lab/ideal"))
 }
 
 /// 200,000 lookups for 100,000 nodes, in proportion, but 10,000 at least.
@@ -167,102 +155,54 @@ fn usual(nodes: usize) -> u64 {
     (nodes as u64 * 2).max(10_000)
 }
 
-impl Fields {
-    fn of(
-        run: Run,
-        ring: &Ring,
-        sight: &Sight,
-        (levels, ideal): (&[Level], &Figures),
-        fail: Option<FailFields>,
-    ) -> Fields {
-        let stretch = sight.stretch();
-        let in_degrees = tables::in_degrees(ring);
-        Fields {
-            run,
-            hops_mean: sight.hops.mean(),
-            hops_mean_ideal: ideal.hops_mean,
-            hops_max: sight.hops.max(),
-            hops_share: sight.hops.shares(),
-            stretch_mean: stretch.mean(),
-            stretch_mean_ideal: ideal.stretch_mean(),
-            stretch_p50: stretch.median(),
-            stretch_p99: stretch.quantile(0.99),
-            lookups: sight.verdict.asked,
-            lost: sight.verdict.lost,
-            wrong: sight.verdict.wrong,
-            join_messages_mean: ring.growth.join_messages_mean,
-            suboptimal_per_level: levels.iter().map(|level| level.suboptimal).collect(),
-            missing_per_level: levels.iter().map(|level| level.missing).collect(),
-            in_degree_mean: in_degrees.mean(),
-            in_degree_p99: in_degrees.quantile(0.99),
-            in_degree_max: in_degrees.quantile(1.0),
-            fail,
-        }
-    }
+fn add_lookups(figures: &mut Figures, sight: &Sight, ideal: &IdealLookups) {
+    let stretch = sight.stretch();
+    figures.show("hops_mean", "hops, mean", sight.hops.mean()).beside(
+        "3.98; to random keys 3.80 (10k: 3.03, 1k: 2.30)",
+        "P1 pub, 100k nodes, L=16, between nodes; P2 comp, L=32",
+    );
+    figures.show("hops_mean_ideal", "… of this ring, ideal tables", ideal.hops.mean());
+    figures.count("hops_max", "hops, max", sight.hops.max() as u64).beside("5", "P1 pub, 100k nodes, L=16");
+    let shares = sight.hops.shares();
+    let shown: Vec<String> = shares.iter().skip(1).map(|share| format!("{share:.4}")).collect();
+    figures
+        .tell("share at 1, 2, … hops", shown.join(" "))
+        .beside(".0006 .0156 .1643 .6449 .1745", "P1 pub, 100k nodes, L=16");
+    figures.set("hops_share", shares);
+    figures.show("stretch_mean", "stretch, mean", stretch.mean()).beside(
+        "1.3–1.4 plane; 1.59–2.2 internet models, 1.61 ideal",
+        "P3 pub, 1k–100k; P4 pub/comp, 100k, transit-stub",
+    );
+    figures.show("stretch_mean_ideal", "… of this ring, ideal tables", ideal.stretch.mean());
+    figures.show("stretch_p50", "stretch, median", stretch.median());
+    figures.show("stretch_p99", "stretch, 99 %", stretch.quantile(0.99));
+    figures.count("lookups", "lookups", sight.counts.asked);
+    let (lost, wrong) = (sight.counts.lost, sight.counts.wrong);
+    figures
+        .tell("lost, wrong", format!("{lost}, {wrong}"))
+        .beside("1.6e-5, 0 (unverified)", "P8 mem, under churn");
+    figures.set("lost", lost);
+    figures.set("wrong", wrong);
 }
 
-impl Fields {
-    /// What the Pastry paper says that a join costs in a ring of this size (§2.4).
-    fn papers_join(&self) -> f64 {
-        3.0 * 16.0 * (self.run.nodes as f64).ln() / 16f64.ln()
-    }
-}
-
-fn report(fields: &Fields, sight: &Sight, failure: Option<&Failure>) -> Report {
-    let mut report = fields.run.report();
-    report.rows = rows(fields);
-    report.faults = sight.verdict.faults("lookups");
-    report.sheets = vec![
-        hops_sheet(sight),
-        charts::cumulative_sheet("stretch", &sight.stretch()),
-        sight.distance_sheet(),
-    ];
-    report.plots = vec![
-        hops_plot(sight),
-        stretch_plot(&sight.stretch(), fields.stretch_mean_ideal),
-        sight.distance_plot(),
-    ];
-    if let Some(failure) = failure {
-        failure.add_to(&mut report, sight);
-    }
-    report.json = serde_json::to_string(fields).expect("figures are numbers, texts and lists");
-    report
-}
-
-fn rows(fields: &Fields) -> Vec<Row> {
-    let list = |numbers: &[f64]| {
-        let shown: Vec<String> = numbers.iter().map(|number| format!("{number:.2}")).collect();
-        shown.join(" ")
+fn add_tables(figures: &mut Figures, nodes: usize, join: f64, levels: &[Level], in_degrees: &Samples) {
+    // The cost of a join by the Pastry paper in a ring of this size (§2.4).
+    let papers = 3.0 * 16.0 * (nodes as f64).ln() / 16f64.ln();
+    figures
+        .show("join_messages_mean", "frames per join", join)
+        .beside("3·2^b·log16 N", format!("P6 pub; {papers:.0} for this ring"));
+    let mut per_level = |key, name, value: fn(&Level) -> f64, theirs, source| {
+        let values: Vec<f64> = levels.iter().map(value).collect();
+        let shown: Vec<String> = values.iter().map(|number| format!("{number:.2}")).collect();
+        figures.tell(name, shown.join(" ")).beside(theirs, source);
+        figures.set(key, values);
     };
-    let shares: Vec<String> = fields.hops_share.iter().skip(1).map(|share| format!("{share:.4}")).collect();
-    vec![
-        Row::ours("hops, mean", show(fields.hops_mean)).beside(
-            "3.98; to random keys 3.80 (10k: 3.03, 1k: 2.30)",
-            "P1 pub, 100k nodes, L=16, between nodes; P2 comp, L=32",
-        ),
-        Row::ours("… of this ring, ideal tables", show(fields.hops_mean_ideal)),
-        Row::ours("hops, max", fields.hops_max.to_string()).beside("5", "P1 pub, 100k nodes, L=16"),
-        Row::ours("share at 1, 2, … hops", shares.join(" "))
-            .beside(".0006 .0156 .1643 .6449 .1745", "P1 pub, 100k nodes, L=16"),
-        Row::ours("stretch, mean", show(fields.stretch_mean)).beside(
-            "1.3–1.4 plane; 1.59–2.2 internet models, 1.61 ideal",
-            "P3 pub, 1k–100k; P4 pub/comp, 100k, transit-stub",
-        ),
-        Row::ours("… of this ring, ideal tables", show(fields.stretch_mean_ideal)),
-        Row::ours("stretch, median", show(fields.stretch_p50)),
-        Row::ours("stretch, 99 %", show(fields.stretch_p99)),
-        Row::ours("lookups", fields.lookups.to_string()),
-        Row::ours("lost, wrong", format!("{}, {}", fields.lost, fields.wrong))
-            .beside("1.6e-5, 0 (unverified)", "P8 mem, under churn"),
-        Row::ours("frames per join", show(fields.join_messages_mean))
-            .beside("3·2^b·log16 N", format!("P6 pub; {:.0} for this ring", fields.papers_join())),
-        Row::ours("suboptimal entries by level", list(&fields.suboptimal_per_level))
-            .beside("under 1 each", "P6 pub, 5,000 joins"),
-        Row::ours("missing entries by level", list(&fields.missing_per_level)),
-        Row::ours("in tables of others: mean", show(fields.in_degree_mean)),
-        Row::ours("… 99 %", show(fields.in_degree_p99)),
-        Row::ours("… max", show(fields.in_degree_max)),
-    ]
+    let (under, joins) = ("under 1 each", "P6 pub, 5,000 joins");
+    per_level("suboptimal_per_level", "suboptimal entries by level", |level| level.suboptimal, under, joins);
+    per_level("missing_per_level", "missing entries by level", |level| level.missing, "", "");
+    figures.show("in_degree_mean", "in tables of others: mean", in_degrees.mean());
+    figures.show("in_degree_p99", "… 99 %", in_degrees.quantile(0.99));
+    figures.show("in_degree_max", "… max", in_degrees.max());
 }
 
 impl Sight {

@@ -1,4 +1,4 @@
-//! What every run says of itself, whatever it measured: the conditions, what it cost, and the hash by which two runs
+//! Fields that every experiment's report has: the conditions, what it cost, and the hash by which two runs
 //! are known to be the same.
 
 use std::collections::BTreeMap;
@@ -6,9 +6,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use treecast_overlay::config::Config as RingConfig;
 
-use super::{Ring, Setting, memory};
-use crate::report::{Report, Row};
-use crate::world::Topology;
+use super::growth::Grown;
+use super::{Setting, memory};
+use crate::node::RingNode;
+use crate::report::Report;
 
 /// Conditions and cost, the same fields in every experiment's JSON.
 #[derive(Clone, Debug, Serialize)]
@@ -17,14 +18,14 @@ pub struct Run {
     pub experiment: &'static str,
     /// Nodes that were started.
     pub nodes: usize,
-    /// What all random choices follow from.
+    /// All random choices follow from it.
     pub seed: u64,
     /// The network.
     pub topology: String,
     /// The overlay's figures by name, and those that matter most.
     pub profile: String,
     /// Them.
-    pub config: Figures,
+    pub config: RingFigures,
     /// Virtual seconds that the grown ring was left alone before anything was measured.
     pub settle_s: u64,
     /// Virtual seconds until all nodes were on the ring.
@@ -35,7 +36,7 @@ pub struct Run {
     pub starts_retried: u64,
     /// Resident memory of the process per node after settling, all of the world counted, in bytes.
     pub bytes_per_node: Option<f64>,
-    /// What the nodes say of their own memory, as a mean in bytes.
+    /// The nodes' own count of their memory, as a mean in bytes.
     pub bytes_per_node_own: Option<f64>,
     /// The most memory that the process held by the end, in bytes, the load and what measures it included.
     pub peak_bytes: Option<u64>,
@@ -55,7 +56,7 @@ pub struct Run {
 
 /// The figures of the overlay's configuration that the results hang on.
 #[derive(Clone, Debug, Serialize)]
-pub struct Figures {
+pub struct RingFigures {
     /// Pastry's L.
     pub leaf_set: usize,
     /// Entries per slot of the routing table.
@@ -70,64 +71,44 @@ pub struct Figures {
     pub repair_s: f64,
 }
 
-impl Figures {
-    fn of(config: &RingConfig) -> Figures {
-        Figures {
-            leaf_set: config.leaf_set,
-            candidates: config.candidates,
-            neighbourhood: config.neighbourhood,
-            lease_s: config.lease.as_secs_f64(),
-            full_membership: config.full_membership,
-            repair_s: config.repair.as_secs_f64(),
+impl RingFigures {
+    fn of(config: &RingConfig) -> RingFigures {
+        RingFigures {
+            leaf_set: config.tables.leaf_set,
+            candidates: config.tables.candidates,
+            neighbourhood: config.tables.neighbourhood,
+            lease_s: config.leases.duration.as_secs_f64(),
+            full_membership: config.tables.full_membership,
+            repair_s: config.repair.period.as_secs_f64(),
         }
     }
 }
 
-/// What a node weighs at rest: to be asked before the load comes.
-#[derive(Clone, Copy, Debug)]
-pub struct Weight {
-    resident: Option<f64>,
-    own: Option<f64>,
-}
-
-impl Weight {
-    /// Weighs the nodes of a ring.
-    pub fn of(ring: &Ring) -> Weight {
-        Weight { resident: ring.resident_per_node(), own: ring.own_bytes_per_node() }
-    }
-}
-
 impl Run {
-    /// What there is to say when all is measured.
-    pub fn of(
-        experiment: &'static str,
-        setting: &Setting,
-        topology: &Topology,
-        ring: &Ring,
-        weight: Weight,
-    ) -> Run {
-        let wall = ring.wall().as_secs_f64();
-        let events = ring.world.steps();
+    /// The run's fields when all is measured.
+    pub fn of<N: RingNode>(experiment: &'static str, setting: &Setting, grown: &Grown<N>) -> Run {
+        let (wall, world) = (grown.wall().as_secs_f64(), &grown.cluster.world);
+        let events = world.steps();
         Run {
             experiment,
-            nodes: ring.world.slots(),
+            nodes: world.slots(),
             seed: setting.seed,
-            topology: topology.to_string(),
+            topology: grown.topology.to_string(),
             profile: setting.profile.to_string(),
-            config: Figures::of(&ring.config),
+            config: RingFigures::of(&grown.cluster.config),
             settle_s: setting.settle,
-            grown_s: ring.growth.took.as_secs_f64(),
-            grown_wall_s: ring.growth.wall.as_secs_f64(),
-            starts_retried: ring.growth.retried,
-            bytes_per_node: weight.resident,
-            bytes_per_node_own: weight.own,
+            grown_s: grown.took.as_secs_f64(),
+            grown_wall_s: grown.wall.as_secs_f64(),
+            starts_retried: grown.retried,
+            bytes_per_node: grown.resident_per_node,
+            bytes_per_node_own: grown.own_bytes_per_node,
             peak_bytes: memory::peak(),
-            virtual_s: ring.world.now().as_nanos() as f64 / 1e9,
+            virtual_s: world.now().as_nanos() as f64 / 1e9,
             wall_s: wall,
-            frames: ring.world.counters().by_kind().map(|(kind, tally)| (kind, tally.delivered)).collect(),
+            frames: world.counters().by_kind().map(|(kind, tally)| (kind, tally.delivered)).collect(),
             events,
             events_per_s: events as f64 / wall.max(1e-9),
-            trace_hash: ring.world.trace_hash(),
+            trace_hash: world.trace_hash(),
         }
     }
 
@@ -181,19 +162,4 @@ impl Run {
         ];
         Report { experiment: self.experiment, conditions, notes, ..Report::default() }
     }
-}
-
-/// A figure for the table: three significant places, `-` if there is none.
-pub fn show(value: impl Into<Option<f64>>) -> String {
-    match value.into() {
-        None => "-".to_string(),
-        Some(value) if value.abs() >= 1000.0 => format!("{value:.0}"),
-        Some(value) if value.abs() >= 100.0 => format!("{value:.1}"),
-        Some(value) => format!("{value:.3}"),
-    }
-}
-
-/// Rows of our own, name and value.
-pub fn rows<'a>(rows: impl IntoIterator<Item = (&'a str, Option<f64>)>) -> Vec<Row> {
-    rows.into_iter().map(|(name, value)| Row::ours(name, show(value))).collect()
 }

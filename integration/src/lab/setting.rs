@@ -1,7 +1,8 @@
-//! What all experiments can be told: how many nodes, which seed, over what network, with which figures.
+//! Options of all experiments: how many nodes, which seed, over what network, with which figures.
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use treecast_overlay::config::Config as RingConfig;
@@ -52,8 +53,8 @@ impl Setting {
     /// The overlay's figures.
     pub fn ring(&self) -> Result<RingConfig, Error> {
         let mut config = self.profile.config();
-        config.leaf_set = self.leaf_set.unwrap_or(config.leaf_set);
-        config.full_membership = self.full_membership.unwrap_or(config.full_membership);
+        config.tables.leaf_set = self.leaf_set.unwrap_or(config.tables.leaf_set);
+        config.tables.full_membership = self.full_membership.unwrap_or(config.tables.full_membership);
         config.check().map_err(|error| Error::Usage(format!("the overlay's figures: {error}")))?;
         Ok(config)
     }
@@ -83,17 +84,27 @@ impl Setting {
 #[derive(Args, Clone, Debug)]
 pub struct Output {
     /// One JSON object as the last line of stdout
-    #[arg(long)]
+    #[arg(long, global = true)]
     pub json: bool,
     /// Write report.json, tables as CSV and plots as SVG into this directory
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR")]
     pub out: Option<PathBuf>,
+}
+
+/// Kinds of tables of a ring.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum RingGeometry {
+    /// Pastry's prefix tables, with near nodes
+    #[default]
+    Pastry,
+    /// Every node knows every node
+    Full,
 }
 
 /// The overlay's figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Profile {
-    /// Those that ship: leases of 4 s
+    /// The figures that ship: leases of 4 s
     Default,
     /// For large quiet rings: leases of 30 s, as MSPastry's heartbeats
     Mspastry,
@@ -113,7 +124,29 @@ impl Profile {
     pub fn config(self) -> RingConfig {
         match self {
             Profile::Default => RingConfig::default(),
-            Profile::Mspastry => RingConfig::mspastry(),
+            Profile::Mspastry => mspastry(),
         }
     }
+}
+
+/// For large quiet rings, with leases of 30 s as FreePastry has them: under churn a fifth of the default's frames. A dead
+/// node's range is unclaimed for half a minute, and for twice as long if its heir dies, too; no lookup goes two ways, and most
+/// of the dead are found by messages that meet them, so lookups take longer; fewer silences are a death, so where many frames
+/// are lost, nodes that live lose places in tables now and then.
+fn mspastry() -> RingConfig {
+    let mut config = RingConfig::default();
+    let RingConfig { leases, failure, routing, repair, search, .. } = &mut config;
+    leases.duration = Duration::from_secs(30);
+    leases.heartbeat = Duration::from_secs(29);
+    leases.piggyback_after = Some(Duration::from_millis(14_500));
+    failure.leaf_probe = Duration::from_secs(3600);
+    failure.table_probe = Duration::from_secs(3600);
+    failure.target_loss_rate = 1.0;
+    failure.confirmations = 1;
+    failure.lease_attempts = 3;
+    routing.hedge_above = f64::INFINITY;
+    routing.park_for = Duration::from_secs(35);
+    repair.period = Duration::from_secs(600);
+    search.period_max = Duration::from_secs(1800);
+    config
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use rand::RngExt;
 use treecast_overlay::id::{BASE, BITS_PER_DIGIT, DIGITS, NodeId};
 
-use super::Ring;
 use super::stats::Samples;
+use crate::cluster::Cluster;
+use crate::node::RingNode;
 
 /// Most nodes whose tables are looked at.
 const SAMPLE: usize = 200;
@@ -26,9 +27,9 @@ pub struct Level {
 }
 
 /// Looks at the tables of a sample of nodes; one entry per row, from the first on, down to the last in use.
-pub fn levels(ring: &Ring) -> Vec<Level> {
-    let mut dice = ring.world.stream("lab/tables");
-    let nodes = ring.by_id();
+pub fn levels<N: RingNode>(cluster: &Cluster<N>) -> Vec<Level> {
+    let mut dice = cluster.world.stream("lab/tables");
+    let nodes = cluster.roster.by_id();
     let sample = SAMPLE.min(nodes.len());
     let mut levels: Vec<Level> = Vec::new();
     for _ in 0..sample {
@@ -41,7 +42,7 @@ pub fn levels(ring: &Ring) -> Vec<Level> {
             if levels.len() == row {
                 levels.push(Level::default());
             }
-            let found = look(ring, peers, id, slot as usize, row);
+            let found = look(cluster, peers, id, slot as usize, row);
             let level = &mut levels[row];
             level.filled += found.filled / sample as f64;
             level.suboptimal += found.suboptimal / sample as f64;
@@ -52,23 +53,28 @@ pub fn levels(ring: &Ring) -> Vec<Level> {
 }
 
 /// In how many nodes' routing tables each node stands.
-pub fn in_degrees(ring: &Ring) -> Samples {
-    let mut degrees = vec![0_u32; ring.world.slots()];
-    for (_, stack) in ring.stacks() {
-        for peer in stack.ring().routing_table().iter() {
-            if let Some(slot) = ring.slot_of(peer.id) {
+pub fn in_degrees<N: RingNode>(cluster: &Cluster<N>) -> Samples {
+    let mut degrees = vec![0_u32; cluster.world.slots()];
+    for (_, stack) in cluster.stacks() {
+        for peer in stack.ring().far() {
+            if let Some(slot) = cluster.roster.slot_of(peer.id) {
                 degrees[slot] += 1;
             }
         }
     }
-    Samples::new(ring.by_id().iter().map(|&(_, slot)| degrees[slot as usize] as f32).collect())
+    Samples::new(cluster.roster.by_id().iter().map(|&(_, slot)| degrees[slot as usize] as f32).collect())
 }
 
 /// One row of one node. `peers`: all that share its prefix.
-fn look(ring: &Ring, peers: &[(NodeId, u32)], id: NodeId, slot: usize, row: usize) -> Level {
+fn look<N: RingNode>(
+    cluster: &Cluster<N>,
+    peers: &[(NodeId, u32)],
+    id: NodeId,
+    slot: usize,
+    row: usize,
+) -> Level {
     let mut level = Level::default();
-    let Some(stack) = ring.stack(slot) else { return level };
-    let table = stack.ring().routing_table();
+    let Some(node) = cluster.node(slot) else { return level };
     let digit = |id: NodeId| id.key().digit(row);
     for column in peers.chunk_by(|a, b| digit(a.0) == digit(b.0)) {
         let digit = digit(column[0].0);
@@ -76,14 +82,17 @@ fn look(ring: &Ring, peers: &[(NodeId, u32)], id: NodeId, slot: usize, row: usiz
             continue;
         }
         debug_assert!(digit < BASE);
-        let Some(entry) = table.slot(row, digit).first() else {
+        let Some(entry) = node.entry(row, digit) else {
             level.missing += 1.0;
             continue;
         };
         level.filled += 1.0;
-        let latency = |other: u32| ring.world.latency(slot, other as usize);
+        let latency = |other: u32| cluster.world.latency(slot, other as usize);
         let nearest = column.iter().map(|&(_, other)| latency(other)).min().unwrap_or(Duration::MAX);
-        let used = ring.slot_of(entry.peer.id).map_or(Duration::MAX, |other| ring.world.latency(slot, other));
+        let used = cluster
+            .roster
+            .slot_of(entry.id)
+            .map_or(Duration::MAX, |other| cluster.world.latency(slot, other));
         level.suboptimal += f64::from(u8::from(nearest.mul_f64(CLEARLY) < used));
     }
     level

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use treecast_scribe::{Topic, TopicId};
 
-use super::Ring;
 use super::groups::Groups;
+use crate::cluster::Cluster;
+use crate::node::RingNode;
 
 /// Longest way up that is followed: a longer one is a loop.
 const MAX_DEPTH: u32 = 128;
@@ -13,7 +14,7 @@ const MAX_DEPTH: u32 = 128;
 /// All trees of a ring.
 pub struct Trees {
     /// By (group, slot).
-    places: Vec<Place>,
+    places: Vec<TreePlace>,
     /// Child entries per node, over all of its trees, one for each node.
     pub entries: Vec<u32>,
     /// Trees with children per node, one for each node.
@@ -21,7 +22,7 @@ pub struct Trees {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
+struct TreePlace {
     group: u32,
     slot: u32,
     up: Up,
@@ -36,22 +37,22 @@ enum Up {
 
 impl Trees {
     /// Looks at every node.
-    pub fn of(ring: &Ring, topics: &[Topic]) -> Trees {
+    pub fn of<N: RingNode>(cluster: &Cluster<N>, topics: &[Topic]) -> Trees {
         let numbers: BTreeMap<TopicId, u32> = topics.iter().map(Topic::id).zip(0..).collect();
         let mut trees = Trees { places: Vec::new(), entries: Vec::new(), tables: Vec::new() };
-        for (slot, stack) in ring.stacks() {
+        for (slot, stack) in cluster.stacks() {
             let (mut entries, mut tables) = (0, 0);
             for tree in stack.forest().trees() {
                 let Some(&group) = numbers.get(&tree.topic) else { continue };
                 entries += tree.children.len() as u32;
                 tables += u32::from(!tree.children.is_empty());
-                let parent = tree.parent.and_then(|parent| ring.slot_of(parent));
+                let parent = tree.parent.and_then(|parent| cluster.roster.slot_of(parent));
                 let up = match parent {
                     _ if tree.is_root => Up::Root,
                     Some(parent) => Up::Parent(parent as u32),
                     None => Up::Nobody,
                 };
-                trees.places.push(Place { group, slot: slot as u32, up });
+                trees.places.push(TreePlace { group, slot: slot as u32, up });
             }
             trees.entries.push(entries);
             trees.tables.push(tables);
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn depths_end_at_roots() {
-        let place = |slot, up| Place { group: 3, slot, up };
+        let place = |slot, up| TreePlace { group: 3, slot, up };
         let places = vec![
             place(0, Up::Parent(2)),
             place(2, Up::Root),

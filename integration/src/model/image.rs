@@ -1,4 +1,4 @@
-//! What a state of the model is compared by. Two states are one if they differ only in what time it is, in how far the
+//! Images, by which states of the model are compared. Two states are one if they differ only in what time it is, in how far the
 //! nodes have counted their questions, and in what [`Node::hash_state`] leaves out.
 //!
 //! So that the derived hashes of the real core serve, three kinds of numbers live in ranges of their own, by which
@@ -13,10 +13,10 @@ use treecast_overlay::time::Instant;
 
 /// The model's time begins here: 13 days, so that no instant is as small as a count.
 pub(super) const EPOCH: Instant = Instant::from_nanos(1 << 50);
-/// What is as far in the future is out of reach: of all that nodes wait for, only rounds of repair, of sweeping and of
-/// asking who was lost are. A ring at rest has come back to itself before they come.
+/// Anything as far in the future is out of reach: of all that nodes wait for, only rounds of repair, of sweeping and of
+/// asking for lost nodes are. A ring at rest has come back to itself before they come.
 pub(super) const FAR: Duration = Duration::from_secs(9);
-/// What is as long ago is older than anything is measured by.
+/// Anything as long ago is older than anything is measured by.
 const LONG_AGO: Duration = Duration::from_secs(16);
 const INSTANTS: std::ops::Range<u64> = 1 << 49..1 << 58;
 const NUMBERS: std::ops::Range<u64> = 1 << 58..1 << 59;
@@ -63,7 +63,7 @@ impl Image {
     }
 }
 
-/// Whose question it is, and the how manieth of those that count.
+/// The asker of a question, and its place among those of that asker that count.
 pub(super) fn place(number: u64, live: &[u64]) -> (u64, usize) {
     let asker = number >> RANGE;
     let first = live.partition_point(|&other| other >> RANGE < asker);

@@ -1,8 +1,8 @@
 //! The model checker: every order in which a few real nodes can join a ring, lose frames and crash, within bounds.
-//! What is driven is [`Node`](treecast_overlay::pastry::Node), the core that ships, by the crate `stateright`.
+//! It drives [`Node`](treecast_overlay::pastry::Node), the core that ships, by the crate `stateright`.
 //!
 //! **Time** passes in quarters of a lease. Within a quarter frames are delivered in any order, each taking no time; the
-//! next quarter begins when all are delivered. What is not delivered by then is lost, or late, or a copy: as many as the
+//! next quarter begins when all are delivered. A frame that is not delivered by then is lost, or late, or a copy: as many as the
 //! bounds say. Nodes start and crash between two quarters, which is no loss: whatever such a node would not have heard
 //! before is not delivered to it, and what it said in its last quarter may be lost with it.
 //!
@@ -18,6 +18,8 @@ mod words;
 
 use std::time::Duration;
 
+use clap::Args;
+use clap::builder::TypedValueParser;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 pub use net::{Net, Step};
@@ -26,34 +28,52 @@ pub use net::{Net, Step};
 pub const QUARTER: Duration = Duration::from_secs(1);
 
 /// How much of everything there is.
-#[derive(Clone, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Bounds {
-    /// Nodes on the ring from the beginning.
+    /// Nodes on the ring, joined by the real protocol
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = nodes(1))]
     pub ring: usize,
-    /// Nodes that join, each whenever it likes.
+    /// Nodes that join, each whenever it likes
+    #[arg(long, value_name = "J", default_value_t = 2, value_parser = nodes(0))]
     pub joiners: usize,
-    /// Where the joiners' places are.
+    /// Where they belong
+    #[arg(long, value_enum, default_value_t = Gaps::Same)]
     pub gaps: Gaps,
-    /// All joiners start in the same quarter, whichever it is.
+    /// All joiners start in the same quarter of a lease, whichever it is
+    #[arg(long)]
     pub together: bool,
-    /// Nodes that crash, whichever and whenever.
+    /// Nodes that crash, whichever and whenever
+    #[arg(long, value_name = "C", default_value_t = 1)]
     pub crashes: u8,
-    /// Frames that are lost, besides what crashed nodes should have got or had just sent.
+    /// Frames that are lost, besides what crashed nodes should have got or had just sent
+    #[arg(long, value_name = "L", default_value_t = 0)]
     pub losses: u8,
-    /// Frames that come twice.
+    /// Frames that come twice
+    #[arg(long, value_name = "D", default_value_t = 0)]
     pub duplicates: u8,
-    /// Quarters that frames come too late, together.
+    /// Quarters of a lease that frames come too late, together
+    #[arg(long, value_name = "Q", default_value_t = 0)]
     pub delays: u8,
-    /// Unanswered probes that make a verdict.
+    /// Unanswered probes that make a verdict
+    #[arg(long, value_name = "A", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..))]
     pub attempts: u8,
-    /// Frames of one connection overtake each other, too.
+    /// Frames of one connection overtake each other, too
+    #[arg(long)]
     pub reorder: bool,
-    /// Traffic carries leases.
+    /// Frames that go to a neighbour anyway carry the renewal of its lease
+    #[arg(long)]
     pub ride: bool,
-    /// Small talk (`talk.rs`) takes its time like everything else.
+    /// Renewals and probes between nodes that know each other take their time like everything else
+    #[arg(long)]
     pub talk: bool,
-    /// What is wrong with the nodes.
-    pub plant: Option<Fault>,
+    /// A bug that the model must find
+    #[arg(long, value_enum)]
+    pub plant: Option<ModelBug>,
+}
+
+/// How many nodes: more than eight are out of reach of any machine.
+fn nodes(least: u64) -> impl TypedValueParser<Value = usize> {
+    clap::value_parser!(u64).range(least..=8).map(|nodes| nodes as usize)
 }
 
 impl Default for Bounds {
@@ -86,19 +106,19 @@ pub enum Gaps {
     Apart,
 }
 
-/// What may be wrong, to prove that the model sees.
+/// A bug that is planted, to prove that the model sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Fault {
-    /// Neighbours do not keep joiners apart, as in the published protocol (Lu, Merz & Weidenbach 2011): who is busy with
+pub enum ModelBug {
+    /// Neighbours do not keep joiners apart, as in the published protocol (Lu, Merz & Weidenbach 2011): a node that is busy with
     /// one says yes to the other all the same.
     Published,
     /// The first node of the ring takes its leases for twice as long as they were granted.
     Overstays,
 }
 
-/// What came out.
+/// Results of an exploration.
 #[derive(Clone, Debug)]
-pub struct Outcome {
+pub struct Explored {
     /// Different states.
     pub unique: usize,
     /// States met, those met before included.
@@ -109,7 +129,7 @@ pub struct Outcome {
     pub complete: bool,
     /// Promises that do not hold, and the way there in words.
     pub broken: Vec<(&'static str, Vec<String>)>,
-    /// What should be possible, and is not, if everything was explored.
+    /// Events that should be possible, and are not, if everything was explored.
     pub missing: Vec<&'static str>,
 }
 
@@ -125,19 +145,19 @@ pub const GRANT_RIDES: &str = "a grant rides along";
 pub const WHOLE_AGAIN: &str = "the ring is whole after the crashes";
 
 /// The model.
-pub struct Ring {
+pub struct JoinModel {
     bounds: Bounds,
     init: Net,
 }
 
-impl Ring {
+impl JoinModel {
     /// A ring at rest, made by the real protocol.
-    pub fn new(bounds: Bounds) -> Ring {
-        Ring { init: Net::at_rest(&bounds), bounds }
+    pub fn new(bounds: Bounds) -> JoinModel {
+        JoinModel { init: Net::at_rest(&bounds), bounds }
     }
 }
 
-impl Model for Ring {
+impl Model for JoinModel {
     type State = Net;
     type Action = Step;
 
@@ -153,22 +173,26 @@ impl Model for Ring {
         Some(net.after(&self.bounds, step))
     }
 
-    fn properties(&self) -> Vec<Property<Ring>> {
+    fn properties(&self) -> Vec<Property<JoinModel>> {
         vec![
             Property::always(O1, |_, net: &Net| promises::o1(net).is_ok()),
             Property::always(O3, |_, net: &Net| promises::o3(net).is_ok()),
-            Property::sometimes(ALL_READY, |ring: &Ring, net: &Net| promises::all_ready(net, &ring.bounds)),
-            Property::sometimes(GRANT_RIDES, |ring: &Ring, net: &Net| {
+            Property::sometimes(ALL_READY, |ring: &JoinModel, net: &Net| {
+                promises::all_ready(net, &ring.bounds)
+            }),
+            Property::sometimes(GRANT_RIDES, |ring: &JoinModel, net: &Net| {
                 !ring.bounds.ride || promises::grant_rides(net)
             }),
-            Property::sometimes(WHOLE_AGAIN, |ring: &Ring, net: &Net| promises::whole(net, &ring.bounds)),
+            Property::sometimes(WHOLE_AGAIN, |ring: &JoinModel, net: &Net| {
+                promises::whole(net, &ring.bounds)
+            }),
         ]
     }
 }
 
 /// Explores everything within the bounds; `stop_at`: no further than so many generated states.
-pub fn explore(bounds: Bounds, stop_at: Option<usize>, mut say: impl FnMut(usize, usize)) -> Outcome {
-    let mut builder = Ring::new(bounds).checker().finish_when(HasDiscoveries::AllFailures);
+pub fn explore(bounds: Bounds, stop_at: Option<usize>, mut say: impl FnMut(usize, usize)) -> Explored {
+    let mut builder = JoinModel::new(bounds).checker().finish_when(HasDiscoveries::AllFailures);
     if let Some(limit) = stop_at {
         builder = builder.target_state_count(limit);
     }
@@ -189,7 +213,7 @@ pub fn explore(bounds: Bounds, stop_at: Option<usize>, mut say: impl FnMut(usize
     let complete = broken.len() < 2 && stop_at.is_none_or(|limit| checker.state_count() < limit);
     let missing =
         [ALL_READY, WHOLE_AGAIN, GRANT_RIDES].into_iter().filter(|name| !discoveries.contains_key(name));
-    Outcome {
+    Explored {
         unique: checker.unique_state_count(),
         generated: checker.state_count(),
         depth: checker.max_depth(),

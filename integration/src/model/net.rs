@@ -13,7 +13,7 @@ use treecast_overlay::wire::{Frame, Header};
 
 use super::image::{self, EPOCH, Image};
 use super::setting::{self, LEASE};
-use super::{Bounds, Fault, QUARTER};
+use super::{Bounds, ModelBug, QUARTER};
 
 /// Some nodes, and what is on its way between them.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ pub struct Net {
     print: u64,
 }
 
-/// What may still go wrong.
+/// How much may still go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Left {
     crashes: u8,
@@ -65,7 +65,7 @@ pub(super) struct Flying {
     image: Image,
 }
 
-/// What can happen.
+/// Something that can happen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// This frame arrives; with `again`, it will come a second time.
@@ -82,9 +82,9 @@ pub enum Step {
     },
     /// A quarter passes.
     Pass {
-        /// Who crashes before.
+        /// The node that crashes before.
         crash: Option<usize>,
-        /// Who starts then, as bits.
+        /// The nodes that start then, as bits.
         start: u32,
         /// Which frames of those on their way will come later, as bits; the others are lost.
         late: u32,
@@ -128,12 +128,12 @@ impl Net {
         &self.seats
     }
 
-    /// What is on its way.
+    /// All frames on their way.
     pub(super) fn flying(&self) -> &[Arc<Flying>] {
         &self.flying
     }
 
-    /// Who lives in a slot.
+    /// The node in a slot, with its image.
     pub(super) fn being(&self, slot: usize) -> Option<&Being> {
         match &self.seats[slot] {
             Seat::Alive(being) => Some(being),
@@ -157,7 +157,7 @@ impl Net {
         (0..self.seats.len()).filter(lately)
     }
 
-    /// Who lives or lived in a slot.
+    /// The node that lives or lived in a slot.
     pub(super) fn id(&self, slot: usize) -> NodeId {
         self.ids[slot]
     }
@@ -169,7 +169,7 @@ impl Net {
 
     // Steps.
 
-    /// What can happen next.
+    /// Lists all that can happen next.
     pub(super) fn steps(&self, bounds: &Bounds, steps: &mut Vec<Step>) {
         // A connection keeps the order of its frames.
         let is_next = |&frame: &usize| {
@@ -191,7 +191,7 @@ impl Net {
             if self.left.duplicates > 0 && !flying.copy {
                 steps.push(Step::Deliver { frame, again: true });
             }
-            // What nothing waits for is lost when its quarter ends.
+            // A frame that nothing waits for is lost when its quarter ends.
             if self.left.losses > 0 && !flying.copy && (talk.is_some() || !bounds.reorder) {
                 steps.push(Step::Lose { frame });
             }
@@ -233,7 +233,7 @@ impl Net {
         if self.left.delays == 0 { vec![0] } else { subsets(any).filter(fits).collect() }
     }
 
-    /// What it is after a step.
+    /// Returns the state after a step.
     pub(super) fn after(&self, bounds: &Bounds, step: Step) -> Net {
         let mut net = self.clone();
         match step {
@@ -254,8 +254,8 @@ impl Net {
         let mut node = being.node.fork();
         let from = setting::peer(bounds, flying.from);
         node.handle_frame(self.now, from, flying.frame.clone());
-        let asked = (bounds.plant == Some(Fault::Published)).then_some(&flying.frame.header);
-        self.settle(flying.to, node, asked);
+        let asked = (bounds.plant == Some(ModelBug::Published)).then_some(&flying.frame.header);
+        self.take_out(flying.to, node, asked);
         if again {
             self.left.duplicates -= 1;
             let Flying { from, to, frame, .. } = &*flying;
@@ -287,7 +287,7 @@ impl Net {
             if let Seat::Alive(being) = &self.seats[slot] {
                 let mut node = being.node.fork();
                 node.handle_timeout(self.now);
-                self.settle(slot, node, None);
+                self.take_out(slot, node, None);
             } else if start & 1 << slot != 0 {
                 self.start(bounds, slot);
             }
@@ -303,12 +303,12 @@ impl Net {
         let through = (slot > 0).then(|| Seed::from(Addr::Memory(through as u32)));
         let bootstrap = Bootstrap { join: through.into_iter().collect(), ..Bootstrap::default() };
         node.handle_command(self.now, Command::Start(bootstrap));
-        self.settle(slot, node, None);
+        self.take_out(slot, node, None);
     }
 
     /// Takes over what a node has to say, and its timers that are due. `asked`: what it was asked, if it is to answer as
     /// published.
-    fn settle(&mut self, slot: usize, mut node: Node, asked: Option<&Header>) {
+    fn take_out(&mut self, slot: usize, mut node: Node, asked: Option<&Header>) {
         let mut failed = false;
         loop {
             while let Some(transmit) = node.poll_transmit() {
@@ -323,7 +323,7 @@ impl Net {
                     let members = || node.leaf_set().iter().copied().collect();
                     setting::answer_as_published(asked, &mut frame.header, members);
                 }
-                // What is sent to nobody is gone; there is no word of it either, as after a loss of power.
+                // A frame to an empty seat is gone; there is no word of it either, as after a loss of power.
                 if matches!(self.seats[to], Seat::Alive(_)) {
                     self.flying.push(Arc::new(Flying::new(slot, to, frame, false)));
                 }

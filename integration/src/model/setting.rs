@@ -1,22 +1,22 @@
-//! Who takes part, with which figures, and what may be wrong with them.
+//! The nodes that take part, their figures, and planted bugs.
 
 use std::time::Duration;
 
 use treecast_overlay::config::Config;
 use treecast_overlay::id::NodeId;
-use treecast_overlay::kbr::KeyBasedRouting;
+use treecast_overlay::kbr::RingView;
 use treecast_overlay::pastry::Node;
 use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::sides::Sides;
-use treecast_overlay::wire::{Admission, Header, Standing};
+use treecast_overlay::wire::{Admission, Header, NodeState};
 
 use super::image::FAR;
-use super::{Bounds, Fault, Gaps, QUARTER};
+use super::{Bounds, Gaps, ModelBug, QUARTER};
 
 /// Quarters for which others keep their hands off the part of a node that crashed: its lease and 5 %, begun.
 pub(super) const LEASE: u8 = 5;
 
-/// Who lives in a slot. The ring's nodes stand as far from each other as they can.
+/// The peer in a slot. The ring's nodes stand as far from each other as they can.
 pub(super) fn peer(bounds: &Bounds, slot: usize) -> Peer {
     let gap = u128::MAX / bounds.ring as u128;
     let begin = 1 << 100;
@@ -34,39 +34,30 @@ pub(super) fn peer(bounds: &Bounds, slot: usize) -> Peer {
 /// besides leases, is out of reach.
 pub(super) fn config(bounds: &Bounds, slot: usize) -> Config {
     let never = FAR * 10_000;
-    let overstays = bounds.plant == Some(Fault::Overstays) && slot == 0;
-    Config {
-        lease: QUARTER * if overstays { 8 } else { 4 },
-        heartbeat: QUARTER * 2,
-        ride_after: bounds.ride.then_some(QUARTER),
-        repair_rate: u32::MAX,
-        rto_min: QUARTER,
-        rto_max: QUARTER,
-        hop_rto_min: QUARTER,
-        full_membership: 0,
-        probe_attempts: bounds.attempts,
-        lease_attempts: bounds.attempts,
-        join_slot: QUARTER * 4,
-        ask_again: QUARTER,
-        leaf_probe: never,
-        table_probe: never,
-        repair: never,
-        gossip: never,
-        gossip_max: never,
-        bury_for: never,
-        start_timeout: never,
-        park_for: Duration::from_secs(8),
-        ..Config::default()
-    }
+    let overstays = bounds.plant == Some(ModelBug::Overstays) && slot == 0;
+    let mut config = Config::default();
+    let Config { tables, join, leases, failure, routing, repair, search, .. } = &mut config;
+    tables.full_membership = 0;
+    (join.slot, join.ask_again, join.timeout) = (QUARTER * 4, QUARTER, never);
+    leases.duration = QUARTER * if overstays { 8 } else { 4 };
+    leases.heartbeat = QUARTER * 2;
+    leases.piggyback_after = bounds.ride.then_some(QUARTER);
+    (failure.rto_min, failure.rto_max) = (QUARTER, QUARTER);
+    (failure.probe_attempts, failure.lease_attempts) = (bounds.attempts, bounds.attempts);
+    (failure.leaf_probe, failure.table_probe, failure.dead_for) = (never, never, never);
+    (routing.hop_rto_min, routing.park_for) = (QUARTER, Duration::from_secs(8));
+    (repair.period, repair.bytes_per_second) = (never, u32::MAX);
+    (search.period_min, search.period_max) = (never, never);
+    config
 }
 
-/// [`Fault::Published`]: what a neighbour answers that is busy with another joiner. `asked`: the joiner's words.
+/// [`ModelBug::Published`]: what a neighbour answers that is busy with another joiner. `asked`: the joiner's words.
 pub(super) fn answer_as_published(asked: &Header, answer: &mut Header, members: impl Fn() -> Vec<Peer>) {
     if !matches!(answer, Header::Admission(Admission::Busy)) {
         return;
     }
-    *answer = if let Header::Commit { number, .. } = *asked {
-        Header::Committed { number, lease: Sides::Both }
+    *answer = if let Header::JoinCommit { number, .. } = *asked {
+        Header::JoinCommitted { number, lease: Sides::Both }
     } else {
         Header::Admission(Admission::Granted { members: members() })
     };
@@ -74,5 +65,5 @@ pub(super) fn answer_as_published(asked: &Header, answer: &mut Header, members: 
 
 /// Whether a node is on the ring.
 pub(super) fn is_ready(node: &Node) -> bool {
-    node.standing() == Standing::Ready
+    node.node_state() == NodeState::Ready
 }

@@ -1,4 +1,4 @@
-//! What goes on all the time between those who know each other, and what comes too late to matter: it takes no time,
+//! Small talk goes on all the time between neighbours, or comes too late to matter: it takes no time,
 //! unless the bounds say otherwise.
 
 use treecast_overlay::machine::Machine;
@@ -27,8 +27,8 @@ impl Net {
             Header::ProbeAck(ack) if ack.leaf_set.is_none() && both_know() => true,
             Header::Probe(_)
             | Header::ProbeAck(_)
-            | Header::Commit { .. }
-            | Header::Committed { .. }
+            | Header::JoinCommit { .. }
+            | Header::JoinCommitted { .. }
             | Header::LeafSet { .. } => self.changes_nothing(bounds, flying),
             _ => false,
         }

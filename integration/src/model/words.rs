@@ -2,12 +2,12 @@
 
 use std::fmt;
 
-use treecast_overlay::kbr::KeyBasedRouting;
+use treecast_overlay::kbr::RingView;
 use treecast_overlay::machine::Machine;
 use treecast_overlay::pastry::Node;
 use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::sides::Sides;
-use treecast_overlay::wire::{Admission, Header, Letter};
+use treecast_overlay::wire::{Admission, Direct, Header};
 
 use super::net::{Flying, Net, Seat, Step};
 
@@ -39,23 +39,23 @@ impl Net {
         }
     }
 
-    /// Who stands where.
+    /// Says which node stands where.
     pub(super) fn standings(&self) -> String {
         let seats = self.seats().iter().enumerate().map(|(slot, seat)| match seat {
             Seat::Waiting => format!("{slot} not started"),
             Seat::Crashed(_) => format!("{slot} crashed"),
             Seat::Failed => format!("{slot} failed to start"),
-            Seat::Alive(being) => format!("{slot} {}", self.standing(&being.node)),
+            Seat::Alive(being) => format!("{slot} {}", self.node_state(&being.node)),
         });
         seats.collect::<Vec<_>>().join(" | ")
     }
 
-    fn standing(&self, node: &Node) -> String {
+    fn node_state(&self, node: &Node) -> String {
         let side = |peer: Option<&Peer>| peer.map_or("-".to_string(), who);
         let (left, right) = (side(node.leaf_set().left()), side(node.leaf_set().right()));
         let serves = node.is_root_of(self.now(), node.peer().id.key());
         let serves = if serves { ", answers" } else { "" };
-        format!("{:?} between {left} and {right}{serves}", node.standing())
+        format!("{:?} between {left} and {right}{serves}", node.node_state())
     }
 }
 
@@ -66,7 +66,7 @@ fn who(peer: &Peer) -> String {
     }
 }
 
-/// What is said of leases, if it is of any.
+/// Says which leases are meant, if any are.
 fn sides(what: &str, sides: Sides) -> String {
     if sides.is_none() { String::new() } else { format!("{what} ({sides:?})") }
 }
@@ -79,7 +79,7 @@ impl fmt::Display for Flying {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Flying { from, to, frame, .. } = self;
         write!(f, "{from} to {to}: ")?;
-        if let Some(words) = &frame.words {
+        if let Some(words) = &frame.piggyback {
             let ask = words.ask.map(|ask| sides("asks for a lease", ask.lease));
             let grant = words.grant.map(|grant| sides("grants a lease", grant.lease));
             write!(f, "({}) ", ask.into_iter().chain(grant).collect::<Vec<_>>().join(", "))?;
@@ -87,18 +87,18 @@ impl fmt::Display for Flying {
         #[expect(clippy::wildcard_enum_match_arm, reason = "others are few")]
         match &frame.header {
             Header::Routed(routed) => write!(f, "{:?} the root of {:?}", routed.purpose, routed.key),
-            Header::Letter(Letter::Answer(answer)) => {
+            Header::Direct(Direct::Answer(answer)) => {
                 write!(f, "Answer: root {}, leaf set {}", who(&answer.root), all(&answer.leaf_set))
             }
             Header::Probe(probe) => {
                 let lease = sides(", asks for a lease", probe.lease);
                 let leaf_set = if probe.leaf_set { ", for the leaf set" } else { "" };
-                write!(f, "Probe, {:?}{lease}{leaf_set}", probe.standing)
+                write!(f, "Probe, {:?}{lease}{leaf_set}", probe.node_state)
             }
             Header::ProbeAck(ack) => {
                 let lease = sides(", grants a lease", ack.lease);
                 let asks = ack.asks.map(|ask| sides(", asks for one", ask.lease)).unwrap_or_default();
-                write!(f, "ProbeAck, {:?}{lease}{asks}", ack.standing)?;
+                write!(f, "ProbeAck, {:?}{lease}{asks}", ack.node_state)?;
                 ack.leaf_set.as_deref().map_or(Ok(()), |peers| write!(f, ", leaf set {}", all(peers)))
             }
             Header::Admission(Admission::Granted { members }) => {
@@ -108,8 +108,8 @@ impl fmt::Display for Flying {
                 write!(f, "NotNeighbour, leaf set {}", all(members))
             }
             Header::Admission(admission) => write!(f, "{admission:?}"),
-            Header::Commit { .. } => f.write_str("Commit"),
-            Header::Committed { .. } => f.write_str("Committed"),
+            Header::JoinCommit { .. } => f.write_str("Commit"),
+            Header::JoinCommitted { .. } => f.write_str("Committed"),
             Header::HopAck { .. } => f.write_str("HopAck"),
             Header::LeafSet { members, .. } => write!(f, "LeafSet {}", all(members)),
             header => write!(f, "{header:?}"),

@@ -1,16 +1,19 @@
-//! What an experiment found, as people and programs want to read it: a table beside the anchors, one line of JSON,
+//! Findings of an experiment, as people and programs want to read them: a table beside the anchors, one line of JSON,
 //! and, in a directory, tables as CSV and plots as SVG.
 
+mod figures;
 mod table;
 mod plot;
 
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
 use thiserror::Error;
 
+pub use figures::{Figures, show};
 pub use plot::{Axis, Kind, Plot, Series};
 
-/// What an experiment found.
+/// Findings of an experiment.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
     /// Its name on the command line.
@@ -19,7 +22,7 @@ pub struct Report {
     pub conditions: Vec<(&'static str, String)>,
     /// The figures, beside those of others.
     pub rows: Vec<Row>,
-    /// What else the reader should know.
+    /// Notes for the reader.
     pub notes: Vec<String>,
     /// All figures as one JSON object on one line.
     pub json: String,
@@ -34,13 +37,13 @@ pub struct Report {
 /// One figure, ours beside theirs.
 #[derive(Clone, Debug, Default)]
 pub struct Row {
-    /// What was measured.
+    /// The name of the figure.
     pub figure: String,
-    /// What came out here.
+    /// Its value here.
     pub ours: String,
-    /// What others reach; empty if nobody said.
+    /// The value that others reach; empty if nobody said.
     pub theirs: String,
-    /// Who says so: number and mark of the anchor, and its conditions.
+    /// The source of that: number and mark of the anchor, and its conditions.
     pub source: String,
 }
 
@@ -50,9 +53,9 @@ impl Row {
         Row { figure: figure.into(), ours: ours.into(), ..Row::default() }
     }
 
-    /// Beside it what others reach, and who says so under which conditions.
-    pub fn beside(self, theirs: impl Into<String>, source: impl Into<String>) -> Row {
-        Row { theirs: theirs.into(), source: source.into(), ..self }
+    /// Beside it what others reach, and the source of that, with its conditions.
+    pub fn beside(&mut self, theirs: impl Into<String>, source: impl Into<String>) {
+        (self.theirs, self.source) = (theirs.into(), source.into());
     }
 }
 
@@ -76,6 +79,11 @@ pub struct OutError {
 }
 
 impl Report {
+    /// The report with these figures.
+    pub fn with(self, figures: Figures) -> Report {
+        Report { rows: figures.rows, json: Value::Object(figures.json).to_string(), ..self }
+    }
+
     /// The conditions and the table, for people.
     pub fn to_text(&self) -> String {
         table::text(self)

@@ -15,14 +15,14 @@ pub struct Plot {
     pub x: Axis,
     /// Up.
     pub y: Axis,
-    /// What is drawn.
+    /// All that is drawn.
     pub series: Vec<Series>,
 }
 
 /// An axis: what it shows in which unit, and its range (`None`: as the data need).
 #[derive(Clone, Debug, Default)]
 pub struct Axis {
-    /// What it shows, with its unit.
+    /// The quantity that it shows, with its unit.
     pub label: String,
     /// From where to where; `None`: as the data need, from 0 on.
     pub range: Option<(f64, f64)>,

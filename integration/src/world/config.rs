@@ -13,7 +13,7 @@ pub enum Fidelity {
     Values,
 }
 
-/// What is known of connections.
+/// Whether there are connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connections {
     /// As over TCP: they come up and break, machines hear of it, and a dead process's host refuses.
@@ -29,7 +29,7 @@ pub struct Config {
     pub topology: Topology,
     /// Most that jitter adds, as a share of the latency: each frame throws its own.
     pub jitter: f64,
-    /// What else happens to frames. [`set_faults`](super::World::set_faults) changes it on the way.
+    /// Loss, duplication and reordering. [`set_faults`](super::World::set_faults) changes it on the way.
     pub faults: Faults,
     /// Values or bytes.
     pub fidelity: Fidelity,

@@ -4,7 +4,7 @@ use std::fmt;
 
 use treecast_overlay::wire::{Header, KINDS};
 
-/// What became of frames. `sent + doubled == delivered + lost +` those still in flight.
+/// Tallies of frames. `sent + doubled == delivered + lost +` those still in flight.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Handed out by a node.

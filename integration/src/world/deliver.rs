@@ -9,11 +9,12 @@ use treecast_overlay::peer::{Addr, Addresses, Peer};
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::{self, Frame};
 
-use super::faults::{Verdict, happens};
+use super::faults::{DiceVerdict, happens};
 use super::links::{Connection, Incoming};
+use super::observer::{At, Inward, Observers};
 use super::queue::{Arrival, Happening, Notice, Word};
 use super::trace::{Loss, Note, What};
-use super::{Connections, Fidelity, State, Waiting, World};
+use super::{Connections, Fidelity, SlotState, Waiting, World};
 
 /// Most things that a machine may hand out after one call: one that hands out more never ends.
 const MAX_DRAINED: u32 = 1_000_000;
@@ -35,14 +36,11 @@ impl<M: Machine> World<M> {
             let before = frames + events + stores;
             while let Some(transmit) = machine.poll_transmit() {
                 frames += 1;
-                self.send(slot, machine.peer(), transmit);
+                self.send_observed(slot, machine, transmit);
             }
             while let Some(event) = machine.poll_event() {
                 events += 1;
-                match &mut self.observer {
-                    Some(observer) => observer(self.now, slot, event),
-                    None => self.events.push((self.now, slot, event)),
-                }
+                self.tell_observed(slot, machine, event);
             }
             while let Some(store) = machine.poll_store() {
                 stores += 1;
@@ -59,9 +57,60 @@ impl<M: Machine> World<M> {
         }
     }
 
+    // Past the observers.
+
+    /// Shows the observers what a node is about to get.
+    pub(super) fn call_observed<T>(
+        &mut self,
+        slot: usize,
+        show: impl FnOnce(&At<'_, M>, &mut Observers<M>) -> T,
+    ) -> Option<T> {
+        let now = self.local_time(slot);
+        let machine = self.slots[slot].machine.as_deref()?;
+        Some(show(&At { slot, now, machine }, &mut self.observers))
+    }
+
+    fn send_observed(&mut self, slot: usize, machine: &M, transmit: Transmit) {
+        if self.observers.is_empty() {
+            return self.send(slot, machine.peer(), transmit, Duration::ZERO);
+        }
+        let at = At { slot, now: self.local_time(slot), machine };
+        let mut observers = std::mem::take(&mut self.observers);
+        let mut send = |transmit, late| self.send(slot, machine.peer(), transmit, late);
+        observers.frame_out(&at, transmit, &mut send);
+        self.observers = observers;
+    }
+
+    fn tell_observed(&mut self, slot: usize, machine: &M, event: M::Event) {
+        let at = At { slot, now: self.local_time(slot), machine };
+        let told = if self.observers.is_empty() { vec![event] } else { self.observers.event(&at, event) };
+        for event in told {
+            match &mut self.sink {
+                Some(sink) => sink(self.now, slot, event),
+                None => self.events.push((self.now, slot, event)),
+            }
+        }
+    }
+
+    /// Lets a node handle a frame, if its observers let it pass.
+    fn handle_observed(&mut self, slot: usize, peer: Peer, frame: Frame) {
+        let fate = self.call_observed(slot, |at, observers| observers.frame_in(at, peer, &frame));
+        match fate {
+            Some(Inward::Passes) | None => {
+                self.call(slot, |machine, now| machine.handle_frame(now, peer, frame));
+            }
+            Some(Inward::Vanishes) => {}
+            Some(Inward::Answered(answer)) => {
+                if let Some(me) = self.slots[slot].machine.as_ref().map(|machine| machine.peer()) {
+                    self.send(slot, me, *answer, Duration::ZERO);
+                }
+            }
+        }
+    }
+
     // Out.
 
-    fn send(&mut self, from: usize, peer: Peer, transmit: Transmit) {
+    fn send(&mut self, from: usize, peer: Peer, transmit: Transmit, late: Duration) {
         let Transmit { to, frame } = transmit;
         self.scratch.clear();
         self.scratch = wire::encode_head(&frame, std::mem::take(&mut self.scratch));
@@ -105,7 +154,18 @@ impl<M: Machine> World<M> {
         let Connection { up, generation, .. } = self.connection(from, to, want);
         let from_life = self.slots[from].life;
         let (from, dials) = (from as u32, !up);
-        self.dispatch(Box::new(Arrival { from, from_life, to, peer, want, generation, dials, frame, note }));
+        self.dispatch(Box::new(Arrival {
+            from,
+            from_life,
+            to,
+            peer,
+            want,
+            generation,
+            dials,
+            frame,
+            note,
+            late,
+        }));
     }
 
     /// The slot of a node that has no address.
@@ -145,9 +205,9 @@ impl<M: Machine> World<M> {
             self.network.map.count(from, to, loads);
         }
         match self.config.faults.verdict(&mut self.verdicts) {
-            Verdict::Lost => self.lose(from, arrival.to, &arrival.frame, arrival.note, Loss::Dice),
-            Verdict::Once(late) => self.fly(arrival, late),
-            Verdict::Twice(late, later) => {
+            DiceVerdict::Lost => self.lose(from, arrival.to, &arrival.frame, arrival.note, Loss::Dice),
+            DiceVerdict::Once(late) => self.fly(arrival, late),
+            DiceVerdict::Twice(late, later) => {
                 self.counters.on(&arrival.frame.header).doubled += 1;
                 self.fly(arrival.clone(), late);
                 self.fly(arrival, later);
@@ -157,6 +217,7 @@ impl<M: Machine> World<M> {
 
     fn fly(&mut self, arrival: Box<Arrival>, late: Duration) {
         let delay = self.network.delay(arrival.from as usize, arrival.to as usize);
+        let late = late + arrival.late;
         self.queue.push(self.now + delay + late, Happening::Arrival(arrival));
     }
 
@@ -171,20 +232,22 @@ impl<M: Machine> World<M> {
 
     pub(super) fn on_arrival(&mut self, arrival: Box<Arrival>) {
         let to = arrival.to as usize;
-        match self.slots.get(to).map_or(State::Vacant, |slot| slot.state) {
-            State::Running => match self.busy_until(to) {
+        match self.slots.get(to).map_or(SlotState::Vacant, |slot| slot.state) {
+            SlotState::Running => match self.busy_until(to) {
                 None => self.take_in(arrival),
                 Some(free) if self.slots[to].backlog.len() < self.config.backlog => {
                     self.wait_until(to, free, Waiting::Arrival(arrival));
                 }
                 Some(_) => self.miss(arrival, Loss::Backlog, None),
             },
-            State::Paused if self.slots[to].backlog.len() < self.config.backlog => {
+            SlotState::Paused if self.slots[to].backlog.len() < self.config.backlog => {
                 self.slots[to].backlog.push_back(Waiting::Arrival(arrival));
             }
-            State::Paused => self.miss(arrival, Loss::Backlog, None),
-            State::Dark => self.miss(arrival, Loss::NobodyThere, None),
-            State::Vacant => self.miss(arrival, Loss::NobodyThere, Some(unreachable("nobody listens there"))),
+            SlotState::Paused => self.miss(arrival, Loss::Backlog, None),
+            SlotState::Dark => self.miss(arrival, Loss::NobodyThere, None),
+            SlotState::Vacant => {
+                self.miss(arrival, Loss::NobodyThere, Some(unreachable("nobody listens there")))
+            }
         }
     }
 
@@ -233,7 +296,7 @@ impl<M: Machine> World<M> {
         self.counters.on(&frame.header).delivered += 1;
         self.begin_frame(slot);
         self.trace.record(self.now, slot, What::Frame { from, note });
-        self.call(slot, |machine, now| machine.handle_frame(now, peer, frame));
+        self.handle_observed(slot, peer, frame);
         if happens(&mut self.mischief, self.config.spurious_timeouts) {
             self.time_out(slot, true);
         }
@@ -287,7 +350,7 @@ impl<M: Machine> World<M> {
         if !self.lives(slot, notice.life) {
             return;
         }
-        if self.slots[slot].state == State::Paused {
+        if self.slots[slot].state == SlotState::Paused {
             return self.slots[slot].backlog.push_back(Waiting::Notice(notice));
         }
         if let Some(free) = self.busy_until(slot) {
@@ -343,7 +406,7 @@ impl<M: Machine> World<M> {
 
     fn lives(&self, slot: usize, life: u32) -> bool {
         let room = &self.slots[slot];
-        room.life == life && matches!(room.state, State::Running | State::Paused)
+        room.life == life && matches!(room.state, SlotState::Running | SlotState::Paused)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What goes wrong on the way: loss, duplication, reordering by dice, and cuts between nodes by decree.
+//! Things that go wrong on the way: loss, duplication, reordering by dice, and cuts between nodes by decree.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use rand::RngExt;
 use treecast_overlay::random::Rng;
 
-/// What happens to frames, each by its own throw of the dice. [`Faults::default`] is none at all.
+/// Shares of frames to which something happens, each by its own throw of the dice. [`Faults::default`] is none at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Faults {
     /// Share of frames that vanish, 0..=1.
@@ -21,22 +21,22 @@ pub struct Faults {
     pub reorder_by: Duration,
 }
 
-/// What the dice say of one frame: when its copies arrive beyond their latency.
+/// The dice's verdict on one frame: when its copies arrive beyond their latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum DiceVerdict {
     Lost,
     Once(Duration),
     Twice(Duration, Duration),
 }
 
 impl Faults {
-    pub(super) fn verdict(&self, dice: &mut Rng) -> Verdict {
+    pub(super) fn verdict(&self, dice: &mut Rng) -> DiceVerdict {
         if happens(dice, self.loss) {
-            return Verdict::Lost;
+            return DiceVerdict::Lost;
         }
         let twice = happens(dice, self.duplication);
         let first = self.held_back(dice);
-        if twice { Verdict::Twice(first, self.held_back(dice)) } else { Verdict::Once(first) }
+        if twice { DiceVerdict::Twice(first, self.held_back(dice)) } else { DiceVerdict::Once(first) }
     }
 
     fn held_back(&self, dice: &mut Rng) -> Duration {
@@ -53,14 +53,14 @@ pub(super) fn happens(dice: &mut Rng, share: f64) -> bool {
     share > 0.0 && dice.random::<f64>() < share
 }
 
-/// Who cannot reach whom. Frames of a severed pair vanish without a word; connections stay half open.
+/// Pairs that cannot reach each other. Frames of a severed pair vanish without a word; connections stay half open.
 pub enum Cut {
     /// Symmetric: each slot reaches its own side only. Side of slot i is `sides[i]`; slots beyond the list are on
     /// side 0.
     Sides(Vec<u8>),
     /// One way: nothing from the first reaches the second; the way back is open.
     OneWay {
-        /// Whose frames vanish.
+        /// Senders of the frames that vanish.
         from: BTreeSet<usize>,
         /// On their way to whom.
         to: BTreeSet<usize>,
@@ -86,7 +86,7 @@ impl Cut {
         Cut::Where(Box::new(move |from, to| (from, to) == (a, b) || (from, to) == (b, a)))
     }
 
-    /// A share of all pairs, 0..=1, each both ways: who cannot reach whom is drawn by the seed. So reachability is not
+    /// A share of all pairs, 0..=1, each both ways: which pairs cannot reach each other is drawn by the seed. So reachability is not
     /// transitive, as among 2.3 % of PlanetLab's pairs (Freedman et al. 2005).
     pub fn pairs(share: f64, seed: u64) -> Cut {
         let threshold = (share.clamp(0.0, 1.0) * 2_f64.powi(53)) as u64;
@@ -129,7 +129,7 @@ impl fmt::Debug for Cut {
     }
 }
 
-/// Who is reached from a slot, step by step.
+/// The slots that are reached from a slot, step by step.
 fn reached(nodes: &[usize], first: usize, passes: impl Fn(usize, usize) -> bool) -> BTreeSet<usize> {
     let (mut met, mut edge) = (BTreeSet::from([first]), vec![first]);
     while let Some(from) = edge.pop() {
@@ -173,8 +173,11 @@ impl Cuts {
         self.cuts.iter().any(|(_, cut)| cut.severs(from, to))
     }
 
-    /// The strongly connected components of who reaches whom among `nodes`, by their first one; the largest is 0.
+    /// The strongly connected components of reachability among `nodes`, by their first one; the largest is 0.
     pub(super) fn sides(&self, slots: usize, nodes: &[usize]) -> Vec<u8> {
+        if self.cuts.is_empty() {
+            return vec![0; slots];
+        }
         let mut firsts: BTreeMap<usize, usize> = BTreeMap::new();
         let mut sizes = BTreeMap::new();
         for &first in nodes {

@@ -14,7 +14,7 @@ pub(super) struct Connection {
     pub(super) generation: u64,
 }
 
-/// What an arriving frame means to the receiver's end.
+/// The meaning of an arriving frame to the receiver's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Incoming {
     /// It came over a connection that this end has.

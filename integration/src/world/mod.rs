@@ -11,13 +11,10 @@ mod deliver;
 mod faults;
 mod links;
 mod network;
-#[cfg(test)]
-mod pinger;
+mod observer;
 mod queue;
-mod quirks;
+mod host;
 mod report;
-#[cfg(test)]
-mod tests;
 mod trace;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -34,22 +31,24 @@ use treecast_overlay::wire::Frame;
 pub use config::{Config, Connections, Fidelity};
 pub use counters::{Counters, Tally};
 pub use faults::{Cut, CutId, Faults};
+pub use host::{MAX_DRIFT_PPM, Uplink};
 pub use network::{LinkLoads, Map, Matrix, ParseTopologyError, Topology, TransitStub};
-pub use quirks::{MAX_DRIFT_PPM, Uplink};
+pub use observer::{At, Inward, Observer, Outward, Shared};
 pub use report::{Case, SEED_VARIABLE, TimedOut};
 pub use trace::KEPT_STEPS;
 
 use faults::Cuts;
+use host::Host;
 use links::Links;
 use network::Network;
+use observer::Observers;
 use queue::{Arrival, Happening, Notice, Queue};
-use quirks::Quirks;
 use trace::{Trace, What};
 
 /// How a node ends against its will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Crash {
-    /// The process dies, its host lives on: connected peers get `Down`, and who dials is refused.
+    /// The process dies, its host lives on: connected peers get `Down`, and a dial is refused.
     Process,
     /// The power fails: no word of it to anybody, until the slot starts again and knows of no connection.
     Power,
@@ -61,24 +60,24 @@ const MAX_TIMEOUTS_AT_ONCE: u32 = 10_000;
 struct Slot<M: Machine> {
     /// Taken out while it handles something. Boxed: slots move when the world grows.
     machine: Option<Box<M>>,
-    state: State,
+    state: SlotState,
     /// Counts the starts in this slot; what was meant for an earlier life is dropped.
     life: u32,
-    /// What the machine asked for last.
+    /// The deadline that the machine asked for last.
     deadline: Option<Instant>,
     /// The one wake in the queue that counts, and its ticket. It may be earlier than the deadline, never later.
     wake: Option<(Instant, u32)>,
     tickets: u32,
     /// When the last timeout was handled, and how many there were at that instant.
     timeouts: (Instant, u32),
-    /// What is unusual about the host.
-    quirks: Option<Box<Quirks>>,
-    /// What waits until a paused node resumes, or a slow one is free.
+    /// Peculiarities of the host.
+    host: Option<Box<Host>>,
+    /// Things that wait until a paused node resumes, or a slow one is free.
     backlog: VecDeque<Waiting<M>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum SlotState {
     Running,
     Paused,
     /// Nobody there, and the host says so.
@@ -94,9 +93,9 @@ enum Waiting<M: Machine> {
 }
 
 /// Which frames are counted on physical links, and what the count is.
-type Watch = (fn(&Frame) -> bool, LinkLoads);
+type LinkWatch = (fn(&Frame) -> bool, LinkLoads);
 
-type Observer<E> = Box<dyn FnMut(Instant, usize, E)>;
+type Sink<E> = Box<dyn FnMut(Instant, usize, E)>;
 
 /// Many machines in virtual time. See the [module](self).
 pub struct World<M: Machine> {
@@ -110,18 +109,20 @@ pub struct World<M: Machine> {
     links: Links,
     /// With [`Connections::None`]: where the nodes are that say no address.
     undialled: BTreeMap<NodeId, u32>,
-    watch: Option<Watch>,
+    watch: Option<LinkWatch>,
     cuts: Cuts,
     /// Throws for frames' verdicts.
     verdicts: Rng,
     /// Throws for spurious timeouts.
     mischief: Rng,
     trace: Trace,
+    wakes: u64,
     /// For a header's bytes.
     scratch: Vec<u8>,
     counters: Counters,
     events: Vec<(Instant, usize, M::Event)>,
-    observer: Option<Observer<M::Event>>,
+    sink: Option<Sink<M::Event>>,
+    observers: Observers<M>,
 }
 
 impl<M: Machine> World<M> {
@@ -143,10 +144,12 @@ impl<M: Machine> World<M> {
             verdicts: random::stream(&seed, "world/verdicts"),
             mischief: random::stream(&seed, "world/mischief"),
             trace: Trace::new(case.seed),
+            wakes: 0,
             scratch: Vec::new(),
             counters: Counters::default(),
             events: Vec::new(),
-            observer: None,
+            sink: None,
+            observers: Observers::default(),
             case,
         }
     }
@@ -175,7 +178,7 @@ impl<M: Machine> World<M> {
 
     /// Whether a node lives in this slot and is not paused.
     pub fn is_running(&self, slot: usize) -> bool {
-        self.slots.get(slot).is_some_and(|slot| slot.state == State::Running)
+        self.slots.get(slot).is_some_and(|slot| slot.state == SlotState::Running)
     }
 
     /// How long a frame takes between two slots without jitter: what stretch is measured against.
@@ -183,7 +186,7 @@ impl<M: Machine> World<M> {
         self.network.map.latency(a, b)
     }
 
-    /// What a slot is attached to: a router, or a point of a matrix. `None` where there is no such thing. Stretch
+    /// The thing that a slot is attached to: a router, or a point of a matrix. `None` where there is no such thing. Stretch
     /// leaves out pairs that share one.
     pub fn router(&self, slot: usize) -> Option<u32> {
         self.network.map.router(slot)
@@ -200,7 +203,7 @@ impl<M: Machine> World<M> {
         self.watch = self.network.map.has_links().then(|| (filter, LinkLoads::default()));
     }
 
-    /// What [`watch_links`](World::watch_links) has counted; `None` if nothing is counted, or if the topology has no
+    /// The counts of [`watch_links`](World::watch_links); `None` if nothing is counted, or if the topology has no
     /// physical links.
     pub fn link_loads(&self) -> Option<&LinkLoads> {
         self.watch.as_ref().map(|(_, loads)| loads)
@@ -212,7 +215,7 @@ impl<M: Machine> World<M> {
         self.network.map.multicast_links(source, members)
     }
 
-    /// What became of frames so far.
+    /// Tallies of frames so far.
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -220,6 +223,11 @@ impl<M: Machine> World<M> {
     /// Steps so far, each of them in the trace.
     pub fn steps(&self) -> u64 {
         self.trace.steps()
+    }
+
+    /// Timeouts that machines were given so far.
+    pub fn wakes(&self) -> u64 {
+        self.wakes
     }
 
     /// Things still to come.
@@ -278,13 +286,13 @@ impl<M: Machine> World<M> {
         self.network.map.add();
         self.slots.push(Slot {
             machine: None,
-            state: State::Vacant,
+            state: SlotState::Vacant,
             life: 0,
             deadline: None,
             wake: None,
             tickets: 0,
             timeouts: (Instant::ZERO, 0),
-            quirks: None,
+            host: None,
             backlog: VecDeque::new(),
         });
         self.begin(slot, machine);
@@ -293,7 +301,7 @@ impl<M: Machine> World<M> {
 
     /// Starts a node again in its slot: same identity, new incarnation.
     pub fn restart(&mut self, slot: usize, machine: M) {
-        let vacant = matches!(self.slots[slot].state, State::Vacant | State::Dark);
+        let vacant = matches!(self.slots[slot].state, SlotState::Vacant | SlotState::Dark);
         assert!(vacant, "slot {slot} is taken: stop or crash its node first");
         self.begin(slot, machine);
     }
@@ -312,28 +320,29 @@ impl<M: Machine> World<M> {
         self.trace.record(self.now, slot, What::Start { id: peer.id });
         let room = &mut self.slots[slot];
         room.life += 1;
-        room.state = State::Running;
+        room.state = SlotState::Running;
         room.machine = Some(Box::new(machine));
+        self.observers.started(slot);
         self.call(slot, |_, _| ());
     }
 
     /// Ends a node's life in order, as a process that has said its farewells exits, and hands out what is left.
     pub fn stop(&mut self, slot: usize) -> M {
         self.trace.record(self.now, slot, What::Stop);
-        self.end(slot, State::Vacant)
+        self.end(slot, SlotState::Vacant)
     }
 
     /// Ends a node's life.
     pub fn crash(&mut self, slot: usize, how: Crash) {
         let (silent, state) = match how {
-            Crash::Process => (false, State::Vacant),
-            Crash::Power => (true, State::Dark),
+            Crash::Process => (false, SlotState::Vacant),
+            Crash::Power => (true, SlotState::Dark),
         };
         self.trace.record(self.now, slot, What::Crash { silent });
         self.end(slot, state);
     }
 
-    fn end(&mut self, slot: usize, state: State) -> M {
+    fn end(&mut self, slot: usize, state: SlotState) -> M {
         let connections = self.links.end(slot);
         let room = &mut self.slots[slot];
         let machine = room.machine.take().unwrap_or_else(|| panic!("nobody lives in slot {slot}"));
@@ -346,7 +355,7 @@ impl<M: Machine> World<M> {
             }
         }
         self.drop_uplink(slot);
-        if state == State::Vacant {
+        if state == SlotState::Vacant {
             for connection in connections {
                 self.close(slot, connection);
             }
@@ -354,19 +363,19 @@ impl<M: Machine> World<M> {
         *machine
     }
 
-    /// Stops a node in its tracks. What reaches it waits; its timeout will fire late.
+    /// Stops a node in its tracks. Anything that reaches it waits; its timeout will fire late.
     pub fn pause(&mut self, slot: usize) {
         assert!(self.is_running(slot), "slot {slot} does not run: it cannot be paused");
         self.trace.record(self.now, slot, What::Pause);
-        self.slots[slot].state = State::Paused;
+        self.slots[slot].state = SlotState::Paused;
     }
 
     /// Lets a paused node go on: its timeout first, if it has passed, then all that has waited (the driver's order:
     /// expiry is checked before any frame of a batch is handled).
     pub fn resume(&mut self, slot: usize) {
-        assert!(self.slots[slot].state == State::Paused, "slot {slot} is not paused");
+        assert!(self.slots[slot].state == SlotState::Paused, "slot {slot} is not paused");
         self.trace.record(self.now, slot, What::Resume);
-        self.slots[slot].state = State::Running;
+        self.slots[slot].state = SlotState::Running;
         if self.slots[slot].deadline.is_some_and(|at| at <= self.now) {
             self.time_out(slot, false);
         }
@@ -388,12 +397,13 @@ impl<M: Machine> World<M> {
     /// Gives a node a command, now; a paused one gets it when it resumes.
     pub fn command(&mut self, slot: usize, command: M::Command) {
         match self.slots[slot].state {
-            State::Running => {
+            SlotState::Running => {
                 self.trace.record(self.now, slot, What::Command);
+                self.call_observed(slot, |at, observers| observers.command(at, &command));
                 self.call(slot, |machine, now| machine.handle_command(now, command));
             }
-            State::Paused => self.slots[slot].backlog.push_back(Waiting::Command(command)),
-            State::Vacant | State::Dark => panic!("nobody lives in slot {slot}: it takes no command"),
+            SlotState::Paused => self.slots[slot].backlog.push_back(Waiting::Command(command)),
+            SlotState::Vacant | SlotState::Dark => panic!("nobody lives in slot {slot}: it takes no command"),
         }
     }
 
@@ -425,21 +435,9 @@ impl<M: Machine> World<M> {
         self.cuts.heal_all();
     }
 
-    // Events.
-
-    /// Hands each event to `observer` from now on: instant, slot, event.
-    pub fn observe(&mut self, observer: impl FnMut(Instant, usize, M::Event) + 'static) {
-        self.observer = Some(Box::new(observer));
-    }
-
     /// Tells each step of the trace from now on, before it is carried out: its number, and what happens, in words.
     pub fn listen(&mut self, listener: impl FnMut(u64, &dyn std::fmt::Display) + 'static) {
         self.trace.listener = Some(Box::new(listener));
-    }
-
-    /// All events since the last call, in order. Empty while an observer takes them.
-    pub fn take_events(&mut self) -> Vec<(Instant, usize, M::Event)> {
-        std::mem::take(&mut self.events)
     }
 
     // Time.
@@ -534,7 +532,7 @@ impl<M: Machine> World<M> {
             return false;
         }
         room.wake = None;
-        if room.state != State::Running {
+        if room.state != SlotState::Running {
             return false;
         }
         let due = room.deadline.is_some_and(|at| at <= self.now) && self.busy_until(slot).is_none();
@@ -547,6 +545,7 @@ impl<M: Machine> World<M> {
     }
 
     fn time_out(&mut self, slot: usize, spurious: bool) {
+        self.wakes += 1;
         self.trace.record(self.now, slot, What::Timeout { spurious });
         if !spurious {
             let (at, times) = self.slots[slot].timeouts;

@@ -1,8 +1,9 @@
-//! What is still to come, ordered by (time, sequence): two things of one instant happen in the order in which they
+//! All that is still to come, ordered by (time, sequence): two things of one instant happen in the order in which they
 //! were scheduled, so that a run is the same twice.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
+use std::time::Duration;
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::machine::{Refusal, StoreToken};
@@ -36,14 +37,16 @@ pub(super) struct Arrival {
     pub(super) to: u32,
     /// The sender, as it was when it sent.
     pub(super) peer: Peer,
-    /// Who must be there, if the sender knew.
+    /// The node that must be there, if the sender knew.
     pub(super) want: Option<NodeId>,
     pub(super) generation: u64,
     /// The sender does not know of a connection yet: this frame opens one.
     pub(super) dials: bool,
     pub(super) frame: Frame,
-    /// What the trace knows of it.
+    /// The trace's note of it.
     pub(super) note: Note,
+    /// How much longer it takes than the network does: an observer holds it back.
+    pub(super) late: Duration,
 }
 
 /// Something that one life of a slot hears.
@@ -134,7 +137,7 @@ impl Queue {
         empty
     }
 
-    /// Whom the things at hand concern.
+    /// The slots that the things at hand concern.
     pub(super) fn concerned(&self) -> impl Iterator<Item = usize> {
         self.near.iter().map(|item| match &item.happening {
             Happening::Wake { slot, .. } | Happening::Free { slot } | Happening::Sent { slot, .. } => {

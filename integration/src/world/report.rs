@@ -13,7 +13,7 @@ pub const SEED_VARIABLE: &str = "TREECAST_SEED";
 pub struct Case {
     target: String,
     name: String,
-    /// What everything random in the run follows from.
+    /// Everything random in the run follows from it.
     pub seed: u64,
 }
 
@@ -69,14 +69,14 @@ macro_rules! case {
     };
 }
 
-/// What was waited for did not come.
+/// Something that was waited for did not come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TimedOut {
     /// How long it was waited for.
     pub limit: Duration,
     /// When the waiting ended.
     pub at: Instant,
-    /// What runs it again.
+    /// The case that runs it again.
     pub case: Case,
 }
 

@@ -1,4 +1,4 @@
-//! What happened: a running hash over everything, and the last thousand steps in words.
+//! The record of all that happened: a running hash over everything, and the last thousand steps in words.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,7 +14,7 @@ pub const KEPT_STEPS: usize = 1000;
 
 /// One step, kept small: words are made only when somebody asks.
 #[derive(Clone, Debug)]
-struct Step {
+struct TraceStep {
     number: u64,
     at: Instant,
     slot: u32,
@@ -62,7 +62,7 @@ pub(super) enum What {
     Stored {
         token: u64,
     },
-    /// What a node handed out in answer to the step before.
+    /// Counts of all that a node handed out in answer to the step before.
     Drained {
         frames: u32,
         events: u32,
@@ -70,7 +70,7 @@ pub(super) enum What {
     },
 }
 
-/// What the trace keeps of a frame, from when it is sent until it has arrived.
+/// The trace's note of a frame, from when it is sent until it has arrived.
 #[derive(Clone, Debug)]
 pub(super) struct Note {
     /// Counts the frames that were sent. Their bytes are hashed then; later the number stands for them.
@@ -111,11 +111,11 @@ pub(super) type Listener = Box<dyn FnMut(u64, &dyn fmt::Display)>;
 /// The hash and the ring of last steps.
 pub(super) struct Trace {
     hasher: blake3::Hasher,
-    /// What is not hashed yet.
+    /// Bytes that are not hashed yet.
     batch: Vec<u8>,
     frames: u64,
     steps: u64,
-    last: VecDeque<Step>,
+    last: VecDeque<TraceStep>,
     pub(super) listener: Option<Listener>,
 }
 
@@ -149,7 +149,7 @@ impl Trace {
         if self.last.len() == KEPT_STEPS {
             self.last.pop_front();
         }
-        let step = Step { number: self.steps, at, slot: slot as u32, what };
+        let step = TraceStep { number: self.steps, at, slot: slot as u32, what };
         if let Some(listener) = &mut self.listener {
             listener(step.number, &step);
         }
@@ -165,7 +165,7 @@ impl Trace {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.batch.capacity() + self.last.capacity() * size_of::<Step>()
+        self.batch.capacity() + self.last.capacity() * size_of::<TraceStep>()
     }
 
     /// Lengths stand in front of what varies, so that no two runs hash the same bytes by chance.
@@ -227,7 +227,7 @@ impl fmt::Display for Trace {
     }
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for TraceStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:>7} {:>15} #{:<5} ", self.number, self.at.to_string(), self.slot)?;
         match &self.what {
@@ -273,7 +273,7 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match wire::decode(self.head.clone(), Addresses::Any) {
             _ if self.head.is_empty() => f.write_str(KINDS[usize::from(self.kind)])?,
-            Ok(Frame { words: Some(words), header, .. }) => write!(f, "{header:?} with {words:?}")?,
+            Ok(Frame { piggyback: Some(words), header, .. }) => write!(f, "{header:?} with {words:?}")?,
             Ok(frame) => write!(f, "{:?}", frame.header)?,
             Err(error) => write!(f, "({error})")?,
         }

@@ -10,7 +10,7 @@
 //!
 //! It is a geometry of its own ([`Node<FullMembership>`](crate::ring::Node)), for rings of any size that one list may hold.
 //! [`Pastry`](super::pastry::Pastry) keeps such a list beside its tables while its ring is small: when more than
-//! `Config::full_membership` nodes are known, the list is given up for Pastry's tables alone; it is begun again when the ring
+//! `tables.full_membership` nodes are known, the list is given up for Pastry's tables alone; it is begun again when the ring
 //! looks half as large.
 
 use std::time::Duration;
@@ -99,7 +99,7 @@ impl FullMembership {
         if !self.is_on && cx.tables.leaf_set.ring_size() <= limit as u128 {
             self.begin(cx, &cx.tables.members());
         }
-        if self.is_on && cx.tables.leaf_set.len() < cx.core.config.leaf_set {
+        if self.is_on && cx.tables.leaf_set.len() < cx.core.config.tables.leaf_set {
             // All of the ring fits into a leaf set, which is watched over.
             self.peers.retain(|peer| cx.tables.leaf_set.contains(peer.id));
         }
@@ -107,20 +107,20 @@ impl FullMembership {
 
     /// A node that has just come onto the ring knows those around it, and perhaps all.
     pub(super) fn begin_on_arrival(&mut self, cx: &mut Cx<'_>) {
-        self.begin_below(cx, cx.core.config.full_membership);
+        self.begin_below(cx, cx.core.config.tables.full_membership);
         for peer in cx.tables.members() {
             self.note_met(cx, peer);
         }
     }
 
     fn begin(&mut self, cx: &Cx<'_>, known: &[Peer]) {
-        self.is_on = self.is_alone || cx.core.config.full_membership > 0;
+        self.is_on = self.is_alone || cx.core.config.tables.full_membership > 0;
         known.iter().for_each(|peer| self.note_met(cx, *peer));
     }
 
     /// A joiner's root has answered: one that names more than a leaf set names all.
     pub(super) fn note_named(&mut self, cx: &Cx<'_>, named: &[Peer]) {
-        if named.len() > cx.core.config.leaf_set + 1 || self.is_on {
+        if named.len() > cx.core.config.tables.leaf_set + 1 || self.is_on {
             self.begin(cx, named);
         }
     }
@@ -132,7 +132,7 @@ impl FullMembership {
             return;
         }
         self.note(peer);
-        if !self.is_alone && self.peers.len() > cx.core.config.full_membership {
+        if !self.is_alone && self.peers.len() > cx.core.config.tables.full_membership {
             *self = FullMembership::beside_tables();
         }
     }
@@ -142,12 +142,12 @@ impl FullMembership {
         if !self.is_on {
             return;
         }
-        let mut theirs = LeafSet::new(from.id, cx.core.config.leaf_set);
+        let mut theirs = LeafSet::new(from.id, cx.core.config.tables.leaf_set);
         for &peer in named {
             theirs.insert(peer);
         }
-        // Half a ring that is about to merge, or a node that has just lost everybody, says nothing about others.
-        if theirs.len() >= cx.core.config.leaf_set {
+        // Half a ring that is about to merge, or a node that has just lost all others, says nothing about others.
+        if theirs.len() >= cx.core.config.tables.leaf_set {
             let (me, leaf_set) = (cx.core.me.id, &cx.tables.leaf_set);
             let is_gone = |peer: &Peer| {
                 let around = [from.id, me].contains(&peer.id) || leaf_set.contains(peer.id);
@@ -176,11 +176,11 @@ impl FullMembership {
         leaf_set: &LeafSet,
         is_routed_by: impl Fn(NodeId) -> bool,
     ) -> Option<Peer> {
-        let rests = self.period >= config.repair;
+        let rests = self.period >= config.repair.period;
         let walks = self.knows_more_than(leaf_set, config) && !(rests && self.walked);
         self.walked = walks;
         let from = self.reached.unwrap_or(me.key());
-        let ahead: Vec<Peer> = self.after(from).take(config.leaf_set / 2).copied().collect();
+        let ahead: Vec<Peer> = self.after(from).take(config.tables.leaf_set / 2).copied().collect();
         let routed_by = ahead.iter().rev().find(|peer| is_routed_by(peer.id));
         let next = routed_by.or(ahead.last()).copied().filter(|_| walks)?;
         self.reached = Some(next.id.key());
@@ -190,7 +190,7 @@ impl FullMembership {
 
     /// The mean time to the next round of repair.
     pub(super) fn next_period(&mut self, config: &Config, leaf_set: &LeafSet) -> Duration {
-        let longest = config.repair;
+        let longest = config.repair.period;
         if !self.knows_more_than(leaf_set, config) {
             return longest;
         }
@@ -201,10 +201,10 @@ impl FullMembership {
     }
 
     fn knows_more_than(&self, leaf_set: &LeafSet, config: &Config) -> bool {
-        self.is_on && leaf_set.len() >= config.leaf_set
+        self.is_on && leaf_set.len() >= config.tables.leaf_set
     }
 
-    /// What a seeker is told: the leaf set, and all others as well while they are few.
+    /// The nodes that a seeker is told: the leaf set, and all others as well while they are few.
     pub(super) fn all_but(&self, leaf_set: &LeafSet, seeker: NodeId) -> Vec<Peer> {
         let others = self.iter().filter(|peer| !leaf_set.contains(peer.id));
         let all = leaf_set.iter().chain(others).filter(|peer| peer.id != seeker);
@@ -223,7 +223,7 @@ impl FullMembership {
 
     /// How many are known (promise O5).
     pub(super) fn size(&self, config: &Config) -> Size {
-        let most = if self.is_alone { MAX_MEMBERS } else { config.full_membership };
+        let most = if self.is_alone { MAX_MEMBERS } else { config.tables.full_membership };
         ("known members", self.peers.len(), most)
     }
 }

@@ -1,4 +1,4 @@
-//! What differs between one ring and another: the tables beyond the leaf set, the next hop by them, and their upkeep. All
+//! The differences between one ring and another: the tables beyond the leaf set, the next hop by them, and their upkeep. All
 //! else (joins, leases, liveness, hops, lookups, edges, merging) is common and stands in [`ring`](crate::ring).
 //!
 //! A new geometry takes one folder here: a type that implements [`Geometry`]. It runs as [`Node<G>`](crate::ring::Node), under
@@ -24,7 +24,7 @@ use crate::wire::Header;
 
 /// The tables of one node beyond its leaf set, and the decisions about them.
 ///
-/// A geometry sends its own frames through [`Cx`]; it probes nobody itself, but returns the peers that it wants to be probed.
+/// A geometry sends its own frames through [`Cx`]; it probes no node itself, but returns the peers that it wants to be probed.
 pub trait Geometry: Clone + Hash + 'static {
     /// Empty tables.
     fn new(me: NodeId, config: &Config) -> Self;
@@ -48,7 +48,7 @@ pub trait Geometry: Clone + Hash + 'static {
     fn wants(&self, id: NodeId) -> bool;
     /// At most so many entries whose tables have a dead entry of this node's, too.
     fn gossip_partners(&self, detector: &FailureDetector, most: usize) -> Vec<Peer>;
-    /// What a node that seeks its place is told, at most as many as fit into a frame.
+    /// The nodes that a seeker is told, at most as many as fit into a frame.
     fn told_to(&self, leaf_set: &LeafSet, seeker: NodeId) -> Vec<Peer>;
 
     /// A ready node was heard, and has measured itself to be so near (`told`). Returns whether it has become an entry.
@@ -79,7 +79,7 @@ pub trait Geometry: Clone + Hash + 'static {
     fn to_measure(&mut self, cx: &mut Cx<'_>) -> Vec<Peer>;
     /// A round of upkeep ([`Timer::Geometry`](crate::ring::core::Timer)).
     fn on_timer(&mut self, cx: &mut Cx<'_>);
-    /// What a frame of this geometry says of its sender.
+    /// The news that a frame of this geometry has of its sender.
     fn greeting(&mut self, now: Instant, from: Peer, header: &Header) -> Greeting;
     /// A frame of this geometry, after its sender was met. Returns the nodes that are to be probed.
     fn on_frame(&mut self, cx: &mut Cx<'_>, from: Peer, header: Header) -> Vec<Peer>;
@@ -94,7 +94,7 @@ pub trait Geometry: Clone + Hash + 'static {
     fn assert_invariants(&self, core: &Core);
 }
 
-/// What a geometry works with.
+/// The context of a geometry.
 pub struct Cx<'a> {
     pub(crate) now: Instant,
     pub(crate) core: &'a mut Core,
@@ -144,7 +144,7 @@ pub struct TableUse {
     pub nodes: usize,
 }
 
-/// What a frame says of its sender.
+/// The news that a frame has of its sender.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Greeting {
     /// The frame answers a question that was asked so long ago.

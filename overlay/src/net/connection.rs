@@ -31,7 +31,7 @@ const SUCCESSION: Duration = Duration::from_secs(1);
 /// Plain bytes handed to the coding at once. With TCP_NOTSENT_LOWAT this bounds what control waits behind.
 const WRITE: usize = 64 * 1024;
 
-/// What a connection's task tells the transport's owner.
+/// A notice of a connection's task to the transport's owner.
 #[derive(Debug)]
 pub(super) enum Notice {
     /// Passed on as it is.
@@ -45,21 +45,21 @@ pub(super) enum Notice {
     },
     /// The data that waits for a peer has become less by a step.
     Drained {
-        /// For whom.
+        /// The receiver.
         peer: NodeId,
     },
     /// A connection takes no more frames, or is no more.
     Ended {
         /// Which.
         connection: u64,
-        /// With whom.
+        /// The other side.
         peer: NodeId,
         /// Not by a break, but because it was idle or replaced.
         quietly: bool,
     },
     /// A dial came to nothing.
     Refused {
-        /// What was dialled.
+        /// The address that was dialled.
         seed: Seed,
         /// Why.
         reason: Refusal,
@@ -71,12 +71,12 @@ pub(super) enum Notice {
 pub(super) struct Greeted {
     pub(super) connection: u64,
     pub(super) peer: Peer,
-    /// What this node dialled, if it did.
+    /// The address that this node dialled, if it did.
     pub(super) dialled: Option<Seed>,
     pub(super) orders: mpsc::Sender<Order>,
 }
 
-/// What the transport's owner tells a connection's task.
+/// An order of the transport's owner to a connection's task.
 #[derive(Debug)]
 pub(super) enum Order {
     /// Carry this queue's frames.
@@ -186,7 +186,7 @@ pub(super) async fn run(shared: Arc<Shared>, pipe: Pipe, peer: Peer, dialled: Op
         pipe,
         orders,
         queue: None,
-        phase: Phase::Undecided,
+        phase: LinkPhase::Undecided,
         heard: Instant::now(),
         timer: Box::pin(tokio::time::sleep(GREETING)),
         closing: shared.closing(),
@@ -210,8 +210,8 @@ pub(super) async fn run(shared: Arc<Shared>, pipe: Pipe, peer: Peer, dialled: Op
 
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    /// Greeted; nobody has decided for it yet.
+enum LinkPhase {
+    /// Greeted; neither side has decided for it yet.
     Undecided,
     /// Frames pass.
     Open,
@@ -232,7 +232,7 @@ struct Connection {
     pipe: Pipe,
     orders: mpsc::Receiver<Order>,
     queue: Option<Arc<Queue>>,
-    phase: Phase,
+    phase: LinkPhase,
     /// When a frame last passed, either way.
     heard: Instant,
     /// Rings when the phase has lasted too long; in `Open`, when it is time to look for idleness.
@@ -247,15 +247,15 @@ struct Connection {
 impl Connection {
     /// Carries frames until both sides have said goodbye; an error is a break.
     async fn serve(&mut self) -> io::Result<()> {
-        // What came close behind the greeting.
+        // The bytes that came close behind the greeting.
         self.on_progress(0)?;
         loop {
             self.fill()?;
-            if matches!(self.phase, Phase::Over(_)) {
+            if matches!(self.phase, LinkPhase::Over(_)) {
                 return Ok(());
             }
             let reads = !self.shared.inbox.is_full();
-            let takes = self.phase == Phase::Open && !self.pipe.has_unsent();
+            let takes = self.phase == LinkPhase::Open && !self.pipe.has_unsent();
             let shared = self.shared.clone();
             tokio::select! {
                 came = self.pipe.progress(reads) => self.on_progress(came?)?,
@@ -269,7 +269,7 @@ impl Connection {
     }
 
     fn is_leaving(&self) -> bool {
-        !matches!(self.phase, Phase::Undecided | Phase::Open)
+        !matches!(self.phase, LinkPhase::Undecided | LinkPhase::Open)
     }
 
     /// Moves frames from the queue into the coding, if it has room.
@@ -279,13 +279,13 @@ impl Connection {
         }
         let Some(queue) = self.queue.clone() else { return self.say_goodbye_if_due() };
         match self.phase {
-            Phase::Undecided | Phase::Parting(_) | Phase::Over(_) => return Ok(()),
-            Phase::Open | Phase::Leaving(Goodbye::Shutdown) => {
+            LinkPhase::Undecided | LinkPhase::Parting(_) | LinkPhase::Over(_) => return Ok(()),
+            LinkPhase::Open | LinkPhase::Leaving(Goodbye::Shutdown) => {
                 if queue.take(self.id, WRITE, &mut self.units) {
                     self.shared.inbox.put_one(Notice::Drained { peer: self.peer.id });
                 }
             }
-            Phase::Leaving(_) | Phase::Left(_) => self.units.extend(queue.take_rest(self.id)),
+            LinkPhase::Leaving(_) | LinkPhase::Left(_) => self.units.extend(queue.take_rest(self.id)),
         }
         if self.units.is_empty() {
             return self.say_goodbye_if_due();
@@ -299,9 +299,11 @@ impl Connection {
     /// Nothing is left to be sent: a side that wants to leave says so.
     fn say_goodbye_if_due(&mut self) -> io::Result<()> {
         let (reason, next) = match self.phase {
-            Phase::Leaving(reason) => (reason, Phase::Parting(reason)),
-            Phase::Left(reason) => (reason, Phase::Over(reason)),
-            Phase::Undecided | Phase::Open | Phase::Parting(_) | Phase::Over(_) => return Ok(()),
+            LinkPhase::Leaving(reason) => (reason, LinkPhase::Parting(reason)),
+            LinkPhase::Left(reason) => (reason, LinkPhase::Over(reason)),
+            LinkPhase::Undecided | LinkPhase::Open | LinkPhase::Parting(_) | LinkPhase::Over(_) => {
+                return Ok(());
+            }
         };
         if let Some(queue) = &self.queue {
             // A successor may take from here on.
@@ -312,7 +314,7 @@ impl Connection {
         Ok(())
     }
 
-    fn enter(&mut self, phase: Phase, lasts: Duration) {
+    fn enter(&mut self, phase: LinkPhase, lasts: Duration) {
         self.phase = phase;
         self.timer.as_mut().reset(Instant::now() + lasts);
     }
@@ -329,11 +331,13 @@ impl Connection {
         self.shared.inbox.put(&mut self.notices, bytes);
         match self.phase {
             _ if !self.pipe.is_closed() => Ok(()),
-            Phase::Parting(reason) | Phase::Left(reason) | Phase::Over(reason) => {
-                self.phase = Phase::Over(reason);
+            LinkPhase::Parting(reason) | LinkPhase::Left(reason) | LinkPhase::Over(reason) => {
+                self.phase = LinkPhase::Over(reason);
                 Ok(())
             }
-            Phase::Undecided | Phase::Open | Phase::Leaving(_) => Err(io::ErrorKind::UnexpectedEof.into()),
+            LinkPhase::Undecided | LinkPhase::Open | LinkPhase::Leaving(_) => {
+                Err(io::ErrorKind::UnexpectedEof.into())
+            }
         }
     }
 
@@ -344,7 +348,7 @@ impl Connection {
                 self.notices.push(Notice::Event(event));
                 Ok(())
             }
-            Record::Accept if self.phase == Phase::Undecided && self.peer.id < self.shared.me => {
+            Record::Accept if self.phase == LinkPhase::Undecided && self.peer.id < self.shared.me => {
                 self.notices.push(Notice::Accepted { connection: self.id });
                 Ok(())
             }
@@ -361,10 +365,12 @@ impl Connection {
             tracing::debug!(peer = %self.peer.id, "the peer shuts down");
         }
         match self.phase {
-            Phase::Undecided | Phase::Open | Phase::Leaving(_) => self.enter(Phase::Left(reason), DRAIN),
+            LinkPhase::Undecided | LinkPhase::Open | LinkPhase::Leaving(_) => {
+                self.enter(LinkPhase::Left(reason), DRAIN)
+            }
             // Both left at once; a shutdown on either side is no quiet end.
-            Phase::Parting(_) => self.phase = Phase::Over(reason),
-            Phase::Left(_) | Phase::Over(_) => {}
+            LinkPhase::Parting(_) => self.phase = LinkPhase::Over(reason),
+            LinkPhase::Left(_) | LinkPhase::Over(_) => {}
         }
         if reason == Goodbye::Idle {
             self.tell_ended();
@@ -380,16 +386,16 @@ impl Connection {
 
     fn on_order(&mut self, order: Order) -> io::Result<()> {
         match (order, self.phase) {
-            (Order::Carry { queue, tell }, Phase::Undecided) => {
+            (Order::Carry { queue, tell }, LinkPhase::Undecided) => {
                 self.queue = Some(queue);
                 if tell {
                     self.pipe.write(&[Unit::word(records::accept())])?;
                 }
                 self.heard = Instant::now();
-                self.enter(Phase::Open, self.idle_after.unwrap_or(GREETING));
+                self.enter(LinkPhase::Open, self.idle_after.unwrap_or(GREETING));
             }
-            (Order::Retire, Phase::Undecided | Phase::Open) => {
-                self.enter(Phase::Leaving(Goodbye::Replaced), DRAIN);
+            (Order::Retire, LinkPhase::Undecided | LinkPhase::Open) => {
+                self.enter(LinkPhase::Leaving(Goodbye::Replaced), DRAIN);
             }
             (Order::Abort, _) => return Err(io::ErrorKind::ConnectionAborted.into()),
             // It leaves already, for another reason.
@@ -400,7 +406,7 @@ impl Connection {
 
     fn on_timer(&mut self) -> io::Result<()> {
         match self.phase {
-            Phase::Open => {
+            LinkPhase::Open => {
                 let Some(idle_after) = self.idle_after else {
                     self.timer.as_mut().reset(Instant::now() + DRAIN * 1000);
                     return Ok(());
@@ -409,16 +415,18 @@ impl Connection {
                 if Instant::now() < due || self.pipe.has_unsent() {
                     self.timer.as_mut().reset(due.max(Instant::now() + idle_after / 4));
                 } else {
-                    self.enter(Phase::Leaving(Goodbye::Idle), DRAIN);
+                    self.enter(LinkPhase::Leaving(Goodbye::Idle), DRAIN);
                     self.tell_ended();
                 }
                 Ok(())
             }
-            Phase::Parting(reason) | Phase::Over(reason) => {
-                self.phase = Phase::Over(reason);
+            LinkPhase::Parting(reason) | LinkPhase::Over(reason) => {
+                self.phase = LinkPhase::Over(reason);
                 Ok(())
             }
-            Phase::Undecided | Phase::Leaving(_) | Phase::Left(_) => Err(io::ErrorKind::TimedOut.into()),
+            LinkPhase::Undecided | LinkPhase::Leaving(_) | LinkPhase::Left(_) => {
+                Err(io::ErrorKind::TimedOut.into())
+            }
         }
     }
 
@@ -428,14 +436,14 @@ impl Connection {
             self.on_order(order)?;
         }
         if !self.is_leaving() {
-            self.enter(Phase::Leaving(Goodbye::Shutdown), DRAIN);
+            self.enter(LinkPhase::Leaving(Goodbye::Shutdown), DRAIN);
         }
         Ok(())
     }
 
     /// Both sides have said goodbye. Gives whether that was a quiet end.
     async fn finish(&mut self) -> bool {
-        let Phase::Over(reason) = self.phase else { return false };
+        let LinkPhase::Over(reason) = self.phase else { return false };
         let _ = timeout(FAREWELL, self.pipe.close()).await;
         match reason {
             Goodbye::Idle => true,

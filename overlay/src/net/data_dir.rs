@@ -1,4 +1,4 @@
-//! What a node keeps between its lives: identity, incarnation, peers.
+//! The data directory: a node keeps its identity, its incarnation and some peers between its lives.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -32,13 +32,13 @@ struct Home {
     _lock: File,
 }
 
-/// What is wrong with a data directory.
+/// A fault of a data directory.
 #[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
     /// The system refuses.
     #[error("cannot {doing} {}: {source}: check its permissions, or name another directory by --data-dir", .path.display())]
     Io {
-        /// What was tried.
+        /// The operation that failed.
         doing: &'static str,
         /// On which file.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum DataDirError {
     Damaged {
         /// Which file.
         path: PathBuf,
-        /// What is wrong.
+        /// The fault.
         problem: &'static str,
     },
     /// All identities are in use.
@@ -96,7 +96,7 @@ impl DataDir {
             .ok_or(DataDirError::NoHome)
     }
 
-    /// Who this node is.
+    /// The identity of this node.
     pub fn identity(&self) -> &Identity {
         &self.identity
     }

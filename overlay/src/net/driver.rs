@@ -117,7 +117,7 @@ impl<C> Handle<C> {
         while ended.changed().await.is_ok() {}
     }
 
-    /// Stops the machine for all who hold a handle: frames on their way out are still sent, within
+    /// Stops the machine for all that hold a handle: frames on their way out are still sent, within
     /// [`CLOSE_WITHIN`](super::transport::CLOSE_WITHIN). Commands that still wait are not handled.
     pub async fn shutdown(self) {
         self.stop.send_replace(true);
@@ -136,7 +136,7 @@ struct Driver<M: Machine, T, F> {
     alarm: Alarm,
 }
 
-/// What ended a wait.
+/// The event that ended a wait.
 enum Wake<C> {
     Command(Option<C>),
     Batch(Vec<TransportEvent>),

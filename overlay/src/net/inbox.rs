@@ -7,10 +7,10 @@ use tokio::sync::Notify;
 
 use super::connection::Notice;
 
-/// While so many bytes wait to be handled, connections read no more: the senders wait, by TCP's own means. What one
-/// read of each connection brought may come on top.
+/// While so many bytes wait to be handled, connections read no more: the senders wait, by TCP's own means. The frames
+/// of one read of each connection may come on top.
 const FULL_AT: usize = 8 * 1024 * 1024;
-/// What a notice weighs beside a frame's bytes.
+/// The weight of a notice, beside a frame's bytes.
 const NOTICE_WEIGHT: usize = 512;
 
 #[derive(Debug, Default)]

@@ -29,17 +29,17 @@ const BACKLOG: usize = 64;
 /// Nodes of one process that can reach each other, each by the number of its slot.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryNetwork {
-    slots: Arc<Mutex<Slots>>,
+    slots: Arc<Mutex<Listeners>>,
 }
 
 #[derive(Debug, Default)]
-struct Slots {
+struct Listeners {
     next: u32,
-    taken: BTreeMap<u32, Slot>,
+    taken: BTreeMap<u32, Listener>,
 }
 
 #[derive(Clone, Debug)]
-struct Slot {
+struct Listener {
     id: NodeId,
     bytes_per_second: Option<u64>,
     incoming: mpsc::Sender<Incoming>,
@@ -82,7 +82,7 @@ impl MemoryOptions {
 }
 
 impl MemoryNetwork {
-    /// A network of which nobody is a node yet.
+    /// A network without nodes.
     pub fn new() -> MemoryNetwork {
         MemoryNetwork::default()
     }
@@ -96,7 +96,7 @@ impl MemoryNetwork {
             slots.next += 1;
             let slot = slots.next;
             let bytes_per_second = options.bytes_per_second;
-            slots.taken.insert(slot, Slot { id, bytes_per_second, incoming });
+            slots.taken.insert(slot, Listener { id, bytes_per_second, incoming });
             slot
         };
         let local = Addr::Memory(slot);
@@ -108,13 +108,14 @@ impl MemoryNetwork {
             idle_after: options.idle_after,
             max_connections: super::tcp::MAX_CONNECTIONS,
         };
-        let dialler = Memory { network: self.clone(), id, local, bytes_per_second: options.bytes_per_second };
+        let dialler =
+            MemoryDialler { network: self.clone(), id, local, bytes_per_second: options.bytes_per_second };
         let mesh = Mesh::new(settings, dialler);
         mesh.shared.spawn(listen(mesh.shared.clone(), accept, options.bytes_per_second));
         MemoryTransport { mesh, local }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Slots> {
+    fn lock(&self) -> MutexGuard<'_, Listeners> {
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -146,14 +147,14 @@ fn slower(a: Option<u64>, b: Option<u64>) -> Option<u64> {
 }
 
 #[derive(Debug)]
-struct Memory {
+struct MemoryDialler {
     network: MemoryNetwork,
     id: NodeId,
     local: Addr,
     bytes_per_second: Option<u64>,
 }
 
-impl Dialler for Memory {
+impl Dialler for MemoryDialler {
     async fn dial(&self, shared: &Shared, addr: Addr) -> Result<(Pipe, NodeId, Option<IpAddr>), Refusal> {
         let slot = match addr {
             Addr::Memory(slot) => self.network.lock().taken.get(&slot).cloned(),
@@ -177,7 +178,7 @@ impl Dialler for Memory {
 /// The transport of one slot of a [`MemoryNetwork`].
 #[derive(Debug)]
 pub struct MemoryTransport {
-    mesh: Mesh<Memory>,
+    mesh: Mesh<MemoryDialler>,
     local: Addr,
 }
 
@@ -249,7 +250,7 @@ impl AsyncWrite for Throttled {
         let slice = &bytes[..bytes.len().min(SLICE)];
         let written = ready!(Pin::new(&mut self.stream).poll_write(context, slice))?;
         let lasts = Duration::from_secs_f64(written as f64 / rate.max(1) as f64);
-        // What a late timer lost is made up for, up to a few slices.
+        // A late timer is made up for, up to a few slices.
         let start = self.until.deadline().max(Instant::now() - Duration::from_millis(10));
         self.until.as_mut().reset(start + lasts);
         Poll::Ready(Ok(written))
@@ -275,7 +276,7 @@ mod tests {
         let network = MemoryNetwork::new();
         let [mut a, mut b] = [1, 2].map(|id| network.bind(NodeId(id), MemoryOptions::new("test")));
         let third = Peer { id: NodeId(3), incarnation: 1, addr: Addr::Memory(3) };
-        a.send(Destination::Seed(b.local_addr().into()), Frame::from(Header::Lost(third)));
+        a.send(Destination::Seed(b.local_addr().into()), Frame::from(Header::PeerDeadHint(third)));
         a.flush();
         let heard = async {
             loop {
@@ -291,6 +292,6 @@ mod tests {
             }
         };
         let heard = tokio::time::timeout(Duration::from_secs(30), heard).await;
-        assert_eq!(heard.unwrap(), Header::Lost(third));
+        assert_eq!(heard.unwrap(), Header::PeerDeadHint(third));
     }
 }

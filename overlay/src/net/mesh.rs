@@ -1,4 +1,4 @@
-//! What all transports share: who is connected, who is being dialled, and which of two connections is kept.
+//! The part that all transports share: which peers are connected, which are being dialled, and which of two connections is kept.
 //!
 //! Of two connections between the same nodes the node with the smaller id keeps the newer one, and tells the other
 //! side; the older one is drained and dropped without a `Down`. (Design §7 has both sides keep the one that the
@@ -29,8 +29,8 @@ use crate::wire::{Frame, Hello};
 /// Addresses that may be dialled at once for one peer; further ones are refused.
 const DIALS_PER_PEER: usize = 4;
 
-/// One in so many connections is kept for this node's own dials: strangers who open connections do not cut it off from
-/// its ring, and whoever makes it dial (by naming nodes that do not exist) does not keep others out.
+/// One in so many connections is kept for this node's own dials: strangers that open connections do not cut it off from
+/// its ring, and a peer that makes it dial (by naming nodes that do not exist) does not keep others out.
 const DIALLED_SHARE: usize = 4;
 
 /// Frames that a transport did not send, since its start.
@@ -64,7 +64,7 @@ impl Dropped {
     }
 }
 
-/// What a transport is made of, whatever carries its bytes.
+/// A transport, whatever carries its bytes.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) me: NodeId,
@@ -76,7 +76,7 @@ pub(super) struct Settings {
 
 /// Makes connections.
 pub(super) trait Dialler: Send + Sync + 'static {
-    /// A connection to `addr`, any TLS handshake made, and who is there.
+    /// A connection to `addr`, any TLS handshake made, and the node that is there.
     fn dial(
         &self,
         shared: &Shared,
@@ -84,7 +84,7 @@ pub(super) trait Dialler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<(Pipe, NodeId, Option<IpAddr>), Refusal>> + Send;
 }
 
-/// What a transport's tasks share.
+/// The state that a transport's tasks share.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) me: NodeId,
@@ -206,7 +206,7 @@ struct Current {
 
 /// A peer that is connected or being dialled.
 #[derive(Debug)]
-struct Entry {
+struct MeshPeer {
     addr: Addr,
     queue: Arc<Queue>,
     current: Option<Current>,
@@ -218,8 +218,8 @@ struct Entry {
 pub(super) struct Mesh<D> {
     pub(super) shared: Arc<Shared>,
     dialler: Arc<D>,
-    peers: BTreeMap<NodeId, Entry>,
-    /// Bare addresses being dialled, and what waits for whoever answers there.
+    peers: BTreeMap<NodeId, MeshPeer>,
+    /// Bare addresses being dialled, and what waits for the node that answers there.
     strangers: BTreeMap<Addr, Arc<Queue>>,
     /// Bare addresses that have been dialled and whose connection lives.
     answered: BTreeMap<Addr, NodeId>,
@@ -310,7 +310,7 @@ impl<D: Dialler> Mesh<D> {
             self.refuse(seed, Refusal::Unreachable("it is being dialled at other addresses".into()));
             return false;
         }
-        let new = || Entry { addr, queue: Arc::default(), current: None, dials: Vec::new() };
+        let new = || MeshPeer { addr, queue: Arc::default(), current: None, dials: Vec::new() };
         self.peers.entry(id).or_insert_with(new).dials.push(addr);
         self.shared.spawn(self.shared.clone().dial(self.dialler.clone(), seed));
         true
@@ -420,7 +420,7 @@ impl<D: Dialler> Mesh<D> {
         let Greeted { connection, peer, dialled, orders } = greeted;
         self.generation += 1;
         let generation = self.generation;
-        let new = || Entry { addr: peer.addr, queue: Arc::default(), current: None, dials: Vec::new() };
+        let new = || MeshPeer { addr: peer.addr, queue: Arc::default(), current: None, dials: Vec::new() };
         let entry = self.peers.entry(peer.id).or_insert_with(new);
         entry.addr = peer.addr;
         let bare = dialled.filter(|seed| seed.id.is_none()).map(|seed| seed.addr);
@@ -496,7 +496,7 @@ impl<D: Dialler> Mesh<D> {
     }
 
     fn forget_if_unused(&mut self, id: NodeId) {
-        let unused = |entry: &Entry| entry.current.is_none() && entry.dials.is_empty();
+        let unused = |entry: &MeshPeer| entry.current.is_none() && entry.dials.is_empty();
         if self.peers.get(&id).is_some_and(unused) {
             self.peers.remove(&id);
         }
@@ -523,7 +523,7 @@ impl<D: Dialler> Mesh<D> {
                 self.on_notice(notice);
             }
             self.events.clear();
-            let waits = |entry: &Entry| entry.current.is_none() && !entry.queue.is_empty();
+            let waits = |entry: &MeshPeer| entry.current.is_none() && !entry.queue.is_empty();
             if self.strangers.is_empty() && !self.peers.values().any(waits) {
                 return self.flush();
             }

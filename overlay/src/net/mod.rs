@@ -1,7 +1,7 @@
 //! The only place with sockets, a disk and a clock: the driver that runs a [`Machine`](crate::machine::Machine) on
 //! tokio, and the transports that carry its frames. It knows nothing of Pastry.
 //!
-//! A frame's way out: driver → [`Transport::send`] → `mesh` (who is connected) → `queue` (what waits for one peer)
+//! A frame's way out: driver → [`Transport::send`] → `mesh` (which peers are connected) → `queue` (what waits for one peer)
 //! → `connection` (one task each) → `pipe` (TLS) → socket. Its way in: socket → `pipe` → `records` → `connection` →
 //! `inbox` → [`Transport::next`] → driver.
 

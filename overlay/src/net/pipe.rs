@@ -1,4 +1,7 @@
 //! One connection as bytes: TLS over a socket, or plain bytes within one process, and the records on it.
+//!
+//! It uses rustls without tokio-rustls, because so one buffer serves the reads of all connections of a thread, and a batch
+//! is written as it is.
 
 use std::cell::RefCell;
 use std::io::{self, IoSlice, Write};
@@ -24,7 +27,7 @@ pub(super) trait ByteStream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> ByteStream for S {}
 
 enum Coding {
-    /// What is written but not sent, and how much of it has gone.
+    /// Bytes that are written but not sent, and how many of them have gone.
     Plain { unsent: Vec<u8>, gone: usize },
     /// Encrypts and decrypts; keeps what is not sent.
     Tls(Box<rustls::Connection>),
@@ -35,7 +38,7 @@ pub(super) struct Pipe {
     stream: Box<dyn ByteStream>,
     coding: Coding,
     reader: Reader,
-    /// What came and was not taken yet.
+    /// Bytes that came and were not taken yet.
     pub(super) records: Vec<Record>,
     closed: bool,
 }
@@ -56,7 +59,7 @@ impl Pipe {
         mut tls: rustls::Connection,
         max_frame: usize,
     ) -> Pipe {
-        // Whoever writes writes only when nothing is unsent: that is the limit.
+        // A writer writes only when nothing is unsent: that is the limit.
         tls.set_buffer_limit(None);
         Pipe::new(Box::new(stream), Coding::Tls(Box::new(tls)), Reader::new(max_frame, Addresses::Public))
     }

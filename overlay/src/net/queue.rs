@@ -1,4 +1,4 @@
-//! What waits for one peer: control and data apart, small frames gathered, large payloads in fragments and uncopied.
+//! The queue towards one peer: control and data apart, small frames gathered, large payloads in fragments and uncopied.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -87,7 +87,7 @@ struct State {
     dirty: bool,
 }
 
-/// What became of a pushed frame.
+/// The fate of a pushed frame.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Pushed {
     /// It waits. `wake` is due if it was not before.
@@ -175,7 +175,7 @@ impl Queue {
         self.ready.notify_one();
     }
 
-    /// The data level, as it is now and not when somebody wanted it told; `None` if that is known.
+    /// The data level, as it is now and not when its report was asked for; `None` if that is known.
     pub(super) fn level(&self) -> Option<usize> {
         self.lock().level()
     }
@@ -312,10 +312,10 @@ mod tests {
     use super::super::records::{Reader, Record};
     use super::*;
     use crate::peer::Addresses;
-    use crate::wire::{Header, Letter};
+    use crate::wire::{Direct, Header};
 
     fn data(len: usize) -> Frame {
-        Frame::new(Header::Letter(Letter::Payload), Bytes::from(vec![7; len]))
+        Frame::new(Header::Direct(Direct::Payload), Bytes::from(vec![7; len]))
     }
 
     fn control(hop: u64) -> Frame {
@@ -394,7 +394,7 @@ mod tests {
         }
         assert_eq!(told.len(), 2);
         assert!(queue.take(1, usize::MAX, &mut Vec::new()));
-        // What is pushed before the level is told counts already, and is told when it has gone.
+        // A frame that is pushed before the level is told counts already, and is told when it has gone.
         queue.push(&data(10), &limits);
         assert_eq!((queue.level(), queue.level()), (Some(16), None));
         assert!(queue.take(1, usize::MAX, &mut Vec::new()));

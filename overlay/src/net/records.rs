@@ -1,4 +1,4 @@
-//! What passes over a connection: records of four bytes of head (kind, then length as u24, big-endian) and a body of
+//! The records that pass over a connection: four bytes of head (kind, then length as u24, big-endian) and a body of
 //! at most 64 KiB. A frame is one record or several; records of control frames may stand between those of a data frame.
 
 use bytes::Bytes;
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_frame_that_names_a_slot_of_memory_is_good_in_one_process_only() {
         let slot = Peer { id: NodeId(7), incarnation: 1, addr: Addr::Memory(3) };
-        let frame = Frame::from(Header::Lost(slot));
+        let frame = Frame::from(Header::PeerDeadHint(slot));
         let head = encode(&frame).head;
         let bytes = [&frame_head(true, false, head.len())[..], &head].concat();
         assert_eq!(read(&mut Reader::new(1024, Addresses::Any), &bytes), Ok(vec![Record::Frame(frame)]));

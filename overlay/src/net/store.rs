@@ -67,7 +67,7 @@ async fn write_all(
     }
 }
 
-/// Replaces a file as a whole: whoever reads it finds the old bytes or the new ones, also after a power failure.
+/// Replaces a file as a whole: a reader finds the old bytes or the new ones, also after a power failure.
 pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(directory)?;
@@ -80,7 +80,7 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// A record's name as a file name: what is not a letter, digit, `-` or `_` is escaped by its hexadecimal value, so
+/// A record's name as a file name: what is not a direct, digit, `-` or `_` is escaped by its hexadecimal value, so
 /// no name leaves the directory or collides with another or with a temporary file.
 fn file_name(name: &str) -> String {
     let mut file = String::with_capacity(name.len());

@@ -1,4 +1,4 @@
-//! What the driver wants of a transport. One conformance suite (`tests/transport_conformance.rs`) holds for all.
+//! A transport, as the driver wants it. One conformance suite (`tests/transport_conformance.rs`) holds for all.
 
 use std::future::Future;
 
@@ -24,7 +24,7 @@ pub trait Transport: Send + 'static {
     /// frames leave together.
     fn flush(&mut self);
 
-    /// What happened since the last call; waits until something did. Never empty. Cancel-safe.
+    /// The events since the last call; waits until there is one. Never empty. Cancel-safe.
     fn next(&mut self) -> impl Future<Output = Vec<TransportEvent>> + Send;
 
     /// Sends what is queued, within [`CLOSE_WITHIN`], tells the peers, and ends all connections and tasks. Dropping
@@ -35,21 +35,21 @@ pub trait Transport: Send + 'static {
 /// How long a closing transport tries to send what is queued.
 pub const CLOSE_WITHIN: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// What a transport has to say.
+/// An event of a transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TransportEvent {
     /// A frame came. Its payload pins no more memory than the frame's own bytes.
     Frame {
-        /// Who sent it, by the connection's greeting.
+        /// The sender, by the connection's greeting.
         from: Peer,
-        /// What.
+        /// The frame.
         frame: Frame,
     },
     /// News of a connection.
     Link(Link),
     /// The data that waits for a peer has grown or shrunk by [`QUEUED_STEP`] since it was last told, or is all gone.
     Queued {
-        /// For whom.
+        /// The receiver.
         peer: NodeId,
         /// How much waits, in bytes.
         bytes: usize,
@@ -59,7 +59,7 @@ pub enum TransportEvent {
 /// How far the data waiting for a peer moves before [`TransportEvent::Queued`] says so again, in bytes.
 pub const QUEUED_STEP: usize = 64 * 1024;
 
-/// What a transport may hold for its peers. Sizes are encoded sizes.
+/// The bytes that a transport may hold for its peers. Sizes are encoded sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Largest frame in bytes, 1 KiB to 64 MiB; default 1 MiB. A larger one is neither sent (it is dropped, with a

@@ -13,7 +13,7 @@ use crate::kbr::{Bootstrap, Event, StartError};
 use crate::peer::Peer;
 use crate::sides::Sides;
 use crate::time::Instant;
-use crate::wire::{Admission, Answer, Header, ProbeAck};
+use crate::wire::{Admission, Answer, Header, NodeState, ProbeAck};
 
 /// How long after a start its memory is given back, in the mean.
 const TIDY_AFTER: Duration = Duration::from_secs(5);
@@ -25,7 +25,7 @@ impl<G: Geometry> Node<G> {
             return;
         }
         self.join.begin(bootstrap);
-        self.core.timers.set(Timer::StartTimeout, now + self.core.config.start_timeout);
+        self.core.timers.set(Timer::StartTimeout, now + self.core.config.join.timeout);
         self.ask_for_a_ring(now);
     }
 
@@ -178,7 +178,7 @@ impl<G: Geometry> Node<G> {
         self.ask_for_a_ring(now);
     }
 
-    /// Nobody is there: this node is the first of a ring of its own, and goes on asking.
+    /// No node is there: this node is the first of a ring of its own, and goes on asking.
     fn be_first(&mut self, now: Instant) {
         let promoted = self.core.is_edge();
         self.core.role = Role::Ring;
@@ -216,6 +216,43 @@ impl<G: Geometry> Node<G> {
     }
 }
 
+// Joiners come between this node and its neighbours.
+impl<G: Geometry> Node<G> {
+    pub(super) fn on_join_request(&mut self, now: Instant, from: Peer) {
+        let admission = self.slots.admit(now, &self.core, &self.tables, &self.leases, from);
+        self.core.send(from, Header::Admission(admission));
+    }
+
+    /// An admitted joiner, whose leaf set has answered, takes its part over.
+    pub(super) fn on_join_commit(&mut self, now: Instant, from: Peer, number: u64, other_neighbour: NodeId) {
+        if !self.core.is_on_ring() {
+            let refusal = Admission::NotReady;
+            return self.core.send(from, Header::Admission(refusal));
+        }
+        let member = self.tables.leaf_set.get(from.id);
+        let is_member = member.is_some_and(|member| member.incarnation == from.incarnation);
+        let refusal = self.slots.refusal(now, &self.core, &self.tables, &self.leases, from, other_neighbour);
+        if let Some(refusal) = refusal.filter(|_| !is_member) {
+            return self.core.send(from, Header::Admission(refusal));
+        }
+        let sides = self.tables.leaf_set.sides_for(from.id);
+        let ceded = self.slots.cede(from, number).and(sides);
+        self.leases.grant(now, &self.core, from.id, ceded);
+        let lease = if is_member { self.grant_lease(now, from, NodeState::Ready, sides) } else { ceded };
+        self.core.send(from, Header::JoinCommitted { number, lease });
+        self.core.emit(Event::NeighboursChanged);
+    }
+
+    pub(super) fn on_join_abort(&mut self, now: Instant, from: Peer, number: u64) {
+        if self.slots.withdraw(now, from, number) {
+            // It answers for nothing: its neighbours may have their leases back.
+            self.leases.release(from.id);
+            self.core.emit(Event::NeighboursChanged);
+        }
+        self.unpark(now);
+    }
+}
+
 // Leaving.
 impl<G: Geometry> Node<G> {
     /// Leaves in order: answers for nothing first, then tells so all that count on it.
@@ -235,8 +272,8 @@ impl<G: Geometry> Node<G> {
         self.stop(Event::Left);
     }
 
-    /// A newer incarnation of this node was met: this one is void (design §5, incarnations). Only a handshake that proves the
-    /// same key stops a node: a claim stops nobody.
+    /// A newer incarnation of this node was met: this one is void (design §5, incarnations). `Outdated` tells an older life
+    /// that a newer one exists, but only a handshake that proves the same key stops it: a claim stops no node.
     pub(super) fn superseded(&mut self, by: u64) {
         let event = if self.core.is_ready() {
             Event::Superseded { by }
@@ -271,7 +308,7 @@ impl<G: Geometry> Node<G> {
                 }
                 self.unpark(now);
                 self.access.look_for_standby(now, &mut self.core);
-                self.core.timers.set_earlier(Timer::Edge, now + self.core.config.edge_keepalive);
+                self.core.timers.set_earlier(Timer::Edge, now + self.core.config.edges.keepalive);
             }
         }
     }
@@ -300,7 +337,7 @@ impl<G: Geometry> Node<G> {
 
     /// An edge's keep-alive.
     pub(super) fn on_access_timer(&mut self, now: Instant) {
-        self.core.timers.set(Timer::Edge, now + self.core.config.edge_keepalive);
+        self.core.timers.set(Timer::Edge, now + self.core.config.edges.keepalive);
         for id in self.access.silent(now, &self.core) {
             self.lose_access(now, id);
         }

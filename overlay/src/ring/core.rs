@@ -1,4 +1,4 @@
-//! What every component of a ring node may use: its identity, its configuration, its place in its own life, its generator
+//! The context that every component of a ring node may use: its identity, its configuration, its place in its own life, its generator
 //! of random numbers, its timers, and its outbox. Nothing else is shared.
 
 use std::collections::VecDeque;
@@ -18,7 +18,7 @@ use crate::peer::{Peer, Seed};
 use crate::random::Rng;
 use crate::sides::Sides;
 use crate::time::Instant;
-use crate::wire::{self, Frame, Header, LeaseWords, Probe, Standing};
+use crate::wire::{self, Frame, Header, LeasePiggyback, NodeState, Probe};
 
 /// Frames for which a busy node keeps room between two calls; what a burst took beyond it is given back at once.
 const KEPT_CAPACITY: usize = 32;
@@ -27,7 +27,7 @@ const BUSY: u32 = 256;
 /// How often a node looks whether a newer life of itself exists; further claims of one are not followed.
 const TWIN_PERIOD: Duration = Duration::from_secs(1);
 
-/// How far a node is in its own life. What a joiner does in detail stands in [`Join`](super::join::Join).
+/// How far a node is in its own life. The steps of a joiner stand in [`Join`](super::join::Join).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Phase {
     /// Not started.
@@ -42,7 +42,7 @@ pub(crate) enum Phase {
     Stopped,
 }
 
-/// What a deadline is for. Ordered, so that deadlines of the same instant fire in one order.
+/// The purpose of a deadline. Ordered, so that deadlines of the same instant fire in one order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Timer {
     /// The current step of the join, or of looking for a ring.
@@ -121,12 +121,12 @@ impl Core {
     }
 
     /// How far this node is, as it tells others.
-    pub(crate) fn standing(&self) -> Standing {
+    pub(crate) fn node_state(&self) -> NodeState {
         match self.phase {
-            Phase::Ready if self.is_edge() => Standing::Edge,
-            Phase::Ready => Standing::Ready,
-            Phase::Idle | Phase::Starting | Phase::Stopped => Standing::Starting,
-            Phase::Joining => Standing::Joining,
+            Phase::Ready if self.is_edge() => NodeState::Edge,
+            Phase::Ready => NodeState::Ready,
+            Phase::Idle | Phase::Starting | Phase::Stopped => NodeState::Starting,
+            Phase::Joining => NodeState::Joining,
         }
     }
 
@@ -163,7 +163,7 @@ impl Core {
         self.out.queued.push_back(Queued { to: Destination::Peer(to), frame, has_path: false });
     }
 
-    /// Queues a frame that goes over this node's own connection, and carries nothing of leases.
+    /// Queues a frame that goes over this node's own connection, and carries no lease piggyback.
     pub(crate) fn send_straight(&mut self, to: Peer, frame: Frame) {
         debug_assert_ne!(to.id, self.me.id, "a node sends nothing to itself: {:?}", frame.header);
         self.out.queued.push_back(Queued { to: Destination::Peer(to), frame, has_path: true });
@@ -175,7 +175,7 @@ impl Core {
         self.send_straight(relay, frame);
     }
 
-    /// Queues a frame for an address behind which anybody may answer.
+    /// Queues a frame for an address behind which any node may answer.
     pub(crate) fn send_to_seed(&mut self, seed: Seed, header: Header) {
         self.out.queued.push_back(Queued {
             to: Destination::Seed(seed),
@@ -193,7 +193,7 @@ impl Core {
 
     /// Probes a seed under this number.
     pub(crate) fn probe_seed(&mut self, seed: Seed, number: u64) {
-        let probe = Probe { number, standing: self.standing(), lease: Sides::None, leaf_set: false };
+        let probe = Probe { number, node_state: self.node_state(), lease: Sides::None, leaf_set: false };
         self.send_to_seed(seed, Header::Probe(probe));
     }
 
@@ -202,13 +202,13 @@ impl Core {
         self.out.events.push_back(event);
     }
 
-    /// Looks for a newer life of this node that somebody names. A claim stops nobody: the node that answers there must
+    /// Looks for a newer life of this node that another node names. A claim stops no node: the node that answers there must
     /// prove by its key that it is this node, and the transport says so ([`Refusal::Twin`](crate::machine::Refusal)).
     pub(crate) fn look_for_twin(&mut self, now: Instant, life: Peer) {
         let rests = self.twin_sought.is_some_and(|sought| now - sought < TWIN_PERIOD);
         if life.id == self.me.id && life.incarnation > self.me.incarnation && !rests {
             self.twin_sought = Some(now);
-            // By its address, because whoever answers there is told by its key.
+            // By its address, because the node that answers there is told by its key.
             self.ask_seed(life.addr.into());
         }
     }
@@ -243,7 +243,7 @@ pub(crate) fn passed_on(to: Peer, from: Peer, frame: Frame) -> Frame {
     Frame::new(Header::Via { to, from }, inner.freeze())
 }
 
-/// What a node has to send and to tell.
+/// Frames to be sent, and events for the layer above.
 #[derive(Debug, Default)]
 pub(crate) struct Outbox {
     /// Frames whose path is not chosen yet.
@@ -265,8 +265,8 @@ struct Queued {
 
 /// How a queued frame goes.
 pub(crate) enum Path {
-    /// Over this node's own connection, with what it carries of leases.
-    Straight(Option<Box<LeaseWords>>),
+    /// Over this node's own connection, with its lease piggyback.
+    Straight(Option<Box<LeasePiggyback>>),
     /// Another node passes it on.
     Through(Peer),
 }
@@ -296,7 +296,7 @@ impl Outbox {
     pub(crate) fn send_by(&mut self, me: Peer, to: Peer, mut frame: Frame, path: Path) {
         let (to, frame) = match path {
             Path::Straight(piggyback) => {
-                frame.words = piggyback;
+                frame.piggyback = piggyback;
                 (to, frame)
             }
             Path::Through(relay) => (relay, passed_on(to, me, frame)),

@@ -1,4 +1,4 @@
-//! What must be true of a node between two calls. Asserted in debug builds, and by the laboratory.
+//! Invariants: true of a node between two calls. Asserted in debug builds, and by the laboratory.
 
 use super::core::{Phase, Timer};
 use super::node::Node;
@@ -12,8 +12,8 @@ impl<G: Geometry> Node<G> {
     pub fn sizes(&self) -> Vec<Size> {
         let config = &self.core.config;
         let mut sizes = vec![
-            ("leaf set", self.tables.leaf_set.len(), config.leaf_set),
-            self.edges.size(config.max_edges),
+            ("leaf set", self.tables.leaf_set.len(), config.tables.leaf_set),
+            self.edges.size(config.edges.max),
             self.lookups.size(),
         ];
         sizes.extend(self.geometry.sizes(config));
@@ -31,12 +31,12 @@ impl<G: Geometry> Node<G> {
         let (core, leaf_set) = (&self.core, &self.tables.leaf_set);
         assert!(!leaf_set.contains(core.me.id), "a node is not in its own leaf set");
         self.geometry.assert_invariants(core);
-        assert!(self.hops.pending() <= core.config.max_pending_hops, "pending hops are bounded");
-        assert!(self.hops.parked() <= core.config.max_parked, "parked messages are bounded");
+        assert!(self.hops.pending() <= core.config.routing.max_pending_hops, "pending hops are bounded");
+        assert!(self.hops.parked() <= core.config.routing.max_parked, "parked messages are bounded");
         assert!(self.hops.holds_no_more_than_it_may(), "payloads held are bounded");
         let is_watched = core.timers.is_set(Timer::Parked) || core.phase == Phase::Stopped;
         assert!(self.hops.parked() == 0 || is_watched, "parked messages are looked after");
-        for (name, size, most) in [self.edges.size(core.config.max_edges), self.lookups.size()] {
+        for (name, size, most) in [self.edges.size(core.config.edges.max), self.lookups.size()] {
             assert!(size <= most, "{name} are bounded");
         }
         assert!(!core.is_edge() || leaf_set.is_empty(), "an edge is on no ring");

@@ -13,7 +13,7 @@ use crate::machine::Refusal;
 use crate::peer::{Peer, Seed};
 use crate::sides::{Side, Sides};
 use crate::time::Instant;
-use crate::wire::{Ask, Header, Probe, ProbeAck, Standing};
+use crate::wire::{Ask, Header, NodeState, Probe, ProbeAck};
 
 use super::core::Timer;
 use rand::seq::IndexedRandom;
@@ -81,7 +81,7 @@ impl<G: Geometry> Node<G> {
         }
         if alone {
             // Two rings have found each other, one of them a single node: its place is asked for (design §5). The nodes that
-            // it had found dead when it lost everybody may well live.
+            // it had found dead when it lost all others may well live.
             self.detector.clear_all_dead();
             let id = self.core.number();
             self.seek_through(now, peer, id);
@@ -176,24 +176,25 @@ impl<G: Geometry> Node<G> {
     /// Says that this node is on the ring, without asking for an answer.
     pub(super) fn announce(&mut self, to: Peer) {
         // No question has this number.
-        let (number, standing) = (0, self.core.standing());
-        let ack = ProbeAck { number, standing, lease: Sides::None, asks: None, leaf_set: None };
+        let (number, node_state) = (0, self.core.node_state());
+        let ack = ProbeAck { number, node_state, lease: Sides::None, asks: None, leaf_set: None };
         self.core.send(to, Header::ProbeAck(ack));
     }
 
     pub(super) fn on_probe(&mut self, now: Instant, from: Peer, probe: Probe) {
         // Before it is met, because a node that becomes a neighbour by this very frame need not be asked again.
         let is_next = !self.tables.leaf_set.sides_for(from.id).is_none();
-        let may_ask = !probe.lease.is_none() && probe.standing == Standing::Ready && is_next;
+        let may_ask = !probe.lease.is_none() && probe.node_state == NodeState::Ready && is_next;
         let asks = if may_ask { self.ask_in_return(now, from) } else { None };
-        if probe.standing == Standing::Ready {
+        if probe.node_state == NodeState::Ready {
             self.meet(now, from, None);
         }
-        let lease = self.grant_lease(now, from, probe.standing, probe.lease);
+        let lease = self.grant_lease(now, from, probe.node_state, probe.lease);
         let wants_members = probe.leaf_set || lease != probe.lease;
-        let asks_for_a_ring = probe.standing == Standing::Starting && self.core.is_edge();
+        let asks_for_a_ring = probe.node_state == NodeState::Starting && self.core.is_edge();
         let leaf_set = (wants_members || asks_for_a_ring).then(|| self.members_to_tell()).flatten();
-        let ack = ProbeAck { number: probe.number, standing: self.core.standing(), lease, asks, leaf_set };
+        let ack =
+            ProbeAck { number: probe.number, node_state: self.core.node_state(), lease, asks, leaf_set };
         self.core.send(from, Header::ProbeAck(ack));
     }
 
@@ -207,11 +208,17 @@ impl<G: Geometry> Node<G> {
         detector.ask_in_return(now, core, &ground, from)
     }
 
-    fn grant_lease(&mut self, now: Instant, holder: Peer, standing: Standing, asked: Sides) -> Sides {
-        self.leases.grant_asked(now, &self.core, &self.tables, &self.slots, (holder, standing), asked)
+    pub(super) fn grant_lease(
+        &mut self,
+        now: Instant,
+        holder: Peer,
+        node_state: NodeState,
+        asked: Sides,
+    ) -> Sides {
+        self.leases.grant_asked(now, &self.core, &self.tables, &self.slots, (holder, node_state), asked)
     }
 
-    /// What an acknowledgement says of those around this node, if it is on the ring or attached to it.
+    /// The nodes around this one, as an acknowledgement names them, if it is on the ring or attached to it.
     fn members_to_tell(&self) -> Option<Vec<Peer>> {
         self.core.is_ready().then(|| match self.core.role {
             Role::Ring => self.tables.members(),
@@ -226,18 +233,18 @@ impl<G: Geometry> Node<G> {
             self.on_answered(now, from, &ack, answered);
         }
         self.on_seed_answer(now, from, &ack);
-        match ack.standing {
-            Standing::Ready if self.core.is_ready() => self.meet_answering(now, from, ack.number),
-            Standing::Ready => {}
+        match ack.node_state {
+            NodeState::Ready if self.core.is_ready() => self.meet_answering(now, from, ack.number),
+            NodeState::Ready => {}
             // A member of the tables that is not on the ring has restarted, or left.
-            Standing::Starting | Standing::Joining | Standing::Edge => {
+            NodeState::Starting | NodeState::Joining | NodeState::Edge => {
                 if self.core.is_ready() && self.member(from.id).is_some() {
                     self.on_peer_dead(now, from.id);
                 }
             }
         }
         if let Some(ask) = ack.asks {
-            self.answer_in_return(now, from, ask, ack.standing);
+            self.answer_in_return(now, from, ask, ack.node_state);
         }
         if let Some(Answered { sent, .. }) = answered {
             self.on_joiner_answer(now, from, &ack, sent);
@@ -272,11 +279,11 @@ impl<G: Geometry> Node<G> {
     }
 
     /// The other half of an exchange: the answerer asked as well.
-    fn answer_in_return(&mut self, now: Instant, from: Peer, ask: Ask, standing: Standing) {
-        let lease = self.grant_lease(now, from, standing, ask.lease);
+    fn answer_in_return(&mut self, now: Instant, from: Peer, ask: Ask, node_state: NodeState) {
+        let lease = self.grant_lease(now, from, node_state, ask.lease);
         let leaf_set = if lease == ask.lease { None } else { self.members_to_tell() };
         let ack =
-            ProbeAck { number: ask.number, standing: self.core.standing(), lease, asks: None, leaf_set };
+            ProbeAck { number: ask.number, node_state: self.core.node_state(), lease, asks: None, leaf_set };
         self.core.send(from, Header::ProbeAck(ack));
     }
 
@@ -309,10 +316,10 @@ impl<G: Geometry> Node<G> {
             Some(Detected::Dead { id, is_own }) => {
                 let routed_by = self.geometry.get(id).copied();
                 self.on_peer_dead(now, id);
-                // A node that has believed it after one silence tells nobody: gossip does not live on what others believed.
+                // A node that has believed it after one silence tells no node: gossip does not live on what others believed.
                 if let Some(dead) = routed_by.filter(|_| is_own && self.core.is_ready()) {
                     for near in self.geometry.gossip_partners(&self.detector, TOLD) {
-                        self.core.send(near, Header::Lost(dead));
+                        self.core.send(near, Header::PeerDeadHint(dead));
                     }
                 }
             }
@@ -413,43 +420,6 @@ impl<G: Geometry> Node<G> {
             self.hops.on_refused(now, &mut self.core, id);
         }
         self.join.on_refused(now, &mut self.core, seed, reason);
-    }
-}
-
-// Joiners come between this node and its neighbours.
-impl<G: Geometry> Node<G> {
-    pub(super) fn on_join_request(&mut self, now: Instant, from: Peer) {
-        let admission = self.slots.admit(now, &self.core, &self.tables, &self.leases, from);
-        self.core.send(from, Header::Admission(admission));
-    }
-
-    /// An admitted joiner, whose leaf set has answered, takes its part over.
-    pub(super) fn on_join_commit(&mut self, now: Instant, from: Peer, number: u64, beside: NodeId) {
-        if !self.core.is_on_ring() {
-            let refusal = crate::wire::Admission::NotReady;
-            return self.core.send(from, Header::Admission(refusal));
-        }
-        let member = self.tables.leaf_set.get(from.id);
-        let is_member = member.is_some_and(|member| member.incarnation == from.incarnation);
-        let refusal = self.slots.refusal(now, &self.core, &self.tables, &self.leases, from, beside);
-        if let Some(refusal) = refusal.filter(|_| !is_member) {
-            return self.core.send(from, Header::Admission(refusal));
-        }
-        let sides = self.tables.leaf_set.sides_for(from.id);
-        let ceded = self.slots.cede(from, number).and(sides);
-        self.leases.grant(now, &self.core, from.id, ceded);
-        let lease = if is_member { self.grant_lease(now, from, Standing::Ready, sides) } else { ceded };
-        self.core.send(from, Header::Committed { number, lease });
-        self.core.emit(Event::NeighboursChanged);
-    }
-
-    pub(super) fn on_join_abort(&mut self, now: Instant, from: Peer, number: u64) {
-        if self.slots.withdraw(now, from, number) {
-            // It answers for nothing: its neighbours may have their leases back.
-            self.leases.release(from.id);
-            self.core.emit(Event::NeighboursChanged);
-        }
-        self.unpark(now);
     }
 }
 

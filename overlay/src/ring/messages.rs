@@ -1,4 +1,4 @@
-//! What passes through a node: routed messages, lookups, broadcasts, and what it tells another directly.
+//! Messages of and through a node: routed ones, lookups, broadcasts, and direct ones.
 
 use bytes::Bytes;
 
@@ -13,7 +13,7 @@ use crate::id::{Key, NodeId};
 use crate::kbr::{BroadcastFailure, Delivery, Event, Transit};
 use crate::peer::{Contact, Peer};
 use crate::time::Instant;
-use crate::wire::{Answer, Frame, Header, Letter, MAX_PATH, Purpose, RouteFailure, Routed, TraceHop};
+use crate::wire::{Answer, Direct, Frame, Header, MAX_PATH, Purpose, RouteFailure, Routed, TraceHop};
 
 // Routed messages.
 impl<G: Geometry> Node<G> {
@@ -150,20 +150,20 @@ impl<G: Geometry> Node<G> {
             Purpose::Lookup => answer(Vec::new()),
             Purpose::Seek => answer(self.geometry.told_to(&self.tables.leaf_set, origin.id())),
         };
-        self.send_direct(now, &origin, Letter::Answer(answer), Bytes::new());
+        self.send_direct(now, &origin, Direct::Answer(answer), Bytes::new());
     }
 
     /// The message stops here; its origin is told.
     fn fail(&mut self, now: Instant, routed: Routed, reason: RouteFailure) {
         let Routed { key, origin, id, purpose, .. } = routed;
         tracing::debug!(node = %self.core.me.id, %key, ?reason, ?purpose, "undeliverable");
-        self.send_direct(now, &origin, Letter::Undeliverable { id, key, reason }, Bytes::new());
+        self.send_direct(now, &origin, Direct::Undeliverable { id, key, reason }, Bytes::new());
     }
 
     /// A message of this node's own stopped on its way.
     fn on_undeliverable(&mut self, id: u64, key: Key, reason: RouteFailure) {
         if !self.lookups.on_failed(id, reason) && key != self.core.me.id.key() {
-            // (What goes to this node's own key is a join's or a merge's question, repeated by its own timer.)
+            // (A message to this node's own key is a join's or a merge's question, repeated by its own timer.)
             self.core.emit(Event::Undeliverable { key, reason });
         }
     }
@@ -187,7 +187,7 @@ impl<G: Geometry> Node<G> {
             self.probe(now, to, false);
         }
         tried.push(to.id);
-        if tried.len() >= usize::from(self.core.config.hop_attempts) {
+        if tried.len() >= usize::from(self.core.config.routing.hop_attempts) {
             return self.fail(now, routed, RouteFailure::NoRoute);
         }
         match self.next_hop(&routed, &tried) {
@@ -220,7 +220,7 @@ impl<G: Geometry> Node<G> {
     /// Something changed: each parked message looks for a way again, in its order.
     pub(super) fn unpark(&mut self, now: Instant) {
         for Parked { routed, payload, previous, since } in self.hops.take_parked() {
-            if now - since >= self.core.config.park_for {
+            if now - since >= self.core.config.routing.park_for {
                 self.fail(now, routed, RouteFailure::NoRoot);
                 continue;
             }
@@ -249,7 +249,7 @@ impl<G: Geometry> Node<G> {
         let LookupAttempt { id, key, trace, reply_way } = attempt;
         let mut routed = self.new_routed(id, key, Purpose::Lookup, trace);
         if let Some(way) = reply_way {
-            routed.origin = self.reply_contact(way);
+            routed.origin = self.my_reply_contact(way);
         }
         self.hedge(now, &routed);
         self.forward(now, routed, Bytes::new(), None);
@@ -391,7 +391,7 @@ impl<G: Geometry> Node<G> {
     }
 
     /// How others reach this node another way: each number stands for one of the ways that there are.
-    pub(super) fn reply_contact(&self, nth: u64) -> Contact {
+    pub(super) fn my_reply_contact(&self, nth: u64) -> Contact {
         let ways: Vec<Peer> = if self.core.is_edge() {
             self.access.in_use().into_iter().skip(1).collect()
         } else {
@@ -403,7 +403,7 @@ impl<G: Geometry> Node<G> {
     }
 
     /// Sends a direct message. To an edge it goes through its access node; from an edge too.
-    pub(super) fn send_direct(&mut self, now: Instant, to: &Contact, direct: Letter, payload: Bytes) {
+    pub(super) fn send_direct(&mut self, now: Instant, to: &Contact, direct: Direct, payload: Bytes) {
         let me = self.my_contact();
         if to.id() == me.id() {
             return self.on_direct(now, me, direct, payload);
@@ -412,21 +412,21 @@ impl<G: Geometry> Node<G> {
         let relay = if is_edge { self.access.primary() } else { to.via.filter(|via| via.id != me.id()) };
         match relay {
             Some(relay) => relay_direct(&mut self.core, relay, (to, &me), direct, payload),
-            // An edge without an access node reaches nobody; direct messages are best effort.
+            // An edge without an access node reaches no node; direct messages are best effort.
             None if is_edge => {}
-            None => self.core.send_payload(to.peer, Header::Letter(direct), payload),
+            None => self.core.send_payload(to.peer, Header::Direct(direct), payload),
         }
     }
 
-    /// A direct message that passes through, or ends here. An edge of this node may send to anybody; anybody may send to an
-    /// edge of this node; nobody may speak in another's name to a third.
+    /// A direct message that passes through, or ends here. An edge of this node may send to any node; any node may send to an
+    /// edge of this node; no node may speak in another's name to a third.
     pub(super) fn on_relayed_direct(
         &mut self,
         now: Instant,
         previous: Peer,
         to: Contact,
         from: Contact,
-        direct: Letter,
+        direct: Direct,
         payload: Bytes,
     ) {
         let is_attached_there =
@@ -449,25 +449,25 @@ impl<G: Geometry> Node<G> {
         } else if let Some(known) = self.member(to.id()).filter(|known| known.id != from.id()) {
             // On the ring, and has named this node as a way around a broken link: a detour, by the same rules.
             if self.core.is_ready() && Contact::from(previous) == from {
-                let inner = Frame::new(Header::Letter(direct), payload);
+                let inner = Frame::new(Header::Direct(direct), payload);
                 self.core.send_straight(known, passed_on(known, previous, inner));
             }
         }
     }
 
-    /// Whether this life of a node is on the ring, as this node knows itself: then it is attached to nobody.
+    /// Whether this life of a node is on the ring, as this node knows itself: then it is attached to no node.
     fn knows_on_ring(&self, peer: Peer) -> bool {
         self.member(peer.id).is_some_and(|known| known.supersedes(&peer))
     }
 
-    pub(super) fn on_direct(&mut self, now: Instant, from: Contact, direct: Letter, payload: Bytes) {
+    pub(super) fn on_direct(&mut self, now: Instant, from: Contact, direct: Direct, payload: Bytes) {
         match direct {
-            Letter::Payload => self.core.emit(Event::Received { from, payload }),
-            Letter::Answer(answer) if self.lookups.contains(answer.id) => {
+            Direct::Payload => self.core.emit(Event::Received { from, payload }),
+            Direct::Answer(answer) if self.lookups.contains(answer.id) => {
                 self.lookups.on_answer(now, &mut self.core, *answer);
             }
-            Letter::Answer(answer) => self.on_sought(now, *answer),
-            Letter::Undeliverable { id, key, reason } => self.on_undeliverable(id, key, reason),
+            Direct::Answer(answer) => self.on_sought(now, *answer),
+            Direct::Undeliverable { id, key, reason } => self.on_undeliverable(id, key, reason),
         }
     }
 
@@ -488,9 +488,9 @@ fn relay_direct(
     core: &mut Core,
     relay: Peer,
     (to, from): (&Contact, &Contact),
-    letter: Letter,
+    direct: Direct,
     payload: Bytes,
 ) {
-    let header = Header::Relayed { to: (*to).into(), from: (*from).into(), letter };
+    let header = Header::RelayedDirect { to: (*to).into(), from: (*from).into(), direct };
     core.send_payload(relay, header, payload);
 }

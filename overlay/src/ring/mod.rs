@@ -1,8 +1,8 @@
 //! A ring node as a state machine: its way onto the ring, its leases, failure detection, routing, and the upkeep of all that.
-//! What differs between geometries is behind [`Geometry`](crate::geometry::Geometry).
+//! The differences between geometries are behind [`Geometry`](crate::geometry::Geometry).
 //!
-//! Components own their state **and** their decisions, and know nothing but a small context, [`core::Core`]. What one has to
-//! tell the others it returns; [`Node`] is the coordinator that handles it, the only place where they meet:
+//! Components own their state **and** their decisions, and know nothing but a small context, [`core::Core`]. A component returns the
+//! news that it has for the others; [`Node`] is the coordinator that handles it, the only place where they meet:
 //!
 //! | component | owns |
 //! | --- | --- |
@@ -36,6 +36,8 @@ mod membership;
 mod messages;
 pub(crate) mod invariants;
 mod model;
+#[cfg(test)]
+mod fixture;
 #[cfg(test)]
 mod tests;
 

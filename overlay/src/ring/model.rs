@@ -1,4 +1,4 @@
-//! What a model checker needs of a node: to copy it, and to tell which of two copies would act alike
+//! Help for a model checker: to copy a node, and to tell which of two copies would act alike
 //! (`treecast-integration`'s `model`, docs/guarantees.md).
 
 use std::hash::{Hash, Hasher};
@@ -12,7 +12,7 @@ use crate::id::NodeId;
 const PACED: [Timer; 2] = [Timer::Sweep, Timer::AskAgain];
 
 impl<G: Geometry> Node<G> {
-    /// A copy of this drained node, its dice at their beginning: what it does next follows from its state alone. It does
+    /// A copy of this drained node, its generator at its beginning: what it does next follows from its state alone. It does
     /// not look any more for silent nodes, and, on a ring with others, for those that it lost: that goes on for ever, and
     /// hardly ever at one pace.
     pub fn fork(&self) -> Node<G> {
@@ -39,8 +39,8 @@ impl<G: Geometry> Node<G> {
         self.core.count_from(number);
     }
 
-    /// Hashes all that decides what a ring node does in a small ring that nobody looks anything up in, as long as waits
-    /// have one length (`rto_min` = `rto_max`) and rounds of repair and of the geometry are far. Left out are constants, dice,
+    /// Hashes all that decides what a ring node does in a small ring that no node looks anything up in, as long as waits
+    /// have one length (`rto_min` = `rto_max`) and rounds of repair and of the geometry are far. Left out are constants, the generator,
     /// counters, measured times and rates, and [`taken_hops`](Node::taken_hops).
     pub fn hash_state(&self, state: &mut impl Hasher) {
         (self.core.phase, self.core.role, &self.join, &self.tables, &self.geometry).hash(state);

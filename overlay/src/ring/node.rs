@@ -18,14 +18,14 @@ use crate::config::{Config, ConfigError, Role};
 use crate::geometry::Geometry;
 use crate::geometry::pastry::Pastry;
 use crate::id::{Key, NodeId};
-use crate::kbr::{Command, Event, KeyBasedRouting, Transit};
+use crate::kbr::{Command, Event, KeyBasedRouting, RingView, Transit};
 use crate::machine::{Link, Machine, Refusal, Store, StoreToken, Transmit};
 use crate::memory::Memory;
 use crate::peer::{Addresses, Contact, Peer, Seed};
 use crate::random;
 use crate::table::LeafSet;
 use crate::time::Instant;
-use crate::wire::{self, Frame, Header, Standing};
+use crate::wire::{self, Frame, Header, NodeState};
 
 /// One node of the overlay.
 pub struct Node<G: Geometry = Pastry> {
@@ -72,7 +72,7 @@ impl<G: Geometry> Node<G> {
         let config = config.into();
         config.check()?;
         Ok(Node {
-            tables: Tables::new(me.id, config.leaf_set),
+            tables: Tables::new(me.id, config.tables.leaf_set),
             geometry: G::new(me.id, &config),
             core: Core::new(me, config, random::stream(&seed, "pastry")),
             join: Join::default(),
@@ -102,14 +102,6 @@ impl<G: Geometry> Node<G> {
     /// Ring or edge: an edge may have become a ring node.
     pub fn role(&self) -> Role {
         self.core.role
-    }
-
-    /// The nodes worth remembering for the next start: the leaf set, or an edge's access nodes.
-    pub fn peers(&self) -> Vec<Peer> {
-        match self.core.role {
-            Role::Ring => self.tables.members(),
-            Role::Edge { .. } => self.access.peers(),
-        }
     }
 
     /// Handles a frame from this peer, and what it holds for this node if the peer has passed it on. Returns the path by
@@ -168,24 +160,26 @@ impl<G: Geometry> Node<G> {
     }
 
     fn on_frame(&mut self, now: Instant, from: Peer, relay: Option<Peer>, frame: Frame) {
-        let Frame { words, header, payload } = frame;
-        if let Some(piggyback) = words {
+        let Frame { piggyback, header, payload } = frame;
+        if let Some(piggyback) = piggyback {
             self.leases.on_piggyback(now, &mut self.core, &self.tables, &self.slots, from, *piggyback);
         }
         match header {
             Header::Routed(routed) => self.on_routed(now, from, routed, payload),
             Header::HopAck { hop } => self.on_hop_ack(now, from, hop),
-            Header::Letter(direct) => self.on_direct(now, from.into(), direct, payload),
-            Header::Relayed { to, from: sender, letter } => {
-                self.on_relayed_direct(now, from, *to, *sender, letter, payload)
+            Header::Direct(direct) => self.on_direct(now, from.into(), direct, payload),
+            Header::RelayedDirect { to, from: sender, direct } => {
+                self.on_relayed_direct(now, from, *to, *sender, direct, payload)
             }
             Header::Probe(probe) => self.on_probe(now, from, probe),
             Header::ProbeAck(ack) => self.on_probe_ack(now, from, relay, ack),
-            Header::Admit => self.on_join_request(now, from),
+            Header::JoinRequest => self.on_join_request(now, from),
             Header::Admission(admission) => self.on_admission(now, from, admission),
-            Header::Commit { number, beside } => self.on_join_commit(now, from, number, beside),
-            Header::Committed { number, lease } => self.on_committed(now, from, number, lease),
-            Header::Withdraw { number } => self.on_join_abort(now, from, number),
+            Header::JoinCommit { number, other_neighbour } => {
+                self.on_join_commit(now, from, number, other_neighbour)
+            }
+            Header::JoinCommitted { number, lease } => self.on_committed(now, from, number, lease),
+            Header::JoinAbort { number } => self.on_join_abort(now, from, number),
             Header::LeafSet { members, reply } => self.on_leaf_set(now, from, members, reply),
             header @ (Header::NearerRequest { .. } | Header::Near(_)) => {
                 self.on_geometry_frame(now, from, header)
@@ -197,7 +191,7 @@ impl<G: Geometry> Node<G> {
             }
             Header::Via { to, from: sender } => self.pass_frame_on(from, to, sender, payload),
             Header::Outdated(life) => self.core.look_for_twin(now, life),
-            Header::Lost(dead) => self.on_death_hint(now, dead),
+            Header::PeerDeadHint(dead) => self.on_death_hint(now, dead),
             Header::Attach => self.edges.on_attach(now, &mut self.core, &self.tables, from),
             Header::Attached { accepted, members } => self.on_attached(now, from, accepted, members),
             Header::Detach => self.edges.on_detach(&mut self.core, from.id),
@@ -257,7 +251,7 @@ impl<G: Geometry> Node<G> {
     }
 
     /// Drains the outbox's queue: each frame goes by a detour if there is one, and an answer the way that the question came.
-    /// What goes directly to a ring neighbour carries something of leases.
+    /// A frame that goes directly to a ring neighbour may carry a lease piggyback.
     fn choose_paths(&mut self, now: Instant, reply: Option<ReplyPath>) {
         while let Some((to, frame)) = self.core.out.next_without_path() {
             let relay = match reply {
@@ -370,26 +364,42 @@ impl<G: Geometry> Machine for Node<G> {
     }
 }
 
-impl<G: Geometry> KeyBasedRouting for Node<G> {
+impl<G: Geometry> RingView for Node<G> {
     fn contact(&self) -> Contact {
         self.my_contact()
     }
 
-    fn roundabout(&self, nth: u64) -> Contact {
-        self.reply_contact(nth)
+    fn reply_contact(&self, nth: u64) -> Contact {
+        self.my_reply_contact(nth)
     }
 
-    fn standing(&self) -> Standing {
-        self.core.standing()
+    fn node_state(&self) -> NodeState {
+        self.core.node_state()
     }
 
+    fn is_root_of(&self, now: Instant, key: Key) -> bool {
+        self.is_serving(now) && self.view().owns(key)
+    }
+
+    fn replica_set(&self, key: Key, count: usize) -> Vec<Peer> {
+        let mut nodes = self.tables.leaf_set.closest_n(key, count);
+        if self.core.node_state() == NodeState::Ready {
+            nodes.push(self.core.me);
+        }
+        nodes.sort_by(|a, b| key.closer(a.id, b.id));
+        nodes.truncate(count);
+        nodes
+    }
+}
+
+impl<G: Geometry> KeyBasedRouting for Node<G> {
     fn route(&mut self, now: Instant, key: Key, payload: Bytes) {
         self.originate(now, key, payload);
         self.finish(now, None);
     }
 
     fn send(&mut self, now: Instant, to: &Contact, payload: Bytes) {
-        self.send_direct(now, to, wire::Letter::Payload, payload);
+        self.send_direct(now, to, wire::Direct::Payload, payload);
         self.finish(now, None);
     }
 
@@ -399,21 +409,10 @@ impl<G: Geometry> KeyBasedRouting for Node<G> {
         self.finish(now, None);
     }
 
-    fn is_root_of(&self, now: Instant, key: Key) -> bool {
-        self.is_serving(now) && self.view().owns(key)
-    }
-
-    fn replica_set(&self, key: Key, count: usize) -> Vec<Peer> {
-        let mut nodes = self.tables.leaf_set.closest_n(key, count);
-        if self.core.standing() == Standing::Ready {
-            nodes.push(self.core.me);
-        }
-        nodes.sort_by(|a, b| key.closer(a.id, b.id));
-        nodes.truncate(count);
-        nodes
-    }
-
     fn peers(&self) -> Vec<Peer> {
-        Node::peers(self)
+        match self.core.role {
+            Role::Ring => self.tables.members(),
+            Role::Edge { .. } => self.access.peers(),
+        }
     }
 }

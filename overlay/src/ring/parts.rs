@@ -20,7 +20,7 @@ impl<G: Geometry> Node<G> {
         self.leases.is_serving(now, &self.core, &self.tables)
     }
 
-    /// What the next hop is decided by.
+    /// The view by which the next hop is decided.
     pub(super) fn view(&self) -> View<'_, G> {
         View {
             me: self.core.me.id,

@@ -1,4 +1,4 @@
-//! What a node knows of the ring around itself, as pure data: its leaf set, and which of its members are out of use.
+//! The ring around a node, as pure data: its leaf set, and which of its members are out of use.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! Stories of joining, routing, repair, leases, edges and broadcast, told by nodes in one queue.
 #![expect(clippy::wildcard_enum_match_arm, reason = "a story looks for one event and passes over the others")]
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,16 +11,16 @@ use crate::config::{Config, Role};
 use crate::geometry::Geometry;
 use crate::id::Key;
 use crate::id::NodeId;
-use crate::kbr::{Bootstrap, BroadcastFailure, Command, Event, KeyBasedRouting, Transit};
+use crate::kbr::{Bootstrap, BroadcastFailure, Command, Event, KeyBasedRouting, RingView, Transit};
 use crate::kbr::{Delivery, Found};
-use crate::machine::Refusal;
 use crate::machine::{Destination, Link, Machine, Transmit};
 use crate::pastry::Node;
-use crate::peer::{Addr, Addresses};
+use crate::peer::Addr;
 use crate::peer::{Contact, Peer, Seed};
 use crate::sides::{Side, Sides};
+use crate::testing::{self, Told, peer_at, slot_of};
 use crate::time::Instant;
-use crate::wire::{Frame, Header, Probe, Standing};
+use crate::wire::{Frame, Header, NodeState, Probe};
 use std::sync::Arc;
 
 mod carried;
@@ -55,56 +55,50 @@ impl Node {
     }
 }
 
-/// Some nodes, and what is on its way between them.
-struct Net {
-    now: Instant,
-    nodes: Vec<Option<Node>>,
-    wires: VecDeque<(Instant, Peer, Destination, Frame)>,
-    events: Vec<(usize, Event)>,
-    /// Frames between these slots are lost.
-    cut: Box<dyn Fn(usize, usize) -> bool>,
-    /// How long a frame takes from one slot to another.
-    delay: Box<dyn Fn(usize, usize) -> Duration>,
-    /// Frames sent so far.
-    sent: usize,
-    /// What the layer above does with a message in transit.
-    resumes: bool,
-    /// Whether frames to known peers are written down: from whom, to which slot.
-    logs: bool,
-    wire_log: Vec<(Peer, usize, Frame)>,
-}
+impl Told for Node {
+    fn before_drain(&mut self, now: Instant) {
+        self.send_queued(now);
+    }
 
-fn slot_of(addr: Addr) -> usize {
-    match addr {
-        Addr::Memory(slot) => slot as usize,
-        Addr::Socket(_) | Addr::Unreachable => usize::MAX,
+    /// The layer above gives a message in transit back, but for one that says it should not.
+    fn react(&mut self, now: Instant, event: Event) -> Option<Event> {
+        match event {
+            Event::Forward(transit) if transit.payload != "stop me" => {
+                self.resume(now, transit);
+                None
+            }
+            event => Some(event),
+        }
     }
 }
 
-fn peer_at(slot: usize) -> Peer {
-    let id = NodeId(Key::hash(&(slot as u64).to_be_bytes()).0);
-    Peer { id, incarnation: 1, addr: Addr::Memory(slot as u32) }
+/// Some nodes of a ring.
+type Net = testing::Net<Node>;
+
+trait Stories {
+    fn empty() -> Self;
+    fn ring(n: usize) -> Self;
+    fn join(&mut self, through: Option<usize>, config: Config) -> usize;
+    fn start(&mut self, peer: Peer, config: Config, bootstrap: Bootstrap) -> usize;
+    fn configure(&mut self, slot: usize, change: impl FnOnce(&mut Config));
+    fn ready(&self) -> Vec<usize>;
+    fn route(&mut self, slot: usize, key: Key, text: &'static str);
+    fn true_root(&self, key: Key) -> usize;
+    fn claimants(&self, key: Key) -> Vec<usize>;
+    fn deliveries(&mut self) -> Vec<(usize, Delivery)>;
+    fn reached(&self) -> Vec<usize>;
+    fn ended(&self, slot: usize) -> Vec<(u64, Result<(), BroadcastFailure>)>;
+    fn assert_one_ring(&self);
 }
 
-impl Net {
-    fn new() -> Net {
-        Net {
-            now: Instant::ZERO,
-            nodes: Vec::new(),
-            wires: VecDeque::new(),
-            events: Vec::new(),
-            cut: Box::new(|_, _| false),
-            delay: Box::new(|_, _| DELAY),
-            sent: 0,
-            resumes: true,
-            logs: false,
-            wire_log: Vec::new(),
-        }
+impl Stories for Net {
+    fn empty() -> Net {
+        Net::new(DELAY)
     }
 
     /// A ring of `n` nodes that joined one after the other.
     fn ring(n: usize) -> Net {
-        let mut net = Net::new();
+        let mut net = Net::empty();
         for slot in 0..n {
             net.join(slot.checked_sub(1).map(|_| 0), Config::default());
             net.run(Duration::from_millis(200));
@@ -114,22 +108,14 @@ impl Net {
         net
     }
 
-    fn add(&mut self, peer: Peer, config: Config, bootstrap: Bootstrap) -> usize {
-        let slot = self.nodes.len();
-        let mut node = Node::new(peer, config, [slot as u8; 32]).unwrap();
-        node.handle_command(self.now, Command::Start(bootstrap));
-        self.nodes.push(Some(node));
-        self.drain(slot);
-        slot
+    fn start(&mut self, peer: Peer, config: Config, bootstrap: Bootstrap) -> usize {
+        let node = Node::new(peer, config, [self.nodes.len() as u8; 32]).unwrap();
+        self.add(node, Command::Start(bootstrap))
     }
 
     fn join(&mut self, through: Option<usize>, config: Config) -> usize {
         let join = through.map(|slot| Seed::from(Addr::Memory(slot as u32))).into_iter().collect();
-        self.add(peer_at(self.nodes.len()), config, Bootstrap { join, ..Bootstrap::default() })
-    }
-
-    fn node(&mut self, slot: usize) -> &mut Node {
-        self.nodes[slot].as_mut().unwrap()
+        self.start(peer_at(self.nodes.len()), config, Bootstrap { join, ..Bootstrap::default() })
     }
 
     /// Gives a running node other figures.
@@ -137,104 +123,8 @@ impl Net {
         change(Arc::make_mut(&mut self.node(slot).core.config));
     }
 
-    fn live(&self) -> impl Iterator<Item = (usize, &Node)> {
-        self.nodes.iter().enumerate().filter_map(|(slot, node)| Some((slot, node.as_ref()?)))
-    }
-
     fn ready(&self) -> Vec<usize> {
-        self.live().filter(|(_, node)| node.standing() == Standing::Ready).map(|(slot, _)| slot).collect()
-    }
-
-    fn drain(&mut self, slot: usize) {
-        let Some(node) = self.nodes[slot].as_mut() else { return };
-        let from = node.peer();
-        for Transmit { to, frame } in node.take_sent(self.now) {
-            self.sent += 1;
-            // Whatever goes out survives the codec.
-            let encoded = crate::wire::encode(&frame);
-            let bytes = [encoded.head, encoded.payload].concat();
-            assert_eq!(crate::wire::decode(bytes.into(), Addresses::Any).as_ref(), Ok(&frame));
-            let addr = match to {
-                Destination::Peer(peer) => peer.addr,
-                Destination::Seed(seed) => seed.addr,
-            };
-            if self.logs {
-                self.wire_log.push((from, slot_of(addr), frame.clone()));
-            }
-            let at = self.now + (self.delay)(slot, slot_of(addr));
-            let place = self.wires.partition_point(|wire| wire.0 <= at);
-            self.wires.insert(place, (at, from, to, frame));
-        }
-        let mut transits = Vec::new();
-        while let Some(event) = node.poll_event() {
-            match event {
-                Event::Forward(transit) if self.resumes => transits.push(transit),
-                event => self.events.push((slot, event)),
-            }
-        }
-        if !transits.is_empty() {
-            for transit in transits {
-                let now = self.now;
-                self.node(slot).resume(now, transit);
-            }
-            self.drain(slot);
-        }
-    }
-
-    fn deliver(&mut self, from: Peer, to: Destination, frame: Frame) {
-        let (addr, id) = match to {
-            Destination::Peer(peer) => (peer.addr, Some(peer.id)),
-            Destination::Seed(seed) => (seed.addr, seed.id),
-        };
-        let sender = slot_of(from.addr);
-        let slot = slot_of(addr);
-        if (self.cut)(sender, slot) {
-            return;
-        }
-        let now = self.now;
-        match self.nodes.get_mut(slot).and_then(Option::as_mut) {
-            Some(node) if node.peer().id == from.id => {
-                // As a transport does: the key proves that both are one node.
-                let reason = Refusal::Twin(node.peer().incarnation);
-                let Some(sender) = self.nodes[sender].as_mut() else { return };
-                sender.handle_link(now, Link::Refused { addr, id, reason });
-                self.drain(slot_of(from.addr));
-            }
-            Some(node) => {
-                node.handle_frame(now, from, frame);
-                self.drain(slot);
-            }
-            None => {
-                let Some(node) = self.nodes[sender].as_mut() else { return };
-                let reason = Refusal::Unreachable("nobody listens".into());
-                node.handle_link(now, Link::Refused { addr, id, reason });
-                self.drain(sender);
-            }
-        }
-    }
-
-    /// Runs for a while.
-    fn run(&mut self, time: Duration) {
-        let end = self.now + time;
-        loop {
-            let wire = self.wires.front().map(|wire| wire.0);
-            let timer = self.live().filter_map(|(slot, node)| Some((node.poll_timeout()?, slot))).min();
-            match (wire, timer) {
-                (Some(at), timer) if at <= end && timer.is_none_or(|(other, _)| at <= other) => {
-                    self.now = self.now.max(at);
-                    let (_, from, to, frame) = self.wires.pop_front().unwrap();
-                    self.deliver(from, to, frame);
-                }
-                (_, Some((at, slot))) if at <= end => {
-                    self.now = self.now.max(at);
-                    let now = self.now;
-                    self.node(slot).handle_timeout(now);
-                    self.drain(slot);
-                }
-                _ => break,
-            }
-        }
-        self.now = end;
+        self.live().filter(|(_, node)| node.node_state() == NodeState::Ready).map(|(slot, _)| slot).collect()
     }
 
     /// The slots that a broadcast has reached, once for each time.
@@ -252,16 +142,6 @@ impl Net {
         self.events.iter().filter_map(outcome).collect()
     }
 
-    fn kill(&mut self, slot: usize) -> Peer {
-        self.nodes[slot].take().unwrap().peer()
-    }
-
-    fn command(&mut self, slot: usize, command: Command) {
-        let now = self.now;
-        self.node(slot).handle_command(now, command);
-        self.drain(slot);
-    }
-
     fn route(&mut self, slot: usize, key: Key, text: &'static str) {
         let now = self.now;
         self.node(slot).route(now, key, Bytes::from_static(text.as_bytes()));
@@ -270,11 +150,11 @@ impl Net {
 
     /// The ready node that is closest to a key, by full knowledge.
     fn true_root(&self, key: Key) -> usize {
-        let ready = self.live().filter(|(_, node)| node.standing() == Standing::Ready);
+        let ready = self.live().filter(|(_, node)| node.node_state() == NodeState::Ready);
         ready.min_by(|(_, a), (_, b)| key.closer(a.peer().id, b.peer().id)).unwrap().0
     }
 
-    /// Who says that it is the root of a key.
+    /// The nodes that say that they are the root of a key.
     fn claimants(&self, key: Key) -> Vec<usize> {
         self.live().filter(|(_, node)| node.is_root_of(self.now, key)).map(|(slot, _)| slot).collect()
     }
@@ -302,7 +182,7 @@ impl Net {
 
 #[test]
 fn the_first_node_is_alone_and_answers_for_everything() {
-    let mut net = Net::new();
+    let mut net = Net::empty();
     net.join(None, Config::default());
     net.run(Duration::from_millis(1));
     assert!(matches!(net.events[..], [(0, Event::Ready { alone: true }), (0, Event::NeighboursChanged)]));
@@ -361,11 +241,11 @@ fn nobodys_table_holds_a_node_that_is_not_ready() {
     }
     for _ in 0..200 {
         net.run(DELAY);
-        let standing: BTreeMap<NodeId, Standing> =
-            net.live().map(|(_, node)| (node.peer().id, node.standing())).collect();
-        for (_, node) in net.live().filter(|(_, node)| node.standing() == Standing::Ready) {
+        let node_state: BTreeMap<NodeId, NodeState> =
+            net.live().map(|(_, node)| (node.peer().id, node.node_state())).collect();
+        for (_, node) in net.live().filter(|(_, node)| node.node_state() == NodeState::Ready) {
             for peer in node.leaf_set().iter().chain(node.routing_table().iter()) {
-                assert_eq!(standing[&peer.id], Standing::Ready, "{:?} at {}", peer.id, net.now);
+                assert_eq!(node_state[&peer.id], NodeState::Ready, "{:?} at {}", peer.id, net.now);
             }
         }
     }
@@ -456,7 +336,7 @@ fn a_restarted_node_takes_its_place_again() {
     let old = net.kill(3);
     let again = Peer { incarnation: 2, addr: Addr::Memory(6), ..old };
     let join = vec![Seed::from(Addr::Memory(0))];
-    net.add(again, Config::default(), Bootstrap { join, ..Bootstrap::default() });
+    net.start(again, Config::default(), Bootstrap { join, ..Bootstrap::default() });
     net.run(Duration::from_secs(20));
     assert_eq!(net.ready().len(), 6);
     net.assert_one_ring();
@@ -467,7 +347,7 @@ fn the_older_of_two_lives_stops() {
     let mut net = Net::ring(6);
     let twin = Peer { incarnation: 2, addr: Addr::Memory(6), ..peer_at(3) };
     let join = vec![Seed::from(Addr::Memory(0))];
-    net.add(twin, Config::default(), Bootstrap { join, ..Bootstrap::default() });
+    net.start(twin, Config::default(), Bootstrap { join, ..Bootstrap::default() });
     net.run(Duration::from_secs(60));
     assert!(
         net.events.iter().any(|(slot, event)| *slot == 3 && matches!(event, Event::Superseded { by: 2 }))
@@ -477,10 +357,10 @@ fn the_older_of_two_lives_stops() {
 
 #[test]
 fn nodes_that_start_in_the_same_instant_find_each_other() {
-    let mut net = Net::new();
+    let mut net = Net::empty();
     for slot in 0..3 {
         let local = (0..3).map(|slot| Seed::from(Addr::Memory(slot))).collect();
-        net.add(peer_at(slot), Config::default(), Bootstrap { local, ..Bootstrap::default() });
+        net.start(peer_at(slot), Config::default(), Bootstrap { local, ..Bootstrap::default() });
     }
     net.run(Duration::from_secs(5));
     assert_eq!(net.ready().len(), 3);
@@ -491,11 +371,11 @@ fn nodes_that_start_in_the_same_instant_find_each_other() {
 
 #[test]
 fn rings_that_could_not_see_each_other_merge() {
-    let mut net = Net::new();
+    let mut net = Net::empty();
     net.cut = Box::new(|_, _| true);
     for slot in 0..2 {
         let local = (0..2).map(|slot| Seed::from(Addr::Memory(slot))).collect();
-        net.add(peer_at(slot), Config::default(), Bootstrap { local, ..Bootstrap::default() });
+        net.start(peer_at(slot), Config::default(), Bootstrap { local, ..Bootstrap::default() });
     }
     net.run(Duration::from_secs(5));
     let alone = net.events.iter().filter(|(_, event)| matches!(event, Event::Ready { alone: true }));
@@ -508,9 +388,9 @@ fn rings_that_could_not_see_each_other_merge() {
 
 #[test]
 fn a_start_that_reaches_nobody_says_so() {
-    let mut net = Net::new();
+    let mut net = Net::empty();
     let join = vec![Seed::from(Addr::Memory(9))];
-    net.add(peer_at(0), Config::default(), Bootstrap { join, ..Bootstrap::default() });
+    net.start(peer_at(0), Config::default(), Bootstrap { join, ..Bootstrap::default() });
     net.run(Duration::from_secs(10));
     let [(0, Event::StartFailed(error))] = &net.events[..] else { panic!("{:?}", net.events) };
     assert_eq!(error.to_string(), "no node to join: mem:9 cannot be reached (nobody listens)");
@@ -536,7 +416,6 @@ fn the_layer_above_owns_messages_in_transit() {
     net.cut = Box::new(move |a, b| a == edge && b == 1 || a == 1 && b == edge);
     net.run(Duration::from_secs(1));
     let key = net.nodes[1].as_ref().unwrap().peer().id.key();
-    net.resumes = false;
     net.route(edge, key, "stop me");
     net.run(Duration::from_secs(2));
     let at = net.events.iter().position(|(_, event)| matches!(event, Event::Forward(_))).unwrap();
@@ -655,7 +534,7 @@ fn an_edge_loses_one_access_node_and_uses_the_other() {
     net.run(Duration::from_secs(2));
     let edge = net.join(Some(0), Config { role: Role::Edge { promote_after: None }, ..Config::default() });
     net.run(Duration::from_secs(3));
-    assert_eq!(net.node(edge).standing(), Standing::Edge);
+    assert_eq!(net.node(edge).node_state(), NodeState::Edge);
     let first = net.node(edge).contact().via.unwrap();
     assert!(net.live().all(|(_, node)| !node.leaf_set().contains(peer_at(edge).id)), "it is on no ring");
     net.kill(slot_of(first.addr));
@@ -711,10 +590,10 @@ fn a_long_lived_edge_without_a_ring_becomes_one() {
     let role = Role::Edge { promote_after: Some(Duration::from_secs(5)) };
     let edge = net.join(Some(0), Config { role, ..Config::default() });
     net.run(Duration::from_secs(2));
-    assert_eq!(net.node(edge).standing(), Standing::Edge);
+    assert_eq!(net.node(edge).node_state(), NodeState::Edge);
     net.kill(0);
     net.run(Duration::from_secs(20));
-    assert_eq!(net.node(edge).standing(), Standing::Ready);
+    assert_eq!(net.node(edge).node_state(), NodeState::Ready);
     assert_eq!(net.claimants(Key(0)), [edge]);
 }
 

@@ -1,4 +1,4 @@
-//! Pastry's three tables (Pastry §2.1) as pure data: no clock, no messages, no opinion on who is alive.
+//! Pastry's three tables (Pastry §2.1) as pure data: no clock, no messages, no opinion on which node is alive.
 //!
 //! Each is one sorted `Vec`: many thousands of nodes may live in one process. Ties that the ring does not settle are
 //! broken by `id XOR own id`: the same in every run, but another order at every node, so that equally good candidates
@@ -49,7 +49,7 @@ impl Entry {
         self.rtt_micros.map(NonZeroU32::get)
     }
 
-    /// What this entry's round-trip time counts for where there is a choice, in microseconds: that of a crowded node half
+    /// The weight of this entry's round-trip time where there is a choice, in microseconds: that of a crowded node half
     /// as much again (an in-degree cap that costs little; a guess).
     pub fn weight(&self) -> Option<u32> {
         let micros = self.rtt_micros()?;

@@ -195,7 +195,7 @@ proptest! {
         }
     }
 
-    /// What was let go was never needed: without removals, the sides are the nearest of all that were ever inserted.
+    /// A node that was let go was never needed: without removals, the sides are the nearest of all that were ever inserted.
     #[test]
     fn a_leaf_set_forgets_only_the_far(
         (me, size, known) in (any_me(), select(vec![2, 4, 8]))
@@ -225,7 +225,7 @@ fn in_micros(rtt: Duration) -> u32 {
 /// Peers with their round-trip times in microseconds.
 type NaiveList = Vec<(Peer, Option<u32>)>;
 
-/// What both tables that measure do with a list: known peers are brought up to date, new ones displace only the last
+/// The rule of both tables that measure, for a list: known peers are brought up to date, new ones displace only the last
 /// of a full list, and only by being nearer.
 fn naive_insert(list: &mut NaiveList, limit: usize, me: NodeId, new: Peer, rtt: Option<u32>) -> bool {
     let before = list.clone();

@@ -3,11 +3,11 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::{Frame, Header, LeaseWords};
+use super::{Frame, Header, LeasePiggyback};
 use crate::peer::Addresses;
 
-/// What a frame begins with that carries words about leases before its header: no header does.
-const WORDS: u8 = 0x7f;
+/// The first byte of a frame that carries a lease piggyback before its header: no header begins so.
+const PIGGYBACK: u8 = 0x7f;
 
 /// A frame's bytes: head and tail stay apart, so that a payload is never copied on its way out.
 #[derive(Clone, Debug)]
@@ -66,9 +66,9 @@ pub fn encode_head(frame: &Frame, buffer: Vec<u8>) -> Vec<u8> {
 
 fn extend<B: Extend<u8>>(frame: &Frame, mut buffer: B) -> B {
     const ENCODES: &str = "it always encodes: it has no unsized parts";
-    if let Some(words) = frame.words.as_deref() {
-        buffer.extend([WORDS]);
-        buffer = postcard::to_extend(words, buffer).expect(ENCODES);
+    if let Some(piggyback) = frame.piggyback.as_deref() {
+        buffer.extend([PIGGYBACK]);
+        buffer = postcard::to_extend(piggyback, buffer).expect(ENCODES);
     }
     postcard::to_extend(&frame.header, buffer).expect(ENCODES)
 }
@@ -76,10 +76,10 @@ fn extend<B: Extend<u8>>(frame: &Frame, mut buffer: B) -> B {
 /// Decodes a frame that names no other addresses than these. The payload is a slice of `bytes`, not a copy.
 pub fn decode(bytes: Bytes, addresses: Addresses) -> Result<Frame, DecodeError> {
     let malformed = |_| DecodeError::Header;
-    let (words, head) = match bytes.split_first() {
-        Some((&WORDS, rest)) => {
-            let (words, rest) = postcard::take_from_bytes::<LeaseWords>(rest).map_err(malformed)?;
-            (Some(Box::new(words)), rest)
+    let (piggyback, head) = match bytes.split_first() {
+        Some((&PIGGYBACK, rest)) => {
+            let (piggyback, rest) = postcard::take_from_bytes::<LeasePiggyback>(rest).map_err(malformed)?;
+            (Some(Box::new(piggyback)), rest)
         }
         Some(_) | None => (None, &bytes[..]),
     };
@@ -94,7 +94,7 @@ pub fn decode(bytes: Bytes, addresses: Addresses) -> Result<Frame, DecodeError> 
     if !header.all_peers(|peer| addresses.contain(peer.addr)) {
         return Err(DecodeError::MemoryAddress);
     }
-    Ok(Frame { words, header, payload })
+    Ok(Frame { piggyback, header, payload })
 }
 
 /// The frame within a [`Header::Via`] of a simulated world; `None` if the frame is none, or what it carries is no frame.

@@ -1,4 +1,4 @@
-//! What frames say. One closed enum: every node of one protocol version knows them all.
+//! The headers of frames. One closed enum: every node of one protocol version knows them all.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use crate::peer::{Contact, Peer};
 use crate::sides::Sides;
 
 /// Most peers that one list in a frame may have. Longer ones are refused by the decoder, so that to keep to it is the
-/// duty of whoever makes the frame.
+/// duty of the sender.
 pub const MAX_PEERS: usize = 256;
 /// Most hops that a recorded path may have: the hop limit (promise O2).
 pub const MAX_PATH: usize = 64;
@@ -26,41 +26,41 @@ pub enum Header {
         hop: u64,
     },
     /// Something for the node at the other end of this connection. Not acknowledged.
-    Letter(Letter),
-    /// A letter for a node behind, or in front of, the receiver: to and from edge nodes.
-    Relayed {
-        /// Whom it is for.
+    Direct(Direct),
+    /// A direct message for a node behind, or in front of, the receiver: to and from edge nodes.
+    RelayedDirect {
+        /// The receiver.
         to: Box<Contact>,
-        /// Whom it is from.
+        /// The sender.
         from: Box<Contact>,
-        /// What it says.
-        letter: Letter,
+        /// Its content.
+        direct: Direct,
     },
     /// Are you there?
     Probe(Probe),
     /// I am.
     ProbeAck(ProbeAck),
     /// A joiner asks a ready node for its slot on the joiner's side (join, step 2).
-    Admit,
-    /// The answer to `Admit`.
+    JoinRequest,
+    /// The answer to `JoinRequest`.
     Admission(Admission),
-    /// An admitted joiner, whose leaf set has answered, asks its neighbour to give up its part (join, step 3).
-    Commit {
+    /// An admitted joiner, whose leaf set has answered, asks its neighbour to cede its part (join, step 3).
+    JoinCommit {
         /// The joiner's number for the request; the lease that answers it counts from its sending.
         number: u64,
         /// The joiner's other neighbour: the receiver's own on that side.
-        beside: NodeId,
+        other_neighbour: NodeId,
     },
     /// The neighbour no longer answers for the joiner's part, and grants it a lease.
-    Committed {
-        /// The number of the `Commit`.
+    JoinCommitted {
+        /// The number of the `JoinCommit`.
         number: u64,
         /// On which sides of the neighbour the joiner's part is, each with a lease.
         lease: Sides,
     },
-    /// A joiner gives its slot back, and with it what was given up to it.
-    Withdraw {
-        /// The joiner takes its place by no `Commit` of this number or a smaller one: whatever it was granted for those
+    /// A joiner gives its slot back, and with it what was ceded to it.
+    JoinAbort {
+        /// The joiner takes its place by no `JoinCommit` of this number or a smaller one: whatever it was granted for those
         /// is void.
         number: u64,
     },
@@ -72,7 +72,7 @@ pub enum Header {
         /// Whether the receiver is to send its own.
         reply: bool,
     },
-    /// Proximity: who of those that the receiver knows may be nearer to the sender than the receiver is?
+    /// Proximity: asks which nodes that the receiver knows may be nearer to the sender than the receiver is.
     NearerRequest {
         /// The round-trip time between the two, as the sender measured it, in microseconds.
         rtt_micros: u32,
@@ -80,7 +80,7 @@ pub enum Header {
     /// Proximity: the answer to `NearerRequest`; or a row of the sender's routing table, or nothing but how near the
     /// receiver is.
     Near(Near),
-    /// The sender leaves the ring: it answers for nothing any more. Its leaf set, for those who must close the gap.
+    /// The sender leaves the ring: it answers for nothing any more. Its leaf set, for the nodes that must close the gap.
     Leave {
         /// The leaver's leaf set.
         #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
@@ -90,14 +90,14 @@ pub enum Header {
     Broadcast {
         /// The sender's number for this hop.
         hop: u64,
-        /// Who broadcasts.
+        /// The node that broadcasts.
         origin: Contact,
         /// The origin's number for the broadcast.
         id: u64,
         /// The receiver passes it on to all nodes after itself and before this point, clockwise.
         until: Key,
     },
-    /// An edge node hangs itself on a ring node, and keeps hanging there by saying so again.
+    /// An edge node attaches itself to a ring node, and stays attached by saying so again.
     Attach,
     /// The answer to `Attach`.
     Attached {
@@ -109,39 +109,39 @@ pub enum Header {
     },
     /// An edge node goes.
     Detach,
-    /// The receiver is an older life of this peer; its words are void. (A hint: the receiver looks for itself.)
+    /// The receiver is an older life of this peer; its frames are void. (A hint: the receiver looks for itself.)
     Outdated(Peer),
     /// A frame for a node that its sender cannot reach directly: the payload, encoded. Its receiver passes it on, or is
     /// the one that it is for.
     Via {
-        /// Whom it is for.
+        /// The receiver.
         to: Peer,
-        /// Whom it is from.
+        /// The sender.
         from: Peer,
     },
-    /// The sender has found this peer dead, which the receiver may have in its routing table too. (A rumour: whoever hears
+    /// The sender has found this peer dead, which the receiver may have in its routing table too. (A hint: a node that hears
     /// it looks for itself.)
-    Lost(Peer),
+    PeerDeadHint(Peer),
 }
 
-/// Names of the kinds of frames, for counts. Routed messages are told apart by purpose and letters by content, so joins and
+/// Names of the kinds of frames, for counts. Routed messages are told apart by purpose and direct messages by content, so joins and
 /// lookups are counted separately.
 pub const KINDS: [&str; 26] = [
     "routed/application",
     "routed/lookup",
     "routed/seek",
     "hop_ack",
-    "letter/payload",
-    "letter/answer",
-    "letter/undeliverable",
-    "relayed",
+    "direct/payload",
+    "direct/answer",
+    "direct/undeliverable",
+    "relayed_direct",
     "probe",
     "probe_ack",
-    "admit",
+    "join_request",
     "admission",
-    "commit",
-    "committed",
-    "withdraw",
+    "join_commit",
+    "join_committed",
+    "join_abort",
     "leaf_set",
     "nearer_request",
     "near",
@@ -152,7 +152,7 @@ pub const KINDS: [&str; 26] = [
     "detach",
     "outdated",
     "via",
-    "lost",
+    "peer_dead_hint",
 ];
 
 impl Header {
@@ -165,17 +165,17 @@ impl Header {
                 Purpose::Seek => 2,
             },
             Header::HopAck { .. } => 3,
-            Header::Letter(Letter::Payload) => 4,
-            Header::Letter(Letter::Answer(_)) => 5,
-            Header::Letter(Letter::Undeliverable { .. }) => 6,
-            Header::Relayed { .. } => 7,
+            Header::Direct(Direct::Payload) => 4,
+            Header::Direct(Direct::Answer(_)) => 5,
+            Header::Direct(Direct::Undeliverable { .. }) => 6,
+            Header::RelayedDirect { .. } => 7,
             Header::Probe(_) => 8,
             Header::ProbeAck(_) => 9,
-            Header::Admit => 10,
+            Header::JoinRequest => 10,
             Header::Admission(_) => 11,
-            Header::Commit { .. } => 12,
-            Header::Committed { .. } => 13,
-            Header::Withdraw { .. } => 14,
+            Header::JoinCommit { .. } => 12,
+            Header::JoinCommitted { .. } => 13,
+            Header::JoinAbort { .. } => 14,
             Header::LeafSet { .. } => 15,
             Header::NearerRequest { .. } => 16,
             Header::Near(_) => 17,
@@ -186,7 +186,7 @@ impl Header {
             Header::Detach => 22,
             Header::Outdated(_) => 23,
             Header::Via { .. } => 24,
-            Header::Lost(_) => 25,
+            Header::PeerDeadHint(_) => 25,
         }
     }
 
@@ -194,22 +194,22 @@ impl Header {
     pub fn carries_payload(&self) -> bool {
         match self {
             Header::Routed(routed) => routed.purpose == Purpose::Application,
-            Header::Letter(letter) | Header::Relayed { letter, .. } => *letter == Letter::Payload,
+            Header::Direct(direct) | Header::RelayedDirect { direct, .. } => *direct == Direct::Payload,
             Header::Broadcast { .. } | Header::Via { .. } => true,
             Header::HopAck { .. }
             | Header::Probe(_)
             | Header::ProbeAck(_)
-            | Header::Admit
+            | Header::JoinRequest
             | Header::Admission(_)
-            | Header::Commit { .. }
-            | Header::Committed { .. }
-            | Header::Withdraw { .. }
+            | Header::JoinCommit { .. }
+            | Header::JoinCommitted { .. }
+            | Header::JoinAbort { .. }
             | Header::LeafSet { .. }
             | Header::NearerRequest { .. }
             | Header::Near(_)
             | Header::Leave { .. }
             | Header::Outdated(_)
-            | Header::Lost(_)
+            | Header::PeerDeadHint(_)
             | Header::Attach
             | Header::Attached { .. }
             | Header::Detach => false,
@@ -220,8 +220,8 @@ impl Header {
     pub(super) fn list_over_limit(&self) -> Option<usize> {
         match self {
             Header::Routed(routed) => over_limit(routed.trace.as_deref(), MAX_TRACE),
-            Header::Letter(Letter::Answer(answer))
-            | Header::Relayed { letter: Letter::Answer(answer), .. } => {
+            Header::Direct(Direct::Answer(answer))
+            | Header::RelayedDirect { direct: Direct::Answer(answer), .. } => {
                 let trace = over_limit(answer.trace.as_deref(), MAX_TRACE);
                 trace.or(over_limit(Some(&answer.leaf_set), MAX_PEERS))
             }
@@ -231,18 +231,18 @@ impl Header {
             | Header::Leave { members }
             | Header::Attached { members, .. } => over_limit(Some(members), MAX_PEERS),
             Header::Near(near) => over_limit(Some(&near.known), MAX_PEERS),
-            Header::Letter(Letter::Payload | Letter::Undeliverable { .. })
-            | Header::Relayed { letter: Letter::Payload | Letter::Undeliverable { .. }, .. }
+            Header::Direct(Direct::Payload | Direct::Undeliverable { .. })
+            | Header::RelayedDirect { direct: Direct::Payload | Direct::Undeliverable { .. }, .. }
             | Header::HopAck { .. }
             | Header::Probe(_)
-            | Header::Admit
+            | Header::JoinRequest
             | Header::Admission(Admission::Busy | Admission::NotReady)
-            | Header::Commit { .. }
-            | Header::Committed { .. }
-            | Header::Withdraw { .. }
+            | Header::JoinCommit { .. }
+            | Header::JoinCommitted { .. }
+            | Header::JoinAbort { .. }
             | Header::NearerRequest { .. }
             | Header::Outdated(_)
-            | Header::Lost(_)
+            | Header::PeerDeadHint(_)
             | Header::Broadcast { .. }
             | Header::Via { .. }
             | Header::Attach
@@ -256,9 +256,9 @@ impl Header {
             Header::Routed(Routed { origin, .. }) | Header::Broadcast { origin, .. } => {
                 origin.all_peers(&mut is_so)
             }
-            Header::Letter(letter) => letter.all_peers(&mut is_so),
-            Header::Relayed { to, from, letter } => {
-                to.all_peers(&mut is_so) && from.all_peers(&mut is_so) && letter.all_peers(&mut is_so)
+            Header::Direct(direct) => direct.all_peers(&mut is_so),
+            Header::RelayedDirect { to, from, direct } => {
+                to.all_peers(&mut is_so) && from.all_peers(&mut is_so) && direct.all_peers(&mut is_so)
             }
             Header::ProbeAck(ack) => ack.leaf_set.iter().flatten().all(is_so),
             Header::Admission(Admission::Granted { members } | Admission::NotNeighbour { members })
@@ -266,41 +266,41 @@ impl Header {
             | Header::Leave { members }
             | Header::Attached { members, .. } => members.iter().all(is_so),
             Header::Near(near) => near.known.iter().all(|known| is_so(&known.peer)),
-            Header::Outdated(peer) | Header::Lost(peer) => is_so(peer),
+            Header::Outdated(peer) | Header::PeerDeadHint(peer) => is_so(peer),
             Header::Via { to, from } => is_so(to) && is_so(from),
             Header::HopAck { .. }
             | Header::Probe(_)
-            | Header::Admit
+            | Header::JoinRequest
             | Header::Admission(Admission::Busy | Admission::NotReady)
-            | Header::Commit { .. }
-            | Header::Committed { .. }
-            | Header::Withdraw { .. }
+            | Header::JoinCommit { .. }
+            | Header::JoinCommitted { .. }
+            | Header::JoinAbort { .. }
             | Header::NearerRequest { .. }
             | Header::Attach
             | Header::Detach => true,
         }
     }
 
-    /// Whether a frame may carry something of leases. What is itself about leases, joins, leaving, edges or detours says that
-    /// in its own header.
+    /// Whether a frame may carry a lease piggyback. A frame about leases, joins, leaving, edges or detours says so in
+    /// its own header.
     pub fn may_piggyback(&self) -> bool {
         match self {
             Header::Routed(_)
             | Header::HopAck { .. }
-            | Header::Letter(_)
-            | Header::Relayed { .. }
+            | Header::Direct(_)
+            | Header::RelayedDirect { .. }
             | Header::LeafSet { .. }
             | Header::NearerRequest { .. }
             | Header::Near(_)
             | Header::Broadcast { .. }
-            | Header::Lost(_) => true,
+            | Header::PeerDeadHint(_) => true,
             Header::Probe(_)
             | Header::ProbeAck(_)
-            | Header::Admit
+            | Header::JoinRequest
             | Header::Admission(_)
-            | Header::Commit { .. }
-            | Header::Committed { .. }
-            | Header::Withdraw { .. }
+            | Header::JoinCommit { .. }
+            | Header::JoinCommitted { .. }
+            | Header::JoinAbort { .. }
             | Header::Leave { .. }
             | Header::Attach
             | Header::Attached { .. }
@@ -318,12 +318,12 @@ fn over_limit<T>(list: Option<&[T]>, limit: usize) -> Option<usize> {
 // Queues are full of these in a burst: what is rare and large stands apart.
 const _: () = assert!(size_of::<Header>() <= 192);
 
-/// What one node tells another, near or far.
+/// A message of one node to another, near or far.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Letter {
+pub enum Direct {
     /// A payload of the layer above: the frame's tail.
     Payload,
-    /// What the root of a key answers to a lookup, or to one who seeks its place on the ring.
+    /// The answer of the root of a key to a lookup, or to a node that seeks its place on the ring.
     Answer(Box<Answer>),
     /// A routed message could not be delivered; sent to its origin.
     Undeliverable {
@@ -343,7 +343,7 @@ pub struct Routed {
     pub hop: u64,
     /// Where it is going.
     pub key: Key,
-    /// Who sent it off.
+    /// The node that sent it.
     pub origin: Contact,
     /// The origin's number for it. Only the origin gives it a meaning.
     pub id: u64,
@@ -351,23 +351,25 @@ pub struct Routed {
     pub hops: u8,
     /// A hop on its way came from a leaf set: each later hop must be strictly closer (promise O2).
     pub by_leaf_set: bool,
-    /// A hop on its way was not acknowledged and was made again: another node may have it too, or have had it.
+    /// A hop on its way was not acknowledged and was made again: another node may have it too, or have had it. A new root,
+    /// which has lost the table of sessions, must not take a session's first message for a fresh one. A hop whose dial was
+    /// refused never left its node, and is not a repeated one.
     pub repeated: bool,
-    /// What it is for.
+    /// Its purpose.
     pub purpose: Purpose,
     /// The path so far, if the origin asked for it.
     #[serde(deserialize_with = "bounded::optional::<MAX_TRACE, _, _>")]
     pub trace: Option<Vec<TraceHop>>,
 }
 
-/// What a routed message is for.
+/// The purpose of a routed message.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Purpose {
     /// The layer above: raised as `Forward` on its way and as `Deliver` at the root.
     Application,
-    /// Who is the root of the key?
+    /// Asks for the root of the key.
     Lookup,
-    /// Who are the neighbours of the key? Asked by joiners and by rings that have found each other.
+    /// Asks for the neighbours of the key. Asked by joiners and by rings that have found each other.
     Seek,
 }
 
@@ -382,7 +384,7 @@ pub struct TraceHop {
     pub rtt_micros: Option<u32>,
 }
 
-/// What a root answers.
+/// The answer of a root.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Answer {
     /// The origin's number for the question.
@@ -399,11 +401,11 @@ pub struct Answer {
     pub leaf_set: Vec<Peer>,
 }
 
-impl Letter {
+impl Direct {
     fn all_peers(&self, is_so: &mut impl FnMut(&Peer) -> bool) -> bool {
         match self {
-            Letter::Answer(answer) => is_so(&answer.root) && answer.leaf_set.iter().all(is_so),
-            Letter::Payload | Letter::Undeliverable { .. } => true,
+            Direct::Answer(answer) => is_so(&answer.root) && answer.leaf_set.iter().all(is_so),
+            Direct::Payload | Direct::Undeliverable { .. } => true,
         }
     }
 }
@@ -417,7 +419,7 @@ pub enum RouteFailure {
     NoRoute,
     /// The node that held it was full.
     Overloaded,
-    /// Nobody answered for the key in time: its root's leases did not run.
+    /// No node answered for the key in time: its root's leases did not run.
     NoRoot,
 }
 
@@ -427,7 +429,7 @@ pub struct Probe {
     /// Comes back in the acknowledgement.
     pub number: u64,
     /// How far the sender is; a ready sender may enter the receiver's tables.
-    pub standing: Standing,
+    pub node_state: NodeState,
     /// On these sides of the receiver the sender stands, as it sees the ring, and asks for a lease for each.
     pub lease: Sides,
     /// The sender wants the receiver's leaf set.
@@ -440,7 +442,7 @@ pub struct ProbeAck {
     /// The probe's number.
     pub number: u64,
     /// How far the answerer is.
-    pub standing: Standing,
+    pub node_state: NodeState,
     /// The asked-for leases that are granted: four seconds by default, counted from the probe's sending.
     pub lease: Sides,
     /// The answerer asks for leases in return; another `ProbeAck` answers it.
@@ -459,17 +461,17 @@ pub struct Ask {
     pub lease: Sides,
 }
 
-/// What ring neighbours tell each other of leases in any frame that goes from one to the other anyway (design §5: traffic
-/// carries leases). Nobody answers it with a frame of its own.
+/// Lease requests and grants of ring neighbours, in any frame that goes from one to the other anyway (design §5: traffic
+/// carries leases). No node answers it with a frame of its own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct LeaseWords {
+pub struct LeasePiggyback {
     /// A question; a grant may ride back.
     pub ask: Option<Ask>,
     /// The answer to an earlier one.
     pub grant: Option<Grant>,
 }
 
-/// Leases that are granted to whoever asked for them in an [`Ask`] that rode along.
+/// Leases that are granted to the node that asked for them in a piggybacked [`Ask`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Grant {
     /// The question's number: the leases count from its sending.
@@ -478,7 +480,7 @@ pub struct Grant {
     pub lease: Sides,
 }
 
-/// Nodes that the sender knows, each with how near it is to the sender: so the receiver can tell who may be near to
+/// Nodes that the sender knows, each with how near it is to the sender: so the receiver can tell which may be near to
 /// itself before it measures anything (constrained gossip).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Near {
@@ -489,11 +491,11 @@ pub struct Near {
     pub known: Vec<Known>,
     /// Asks for this row, 0..32, of the receiver's routing table in return.
     pub row: Option<u8>,
-    /// The sender stands in more tables than others do: who has a choice takes another.
+    /// The sender stands in more tables than others do: a node that has a choice takes another.
     pub crowded: bool,
 }
 
-/// A node, and how near it is to whoever names it.
+/// A node, and how near it is to the node that names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Known {
     /// The node.
@@ -504,7 +506,7 @@ pub struct Known {
 
 /// How far a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Standing {
+pub enum NodeState {
     /// Just started: looking for a ring.
     Starting,
     /// On its way into one.
@@ -520,7 +522,7 @@ pub enum Standing {
 pub enum Admission {
     /// The slot is the joiner's, until it expires.
     Granted {
-        /// The answerer's leaf set: who stands around the slot while it keeps others out.
+        /// The answerer's leaf set: the nodes around the slot while it keeps others out.
         #[serde(deserialize_with = "bounded::list::<MAX_PEERS, _, _>")]
         members: Vec<Peer>,
     },

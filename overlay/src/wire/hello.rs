@@ -11,7 +11,7 @@ pub const PROTOCOL_VERSION: u16 = 1;
 /// Longest network name in bytes.
 pub const MAX_NETWORK_NAME: usize = 64;
 
-/// What both sides say first. The id follows from the connection's key.
+/// The greeting of both sides. The id follows from the connection's key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// The network that the sender belongs to, at most 64 bytes.

@@ -1,5 +1,5 @@
-//! Frames and their bytes. A frame is a header, encoded by postcard, and a payload, the frame's uncopied tail; before the
-//! header may stand words about leases, which ride along.
+//! Frames and their bytes. A frame is a header, encoded by postcard, and a payload, the frame's uncopied tail; a lease
+//! piggyback may stand before the header.
 //! `docs/protocol.md` has every frame, byte by byte, with test vectors.
 
 mod bounded;
@@ -11,8 +11,8 @@ mod tests;
 
 pub use codec::{DecodeError, EncodedFrame, decode, encode, encode_head, within};
 pub use header::{
-    Admission, Answer, Ask, Grant, Header, KINDS, Known, LeaseWords, Letter, MAX_PATH, MAX_PEERS, MAX_TRACE,
-    Near, Probe, ProbeAck, Purpose, RouteFailure, Routed, Standing, TraceHop,
+    Admission, Answer, Ask, Direct, Grant, Header, KINDS, Known, LeasePiggyback, MAX_PATH, MAX_PEERS,
+    MAX_TRACE, Near, NodeState, Probe, ProbeAck, Purpose, RouteFailure, Routed, TraceHop,
 };
 pub use hello::{Hello, HelloError, MAX_NETWORK_NAME, PROTOCOL_VERSION};
 
@@ -21,18 +21,18 @@ use bytes::Bytes;
 /// One message between two neighbours.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Frame {
-    /// What it says of leases besides, if anything.
-    pub words: Option<Box<LeaseWords>>,
-    /// What it is.
+    /// Its lease piggyback, if any.
+    pub piggyback: Option<Box<LeasePiggyback>>,
+    /// Its header.
     pub header: Header,
-    /// What it carries for the layer above; empty for the overlay's own frames.
+    /// The payload for the layer above; empty for the overlay's own frames.
     pub payload: Bytes,
 }
 
 impl Frame {
     /// A frame that says nothing of leases besides.
     pub fn new(header: Header, payload: Bytes) -> Frame {
-        Frame { words: None, header, payload }
+        Frame { piggyback: None, header, payload }
     }
 
     /// Whether this frame goes before data in every queue: the overlay's own frames keep leases alive and rings

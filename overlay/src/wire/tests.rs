@@ -88,7 +88,7 @@ fn answer() -> BoxedStrategy<Answer> {
         .boxed()
 }
 
-fn letter() -> BoxedStrategy<Letter> {
+fn direct() -> BoxedStrategy<Direct> {
     let reason = select(vec![
         RouteFailure::HopLimit,
         RouteFailure::NoRoute,
@@ -97,15 +97,15 @@ fn letter() -> BoxedStrategy<Letter> {
     ]);
     let undeliverable = (number(), point(), reason);
     prop_oneof![
-        Just(Letter::Payload),
-        answer().prop_map(|answer| Letter::Answer(answer.into())),
-        undeliverable.prop_map(|(id, key, reason)| Letter::Undeliverable { id, key: Key(key), reason }),
+        Just(Direct::Payload),
+        answer().prop_map(|answer| Direct::Answer(answer.into())),
+        undeliverable.prop_map(|(id, key, reason)| Direct::Undeliverable { id, key: Key(key), reason }),
     ]
     .boxed()
 }
 
-fn standing() -> impl Strategy<Value = Standing> {
-    select(vec![Standing::Starting, Standing::Joining, Standing::Ready, Standing::Edge])
+fn node_state() -> impl Strategy<Value = NodeState> {
+    select(vec![NodeState::Starting, NodeState::Joining, NodeState::Ready, NodeState::Edge])
 }
 
 fn sides() -> impl Strategy<Value = Sides> {
@@ -113,9 +113,9 @@ fn sides() -> impl Strategy<Value = Sides> {
 }
 
 fn probe() -> impl Strategy<Value = Probe> {
-    (number(), standing(), sides(), any::<bool>()).prop_map(|(number, standing, lease, leaf_set)| Probe {
+    (number(), node_state(), sides(), any::<bool>()).prop_map(|(number, node_state, lease, leaf_set)| Probe {
         number,
-        standing,
+        node_state,
         lease,
         leaf_set,
     })
@@ -123,8 +123,8 @@ fn probe() -> impl Strategy<Value = Probe> {
 
 fn probe_ack() -> impl Strategy<Value = ProbeAck> {
     let ask = (number(), sides()).prop_map(|(number, lease)| Ask { number, lease });
-    (number(), standing(), sides(), option::of(ask), option::of(peers())).prop_map(
-        |(number, standing, lease, asks, leaf_set)| ProbeAck { number, standing, lease, asks, leaf_set },
+    (number(), node_state(), sides(), option::of(ask), option::of(peers())).prop_map(
+        |(number, node_state, lease, asks, leaf_set)| ProbeAck { number, node_state, lease, asks, leaf_set },
     )
 }
 
@@ -137,10 +137,10 @@ fn admission() -> impl Strategy<Value = Admission> {
     ]
 }
 
-fn words() -> impl Strategy<Value = LeaseWords> {
+fn words() -> impl Strategy<Value = LeasePiggyback> {
     let ask = (number(), sides()).prop_map(|(number, lease)| Ask { number, lease });
     let grant = (number(), sides()).prop_map(|(number, lease)| Grant { number, lease });
-    (option::of(ask), option::of(grant)).prop_map(|(ask, grant)| LeaseWords { ask, grant })
+    (option::of(ask), option::of(grant)).prop_map(|(ask, grant)| LeasePiggyback { ask, grant })
 }
 
 /// How many variants [`Header`] has. The match has no `_`: a new variant does not compile until it is counted here,
@@ -151,15 +151,15 @@ fn variant(header: &Header) -> usize {
     match header {
         Header::Routed(_) => 0,
         Header::HopAck { .. } => 1,
-        Header::Letter(_) => 2,
-        Header::Relayed { .. } => 3,
+        Header::Direct(_) => 2,
+        Header::RelayedDirect { .. } => 3,
         Header::Probe(_) => 4,
         Header::ProbeAck(_) => 5,
-        Header::Admit => 6,
+        Header::JoinRequest => 6,
         Header::Admission(_) => 7,
-        Header::Commit { .. } => 8,
-        Header::Committed { .. } => 9,
-        Header::Withdraw { .. } => 10,
+        Header::JoinCommit { .. } => 8,
+        Header::JoinCommitted { .. } => 9,
+        Header::JoinAbort { .. } => 10,
         Header::LeafSet { .. } => 11,
         Header::NearerRequest { .. } => 12,
         Header::Near(_) => 13,
@@ -170,18 +170,22 @@ fn variant(header: &Header) -> usize {
         Header::Detach => 18,
         Header::Outdated(_) => 19,
         Header::Via { .. } => 20,
-        Header::Lost(_) => 21,
+        Header::PeerDeadHint(_) => 21,
     }
 }
 
 fn header() -> impl Strategy<Value = Header> {
-    let relayed = (contact(), contact(), letter());
+    let relayed = (contact(), contact(), direct());
     let broadcast = (number(), contact(), number(), point());
     let of_routing = prop_oneof![
         routed().prop_map(Header::Routed),
         number().prop_map(|hop| Header::HopAck { hop }),
-        letter().prop_map(Header::Letter),
-        relayed.prop_map(|(to, from, letter)| Header::Relayed { to: to.into(), from: from.into(), letter }),
+        direct().prop_map(Header::Direct),
+        relayed.prop_map(|(to, from, direct)| Header::RelayedDirect {
+            to: to.into(),
+            from: from.into(),
+            direct
+        }),
         broadcast.prop_map(|(hop, origin, id, until)| Header::Broadcast {
             hop,
             origin,
@@ -190,14 +194,15 @@ fn header() -> impl Strategy<Value = Header> {
         }),
     ];
     let of_joining = prop_oneof![
-        Just(Header::Admit),
+        Just(Header::JoinRequest),
         admission().prop_map(Header::Admission),
-        (number(), any::<u128>()).prop_map(|(number, id)| Header::Commit { number, beside: NodeId(id) }),
-        (number(), sides()).prop_map(|(number, lease)| Header::Committed { number, lease }),
-        number().prop_map(|number| Header::Withdraw { number }),
+        (number(), any::<u128>())
+            .prop_map(|(number, id)| Header::JoinCommit { number, other_neighbour: NodeId(id) }),
+        (number(), sides()).prop_map(|(number, lease)| Header::JoinCommitted { number, lease }),
+        number().prop_map(|number| Header::JoinAbort { number }),
         peers().prop_map(|members| Header::Leave { members }),
         peer().prop_map(Header::Outdated),
-        peer().prop_map(Header::Lost),
+        peer().prop_map(Header::PeerDeadHint),
         (peer(), peer()).prop_map(|(to, from)| Header::Via { to, from }),
     ];
     let of_upkeep = prop_oneof![
@@ -217,20 +222,20 @@ fn header() -> impl Strategy<Value = Header> {
     prop_oneof![of_routing, of_joining, of_upkeep, of_edges]
 }
 
-/// What the module says of payloads, in other words than the decoder's.
+/// The module's rule for payloads, in other words than the decoder's.
 fn may_carry(header: &Header) -> bool {
     let text = format!("{header:?}");
     text.starts_with("Broadcast")
         || text.starts_with("Via")
-        || text.starts_with("Letter(Payload")
-        || text.starts_with("Relayed") && text.ends_with("letter: Payload }")
+        || text.starts_with("Direct(Payload")
+        || text.starts_with("Relayed") && text.ends_with("direct: Payload }")
         || text.starts_with("Routed") && text.contains("purpose: Application")
 }
 
 fn frame() -> impl Strategy<Value = Frame> {
     (option::of(words()), header(), vec(any::<u8>(), 0..40)).prop_map(|(words, header, payload)| {
         let payload = if may_carry(&header) { payload.into() } else { Bytes::new() };
-        Frame { words: words.map(Box::new), header, payload }
+        Frame { piggyback: words.map(Box::new), header, payload }
     })
 }
 
@@ -370,7 +375,7 @@ fn frames_with_lists_of(len: usize) -> Vec<(Frame, usize)> {
         (Answer { leaf_set: peers.clone(), ..empty }, MAX_PEERS),
     ];
     let leaf_set = Some(peers.clone());
-    let ack = ProbeAck { number: 0, standing: Standing::Ready, lease: Sides::None, asks: None, leaf_set };
+    let ack = ProbeAck { number: 0, node_state: NodeState::Ready, lease: Sides::None, asks: None, leaf_set };
     let known = peers.iter().map(|&peer| Known { peer, rtt_micros: None }).collect();
     let mut headers = vec![
         (routed(Purpose::Lookup, Some(path)), MAX_TRACE),
@@ -383,10 +388,14 @@ fn frames_with_lists_of(len: usize) -> Vec<(Frame, usize)> {
         (Header::Attached { accepted: true, members: peers }, MAX_PEERS),
     ];
     for (answer, limit) in answers {
-        let letter = Letter::Answer(answer.into());
-        headers.push((Header::Letter(letter.clone()), limit));
+        let direct = Direct::Answer(answer.into());
+        headers.push((Header::Direct(direct.clone()), limit));
         headers.push((
-            Header::Relayed { to: Contact::from(peer).into(), from: Contact::from(peer).into(), letter },
+            Header::RelayedDirect {
+                to: Contact::from(peer).into(),
+                from: Contact::from(peer).into(),
+                direct,
+            },
             limit,
         ));
     }

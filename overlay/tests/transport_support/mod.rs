@@ -21,14 +21,14 @@ use treecast_overlay::net::{
     TransportEvent,
 };
 use treecast_overlay::peer::{Addr, Peer, Seed};
-use treecast_overlay::wire::{Frame, Header, Letter};
+use treecast_overlay::wire::{Direct, Frame, Header};
 
 /// Far longer than anything takes on a busy machine.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// A data frame.
 pub(crate) fn data(len: usize, fill: u8) -> Frame {
-    Frame::new(Header::Letter(Letter::Payload), Bytes::from(vec![fill; len]))
+    Frame::new(Header::Direct(Direct::Payload), Bytes::from(vec![fill; len]))
 }
 
 /// A control frame.

@@ -1,10 +1,11 @@
-//! What is always true between two calls. Tests and the simulator ask after every step.
+//! Invariants that hold between two calls. Tests and the simulator check them after every step.
 
 use std::collections::BTreeSet;
 
 use super::Forest;
-use super::neighbours::Side;
-use super::tree::{Role, Tree};
+use super::neighbours::Link;
+use super::tree::Tree;
+use super::tree::role::Role;
 use crate::topic::TopicId;
 use crate::wire::Digest;
 
@@ -16,23 +17,21 @@ impl Forest {
     pub fn sizes(&self) -> Vec<Size> {
         let config = &self.config;
         let mut sizes = vec![
-            ("trees", self.trees.len(), config.max_trees),
-            ("sessions of all topics", self.sessions, config.max_sessions),
-            ("publishers", self.publishers.len(), config.max_publishers),
-            ("bytes of all windows", self.budget.bytes(), config.windows_bytes),
-            self.handovers.size(config),
+            ("trees", self.trees.len(), config.tree.max_trees),
+            ("sessions of all topics", self.quota.sessions.count(), config.sessions.max),
+            ("bytes of all windows", self.quota.windows.bytes(), config.window.total_bytes),
+            self.handoffs.size(config),
         ];
         let largest =
             |of: fn(&Tree) -> usize| self.trees.values().map(|tree| of(tree)).max().unwrap_or_default();
         sizes.extend([
-            ("children in one tree", largest(|tree| tree.children.len()), config.max_children),
-            ("messages in one window", largest(|tree| tree.window().0), config.window_messages),
-            ("bytes in one window", largest(|tree| tree.window().1), config.window_bytes),
-            ("messages parked by one root", largest(|tree| tree.parked().0), config.parked_messages),
-            ("bytes parked by one root", largest(|tree| tree.parked().1), config.parked_bytes),
+            ("children in one tree", largest(|tree| tree.flow.children.len()), config.tree.max_children),
+            ("messages in one window", largest(|tree| window(tree).0), config.window.messages),
+            ("bytes in one window", largest(|tree| window(tree).1), config.window.bytes),
+            ("messages parked by one root", largest(|tree| parked(tree).0), config.root.parked_messages),
+            ("bytes parked by one root", largest(|tree| parked(tree).1), config.root.parked_bytes),
         ]);
-        let publishers = self.publishers.values().map(|publisher| publisher.sizes(config));
-        sizes.extend(publishers.flatten());
+        sizes.extend(self.publishing.sizes(config));
         sizes
     }
 
@@ -40,110 +39,86 @@ impl Forest {
     pub fn check_invariants(&self) {
         for (topic, tree) in &self.trees {
             self.check_place(*topic, tree);
-            check_cursors(*topic, tree);
+            tree.flow.check();
         }
         self.check_neighbours();
         self.check_sums();
     }
 
     fn check_place(&self, topic: TopicId, tree: &Tree) {
-        assert_eq!(topic, tree.topic);
-        assert!(!tree.path().contains(&self.me), "{topic}: own id in the path to the root");
-        assert!(!tree.children.contains_key(&self.me), "{topic}: own child");
-        if let Role::Child(upward) = &tree.role {
-            let parent = upward.parent;
-            assert!(!tree.children.contains_key(&parent), "{topic}: {parent} is parent and child");
+        assert_eq!(topic, tree.topic());
+        assert!(!tree.role.path().contains(&self.me), "{topic}: own id in the path to the root");
+        assert!(!tree.flow.children.contains(self.me), "{topic}: own child");
+        if let Some(parent) = tree.role.parent() {
+            assert!(!tree.flow.children.contains(parent), "{topic}: {parent} is parent and child");
             let neighbour = self.neighbours.find(parent);
             assert!(
-                neighbour.is_some_and(|n| n.topics(Side::Up).contains(&topic)),
+                neighbour.is_some_and(|n| n.topics(Link::Parent).contains(&topic)),
                 "{topic}: unknown parent"
             );
         }
-        assert!(tree.children.len() <= self.config.max_children, "{topic}: too many children");
-        for child in tree.children.keys() {
-            let neighbour = self.neighbours.find(*child);
+        assert!(tree.flow.children.len() <= self.config.tree.max_children, "{topic}: too many children");
+        for child in tree.flow.children.ids() {
+            let neighbour = self.neighbours.find(child);
             assert!(
-                neighbour.is_some_and(|n| n.topics(Side::Down).contains(&topic)),
+                neighbour.is_some_and(|n| n.topics(Link::Child).contains(&topic)),
                 "{topic}: unknown child"
             );
         }
-        if tree.moving.is_some() {
+        if tree.relocation.is_some() {
             assert!(matches!(tree.role, Role::Child(_)), "{topic}: moves without a parent");
         }
-        if let (Role::Root(_), None) = (&tree.role, &tree.log) {
+        if let (Role::Root(_), None) = (&tree.role, tree.flow.log.part()) {
             panic!("{topic}: a root without a log");
         }
     }
 
     fn check_neighbours(&self) {
         for (id, neighbour) in self.neighbours.iter() {
-            for side in [Side::Up, Side::Down] {
+            for link in [Link::Parent, Link::Child] {
                 let mut digest = Digest::default();
-                for topic in neighbour.topics(side) {
+                for topic in neighbour.topics(link) {
                     digest.toggle(*topic, true);
                     let tree =
                         self.trees.get(topic).unwrap_or_else(|| panic!("{topic}: shared without a tree"));
-                    let holds = match side {
-                        Side::Up => tree.parent() == Some(id),
-                        Side::Down => tree.children.contains_key(&id),
+                    let holds = match link {
+                        Link::Parent => tree.role.parent() == Some(id),
+                        Link::Child => tree.flow.children.contains(id),
                     };
-                    assert!(holds, "{topic}: {id} is no neighbour on side {side:?}");
+                    assert!(holds, "{topic}: {id} is no neighbour on side {link:?}");
                 }
-                assert_eq!(digest, neighbour.digest(side), "digest of {id} on side {side:?}");
+                assert_eq!(digest, neighbour.digest(link), "digest of {id} on side {link:?}");
             }
         }
     }
 
     fn check_sums(&self) {
-        let bytes: usize = self.trees.values().map(|tree| tree.bytes()).sum();
-        assert_eq!(bytes, self.budget.bytes(), "bytes of all windows");
-        assert!(bytes <= self.config.windows_bytes, "windows exceed their limit");
-        let sessions: usize = self.trees.values().map(|tree| sessions(tree)).sum();
-        assert_eq!(sessions, self.sessions, "sessions of all topics");
-        let entries: usize = self.trees.values().map(|tree| tree.children.len()).sum();
-        assert_eq!(entries, self.entries, "children in all trees");
+        let bytes: usize = self.trees.values().map(|tree| tree.flow.log.bytes()).sum();
+        assert_eq!(bytes, self.quota.windows.bytes(), "bytes of all windows");
+        assert!(bytes <= self.config.window.total_bytes, "windows exceed their limit");
+        let sequencers = self.trees.values().filter_map(|tree| tree.role.sequencer());
+        let sessions: usize = sequencers.map(|root| root.sessions.len()).sum();
+        assert_eq!(sessions, self.quota.sessions.count(), "sessions of all topics");
+        let children: usize = self.trees.values().map(|tree| tree.flow.children.len()).sum();
+        assert_eq!(children, self.quota.children.count(), "children in all trees");
         let own = self.trees.values().filter(|tree| tree.is_own()).count();
-        assert_eq!(own, self.own, "own topics");
+        assert_eq!(own, self.quota.own_topics.count(), "own topics");
         let subscriptions: BTreeSet<_> =
-            self.trees.values().flat_map(|tree| tree.subscriptions.keys().copied()).collect();
+            self.trees.values().flat_map(|tree| tree.flow.readers.ids()).collect();
         assert!(self.topics.keys().copied().eq(subscriptions), "subscriptions of all topics");
     }
 }
 
-impl Tree {
-    /// Messages and bytes in the window.
-    fn window(&self) -> (usize, usize) {
-        let window = self.log.as_ref().map(|log| &log.window);
-        window.map_or((0, 0), |window| ((window.end() - window.start()) as usize, window.bytes()))
-    }
-
-    /// Messages and bytes that wait for the term.
-    fn parked(&self) -> (usize, usize) {
-        match &self.role {
-            Role::Opening(opening) => (opening.parked.len(), opening.parked_bytes),
-            Role::Joining { .. } | Role::Child(_) | Role::Root(_) => (0, 0),
-        }
-    }
+/// Messages and bytes in a tree's window.
+fn window(tree: &Tree) -> (usize, usize) {
+    let window = tree.flow.log.part().map(|log| &log.window);
+    window.map_or((0, 0), |window| ((window.end() - window.start()) as usize, window.bytes()))
 }
 
-fn sessions(tree: &Tree) -> usize {
+/// Messages and bytes that wait for a tree's term.
+fn parked(tree: &Tree) -> (usize, usize) {
     match &tree.role {
-        Role::Root(root) => root.sessions.len(),
-        Role::Opening(opening) => opening.resumes.as_ref().map_or(0, |root| root.sessions.len()),
-        Role::Joining { .. } | Role::Child(_) => 0,
+        Role::Recovering(recovering) => recovering.parked(),
+        Role::Joining { .. } | Role::Child(_) | Role::Root(_) => (0, 0),
     }
-}
-
-fn check_cursors(topic: TopicId, tree: &Tree) {
-    for (id, child) in tree.children.iter() {
-        let Some(cursor) = &child.cursor else { continue };
-        assert!(tree.log.is_some(), "{topic}: {id} is started by a node that is not");
-        assert!(cursor.acknowledged <= cursor.next, "{topic}: {id} has acknowledged what was not pushed");
-        assert!(child.version_seen <= child.version, "{topic}: {id} has seen what was not said");
-    }
-    let reader = |s: &super::tree::Subscription| s.reader.is_some();
-    assert!(
-        tree.log.is_some() || !tree.subscriptions.values().any(reader),
-        "{topic}: a reader without a log"
-    );
 }

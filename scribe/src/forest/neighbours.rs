@@ -1,21 +1,31 @@
-//! The nodes next to this one in any tree, and the topics shared with each. What they tell each other once a second
-//! has the same size for one topic as for ten thousand (promise S7).
+//! The nodes next to this one in any tree, and the topics shared with each. Their beat, once a
+//! second, has the same size for one topic as for ten thousand (promise S7).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use treecast_overlay::id::NodeId;
+use treecast_overlay::id::{Key, NodeId};
+use treecast_overlay::memory;
 use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
+use super::context::Outbox;
 use crate::sorted::SortedSet;
 use crate::topic::TopicId;
-use crate::wire::Digest;
+use crate::wire::{Beat, Digest, Header, MAX_SHARED, Moved, Shared};
+
+/// Beats in a row with a wrong digest before the lists are compared: one may cross a JOIN on its way.
+const MISMATCHES: u32 = 2;
 
 /// All tree neighbours. Bounded by the trees, their children and their one parent each.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Neighbours {
     // Boxed: a B-tree's leaf has room for eleven, and most nodes have few.
     by_id: BTreeMap<NodeId, Box<Neighbour>>,
+    /// Topics whose log or count moved since the last beat.
+    pub moved: BTreeSet<TopicId>,
+    /// When a stranger was last told that it is none of ours.
+    refused: Instant,
 }
 
 /// A node that is parent or child of this one in some tree.
@@ -39,11 +49,11 @@ pub(crate) struct Neighbour {
 
 /// Which of the two it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Side {
+pub(crate) enum Link {
     /// The neighbour is the parent.
-    Up,
+    Parent,
     /// The neighbour is a child.
-    Down,
+    Child,
 }
 
 impl Neighbour {
@@ -58,25 +68,25 @@ impl Neighbour {
     }
 
     /// The shared topics on one side, in order.
-    pub(crate) fn topics(&self, side: Side) -> &[TopicId] {
-        match side {
-            Side::Up => self.up.as_slice(),
-            Side::Down => self.down.as_slice(),
+    pub(crate) fn topics(&self, link: Link) -> &[TopicId] {
+        match link {
+            Link::Parent => self.up.as_slice(),
+            Link::Child => self.down.as_slice(),
         }
     }
 
     /// The same in brief.
-    pub(crate) fn digest(&self, side: Side) -> Digest {
-        match side {
-            Side::Up => self.up_digest,
-            Side::Down => self.down_digest,
+    pub(crate) fn digest(&self, link: Link) -> Digest {
+        match link {
+            Link::Parent => self.up_digest,
+            Link::Child => self.down_digest,
         }
     }
 
-    fn change(&mut self, side: Side, topic: TopicId, add: bool) {
-        let (topics, digest) = match side {
-            Side::Up => (&mut self.up, &mut self.up_digest),
-            Side::Down => (&mut self.down, &mut self.down_digest),
+    fn change(&mut self, link: Link, topic: TopicId, add: bool) {
+        let (topics, digest) = match link {
+            Link::Parent => (&mut self.up, &mut self.up_digest),
+            Link::Child => (&mut self.down, &mut self.down_digest),
         };
         let changed = if add { topics.insert(topic) } else { topics.remove(&topic) };
         if changed {
@@ -85,9 +95,15 @@ impl Neighbour {
     }
 }
 
+impl Default for Neighbours {
+    fn default() -> Neighbours {
+        Neighbours { by_id: BTreeMap::new(), moved: BTreeSet::new(), refused: Instant::ZERO }
+    }
+}
+
 impl Neighbours {
     /// Notes that a topic is shared.
-    pub(crate) fn add(&mut self, now: Instant, side: Side, contact: Contact, topic: TopicId) {
+    pub(crate) fn add(&mut self, now: Instant, link: Link, contact: Contact, topic: TopicId) {
         let neighbour = self.by_id.entry(contact.id()).or_insert_with(|| {
             Box::new(Neighbour {
                 peer: contact.peer,
@@ -103,13 +119,13 @@ impl Neighbours {
         });
         neighbour.set_contact(contact);
         neighbour.heard = now;
-        neighbour.change(side, topic, true);
+        neighbour.change(link, topic, true);
     }
 
-    /// Notes that a topic is shared no more. Who shares none is forgotten.
-    pub(crate) fn remove(&mut self, side: Side, id: NodeId, topic: TopicId) {
+    /// Notes that a topic is shared no more. A node that shares none is forgotten.
+    pub(crate) fn remove(&mut self, link: Link, id: NodeId, topic: TopicId) {
         let Some(neighbour) = self.by_id.get_mut(&id) else { return };
-        neighbour.change(side, topic, false);
+        neighbour.change(link, topic, false);
         if !neighbour.up.contains(&topic) && !neighbour.down.contains(&topic) {
             neighbour.moved.remove(&topic);
         }
@@ -128,9 +144,18 @@ impl Neighbours {
         self.find(id).map(Neighbour::contact)
     }
 
-    /// The same, to be changed.
-    pub(crate) fn find_mut(&mut self, id: NodeId) -> Option<&mut Neighbour> {
-        self.by_id.get_mut(&id).map(|neighbour| &mut **neighbour)
+    /// The topics that are shared with a node on one side, in order.
+    pub(crate) fn topics(&self, id: NodeId, link: Link) -> Vec<TopicId> {
+        self.find(id).map_or_else(Vec::new, |neighbour| neighbour.topics(link).to_vec())
+    }
+
+    /// Whether a node that is none may be told so now: not for each of its messages.
+    pub(crate) fn may_refuse(&mut self, now: Instant, pause: Duration) -> bool {
+        let may = now.since(self.refused) >= pause;
+        if may {
+            self.refused = now;
+        }
+        may
     }
 
     /// All of them, in order of their ids.
@@ -146,7 +171,8 @@ impl Neighbours {
             size_of::<Neighbour>() + via + sets
         };
         let all: usize = self.by_id.values().map(|neighbour| own(neighbour)).sum();
-        all + treecast_overlay::memory::tree(self.by_id.len(), size_of::<(NodeId, usize)>())
+        all + memory::tree(self.by_id.len(), size_of::<(NodeId, usize)>())
+            + memory::tree(self.moved.len(), size_of::<TopicId>())
     }
 
     /// Their ids.
@@ -161,10 +187,118 @@ impl Neighbours {
         }
     }
 
-    /// Notes that a neighbour is to hear of a topic's progress.
-    pub(crate) fn mark_moved(&mut self, id: NodeId, topic: TopicId) {
-        if let Some(neighbour) = self.by_id.get_mut(&id) {
-            neighbour.moved.insert(topic);
+    /// Sees to it that those that share a topic hear with the next beat how far it is, if it moved.
+    pub(super) fn spread_moved(&mut self, sharers: impl Fn(TopicId) -> Option<Vec<NodeId>>) {
+        for topic in std::mem::take(&mut self.moved) {
+            for id in sharers(topic).unwrap_or_default() {
+                if let Some(neighbour) = self.by_id.get_mut(&id) {
+                    neighbour.moved.insert(topic);
+                }
+            }
         }
+    }
+
+    /// Tells all neighbours that this node lives, and how far so many of the topics are that moved.
+    pub(super) fn send_beats(
+        &mut self,
+        out: &mut Outbox,
+        marks: usize,
+        progress: impl Fn(TopicId) -> Option<Moved>,
+    ) {
+        for neighbour in self.by_id.values_mut() {
+            let moved = neighbour.moved.pop_first(marks).into_iter().filter_map(&progress).collect();
+            let beat = Beat { up: neighbour.up_digest, moved, reply: false };
+            out.tell(neighbour.contact(), &Header::Beat(beat));
+        }
+    }
+
+    /// Compares the topics that a node says it shares with those that this one knows of. `false`: it is no neighbour.
+    pub(super) fn on_beat(&mut self, out: &mut Outbox, from: Contact, beat: &Beat) -> bool {
+        let Some(neighbour) = self.by_id.get_mut(&from.id()) else {
+            on_strange_beat(out, from, beat);
+            return false;
+        };
+        if neighbour.down_digest == beat.up {
+            neighbour.mismatches = 0;
+        } else {
+            neighbour.mismatches += 1;
+            if neighbour.mismatches >= MISMATCHES {
+                neighbour.mismatches = 0;
+                send_shared(out, from, neighbour.down.as_slice());
+            }
+        }
+        true
+    }
+}
+
+/// A node that beats here without sharing a topic has lost something, or this node has.
+fn on_strange_beat(out: &mut Outbox, from: Contact, beat: &Beat) {
+    if beat.up != Digest::default() {
+        send_shared(out, from, &[]);
+    } else if !beat.reply {
+        let beat = Beat { up: Digest::default(), moved: Vec::new(), reply: true };
+        out.tell(from, &Header::Beat(beat));
+    }
+}
+
+/// Lists the topics in which the receiver is this node's child.
+fn send_shared(out: &mut Outbox, to: Contact, topics: &[TopicId]) {
+    let mut from = TopicId(Key(0));
+    let mut rest = topics;
+    loop {
+        let (chunk, after) = rest.split_at(rest.len().min(MAX_SHARED));
+        let last = after.first().map_or(u128::MAX, |next| next.key().0 - 1);
+        let shared = Shared { from, to: TopicId(Key(last)), topics: chunk.to_vec() };
+        out.tell(to, &Header::Shared(shared));
+        let Some(&next) = after.first() else { break };
+        (from, rest) = (next, after);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use treecast_overlay::peer::Addr;
+
+    use super::*;
+    use crate::forest::context::Request;
+    use crate::wire;
+
+    fn contact(id: u128) -> Contact {
+        Peer { id: NodeId(id), incarnation: 1, addr: Addr::Unreachable }.into()
+    }
+
+    fn sent(out: &mut Outbox) -> Vec<Header> {
+        let decode = |request| match request {
+            Request::Send { payload, .. } => wire::decode(&payload).unwrap().0,
+            Request::Route { .. } => panic!("beats are sent"),
+        };
+        out.requests.drain(..).map(decode).collect()
+    }
+
+    #[test]
+    fn a_digest_that_does_not_fit_twice_is_answered_with_the_list() {
+        let (mut neighbours, mut out) = (Neighbours::default(), Outbox::new(NodeId(1)));
+        let topic = TopicId(Key(7));
+        neighbours.add(Instant::ZERO, Link::Child, contact(2), topic);
+        let beat = Beat { up: Digest::default(), moved: Vec::new(), reply: false };
+        assert!(neighbours.on_beat(&mut out, contact(2), &beat) && sent(&mut out).is_empty());
+        assert!(neighbours.on_beat(&mut out, contact(2), &beat));
+        assert!(matches!(&sent(&mut out)[..], [Header::Shared(shared)] if shared.topics == [topic]));
+        assert!(!neighbours.on_beat(&mut out, contact(3), &beat), "no neighbour");
+        assert!(matches!(&sent(&mut out)[..], [Header::Beat(Beat { reply: true, .. })]));
+    }
+
+    #[test]
+    fn a_beat_costs_the_same_for_many_topics_and_names_those_that_moved() {
+        let (mut neighbours, mut out) = (Neighbours::default(), Outbox::new(NodeId(1)));
+        for topic in 0..9 {
+            neighbours.add(Instant::ZERO, Link::Parent, contact(2), TopicId(Key(topic)));
+        }
+        neighbours.moved.insert(TopicId(Key(3)));
+        neighbours.spread_moved(|_| Some(vec![NodeId(2)]));
+        let progress = |topic| Some(Moved { topic, tail: None, subscribers: 1 });
+        neighbours.send_beats(&mut out, 64, progress);
+        let [Header::Beat(beat)] = &sent(&mut out)[..] else { panic!("one beat") };
+        assert_eq!((beat.up.count, beat.moved.len(), beat.moved[0].topic), (9, 1, TopicId(Key(3))));
     }
 }

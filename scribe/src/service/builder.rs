@@ -17,8 +17,8 @@ use treecast_overlay::pastry::Node;
 use treecast_overlay::peer::{Addr, ParseSeedError, Peer, Seed};
 
 use super::dispatch::Dispatch;
-use super::keeper::Keeper;
 use super::publisher::Flights;
+use super::supervisor::Supervisor;
 use super::{Handle, MAX_QUESTIONS, Scribe, Stopped};
 use crate::config::{Config, ConfigError};
 use crate::event::Command;
@@ -65,7 +65,7 @@ impl Default for Builder {
     }
 }
 
-/// What leads into a ring: an address, a ticket, or either as text.
+/// A way into a ring: an address, a ticket, or either as text.
 pub trait IntoSeed {
     /// The seed, or what is wrong with the text.
     fn into_seed(self) -> Result<Seed, ParseSeedError>;
@@ -104,7 +104,7 @@ impl IntoSeed for Addr {
 /// Why a node did not start. Nothing of it is left running.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// What was given to [`Builder::join`] leads nowhere.
+    /// The argument of [`Builder::join`] leads nowhere.
     #[error(transparent)]
     Seed(#[from] ParseSeedError),
     /// A node that listens on this machine only cannot be on a ring with others.
@@ -147,7 +147,7 @@ pub enum StartError {
 impl Builder {
     /// Joins the ring of this node: an address (`"127.0.0.1:4848"`), a ticket (`"ID@127.0.0.1:4848"`), or their
     /// parsed forms. Of several, one that answers is enough. Without any, the ports of this machine are asked for a
-    /// node of the same network, then the peers of earlier lives; if nobody answers, the node is the first of its ring.
+    /// node of the same network, then the peers of earlier lives; if none answers, the node is the first of its ring.
     pub fn join(mut self, seed: impl IntoSeed) -> Builder {
         match seed.into_seed() {
             Ok(seed) => self.join.push(seed),
@@ -191,7 +191,7 @@ impl Builder {
         self
     }
 
-    /// On the ring (the default), or on its edge: an edge node serves nobody else, comes and goes without moving any
+    /// On the ring (the default), or on its edge: an edge node serves no other node, comes and goes without moving any
     /// key, and needs no reachable address.
     pub fn role(mut self, role: Role) -> Builder {
         self.overlay.role = role;
@@ -216,7 +216,7 @@ impl Builder {
         self
     }
 
-    /// Starts the node on the current tokio runtime. Returns when it is on its ring, or hangs on it, or says why not;
+    /// Starts the node on the current tokio runtime. Returns when it is on its ring, or attached to it, or says why not;
     /// then, and when this future is dropped, nothing is left running.
     pub async fn start(mut self) -> Result<Scribe, StartError> {
         if let Some(error) = self.wrong.take() {
@@ -272,7 +272,7 @@ impl Builder {
             (Some(addr), _) => Listen::Exactly(addr),
             (None, Role::Ring) => Listen::FirstFree { ip: local, ports: ports.clone() },
             (None, Role::Edge { .. }) if far => {
-                // Nobody could dial it: it stays on the edge.
+                // No node could dial it: it stays on the edge.
                 self.overlay.role = Role::Edge { promote_after: None };
                 Listen::Nowhere
             }
@@ -298,7 +298,7 @@ impl Builder {
             ports.clone().map(|port| Addr::from(SocketAddr::from((Ipv4Addr::LOCALHOST, port))));
         let local = on_this_machine.filter(|addr| *addr != me).map(Seed::from).collect();
         let mut remembered = home.remembered()?;
-        // Whoever listens on this machine only has its ring here.
+        // A node that listens on this machine only has its ring here.
         remembered.retain(|seed| !is_local(me) || is_local(seed.addr));
         Ok(Bootstrap { join: self.join.clone(), local, remembered })
     }
@@ -311,14 +311,14 @@ impl Builder {
             net::spawn(stack, transport, Clock::start(), records, move |event| events.on_event(event));
         let (leave, leaving) = watch::channel(false);
         let (ending, ended) = watch::channel(false);
-        let keeper = Keeper {
+        let supervisor = Supervisor {
             driver: driver.clone(),
             dispatch: dispatch.clone(),
             leave: leaving,
             ended: ending,
             home: Arc::new(home),
         };
-        tokio::spawn(keeper.run());
+        tokio::spawn(supervisor.run());
         let handle = Handle {
             peer: me,
             driver,
@@ -363,7 +363,7 @@ impl Scribe {
 }
 
 /// Edges that may become ring nodes take the upper half of the range: newcomers must find them there, but a machine
-/// full of edges must leave room for those who stay.
+/// full of edges must leave room for nodes that stay.
 fn for_edges(ports: &RangeInclusive<u16>) -> RangeInclusive<u16> {
     let (first, last) = (*ports.start(), *ports.end());
     first + (last - first).div_ceil(2)..=last

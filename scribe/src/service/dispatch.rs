@@ -19,8 +19,8 @@ use crate::message::{BroadcastError, Item, Mark, PublishError, Receipt, Subscrib
 /// Callers by the names of what they wait for.
 pub(super) struct Dispatch {
     tables: Mutex<Tables>,
-    /// Wakes the keeper: there are [`Errands`].
-    pub(super) errands: Notify,
+    /// Wakes the supervisor: there are [`PendingCommands`].
+    pub(super) pending_commands: Notify,
     /// How others reach the node.
     pub(super) contact: watch::Sender<Contact>,
     /// The start's outcome; `None` until it is known.
@@ -37,15 +37,15 @@ struct Tables {
     subscriptions: BTreeMap<SubscriptionId, Subscriber>,
     /// Readers of broadcasts; the entry of one that was dropped goes with the next broadcast or reader.
     inboxes: Vec<Weak<Inbox>>,
-    errands: Errands,
+    pending_commands: PendingCommands,
     /// Set once nothing will be answered any more.
     closed: bool,
     why: Option<Stopped>,
 }
 
-/// What subscribers owe to the core, collected where they must not wait. At most one entry per subscription.
+/// Commands that subscribers owe to the core, collected where they must not wait. At most one entry per subscription.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Errands {
+pub(super) struct PendingCommands {
     /// Items that were consumed.
     pub(super) credit: BTreeMap<SubscriptionId, u32>,
     /// Subscriptions that were dropped.
@@ -66,7 +66,7 @@ pub(super) enum Waiting {
         answer: oneshot::Sender<Result<Found, Option<RouteFailure>>>,
         permit: OwnedSemaphorePermit,
     },
-    /// The keeper asks without a permit: once at a time.
+    /// The supervisor asks without a permit: once at a time.
     Status {
         answer: oneshot::Sender<Status>,
         permit: Option<OwnedSemaphorePermit>,
@@ -97,7 +97,7 @@ impl Drop for Entered<'_> {
 pub(super) struct Subscriber {
     /// As large as the credit that was given: it has room for whatever the core may send.
     pub(super) items: mpsc::Sender<Item>,
-    /// Who waits for the subscription's start.
+    /// The caller that waits for the subscription's start.
     pub(super) confirm: Option<oneshot::Sender<Result<Mark, SubscribeError>>>,
 }
 
@@ -105,7 +105,7 @@ impl Dispatch {
     pub(super) fn new(contact: Contact) -> Arc<Dispatch> {
         Arc::new(Dispatch {
             tables: Mutex::default(),
-            errands: Notify::new(),
+            pending_commands: Notify::new(),
             contact: watch::Sender::new(contact),
             started: watch::Sender::new(None),
             left: watch::Sender::new(false),
@@ -150,9 +150,9 @@ impl Dispatch {
     pub(super) fn owe_credit(&self, id: SubscriptionId, items: u32) {
         let mut tables = self.tables();
         if tables.subscriptions.contains_key(&id) {
-            let owed = tables.errands.credit.entry(id).or_default();
+            let owed = tables.pending_commands.credit.entry(id).or_default();
             *owed = owed.saturating_add(items);
-            self.errands.notify_one();
+            self.pending_commands.notify_one();
         }
     }
 
@@ -160,15 +160,15 @@ impl Dispatch {
     pub(super) fn abandon(&self, id: SubscriptionId) {
         let mut tables = self.tables();
         if tables.subscriptions.remove(&id).is_some() {
-            tables.errands.credit.remove(&id);
-            tables.errands.unsubscribe.insert(id);
-            self.errands.notify_one();
+            tables.pending_commands.credit.remove(&id);
+            tables.pending_commands.unsubscribe.insert(id);
+            self.pending_commands.notify_one();
         }
     }
 
-    /// What has come together since the last call.
-    pub(super) fn take_errands(&self) -> Errands {
-        std::mem::take(&mut self.tables().errands)
+    /// Takes the commands that have come together since the last call.
+    pub(super) fn take_pending_commands(&self) -> PendingCommands {
+        std::mem::take(&mut self.tables().pending_commands)
     }
 
     /// Nothing will be answered any more: ends all waiting and all subscriptions.
@@ -176,11 +176,11 @@ impl Dispatch {
         let mut tables = self.tables();
         tables.closed = true;
         tables.why.get_or_insert(why);
-        tables.errands = Errands::default();
+        tables.pending_commands = PendingCommands::default();
         let (requests, subscriptions) =
             (std::mem::take(&mut tables.requests), std::mem::take(&mut tables.subscriptions));
         let inboxes = std::mem::take(&mut tables.inboxes);
-        // Dropping the senders wakes those who wait: not under the lock.
+        // Dropping the senders wakes their receivers: not under the lock.
         drop(tables);
         drop((requests, subscriptions));
         inboxes.iter().filter_map(Weak::upgrade).for_each(|inbox| inbox.close());
@@ -257,8 +257,8 @@ impl Dispatch {
             debug_assert!(false, "an item without credit");
             tracing::error!(subscription = id.0, "an item came without credit: the subscription ends");
             tables.subscriptions.remove(&id);
-            tables.errands.unsubscribe.insert(id);
-            self.errands.notify_one();
+            tables.pending_commands.unsubscribe.insert(id);
+            self.pending_commands.notify_one();
         }
     }
 
@@ -339,10 +339,10 @@ mod tests {
         dispatch.abandon(SubscriptionId(1));
         dispatch.abandon(SubscriptionId(1));
         dispatch.owe_credit(SubscriptionId(1), 2);
-        let errands = dispatch.take_errands();
-        assert!(errands.credit.is_empty());
-        assert_eq!(errands.unsubscribe.into_iter().collect::<Vec<_>>(), [SubscriptionId(1)]);
-        assert_eq!(dispatch.take_errands(), Errands::default());
+        let pending_commands = dispatch.take_pending_commands();
+        assert!(pending_commands.credit.is_empty());
+        assert_eq!(pending_commands.unsubscribe.into_iter().collect::<Vec<_>>(), [SubscriptionId(1)]);
+        assert_eq!(dispatch.take_pending_commands(), PendingCommands::default());
     }
 
     #[test]

@@ -21,7 +21,7 @@
 mod broadcasts;
 mod builder;
 mod dispatch;
-mod keeper;
+mod supervisor;
 mod publisher;
 mod subscription;
 
@@ -45,7 +45,7 @@ pub use self::subscription::Subscription;
 
 use self::dispatch::{Dispatch, Subscriber, Waiting};
 use self::publisher::Flights;
-use self::subscription::Seat;
+use self::subscription::SubscriptionGuard;
 use crate::event::{Command, Status, SubscriptionId, Token};
 use crate::message::{BroadcastError, PublishError, Receipt, Start, SubscribeError};
 use crate::topic::{Topic, TopicError};
@@ -60,7 +60,7 @@ pub struct Scribe {
     handle: Arc<Handle>,
 }
 
-/// What all clones share. Dropping it tells the keeper to leave.
+/// The state that all clones share. Dropping it tells the supervisor to leave.
 struct Handle {
     peer: Peer,
     driver: driver::Handle<Command>,
@@ -124,7 +124,7 @@ pub enum Error {
 /// Why a lookup has no answer.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LookupError {
-    /// Nobody answered for the key.
+    /// No node answered for the key.
     #[error("no root of key {key} was found: {}", why(.reason))]
     NotFound {
         /// The key.
@@ -147,7 +147,7 @@ fn why(reason: &Option<RouteFailure>) -> &'static str {
     }
 }
 
-/// What names a topic: its name, or a [`Topic`] that was made from it before.
+/// A name of a topic: its text, or a [`Topic`] that was made from it before.
 pub trait IntoTopic {
     /// The topic, or what is wrong with its name.
     fn into_topic(self) -> Result<Topic, TopicError>;
@@ -193,7 +193,7 @@ impl Scribe {
         self.handle.peer.addr
     }
 
-    /// What others join by: id and address. Its text form is a ticket, `ID@HOST:PORT`.
+    /// The ticket that others join by: id and address. Its text form is a ticket, `ID@HOST:PORT`.
     pub fn ticket(&self) -> Seed {
         Seed { addr: self.addr(), id: Some(self.id()) }
     }
@@ -217,17 +217,17 @@ impl Scribe {
     /// Subscribes from a chosen place. Returns when the place is known.
     pub async fn subscribe_from(&self, topic: impl IntoTopic, start: Start) -> Result<Subscription, Error> {
         let topic = topic.into_topic()?;
-        let seat = Seat { id: SubscriptionId(self.name()), node: self.clone() };
+        let guard = SubscriptionGuard { id: SubscriptionId(self.name()), node: self.clone() };
         let (items, receiver) = mpsc::channel(self.handle.queue);
         let (confirm, confirmed) = oneshot::channel();
         let credit = u32::try_from(self.handle.queue).unwrap_or(u32::MAX);
-        if !self.dispatch().enter_subscription(seat.id, Subscriber { items, confirm: Some(confirm) }) {
+        if !self.dispatch().enter_subscription(guard.id, Subscriber { items, confirm: Some(confirm) }) {
             return Err(SubscribeError::Stopped.into());
         }
-        let subscribe = Command::Subscribe { subscription: seat.id, topic: topic.clone(), start, credit };
+        let subscribe = Command::Subscribe { subscription: guard.id, topic: topic.clone(), start, credit };
         self.driver().send(subscribe).await.map_err(|_| SubscribeError::Stopped)?;
         let mark = confirmed.await.unwrap_or(Err(SubscribeError::Stopped))?;
-        Ok(Subscription::new(topic, mark, receiver, seat))
+        Ok(Subscription::new(topic, mark, receiver, guard))
     }
 
     /// Publishes one message and waits for its receipt. To have many in flight, take a
@@ -261,12 +261,12 @@ impl Scribe {
         Broadcasts::new(self.clone(), self.handle.queue)
     }
 
-    /// Who is the root of this key?
+    /// Finds the root of this key.
     pub async fn lookup(&self, key: Key) -> Result<Found, LookupError> {
         self.find(key, false).await
     }
 
-    /// Who is the root of this key, and by which way is it reached? The answer has the path.
+    /// Finds the root of this key, and the way to it. The answer has the path.
     pub async fn trace(&self, key: Key) -> Result<Found, LookupError> {
         self.find(key, true).await
     }
@@ -306,11 +306,11 @@ impl Scribe {
     }
 
     /// Leaves all trees and the ring, in order, and ends every task of the node. Calls on other clones wait for the
-    /// same end; afterwards they return at once. What waits for a receipt gets an error: await receipts first.
+    /// same end; afterwards they return at once. Messages without a receipt get an error: await receipts first.
     pub async fn shutdown(self) {
         self.handle.leave.send_replace(true);
         let mut ended = self.handle.ended.clone();
-        // An error means that the keeper is gone, which is what is waited for.
+        // An error means that the supervisor is gone, which is the end.
         let _ = ended.wait_for(|ended| *ended).await;
     }
 

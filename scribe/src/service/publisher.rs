@@ -42,7 +42,7 @@ impl Publisher {
     /// message was not sent.
     pub async fn send(&self, payload: impl Into<Bytes>) -> Result<PendingReceipt, PublishError> {
         let payload = payload.into();
-        let permit = self.flight.clone().board(payload.len()).await;
+        let permit = self.flight.clone().acquire(payload.len()).await;
         let token = self.node.token();
         let (answer, receipt) = oneshot::channel();
         let waiting = Waiting::Publish { answer, permit };
@@ -67,8 +67,8 @@ impl Future for PendingReceipt {
     }
 }
 
-/// How much of each topic is in flight. All publishers of one topic at one node share the core's limits; who waits
-/// here is never told `Busy` there.
+/// How much of each topic is in flight. All publishers of one topic at one node share the core's limits; a publisher
+/// that waits here is never told `Busy` there.
 #[derive(Debug)]
 pub(super) struct Flights {
     messages: usize,
@@ -76,7 +76,7 @@ pub(super) struct Flights {
     by_topic: Mutex<BTreeMap<TopicId, Weak<Flight>>>,
 }
 
-/// What is in flight on one topic.
+/// The messages in flight on one topic.
 #[derive(Debug)]
 pub(super) struct Flight {
     messages: Arc<Semaphore>,
@@ -93,10 +93,10 @@ pub(super) struct FlightPermit {
 
 impl Flights {
     pub(super) fn new(config: &Config) -> Flights {
-        // What waits in the core beyond two flights would only wait longer there.
-        let queue = config.publish_queue.min(config.publish_messages);
-        let messages = config.publish_messages.saturating_add(queue).min(Semaphore::MAX_PERMITS);
-        let kibibytes = u32::try_from(config.publish_queue_bytes / 1024).unwrap_or(u32::MAX).max(1);
+        // Messages beyond two flights would only wait longer in the core.
+        let queue = config.publish.queue.min(config.publish.messages);
+        let messages = config.publish.messages.saturating_add(queue).min(Semaphore::MAX_PERMITS);
+        let kibibytes = u32::try_from(config.publish.queue_bytes / 1024).unwrap_or(u32::MAX).max(1);
         Flights { messages, kibibytes, by_topic: Mutex::default() }
     }
 
@@ -120,11 +120,11 @@ impl Flights {
 
 impl Flight {
     /// Waits for a message's turn, first come, first served.
-    async fn board(self: Arc<Flight>, len: usize) -> FlightPermit {
+    async fn acquire(self: Arc<Flight>, len: usize) -> FlightPermit {
         let kibibytes = u32::try_from(len.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, self.all_kibibytes);
         let message = self.messages.clone().acquire_owned().await;
         let size = self.kibibytes.clone().acquire_many_owned(kibibytes).await;
-        // Nobody closes these semaphores; if somebody did, the core's own limits would hold.
+        // These semaphores are never closed; if one were, the core's own limits would hold.
         FlightPermit { _permits: message.ok().zip(size.ok()), _flight: self }
     }
 }
@@ -135,6 +135,7 @@ mod tests {
     use treecast_overlay::id::Key;
 
     use super::*;
+    use crate::config::PublishConfig;
 
     fn topic(n: u128) -> TopicId {
         TopicId(Key(n))
@@ -142,15 +143,18 @@ mod tests {
 
     #[test]
     fn publishers_of_one_topic_share_its_limit_also_after_the_last_was_dropped() {
-        let config = Config { publish_messages: 1, publish_queue: 1, ..Config::default() };
+        let config = Config {
+            publish: PublishConfig { messages: 1, queue: 1, ..PublishConfig::default() },
+            ..Config::default()
+        };
         let flights = Flights::new(&config);
-        let first = flights.of(topic(1)).board(1).now_or_never();
-        let second = flights.of(topic(1)).board(1).now_or_never();
+        let first = flights.of(topic(1)).acquire(1).now_or_never();
+        let second = flights.of(topic(1)).acquire(1).now_or_never();
         assert!(first.is_some() && second.is_some());
-        assert!(flights.of(topic(1)).board(1).now_or_never().is_none());
-        assert!(flights.of(topic(2)).board(1).now_or_never().is_some());
+        assert!(flights.of(topic(1)).acquire(1).now_or_never().is_none());
+        assert!(flights.of(topic(2)).acquire(1).now_or_never().is_some());
         drop(first);
-        assert!(flights.of(topic(1)).board(1).now_or_never().is_some());
+        assert!(flights.of(topic(1)).acquire(1).now_or_never().is_some());
         drop(second);
         flights.of(topic(3));
         assert_eq!(flights.by_topic.lock().unwrap().len(), 1);
@@ -158,11 +162,14 @@ mod tests {
 
     #[test]
     fn large_messages_wait_for_room_and_the_largest_flies_alone() {
-        let config = Config { publish_queue_bytes: 4096, ..Config::default() };
+        let config = Config {
+            publish: PublishConfig { queue_bytes: 4096, ..PublishConfig::default() },
+            ..Config::default()
+        };
         let flights = Flights::new(&config);
-        let small = flights.of(topic(1)).board(1).now_or_never();
-        assert!(flights.of(topic(1)).board(1 << 20).now_or_never().is_none());
+        let small = flights.of(topic(1)).acquire(1).now_or_never();
+        assert!(flights.of(topic(1)).acquire(1 << 20).now_or_never().is_none());
         drop(small);
-        assert!(flights.of(topic(1)).board(1 << 20).now_or_never().is_some());
+        assert!(flights.of(topic(1)).acquire(1 << 20).now_or_never().is_some());
     }
 }

@@ -11,7 +11,7 @@ use crate::event::SubscriptionId;
 use crate::message::{Item, Mark};
 use crate::topic::Topic;
 
-/// What is published on a topic, in the order of its log, with explicit notices where something is missing or the
+/// The messages of a topic, in the order of its log, with explicit notices where something is missing or the
 /// tree has changed. Dropping it leaves the topic.
 ///
 /// It holds at most [`Builder::queue`](super::Builder::queue) items: a subscriber that does not read neither slows
@@ -25,27 +25,32 @@ pub struct Subscription {
     /// Consumed, and not yet reported to the core.
     consumed: u32,
     batch: u32,
-    seat: Seat,
+    guard: SubscriptionGuard,
 }
 
 /// A place in the dispatch tables; gives itself up when dropped.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct SubscriptionGuard {
     pub(super) id: SubscriptionId,
     pub(super) node: Scribe,
 }
 
-impl Drop for Seat {
+impl Drop for SubscriptionGuard {
     fn drop(&mut self) {
         self.node.dispatch().abandon(self.id);
     }
 }
 
 impl Subscription {
-    pub(super) fn new(topic: Topic, mark: Mark, items: mpsc::Receiver<Item>, seat: Seat) -> Subscription {
+    pub(super) fn new(
+        topic: Topic,
+        mark: Mark,
+        items: mpsc::Receiver<Item>,
+        guard: SubscriptionGuard,
+    ) -> Subscription {
         // Credit goes back in batches of half the queue: few commands, and the core never runs dry meanwhile.
         let batch = u32::try_from(items.max_capacity() / 2).unwrap_or(u32::MAX).max(1);
-        Subscription { topic, mark, items, consumed: 0, batch, seat }
+        Subscription { topic, mark, items, consumed: 0, batch, guard }
     }
 
     /// The topic.
@@ -79,7 +84,7 @@ impl Subscription {
         }
         self.consumed += 1;
         if self.consumed >= self.batch {
-            self.seat.node.dispatch().owe_credit(self.seat.id, self.consumed);
+            self.guard.node.dispatch().owe_credit(self.guard.id, self.consumed);
             self.consumed = 0;
         }
     }

@@ -1,17 +1,16 @@
 //! Stories of whole stacks: real Pastry nodes under real forests, in one queue with a constant delay.
 
-use std::collections::BTreeMap;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt;
 use treecast_overlay::config::{Config as RingConfig, Role};
-use treecast_overlay::id::{Key, NodeId};
-use treecast_overlay::kbr::Bootstrap;
-use treecast_overlay::machine::{Destination, Refusal};
+use treecast_overlay::kbr::{Bootstrap, RingView};
 use treecast_overlay::peer::{Addr, Seed};
 use treecast_overlay::random::{self, Rng};
-use treecast_overlay::wire::Standing;
+use treecast_overlay::testing::{Net, Told, peer_at};
+use treecast_overlay::wire::NodeState;
 
 use super::*;
 use crate::event::SubscriptionId;
@@ -20,16 +19,31 @@ use crate::topic::Topic;
 
 const DELAY: Duration = Duration::from_millis(2);
 
+impl Told for PastryStack {
+    fn before_drain(&mut self, _: Instant) {
+        self.check_invariants();
+    }
+}
+
+/// Stacks in one queue, and the numbers of what they were told.
 struct World {
-    now: Instant,
-    nodes: Vec<Option<PastryStack>>,
-    wires: BTreeMap<(Instant, u64), (Peer, Destination, Frame)>,
+    net: Net<PastryStack>,
     count: u64,
-    events: Vec<(usize, Event)>,
-    /// Of a hundred frames so many are lost, and all are late by up to so many milliseconds.
-    loss: u32,
-    jitter: u64,
     rng: Rng,
+}
+
+impl Deref for World {
+    type Target = Net<PastryStack>;
+
+    fn deref(&self) -> &Net<PastryStack> {
+        &self.net
+    }
+}
+
+impl DerefMut for World {
+    fn deref_mut(&mut self) -> &mut Net<PastryStack> {
+        &mut self.net
+    }
 }
 
 fn topic() -> Topic {
@@ -42,110 +56,34 @@ fn seconds(seconds: u64) -> Duration {
 
 impl World {
     fn ring(count: usize) -> World {
-        let now = Instant::ZERO;
-        let mut world = World {
-            now,
-            nodes: Vec::new(),
-            wires: BTreeMap::new(),
-            count: 0,
-            events: Vec::new(),
-            loss: 0,
-            jitter: 0,
-            rng: random::stream(&[1; 32], "world"),
-        };
+        let mut world = World { net: Net::new(DELAY), count: 0, rng: random::stream(&[1; 32], "world") };
         for _ in 0..count {
             world.enter(Role::Ring);
             world.run(seconds(2));
         }
-        let ready = world.live().filter(|(_, stack)| stack.ring().standing() == Standing::Ready).count();
+        let ready = world.live().filter(|(_, stack)| stack.ring().node_state() == NodeState::Ready).count();
         assert_eq!(ready, count, "all are on the ring");
         world
     }
 
+    /// From now on so many of a hundred frames are lost, and all are late by up to so many milliseconds.
+    fn storm(&mut self, seed: u8, loss: u32, jitter: u64) {
+        let mut dice = random::stream(&[seed; 32], "storm");
+        self.rng = random::stream(&[seed; 32], "torture");
+        self.net.delay = Box::new(move |_, _| {
+            let arrives = dice.random_range(0..100) >= loss;
+            arrives.then(|| DELAY + Duration::from_millis(dice.random_range(0..=jitter)))
+        });
+    }
+
     fn enter(&mut self, role: Role) -> usize {
         let slot = self.nodes.len();
-        let id = NodeId(Key::hash(&(slot as u64).to_be_bytes()).0);
-        let peer = Peer { id, incarnation: 1, addr: Addr::Memory(slot as u32) };
-        let ring = treecast_overlay::pastry::Node::new(
-            peer,
-            RingConfig { role, ..RingConfig::default() },
-            [slot as u8; 32],
-        );
+        let config = RingConfig { role, ..RingConfig::default() };
+        let ring = treecast_overlay::pastry::Node::new(peer_at(slot), config, [slot as u8; 32]);
         let stack = Stack::new(ring.unwrap(), Config::default(), [slot as u8; 32]).unwrap();
-        self.nodes.push(Some(stack));
-        let first = self.live().map(|(slot, _)| slot).next().filter(|&first| first != slot);
+        let first = self.live().map(|(slot, _)| slot).next();
         let join = first.map(|first| Seed::from(Addr::Memory(first as u32))).into_iter().collect();
-        self.command(slot, Command::Start(Bootstrap { join, ..Bootstrap::default() }));
-        slot
-    }
-
-    fn live(&self) -> impl Iterator<Item = (usize, &PastryStack)> {
-        self.nodes.iter().enumerate().filter_map(|(slot, stack)| Some((slot, stack.as_ref()?)))
-    }
-
-    fn command(&mut self, slot: usize, command: Command) {
-        let now = self.now;
-        if let Some(stack) = self.nodes[slot].as_mut() {
-            stack.handle_command(now, command);
-        }
-        self.drain(slot);
-    }
-
-    fn drain(&mut self, slot: usize) {
-        let Some(stack) = self.nodes[slot].as_mut() else { return };
-        stack.check_invariants();
-        let from = stack.peer();
-        while let Some(Transmit { to, frame }) = stack.poll_transmit() {
-            self.count += 1;
-            if self.rng.random_range(0..100) >= self.loss {
-                let late = Duration::from_millis(self.rng.random_range(0..=self.jitter));
-                self.wires.insert((self.now + DELAY + late, self.count), (from, to, frame));
-            }
-        }
-        while let Some(event) = stack.poll_event() {
-            self.events.push((slot, event));
-        }
-    }
-
-    fn deliver(&mut self, from: Peer, to: Destination, frame: Frame) {
-        let (addr, id) = match to {
-            Destination::Peer(peer) => (peer.addr, Some(peer.id)),
-            Destination::Seed(seed) => (seed.addr, seed.id),
-        };
-        let slot = |addr| match addr {
-            Addr::Memory(slot) => slot as usize,
-            Addr::Socket(_) | Addr::Unreachable => usize::MAX,
-        };
-        let now = self.now;
-        if let Some(stack) = self.nodes.get_mut(slot(addr)).and_then(Option::as_mut) {
-            stack.handle_frame(now, from, frame);
-            self.drain(slot(addr));
-        } else if let Some(sender) = self.nodes[slot(from.addr)].as_mut() {
-            let reason = Refusal::Unreachable("nobody listens".into());
-            sender.handle_link(now, Link::Refused { addr, id, reason });
-            self.drain(slot(from.addr));
-        }
-    }
-
-    fn run(&mut self, time: Duration) {
-        let until = self.now + time;
-        loop {
-            let wire = self.wires.first_key_value().map(|(&(at, _), _)| at);
-            let timers = self.live().filter_map(|(slot, stack)| Some((stack.poll_timeout()?, slot)));
-            let timer = timers.min();
-            let at = earliest(wire, timer.map(|(at, _)| at)).filter(|&at| at <= until);
-            let Some(at) = at else { break };
-            self.now = self.now.max(at);
-            if wire == Some(at) {
-                let (_, (from, to, frame)) = self.wires.pop_first().unwrap();
-                self.deliver(from, to, frame);
-            } else if let Some((_, slot)) = timer {
-                let now = self.now;
-                self.nodes[slot].as_mut().unwrap().handle_timeout(now);
-                self.drain(slot);
-            }
-        }
-        self.now = until;
+        self.add(stack, Command::Start(Bootstrap { join, ..Bootstrap::default() }))
     }
 
     fn subscribe(&mut self, slot: usize) -> SubscriptionId {
@@ -160,7 +98,8 @@ impl World {
     fn publish(&mut self, slot: usize, text: &str) {
         self.count += 1;
         let payload = Bytes::copy_from_slice(text.as_bytes());
-        self.command(slot, Command::Publish { token: Token(self.count), topic: topic(), payload });
+        let token = Token(self.count);
+        self.command(slot, Command::Publish { token, topic: topic(), payload });
     }
 
     fn publish_many(&mut self, slot: usize, text: &str, count: usize) {
@@ -310,13 +249,14 @@ fn newcomers_take_their_topics_over_without_a_gap() {
 fn crashes_and_newcomers_under_loss_leave_nothing_twice_and_nothing_unannounced() {
     for seed in 0..4 {
         let mut world = World::ring(16);
-        (world.loss, world.jitter, world.rng) = (3, 20, random::stream(&[seed; 32], "torture"));
+        world.storm(seed, 3, 20);
         let publisher = 1;
         let mut live: Vec<_> = (2..14).map(|slot| (slot, world.subscribe(slot))).collect();
         world.run(seconds(10));
         let mut published = 0;
         for round in 0..6 {
-            let (victim, _) = live.remove(world.rng.random_range(0..live.len()));
+            let victim = world.rng.random_range(0..live.len());
+            let (victim, _) = live.remove(victim);
             world.nodes[victim] = None;
             let newcomer = world.enter(Role::Ring);
             world.publish_many(publisher, &format!("round {round}"), 30);
@@ -355,7 +295,7 @@ fn edges_take_part_like_everybody_else() {
     assert_eq!(world.texts(far), expected);
     assert_eq!(world.receipts().len(), 20);
     let status = world.nodes[edge].as_ref().unwrap().status();
-    assert_eq!(status.standing, Standing::Edge);
+    assert_eq!(status.node_state, NodeState::Edge);
     assert!(status.peers.len() >= 2, "its access nodes, and others to try");
 }
 

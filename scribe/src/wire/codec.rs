@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::{Body, Header, Known, MAX_MARKS, MAX_NUMBER, MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED};
+use super::{Body, Header, LogTip, MAX_NUMBER};
 use crate::message::{Mark, Position};
 
 /// Bytes that are no message.
@@ -44,90 +44,14 @@ pub fn encode(header: &Header, payload: &[u8]) -> Bytes {
 pub fn decode(bytes: &Bytes) -> Result<(Header, Bytes), DecodeError> {
     let (header, rest) = postcard::take_from_bytes::<Header>(bytes).map_err(|_| DecodeError::Header)?;
     let payload = bytes.slice(bytes.len() - rest.len()..);
-    check(&header)?;
-    let carries = carries_payload(&header);
-    if !carries && !payload.is_empty() {
+    header.check()?;
+    if !header.carries_payload() && !payload.is_empty() {
         return Err(DecodeError::UnexpectedPayload(payload.len()));
     }
     Ok((header, payload))
 }
 
-fn carries_payload(header: &Header) -> bool {
-    match header {
-        Header::Data(data) => matches!(data.body, Body::Message { .. }),
-        Header::Publish(_) | Header::Handover { .. } => true,
-        Header::Join(_)
-        | Header::Attached(_)
-        | Header::Leave { .. }
-        | Header::Orphan { .. }
-        | Header::Ack(_)
-        | Header::Receipt(_)
-        | Header::Refused { .. }
-        | Header::Beat(_)
-        | Header::Shared(_)
-        | Header::Query { .. }
-        | Header::Known { .. }
-        | Header::HandoverTaken { .. }
-        | Header::Offer(_)
-        | Header::Visit { .. }
-        | Header::Visited { .. }
-        | Header::Part { .. }
-        | Header::Parted { .. } => false,
-    }
-}
-
-fn check(header: &Header) -> Result<(), DecodeError> {
-    match header {
-        Header::Join(join) => {
-            numbers(&[join.number])?;
-            mark(join.after)?;
-            known(join.heard)
-        }
-        Header::Attached(attached) => {
-            numbers(&[attached.join, attached.version])?;
-            at_most(attached.path.len(), MAX_PATH)?;
-            let Some(start) = attached.start else { return Ok(()) };
-            numbers(&[start.term.number])?;
-            mark(Some(start.after))?;
-            position(start.latest)
-        }
-        Header::Data(data) => {
-            position(Some(data.position))?;
-            body(data.position, &data.body)
-        }
-        Header::Ack(ack) => {
-            numbers(&[ack.join, ack.version])?;
-            position(ack.position)
-        }
-        Header::Publish(publish) => numbers(&[publish.session, publish.sequence, publish.acknowledged]),
-        Header::Receipt(receipt) => {
-            numbers(&[receipt.session, receipt.sequence])?;
-            position(Some(receipt.position))
-        }
-        Header::Beat(beat) => {
-            at_most(beat.moved.len(), MAX_MARKS)?;
-            beat.moved.iter().try_for_each(|moved| position(moved.tail))
-        }
-        Header::Shared(shared) => at_most(shared.topics.len(), MAX_SHARED),
-        Header::Known { known: answer, .. } => known(*answer),
-        Header::Handover { part, parts, .. } => {
-            at_most(*parts as usize, MAX_PARTS as usize)?;
-            if part < parts { Ok(()) } else { Err(DecodeError::OutOfRange(u64::from(*part))) }
-        }
-        Header::Offer(offer) => at_most(offer.parents.len(), MAX_OFFERED),
-        Header::Parted { last, .. } => position(*last),
-        Header::Leave { .. }
-        | Header::Orphan { .. }
-        | Header::Visit { .. }
-        | Header::Visited { .. }
-        | Header::Part { .. }
-        | Header::Refused { .. }
-        | Header::Query { .. }
-        | Header::HandoverTaken { .. } => Ok(()),
-    }
-}
-
-fn body(at: Position, body: &Body) -> Result<(), DecodeError> {
+pub(super) fn body(at: Position, body: &Body) -> Result<(), DecodeError> {
     match *body {
         Body::Message { session, sequence, .. } => numbers(&[session, sequence]),
         Body::TermStart { previous, .. } => {
@@ -140,27 +64,27 @@ fn body(at: Position, body: &Body) -> Result<(), DecodeError> {
     }
 }
 
-fn mark(mark: Option<Mark>) -> Result<(), DecodeError> {
+pub(super) fn mark(mark: Option<Mark>) -> Result<(), DecodeError> {
     position(mark.and_then(|mark| mark.position))
 }
 
-fn position(position: Option<Position>) -> Result<(), DecodeError> {
+pub(super) fn position(position: Option<Position>) -> Result<(), DecodeError> {
     position.map_or(Ok(()), |position| numbers(&[position.term.number, position.offset]))
 }
 
-fn known(known: Option<Known>) -> Result<(), DecodeError> {
-    let Some(known) = known else { return Ok(()) };
-    numbers(&[known.term.number])?;
-    position(known.tail)
+pub(super) fn tip(tip: Option<LogTip>) -> Result<(), DecodeError> {
+    let Some(tip) = tip else { return Ok(()) };
+    numbers(&[tip.term.number])?;
+    position(tip.tail)
 }
 
-fn numbers(numbers: &[u64]) -> Result<(), DecodeError> {
+pub(super) fn numbers(numbers: &[u64]) -> Result<(), DecodeError> {
     match numbers.iter().find(|&&number| number >= MAX_NUMBER) {
         Some(&number) => Err(DecodeError::OutOfRange(number)),
         None => Ok(()),
     }
 }
 
-fn at_most(len: usize, limit: usize) -> Result<(), DecodeError> {
+pub(super) fn at_most(len: usize, limit: usize) -> Result<(), DecodeError> {
     if len > limit { Err(DecodeError::ListTooLong { len, limit }) } else { Ok(()) }
 }

@@ -1,10 +1,11 @@
-//! What the nodes of a tree say to each other. One closed enum: every node of one protocol version knows them all.
+//! The messages between the nodes of a tree. One closed enum: every node of one protocol version knows them all.
 
 use serde::{Deserialize, Serialize};
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 
-use super::place::{KnownForm, StartedForm};
+use super::codec::{self, DecodeError};
+use super::short::{LogTipForm, StartedForm};
 use crate::message::{Mark, Position, Term};
 use crate::topic::TopicId;
 
@@ -15,7 +16,7 @@ pub const MAX_SHARED: usize = 1024;
 /// Most marks in one [`Beat`].
 pub const MAX_MARKS: usize = 1024;
 /// Most parts of one handover.
-pub const MAX_PARTS: u32 = 256;
+pub const MAX_CHUNKS: u32 = 256;
 /// Terms, offsets, sessions and sequences stay below this: sums of them never overflow, whatever a peer says.
 pub const MAX_NUMBER: u64 = 1 << 56;
 /// Most bytes that the header of a [`Data`] message takes.
@@ -49,9 +50,9 @@ pub enum Header {
     Ack(Ack),
     /// A publisher asks the root for a position. Routed towards the topic's key, or sent. Carries the payload.
     Publish(Publish),
-    /// The root's word that a message has its position.
-    Receipt(Receipt),
-    /// The root's word that a message will get none.
+    /// The root says that a message has its position.
+    Receipt(PublishReceipt),
+    /// The root says that a message will get none.
     Refused {
         /// The topic.
         topic: TopicId,
@@ -59,7 +60,7 @@ pub enum Header {
         session: u64,
         /// The message's number.
         sequence: u64,
-        /// Why.
+        /// The reason.
         reason: RefusedReason,
     },
     /// Tree neighbours keep each other informed: the same size for one topic as for ten thousand (promise S7).
@@ -72,71 +73,178 @@ pub enum Header {
         topic: TopicId,
     },
     /// The answer to `Query`.
-    Known {
+    QueryAnswer {
         /// The topic.
         topic: TopicId,
-        /// What the answerer knows, if anything.
-        known: Option<Known>,
-        /// The answerer was the root: a handover follows.
-        handover: bool,
+        /// The tip that the sender knows, if any.
+        tip: Option<LogTip>,
+        /// The sender was the root: a handoff follows.
+        handoff: bool,
     },
-    /// A part of a former root's state. Carries the part.
-    Handover {
+    /// A chunk of a former root's state. Carries the chunk.
+    HandoffChunk {
         /// The topic.
         topic: TopicId,
-        /// The sender's number for this handover.
+        /// The sender's number for this handoff.
         transfer: u64,
-        /// Which part, from 0.
-        part: u32,
-        /// How many parts there are.
-        parts: u32,
+        /// Which chunk, from 0.
+        chunk: u32,
+        /// How many chunks there are.
+        chunks: u32,
     },
-    /// A part of a handover was taken.
-    HandoverTaken {
+    /// A chunk of a handoff was taken.
+    HandoffTaken {
         /// The topic.
         topic: TopicId,
-        /// The sender's number for the handover.
+        /// The sender's number for the handoff.
         transfer: u64,
-        /// Which part.
-        part: u32,
+        /// Which chunk.
+        chunk: u32,
     },
-    /// A parent wants its child to hang on another node.
+    /// A parent wants its child to attach to another node.
     Offer(Offer),
     /// A child that was offered several parents looks how far they are.
-    Visit {
+    CapacityProbe {
         /// The topic.
         topic: TopicId,
         /// The sender's number for the offer.
         number: u64,
     },
-    /// The answer to `Visit`.
-    Visited {
+    /// The answer to `CapacityProbe`.
+    CapacityAnswer {
         /// The topic.
         topic: TopicId,
-        /// The visitor's number for the offer.
+        /// The child's number for the offer.
         number: u64,
-        /// Whether there is room for the visitor.
-        room: Room,
+        /// Whether there is room for the child.
+        capacity: Capacity,
     },
     /// A child has another parent that waits for its word: nothing more is to be pushed to it.
-    Part {
+    Detach {
         /// The topic.
         topic: TopicId,
         /// The sender's last number for a JOIN: a later JOIN is not undone by this.
         join: u64,
     },
-    /// The answer to `Part`: the receiver is the sender's child no more.
-    Parted {
+    /// The answer to `Detach`: the receiver is the sender's child no more.
+    Detached {
         /// The topic.
         topic: TopicId,
-        /// The number in `Part`.
+        /// The number in `Detach`.
         join: u64,
         /// The last entry that was pushed to the receiver.
         last: Option<Position>,
     },
 }
 
-/// A parent's wish that its child hang on another node.
+impl Header {
+    /// Its name, as `docs/protocol.md` has it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Header::Join(_) => "Join",
+            Header::Attached(_) => "Attached",
+            Header::Leave { .. } => "Leave",
+            Header::Orphan { .. } => "Orphan",
+            Header::Data(_) => "Data",
+            Header::Ack(_) => "Ack",
+            Header::Publish(_) => "Publish",
+            Header::Receipt(_) => "Receipt",
+            Header::Refused { .. } => "Refused",
+            Header::Beat(_) => "Beat",
+            Header::Shared(_) => "Shared",
+            Header::Query { .. } => "Query",
+            Header::QueryAnswer { .. } => "QueryAnswer",
+            Header::HandoffChunk { .. } => "HandoffChunk",
+            Header::HandoffTaken { .. } => "HandoffTaken",
+            Header::Offer(_) => "Offer",
+            Header::CapacityProbe { .. } => "CapacityProbe",
+            Header::CapacityAnswer { .. } => "CapacityAnswer",
+            Header::Detach { .. } => "Detach",
+            Header::Detached { .. } => "Detached",
+        }
+    }
+
+    /// Whether a payload may follow.
+    pub fn carries_payload(&self) -> bool {
+        match self {
+            Header::Data(data) => matches!(data.body, Body::Message { .. }),
+            Header::Publish(_) | Header::HandoffChunk { .. } => true,
+            Header::Join(_)
+            | Header::Attached(_)
+            | Header::Leave { .. }
+            | Header::Orphan { .. }
+            | Header::Ack(_)
+            | Header::Receipt(_)
+            | Header::Refused { .. }
+            | Header::Beat(_)
+            | Header::Shared(_)
+            | Header::Query { .. }
+            | Header::QueryAnswer { .. }
+            | Header::HandoffTaken { .. }
+            | Header::Offer(_)
+            | Header::CapacityProbe { .. }
+            | Header::CapacityAnswer { .. }
+            | Header::Detach { .. }
+            | Header::Detached { .. } => false,
+        }
+    }
+
+    /// Whether its lists and numbers are within their limits.
+    pub(super) fn check(&self) -> Result<(), DecodeError> {
+        match self {
+            Header::Join(join) => {
+                codec::numbers(&[join.number])?;
+                codec::mark(join.after)?;
+                codec::tip(join.best_known)
+            }
+            Header::Attached(attached) => {
+                codec::numbers(&[attached.join, attached.seq])?;
+                codec::at_most(attached.path.len(), MAX_PATH)?;
+                let Some(start) = attached.start else { return Ok(()) };
+                codec::numbers(&[start.term.number])?;
+                codec::mark(Some(start.after))?;
+                codec::position(start.latest)
+            }
+            Header::Data(data) => {
+                codec::position(Some(data.position))?;
+                codec::body(data.position, &data.body)
+            }
+            Header::Ack(ack) => {
+                codec::numbers(&[ack.join, ack.seq])?;
+                codec::position(ack.position)
+            }
+            Header::Publish(publish) => {
+                codec::numbers(&[publish.session, publish.sequence, publish.acknowledged])
+            }
+            Header::Receipt(receipt) => {
+                codec::numbers(&[receipt.session, receipt.sequence])?;
+                codec::position(Some(receipt.position))
+            }
+            Header::Beat(beat) => {
+                codec::at_most(beat.moved.len(), MAX_MARKS)?;
+                beat.moved.iter().try_for_each(|moved| codec::position(moved.tail))
+            }
+            Header::Shared(shared) => codec::at_most(shared.topics.len(), MAX_SHARED),
+            Header::QueryAnswer { tip: answer, .. } => codec::tip(*answer),
+            Header::HandoffChunk { chunk, chunks, .. } => {
+                codec::at_most(*chunks as usize, MAX_CHUNKS as usize)?;
+                if chunk < chunks { Ok(()) } else { Err(DecodeError::OutOfRange(u64::from(*chunk))) }
+            }
+            Header::Offer(offer) => codec::at_most(offer.parents.len(), MAX_OFFERED),
+            Header::Detached { last, .. } => codec::position(*last),
+            Header::Leave { .. }
+            | Header::Orphan { .. }
+            | Header::CapacityProbe { .. }
+            | Header::CapacityAnswer { .. }
+            | Header::Detach { .. }
+            | Header::Refused { .. }
+            | Header::Query { .. }
+            | Header::HandoffTaken { .. } => Ok(()),
+        }
+    }
+}
+
+/// A parent asks its child to attach to another node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offer {
     /// The topic.
@@ -158,7 +266,7 @@ pub struct Offered {
 
 /// Whether a node takes another child over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Room {
+pub enum Capacity {
     /// No.
     None,
     /// Yes, though it has as many children as it should, and one will be handed on.
@@ -167,17 +275,17 @@ pub enum Room {
     Free,
 }
 
-/// A child's wish to hang on a parent.
+/// A child asks to attach to a parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
     /// The topic.
     pub topic: TopicId,
     /// The child's number for this JOIN: grows with every new one, over all topics; a repetition keeps it.
     pub number: u64,
-    /// What the child has, or wants to continue after; `None`: whatever comes next.
+    /// The mark that the child has, or wants to continue after; `None`: whatever comes next.
     pub after: Option<Mark>,
     /// The most that the child has heard of the log: a new root's term must be above it.
-    pub heard: Option<Known>,
+    pub best_known: Option<LogTip>,
     /// Subscribers at and below the child.
     pub subscribers: u64,
     /// The parent that the child has as long as this one does not push: nothing is pushed before the child's first
@@ -185,15 +293,15 @@ pub struct Join {
     pub former: Option<NodeId>,
 }
 
-/// A parent's word to its child.
+/// A parent tells its child how things are.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attached {
     /// The topic.
     pub topic: TopicId,
     /// The number of the JOIN that made the receiver a child.
     pub join: u64,
-    /// Grows with the parent's words: of those about one JOIN an older one is void.
-    pub version: u64,
+    /// Grows with each that the parent sends: of those about one JOIN an older one is void.
+    pub seq: u64,
     /// From the parent to the root, as far as the parent knows.
     pub path: Vec<NodeId>,
     /// How its last node, the root, is reached, if the parent knows: publishers go there directly.
@@ -208,7 +316,7 @@ pub struct Attached {
 pub struct Started {
     /// The log's term as the parent knows it.
     pub term: Term,
-    /// What is pushed first follows this.
+    /// The first entry that is pushed follows this.
     pub after: Mark,
     /// The parent's last entry.
     pub latest: Option<Position>,
@@ -221,16 +329,16 @@ pub struct Data {
     pub topic: TopicId,
     /// Its place.
     pub position: Position,
-    /// What it is.
+    /// A message, or a term's start.
     pub body: Body,
 }
 
-/// What an entry of the log is.
+/// The content of an entry of the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
     /// A message; the payload is the tail.
     Message {
-        /// Who published it.
+        /// The node that published it.
         publisher: NodeId,
         /// In which session.
         session: u64,
@@ -265,7 +373,7 @@ pub struct Ack {
     /// The child's JOIN.
     pub join: u64,
     /// The last `Attached` of that JOIN that the child has seen.
-    pub version: u64,
+    pub seq: u64,
     /// The last entry that the child has; all before it are there too.
     pub position: Option<Position>,
     /// Subscribers at and below the child.
@@ -293,9 +401,9 @@ pub struct Publish {
     pub signature: Signature,
 }
 
-/// The root's word on a message.
+/// The root's receipt for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Receipt {
+pub struct PublishReceipt {
     /// The topic.
     pub topic: TopicId,
     /// The publisher's session.
@@ -312,7 +420,7 @@ pub struct Receipt {
     pub root: Contact,
 }
 
-/// Why a root does not take a message.
+/// The reason why a root does not take a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefusedReason {
     /// The root does not know the session, and earlier messages of it may be in the log.
@@ -326,10 +434,10 @@ pub enum RefusedReason {
     },
 }
 
-/// What a node knows of a topic's log.
+/// The end of a topic's log as far as a node knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "KnownForm", into = "KnownForm")]
-pub struct Known {
+#[serde(from = "LogTipForm", into = "LogTipForm")]
+pub struct LogTip {
     /// The log's birth.
     pub birth: u64,
     /// The highest term heard of.

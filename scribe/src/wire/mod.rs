@@ -3,13 +3,13 @@
 
 mod codec;
 mod header;
-mod place;
+mod short;
 #[cfg(test)]
 mod tests;
 
 pub use codec::{DecodeError, decode, encode};
 pub use header::{
-    Ack, Attached, Beat, Body, Data, Digest, Header, Join, Known, MAX_DATA_HEADER, MAX_MARKS, MAX_NUMBER,
-    MAX_OFFERED, MAX_PARTS, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Publish, Receipt, RefusedReason,
-    Room, Shared, Signature, Started,
+    Ack, Attached, Beat, Body, Capacity, Data, Digest, Header, Join, LogTip, MAX_CHUNKS, MAX_DATA_HEADER,
+    MAX_MARKS, MAX_NUMBER, MAX_OFFERED, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Publish, PublishReceipt,
+    RefusedReason, Shared, Signature, Started,
 };

@@ -50,7 +50,7 @@ fn what_no_node_says_is_refused_by_name() {
     let long = Header::Attached(Attached {
         topic,
         join: 1,
-        version: 1,
+        seq: 1,
         path: vec![NodeId(1); 65],
         root: None,
         start: None,
@@ -65,7 +65,7 @@ fn what_no_node_says_is_refused_by_name() {
     }
     let tail = encode(&Header::Query { topic }, b"x");
     assert_eq!(decode(&tail), Err(DecodeError::UnexpectedPayload(1)));
-    let part = Header::Handover { topic, transfer: 1, part: 3, parts: 3 };
+    let part = Header::HandoffChunk { topic, transfer: 1, chunk: 3, chunks: 3 };
     assert_eq!(decode(&encode(&part, b"")), Err(DecodeError::OutOfRange(3)));
 }
 

@@ -1,52 +1,53 @@
-//! What upkeep costs: every frame that does not carry a lookup over a hop for the first time.
+//! The cost of upkeep: every frame that does not carry a lookup over a hop for the first time.
 
 use std::collections::BTreeMap;
 
-use crate::lab::living::Living;
-use crate::lab::passages::Load;
+use crate::cluster::Cluster;
+use crate::cluster::passages::Traffic;
+use crate::node::RingNode;
 
-/// What was sent so far, by kind.
+/// Frames sent so far, by kind.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Sent {
-    kinds: BTreeMap<&'static str, Load>,
+pub(super) struct SentSoFar {
+    kinds: BTreeMap<&'static str, Traffic>,
     /// By kind: frames that did not arrive.
     unheard: BTreeMap<&'static str, u64>,
     probes: BTreeMap<&'static str, u64>,
-    first: Load,
+    first: Traffic,
 }
 
-/// What was sent in a while: control by kind of frame, and lookups.
+/// Frames sent in a while: control by kind of frame, and lookups.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Control {
     /// By kind of frame; of lookups only those that repeat a hop.
-    pub(super) kinds: BTreeMap<&'static str, Load>,
+    pub(super) kinds: BTreeMap<&'static str, Traffic>,
     /// By kind: frames that did not arrive, because their receiver was dead or the dice said so.
     pub(super) unheard: BTreeMap<&'static str, u64>,
     /// By purpose: frames of probes and their answers.
     pub(super) probes: BTreeMap<&'static str, u64>,
     /// All of these.
-    pub(super) all: Load,
+    pub(super) all: Traffic,
     /// Frames that carried lookups for the first time.
-    pub(super) lookups: Load,
+    pub(super) lookups: Traffic,
 }
 
-impl Sent {
-    /// What all nodes have sent by now.
-    pub(super) fn by_now(living: &Living) -> Sent {
-        let load = |sent, bytes| Load { frames: sent, bytes };
-        let counters = living.ring.world.counters();
+impl SentSoFar {
+    /// Counts all that nodes have sent by now.
+    pub(super) fn by_now<N: RingNode>(cluster: &Cluster<N>) -> SentSoFar {
+        let load = |sent, bytes| Traffic { frames: sent, bytes };
+        let (counters, passages) = (cluster.world.counters(), cluster.passages.borrow());
         let kinds = counters.by_kind().map(|(kind, tally)| (kind, load(tally.sent, tally.bytes)));
         let unheard = counters.by_kind().map(|(kind, tally)| (kind, tally.lost));
-        Sent {
+        SentSoFar {
             kinds: kinds.collect(),
             unheard: unheard.collect(),
-            probes: living.probes(),
-            first: living.first(),
+            probes: passages.probes.clone(),
+            first: passages.first,
         }
     }
 
-    /// What was sent since `before`.
-    pub(super) fn since(&self, before: &Sent) -> Control {
+    /// Returns the frames sent since `before`.
+    pub(super) fn since(&self, before: &SentSoFar) -> Control {
         let lookups = minus(self.first, before.first);
         let mut control = Control {
             lookups,
@@ -70,7 +71,7 @@ impl Sent {
 }
 
 impl Control {
-    /// What was sent in another world, too.
+    /// Adds the frames of another world.
     pub(super) fn add(&mut self, other: Control) {
         for (kind, load) in other.kinds {
             let sum = self.kinds.entry(kind).or_default();
@@ -83,8 +84,8 @@ impl Control {
     }
 }
 
-fn plus(a: Load, b: Load) -> Load {
-    Load { frames: a.frames + b.frames, bytes: a.bytes + b.bytes }
+fn plus(a: Traffic, b: Traffic) -> Traffic {
+    Traffic { frames: a.frames + b.frames, bytes: a.bytes + b.bytes }
 }
 
 fn counts(
@@ -94,6 +95,6 @@ fn counts(
     now.iter().map(|(&name, &count)| (name, count - before.get(name).unwrap_or(&0))).collect()
 }
 
-fn minus(a: Load, b: Load) -> Load {
-    Load { frames: a.frames - b.frames, bytes: a.bytes - b.bytes }
+fn minus(a: Traffic, b: Traffic) -> Traffic {
+    Traffic { frames: a.frames - b.frames, bytes: a.bytes - b.bytes }
 }

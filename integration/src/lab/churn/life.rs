@@ -1,4 +1,4 @@
-//! One ring under churn: who comes and goes when, what is asked meanwhile, and what was seen.
+//! One ring under churn: sessions, lookups meanwhile, and observations.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,13 +9,16 @@ use treecast_overlay::id::Key;
 use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
 
-use super::control::{Control, Sent};
-use super::traces::{Sessions, Trace, wait};
+use super::control::{Control, SentSoFar};
+use super::traces::{SessionTrace, Sessions, wait};
 use super::unclaimed::Unclaimed;
-use crate::check::Verdict;
-use crate::lab::living::{Living, Tally};
-use crate::lab::{Progress, Ring};
-use crate::world::Faults;
+use crate::check::{Breach, o3};
+use crate::cluster::Cluster;
+use crate::cluster::lookups::LookupTally;
+use crate::lab::Progress;
+use crate::node::RingNode;
+use crate::timeline::{Action, Timeline};
+use crate::world::{Crash, Faults};
 
 /// Lookups per node and second (MSPastry §5.1).
 pub(super) const RATE: f64 = 0.01;
@@ -29,19 +32,20 @@ const SAMPLES_PER_REVIEW: u64 = 10;
 /// the ring.
 const AFTER: Duration = Duration::from_secs(65);
 
-/// What is to happen.
+/// A run to be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    pub(super) trace: Trace,
+pub(super) struct ChurnPlan {
+    pub(super) trace: SessionTrace,
     pub(super) median: Duration,
     pub(super) loss: f64,
     pub(super) warm: Duration,
     pub(super) lookups: u64,
 }
 
-/// What was seen.
-pub(super) struct Seen {
-    pub(super) tally: Tally,
+/// Observations of a run.
+#[derive(Default)]
+pub(super) struct Observed {
+    pub(super) tally: LookupTally,
     pub(super) control: Control,
     /// Of those that were measured.
     pub(super) node_seconds: f64,
@@ -56,9 +60,9 @@ pub(super) struct Seen {
     /// Random keys, one a second, and those for which nobody answered.
     pub(super) keys: (u64, u64),
     /// Nodes looked at while all this happened, and those with the right neighbours.
-    pub(super) standing: (u64, u64),
-    /// Promise O3 but for leases, after [`AFTER`] without churn.
-    pub(super) ring: Verdict,
+    pub(super) node_state: (u64, u64),
+    /// A breach of promise O3, leases aside, after [`AFTER`] without churn.
+    pub(super) ring: Option<Breach>,
     pub(super) windows: Vec<Window>,
 }
 
@@ -72,8 +76,9 @@ pub(super) struct Window {
     pub(super) wrong: u64,
 }
 
+/// Beginnings and ends of sessions, and looks at the ring meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Deed {
+enum Cue {
     Arrive,
     Crowd,
     Leave(u32),
@@ -82,12 +87,12 @@ enum Deed {
     Sample,
 }
 
-struct Life<'a> {
-    living: Living,
-    plan: Plan,
+struct Life<'a, N: RingNode> {
+    timeline: Timeline<N>,
+    plan: ChurnPlan,
     sessions: Sessions,
     size: usize,
-    deeds: BinaryHeap<Reverse<(Instant, u64, Deed)>>,
+    cues: BinaryHeap<Reverse<(Instant, u64, Cue)>>,
     numbers: u64,
     dice: Rng,
     unclaimed: Unclaimed,
@@ -96,29 +101,33 @@ struct Life<'a> {
     /// Node-seconds until `counted`.
     node_seconds: f64,
     counted: Instant,
-    seen: Seen,
+    seen: Observed,
     progress: &'a Progress,
 }
 
 /// Lets nodes come and go in a grown ring, and says what was seen. The ring comes back for its figures.
-pub(super) fn live(ring: Ring, plan: Plan, progress: &Progress) -> (Ring, Seen) {
-    let mut dice = ring.world.stream("lab/churn");
-    let living = Living::new(ring);
-    let size = living.roster.len();
+pub(super) fn live<N: RingNode>(
+    mut cluster: Cluster<N>,
+    plan: ChurnPlan,
+    progress: &Progress,
+) -> (Cluster<N>, Observed) {
+    let mut dice = cluster.world.stream("lab/churn");
+    cluster.watch_lookups();
+    let size = cluster.roster.len();
     let mut life = Life {
         sessions: Sessions::new(plan.trace, plan.median, &mut dice),
         plan,
         size,
-        deeds: BinaryHeap::new(),
+        cues: BinaryHeap::new(),
         numbers: 0,
         dice,
         unclaimed: Unclaimed::default(),
         looking: false,
         live: size,
         node_seconds: 0.0,
-        counted: living.now(),
-        seen: Seen::nothing(),
-        living,
+        counted: cluster.now(),
+        seen: Observed::default(),
+        timeline: Timeline::new(cluster),
         progress,
     };
     life.begin();
@@ -127,29 +136,9 @@ pub(super) fn live(ring: Ring, plan: Plan, progress: &Progress) -> (Ring, Seen) 
     life.finish()
 }
 
-impl Seen {
-    fn nothing() -> Seen {
-        Seen {
-            tally: Tally::default(),
-            control: Control::default(),
-            node_seconds: 0.0,
-            seconds: 0.0,
-            arrivals: 0,
-            crashes: 0,
-            retried: 0,
-            unclaimed_ms: Vec::new(),
-            never_claimed: 0,
-            keys: (0, 0),
-            standing: (0, 0),
-            ring: Ok(()),
-            windows: Vec::new(),
-        }
-    }
-}
-
-impl Seen {
-    /// What was seen in two worlds. The timeline is the first one's.
-    pub(super) fn and(mut self, other: Seen) -> Seen {
+impl Observed {
+    /// Adds up two worlds. The timeline is the first one's.
+    pub(super) fn and(mut self, other: Observed) -> Observed {
         self.tally.add(other.tally);
         self.control.add(other.control);
         self.node_seconds += other.node_seconds;
@@ -160,31 +149,44 @@ impl Seen {
         self.unclaimed_ms.extend(other.unclaimed_ms);
         self.never_claimed += other.never_claimed;
         self.keys = (self.keys.0 + other.keys.0, self.keys.1 + other.keys.1);
-        self.standing = (self.standing.0 + other.standing.0, self.standing.1 + other.standing.1);
-        self.ring = self.ring.and(other.ring);
+        self.node_state = (self.node_state.0 + other.node_state.0, self.node_state.1 + other.node_state.1);
+        self.ring = self.ring.or(other.ring);
         self
     }
 }
 
-impl Life<'_> {
-    fn plan_at(&mut self, at: Instant, deed: Deed) {
+impl<N: RingNode> Life<'_, N> {
+    fn cluster(&self) -> &Cluster<N> {
+        &self.timeline.cluster
+    }
+
+    fn now(&self) -> Instant {
+        self.timeline.cluster.now()
+    }
+
+    fn perform(&mut self, action: Action) {
+        // The nodes that it is about live: that was asked before.
+        let _ = self.timeline.perform(action);
+    }
+
+    fn plan_at(&mut self, at: Instant, cue: Cue) {
         self.numbers += 1;
-        self.deeds.push(Reverse((at, self.numbers, deed)));
+        self.cues.push(Reverse((at, self.numbers, cue)));
     }
 
     /// Everybody has been there for a while; others come at the rate at which they go.
     fn begin(&mut self) {
-        self.living.ring.world.set_faults(Faults { loss: self.plan.loss, ..Faults::default() });
-        let now = self.living.now();
-        let slots: Vec<u32> = self.living.roster.iter().map(|(_, slot)| slot).collect();
+        self.perform(Action::Weather(Faults { loss: self.plan.loss, ..Faults::default() }));
+        let now = self.now();
+        let slots: Vec<u32> = self.cluster().roster.iter().map(|(_, slot)| slot).collect();
         for slot in slots {
             let rest = self.sessions.residual(&mut self.dice);
-            self.plan_at(now + rest, Deed::Leave(slot));
+            self.plan_at(now + rest, Cue::Leave(slot));
         }
         let next = self.next_arrival();
-        self.plan_at(now + next, Deed::Arrive);
-        self.plan_at(now, Deed::Ask);
-        self.plan_at(now, Deed::Sample);
+        self.plan_at(now + next, Cue::Arrive);
+        self.plan_at(now, Cue::Ask);
+        self.plan_at(now, Cue::Sample);
     }
 
     fn next_arrival(&mut self) -> Duration {
@@ -193,54 +195,54 @@ impl Life<'_> {
     }
 
     fn warm_up(&mut self) {
-        let (begin, warm) = (self.living.now(), self.plan.warm);
+        let (begin, warm) = (self.now(), self.plan.warm);
         self.progress.phase("warming up", warm.as_secs());
-        while self.living.now() - begin < warm {
+        while self.now() - begin < warm {
             self.pass(begin + warm);
-            let passed = self.living.now() - begin;
+            let passed = self.now() - begin;
             self.progress.at(passed.as_secs(), format!("{} nodes", self.live));
         }
-        self.living.forget_lookups();
+        self.timeline.cluster.forget_lookups();
         self.unclaimed.took_ms.clear();
-        self.seen = Seen::nothing();
+        self.seen = Observed::default();
     }
 
     fn measure(&mut self) {
-        let begin = self.living.now();
-        let at_first = Sent::by_now(&self.living);
+        let begin = self.now();
+        let at_first = SentSoFar::by_now(self.cluster());
         self.count_nodes();
         let from = self.node_seconds;
-        if self.plan.trace == Trace::Flash {
+        if self.plan.trace == SessionTrace::Flash {
             let expected = self.plan.lookups as f64 / (RATE * self.size as f64);
-            self.plan_at(begin + Duration::from_secs_f64(expected / 4.0), Deed::Crowd);
+            self.plan_at(begin + Duration::from_secs_f64(expected / 4.0), Cue::Crowd);
         }
         self.progress.phase("churn", self.plan.lookups);
         let share = (self.plan.lookups / 100).max(1);
         let mut window = (begin, at_first.clone(), from, (0, 0));
-        while self.living.tally.asked < self.plan.lookups {
+        while self.cluster().lookups.tally.asked < self.plan.lookups {
             let due = self.next_at();
             self.pass(due);
-            let done = self.living.tally.asked;
+            let done = self.cluster().lookups.tally.asked;
             if done / share > self.seen.windows.len() as u64 {
                 window = self.close_window(begin, window);
-                self.progress.at(done, format!("{} nodes, {}", self.live, self.living.now()));
+                self.progress.at(done, format!("{} nodes, {}", self.live, self.now()));
             }
         }
         self.count_nodes();
-        self.seen.control = Sent::by_now(&self.living).since(&at_first);
+        self.seen.control = SentSoFar::by_now(self.cluster()).since(&at_first);
         self.seen.node_seconds = self.node_seconds - from;
-        self.seen.seconds = (self.living.now() - begin).as_secs_f64();
+        self.seen.seconds = (self.now() - begin).as_secs_f64();
     }
 
     fn close_window(
         &mut self,
         begin: Instant,
-        (since, sent, from, (lost, wrong)): (Instant, Sent, f64, (u64, u64)),
-    ) -> (Instant, Sent, f64, (u64, u64)) {
+        (since, sent, from, (lost, wrong)): (Instant, SentSoFar, f64, (u64, u64)),
+    ) -> (Instant, SentSoFar, f64, (u64, u64)) {
         self.count_nodes();
-        let (now, by_now) = (self.living.now(), Sent::by_now(&self.living));
+        let (now, by_now) = (self.now(), SentSoFar::by_now(self.cluster()));
         let lived = self.node_seconds - from;
-        let tally = &self.living.tally;
+        let tally = &self.timeline.cluster.lookups.tally;
         self.seen.windows.push(Window {
             at_s: (now - begin).as_secs_f64(),
             live: lived / (now - since).as_secs_f64().max(1e-9),
@@ -252,65 +254,62 @@ impl Life<'_> {
     }
 
     /// Nobody comes or goes any more; the last answers are waited for.
-    fn finish(mut self) -> (Ring, Seen) {
-        let end = self.living.now() + AFTER;
+    fn finish(mut self) -> (Cluster<N>, Observed) {
+        let end = self.now() + AFTER;
         self.progress.phase("last answers", AFTER.as_secs());
-        self.deeds.retain(|Reverse((_, _, deed))| *deed == Deed::Look);
-        while self.living.now() < end {
+        self.cues.retain(|Reverse((_, _, cue))| *cue == Cue::Look);
+        while self.now() < end {
             self.pass(end);
         }
-        self.seen.ring = self.living.is_in_order();
-        self.seen.never_claimed = self.unclaimed.end(self.living.now());
+        self.seen.ring = self.cluster().judge(&[], o3::in_order).err();
+        self.seen.never_claimed = self.unclaimed.end(self.now());
         self.seen.unclaimed_ms = std::mem::take(&mut self.unclaimed.took_ms);
-        self.seen.tally = std::mem::take(&mut self.living.tally);
-        (self.living.ring, self.seen)
+        self.seen.tally = std::mem::take(&mut self.timeline.cluster.lookups.tally);
+        (self.timeline.cluster, self.seen)
     }
 
     fn next_at(&self) -> Instant {
-        self.deeds.peek().map_or(self.living.now() + SAMPLE, |Reverse((at, ..))| *at)
+        self.cues.peek().map_or(self.now() + SAMPLE, |Reverse((at, ..))| *at)
     }
 
-    /// Time passes until the next deed, which is done, or until `end`.
+    /// Time passes until the next cue, which is carried out, or until `end`.
     fn pass(&mut self, end: Instant) {
         let due = self.next_at();
-        self.living.run_to(due.min(end));
-        for slot in std::mem::take(&mut self.living.failed) {
-            self.seen.retried += 1;
-            self.living.join_again(slot);
-        }
+        self.timeline.cluster.run_to(due.min(end));
+        self.seen.retried += self.timeline.cluster.retry_starts();
         if due <= end
-            && let Some(Reverse((_, _, deed))) = self.deeds.pop()
+            && let Some(Reverse((_, _, cue))) = self.cues.pop()
         {
-            self.act(deed);
+            self.act(cue);
         }
     }
 
-    fn act(&mut self, deed: Deed) {
-        let now = self.living.now();
-        match deed {
-            Deed::Arrive => {
+    fn act(&mut self, cue: Cue) {
+        let now = self.now();
+        match cue {
+            Cue::Arrive => {
                 self.arrive();
                 let next = self.next_arrival();
-                self.plan_at(now + next, Deed::Arrive);
+                self.plan_at(now + next, Cue::Arrive);
             }
-            Deed::Crowd => (0..self.size / 2).for_each(|_| self.arrive()),
-            Deed::Leave(slot) => self.leave(slot),
-            Deed::Ask => {
-                self.living.look_up();
-                let rate = RATE * self.living.roster.len().max(1) as f64;
+            Cue::Crowd => (0..self.size / 2).for_each(|_| self.arrive()),
+            Cue::Leave(slot) => self.leave(slot),
+            Cue::Ask => {
+                self.perform(Action::LookUp(None));
+                let rate = RATE * self.cluster().roster.len().max(1) as f64;
                 let next = wait(&mut self.dice, Duration::from_secs_f64(1.0 / rate));
-                self.plan_at(now + next, Deed::Ask);
+                self.plan_at(now + next, Cue::Ask);
             }
-            Deed::Look => {
-                self.unclaimed.look(&self.living);
+            Cue::Look => {
+                self.unclaimed.look(&self.timeline.cluster);
                 self.looking = !self.unclaimed.is_over();
                 if self.looking {
-                    self.plan_at(now + LOOK, Deed::Look);
+                    self.plan_at(now + LOOK, Cue::Look);
                 }
             }
-            Deed::Sample => {
+            Cue::Sample => {
                 self.sample();
-                self.plan_at(now + SAMPLE, Deed::Sample);
+                self.plan_at(now + SAMPLE, Cue::Sample);
             }
         }
     }
@@ -319,28 +318,30 @@ impl Life<'_> {
         self.count_nodes();
         self.live += 1;
         self.seen.arrivals += 1;
-        let slot = self.living.join();
+        let slot = self.cluster().world.next_slot() as u32;
+        self.perform(Action::Join(None));
         let stays = self.sessions.draw(&mut self.dice);
-        self.plan_at(self.living.now() + stays, Deed::Leave(slot));
+        self.plan_at(self.now() + stays, Cue::Leave(slot));
     }
 
     /// A session ends without a word: the harshest end there is, and the one that MSPastry and Bamboo were
     /// measured with.
     fn leave(&mut self, slot: u32) {
-        let is_last = self.living.roster.len() <= 2 && self.living.roster.id(slot).is_some();
-        if is_last || self.living.node(slot).is_none() {
+        let roster = &self.cluster().roster;
+        let is_last = roster.len() <= 2 && roster.id(slot).is_some();
+        if is_last || self.cluster().node(slot as usize).is_none() {
             return;
         }
         self.count_nodes();
         self.live -= 1;
         self.seen.crashes += 1;
-        let range = Unclaimed::range_of(&self.living, slot);
-        self.living.crash(slot);
-        let now = self.living.now();
+        let range = Unclaimed::range_of(self.cluster(), slot);
+        self.perform(Action::Crash { slots: vec![slot as usize], how: Crash::Power, of_root: false });
+        let now = self.now();
         if let Some(keys) = range {
             self.unclaimed.begin(now, keys);
             if !std::mem::replace(&mut self.looking, true) {
-                self.plan_at(now + LOOK, Deed::Look);
+                self.plan_at(now + LOOK, Cue::Look);
             }
         }
     }
@@ -348,15 +349,15 @@ impl Life<'_> {
     fn sample(&mut self) {
         let key = Key(self.dice.random());
         self.seen.keys.0 += 1;
-        self.seen.keys.1 += u64::from(!self.living.is_claimed(key, 0));
+        self.seen.keys.1 += u64::from(!self.cluster().is_claimed(key, 0));
         if self.seen.keys.0.is_multiple_of(SAMPLES_PER_REVIEW) {
-            self.seen.standing.0 += self.living.roster.len() as u64;
-            self.seen.standing.1 += self.living.standing_right() as u64;
+            self.seen.node_state.0 += self.cluster().roster.len() as u64;
+            self.seen.node_state.1 += self.cluster().judge(&[], o3::count_in_order) as u64;
         }
     }
 
     fn count_nodes(&mut self) {
-        let now = self.living.now();
+        let now = self.now();
         self.node_seconds += (now - self.counted).as_secs_f64() * self.live as f64;
         self.counted = now;
     }

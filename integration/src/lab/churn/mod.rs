@@ -1,4 +1,4 @@
-//! `lab churn`: nodes come and go all the time, and lookups go on (MSPastry §5). What is lost, what is wrong,
+//! `lab churn`: nodes come and go all the time, and lookups go on (MSPastry §5). Lookups lost and wrong,
 //! what upkeep costs, and how long a dead node's range is nobody's.
 
 mod control;
@@ -12,19 +12,20 @@ use std::panic::resume_unwind;
 use std::time::Duration;
 
 use clap::Args;
+use treecast_overlay::pastry::Node;
 
-use self::figures::Fields;
-use self::life::{Plan, Seen};
-use self::traces::Trace;
+use self::life::{ChurnPlan, Observed};
+use self::traces::SessionTrace;
 pub(super) use self::traces::wait;
-use super::run::{Run, Weight};
-use super::{Error, Output, Progress, Ring, Setting};
+use super::growth::grow;
+use super::run::Run;
+use super::{Error, Progress, Setting};
 use crate::report::Report;
 
 /// Nodes come and go: lookups lost and wrong, stretch, control traffic, unclaimed ranges
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = HELP)]
-pub struct Options {
+pub struct ChurnOptions {
     #[command(flatten)]
     setting: Setting,
     /// Half of all sessions are shorter than this
@@ -34,8 +35,8 @@ pub struct Options {
     #[arg(long, value_name = "PERCENT", default_value_t = 0.0, value_parser = percent)]
     loss: f64,
     /// How long nodes stay
-    #[arg(long, value_enum, default_value_t = Trace::Exponential)]
-    trace: Trace,
+    #[arg(long, value_enum, default_value_t = SessionTrace::Exponential)]
+    trace: SessionTrace,
     /// How many lookups are measured: 0.01 a second for each node
     #[arg(long, value_name = "N", default_value_t = 1_000_000)]
     #[arg(value_parser = clap::value_parser!(u64).range(1..))]
@@ -49,8 +50,6 @@ pub struct Options {
     /// Medians of 5, 15, 30, 60, 120, 600 minutes at losses of 0, 1, 5 %, one after the other
     #[arg(long, conflicts_with_all = ["session_median", "loss"])]
     sweep: bool,
-    #[command(flatten)]
-    output: Output,
 }
 
 const HELP: &str = "The ring grows by the protocol and settles; its nodes have the rest of a session before them.
@@ -88,14 +87,9 @@ fn percent(text: &str) -> Result<f64, String> {
     (0.0..=90.0).contains(&percent).then_some(percent).ok_or_else(|| "0 to 90 % are possible".to_string())
 }
 
-impl Options {
-    /// Where the report goes.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
-
-    fn plan(&self, lookups: u64) -> Plan {
-        Plan {
+impl ChurnOptions {
+    fn plan(&self, lookups: u64) -> ChurnPlan {
+        ChurnPlan {
             trace: self.trace,
             median: Duration::from_secs_f64(self.session_median * 60.0),
             loss: self.loss / 100.0,
@@ -106,18 +100,18 @@ impl Options {
 }
 
 /// Grows a ring, lets nodes come and go, and says how that went.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &ChurnOptions, progress: &Progress) -> Result<Report, Error> {
     if options.sweep {
         return sweep::run(options, progress);
     }
-    let (fields, seen) = measure(options, progress)?;
-    Ok(figures::report(&fields, &seen))
+    let (run, seen) = measure(options, progress)?;
+    Ok(figures::report(options, &run, figures::figures(&run, options, &seen), &seen))
 }
 
-fn measure(options: &Options, progress: &Progress) -> Result<(Fields, Seen), Error> {
+fn measure(options: &ChurnOptions, progress: &Progress) -> Result<(Run, Observed), Error> {
     let worlds = u64::from(options.worlds);
     let hidden = Progress::hidden();
-    let parts: Vec<Result<(Run, Seen), Error>> = std::thread::scope(|scope| {
+    let parts: Vec<Result<(Run, Observed), Error>> = std::thread::scope(|scope| {
         let world = |n| {
             let setting = Setting { seed: options.setting.seed.wrapping_add(n), ..options.setting.clone() };
             let lookups = options.lookups / worlds + u64::from(n < options.lookups % worlds);
@@ -128,22 +122,20 @@ fn measure(options: &Options, progress: &Progress) -> Result<(Fields, Seen), Err
         let join = |world: std::thread::ScopedJoinHandle<'_, _>| world.join();
         worlds.into_iter().map(join).map(|part| part.unwrap_or_else(|why| resume_unwind(why))).collect()
     });
-    let parts: Result<Vec<(Run, Seen)>, Error> = parts.into_iter().collect();
-    let (runs, seen): (Vec<Run>, Vec<Seen>) = parts?.into_iter().unzip();
-    let seen = seen.into_iter().reduce(Seen::and);
+    let parts: Result<Vec<(Run, Observed)>, Error> = parts.into_iter().collect();
+    let (runs, seen): (Vec<Run>, Vec<Observed>) = parts?.into_iter().unzip();
+    let seen = seen.into_iter().reduce(Observed::and);
     let (Some(run), Some(seen)) = (Run::of_all(runs), seen) else {
         return Err(Error::Usage("--worlds: one at least".to_string()));
     };
-    let run = Run { seed: options.setting.seed, ..run };
-    Ok((Fields::of(run, options, &seen), seen))
+    Ok((Run { seed: options.setting.seed, ..run }, seen))
 }
 
 /// One world: a ring grows, and lives.
-fn live_in(setting: &Setting, plan: Plan, progress: &Progress) -> Result<(Run, Seen), Error> {
-    let (nodes, topology) = (setting.nodes(), setting.topology());
-    let world = setting.world(topology.clone());
-    let ring = Ring::grow(setting, nodes, world, treecast_scribe::Config::default(), progress)?;
-    let weight = Weight::of(&ring);
-    let (ring, seen) = life::live(ring, plan, progress);
-    Ok((Run { nodes, ..Run::of("churn", setting, &topology, &ring, weight) }, seen))
+fn live_in(setting: &Setting, plan: ChurnPlan, progress: &Progress) -> Result<(Run, Observed), Error> {
+    let nodes = setting.nodes();
+    let mut grown = grow::<Node>(setting, nodes, setting.topology(), progress)?;
+    let (cluster, seen) = life::live(grown.cluster, plan, progress);
+    grown.cluster = cluster;
+    Ok((Run { nodes, ..Run::of("churn", setting, &grown) }, seen))
 }

@@ -22,7 +22,7 @@ const POOL: usize = 65_536;
 
 /// Session lengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Trace {
+pub(super) enum SessionTrace {
     /// Exponential: a node's age says nothing (Rhea et al. 2004)
     Exponential,
     /// Weibull of shape 0.59: many leave at once, few stay for very long (Stutzbach & Rejaie 2006)
@@ -37,10 +37,10 @@ pub(super) enum Trace {
 
 /// Draws sessions.
 pub(super) struct Sessions {
-    trace: Trace,
+    trace: SessionTrace,
     /// Seconds.
     median: f64,
-    /// Mean of those who pass by, in seconds.
+    /// Mean of the visits, in seconds.
     visit: f64,
     /// Lengths, and their sum up to each: a node that is met is more likely in a long session.
     pool: Vec<(f64, f64)>,
@@ -48,7 +48,7 @@ pub(super) struct Sessions {
 
 impl Sessions {
     /// Sessions of this median.
-    pub(super) fn new(trace: Trace, median: Duration, dice: &mut Rng) -> Sessions {
+    pub(super) fn new(trace: SessionTrace, median: Duration, dice: &mut Rng) -> Sessions {
         let median = median.as_secs_f64();
         let mut sessions = Sessions { trace, median, visit: visit(median), pool: Vec::with_capacity(POOL) };
         let mut sum = 0.0;
@@ -64,10 +64,10 @@ impl Sessions {
     pub(super) fn mean(&self) -> Duration {
         let ln2 = std::f64::consts::LN_2;
         Duration::from_secs_f64(match self.trace {
-            Trace::Exponential | Trace::Flash => self.median / ln2,
-            Trace::Weibull => self.scale() * WEIBULL_GAMMA,
-            Trace::Gnutella => self.median * GNUTELLA_SKEW,
-            Trace::Bimodal => self.visit * (VISITORS + (1.0 - VISITORS) * PATIENT),
+            SessionTrace::Exponential | SessionTrace::Flash => self.median / ln2,
+            SessionTrace::Weibull => self.scale() * WEIBULL_GAMMA,
+            SessionTrace::Gnutella => self.median * GNUTELLA_SKEW,
+            SessionTrace::Bimodal => self.visit * (VISITORS + (1.0 - VISITORS) * PATIENT),
         })
     }
 
@@ -76,7 +76,7 @@ impl Sessions {
         Duration::from_secs_f64(self.seconds(dice))
     }
 
-    /// How long somebody stays on who has been there for a while: what is left, at a random point, of a session
+    /// How long a node stays on that has been there for a while: what is left, at a random point, of a session
     /// that was drawn in proportion to its length.
     pub(super) fn residual(&self, dice: &mut Rng) -> Duration {
         let whole = self.pool.last().map_or(0.0, |&(_, sum)| sum);
@@ -92,13 +92,15 @@ impl Sessions {
 
     fn seconds(&self, dice: &mut Rng) -> f64 {
         match self.trace {
-            Trace::Exponential | Trace::Flash => exponential(dice) * self.median / std::f64::consts::LN_2,
-            Trace::Weibull => self.scale() * exponential(dice).powf(1.0 / WEIBULL_SHAPE),
-            Trace::Gnutella => {
+            SessionTrace::Exponential | SessionTrace::Flash => {
+                exponential(dice) * self.median / std::f64::consts::LN_2
+            }
+            SessionTrace::Weibull => self.scale() * exponential(dice).powf(1.0 / WEIBULL_SHAPE),
+            SessionTrace::Gnutella => {
                 let sigma = (2.0 * GNUTELLA_SKEW.ln()).sqrt();
                 self.median * (sigma * normal(dice)).exp()
             }
-            Trace::Bimodal => {
+            SessionTrace::Bimodal => {
                 let stays = if dice.random::<f64>() < VISITORS { 1.0 } else { PATIENT };
                 exponential(dice) * self.visit * stays
             }
@@ -144,7 +146,7 @@ mod tests {
     #[test]
     fn sessions_have_the_median_and_the_mean_that_they_should_have() {
         let mut dice = random::stream(&[3; 32], "traces");
-        for &trace in Trace::value_variants() {
+        for &trace in SessionTrace::value_variants() {
             let sessions = Sessions::new(trace, Duration::from_secs(600), &mut dice);
             let mut drawn: Vec<f64> = (0..100_001).map(|_| sessions.seconds(&mut dice)).collect();
             drawn.sort_by(f64::total_cmp);
@@ -158,7 +160,7 @@ mod tests {
     #[test]
     fn who_is_met_stays_on_for_as_long_as_renewal_theory_says() {
         let mut dice = random::stream(&[4; 32], "traces");
-        for &trace in Trace::value_variants() {
+        for &trace in SessionTrace::value_variants() {
             let sessions = Sessions::new(trace, Duration::from_secs(600), &mut dice);
             let square = |&(length, _): &(f64, f64)| length * length;
             let whole = sessions.pool.last().expect("drawn").1;

@@ -1,10 +1,11 @@
-//! For each crash, how long a part of the dead node's range had nobody who answered for it.
+//! For each crash, how long a part of the dead node's range had no node that answered for it.
 
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::time::Instant;
 
-use crate::lab::living::Living;
-use crate::lab::routing::millis;
+use crate::cluster::Cluster;
+use crate::cluster::lookups::millis;
+use crate::node::RingNode;
 
 /// The ranges of dead nodes that nobody has taken over yet.
 #[derive(Default)]
@@ -22,12 +23,12 @@ struct Gap {
 
 impl Unclaimed {
     /// To be asked just before a node crashes: what it answers for, if it answers for anything.
-    pub(super) fn range_of(living: &Living, slot: u32) -> Option<Vec<Key>> {
-        let id = living.roster.id(slot)?;
-        if !living.serves(slot) {
+    pub(super) fn range_of<N: RingNode>(cluster: &Cluster<N>, slot: u32) -> Option<Vec<Key>> {
+        let id = cluster.roster.id(slot)?;
+        if !cluster.answers(slot, id.key()) {
             return None;
         }
-        let (left, right) = living.roster.neighbours(id)?;
+        let (left, right) = cluster.roster.neighbours(id)?;
         // Both ends, just inside the borders, go to different heirs; its own id goes to one of them.
         let half = |from: NodeId, to: NodeId| from.0.wrapping_add(to.0.wrapping_sub(from.0) / 2);
         Some(vec![Key(half(left, id).wrapping_add(1)), id.key(), Key(half(id, right).wrapping_sub(1))])
@@ -38,11 +39,11 @@ impl Unclaimed {
         self.open.push(Gap { since: now, keys });
     }
 
-    /// Looks who has found an heir.
-    pub(super) fn look(&mut self, living: &Living) {
-        let now = living.now();
+    /// Looks which ranges have found an heir.
+    pub(super) fn look<N: RingNode>(&mut self, cluster: &Cluster<N>) {
+        let now = cluster.now();
         for gap in &mut self.open {
-            gap.keys.retain(|&key| !living.is_claimed(key, 0));
+            gap.keys.retain(|&key| !cluster.is_claimed(key, 0));
         }
         for gap in self.open.extract_if(.., |gap| gap.keys.is_empty()) {
             self.took_ms.push(millis(now - gap.since));

@@ -3,22 +3,22 @@
 //! answered meanwhile.
 
 mod catalogue;
-mod ordeal;
+mod run;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
 use clap::builder::PossibleValuesParser;
-use serde::Serialize;
+use treecast_overlay::pastry::Node;
 
 use self::catalogue::{CATALOGUE, Fault, names};
-use self::ordeal::Outcome;
+use self::run::Recovery;
 use super::churn::wait;
-use super::run::{Run, Weight};
+use super::growth::grow;
+use super::run::Run;
 use super::stats::Samples;
-use super::{Error, Output, Progress, Ring, Setting};
-use crate::report::{Report, Row, Sheet};
+use super::{Error, Progress, Setting};
+use crate::report::{Figures, Report, Sheet};
 
 /// Nodes of each ring unless said otherwise.
 const NODES: u32 = 1_000;
@@ -27,7 +27,7 @@ const NODES: u32 = 1_000;
 /// meanwhile
 #[derive(Args, Clone, Debug)]
 #[command(after_long_help = HELP)]
-pub struct Options {
+pub struct FaultsOptions {
     #[command(flatten)]
     setting: Setting,
     /// Only these faults of the catalogue
@@ -37,8 +37,6 @@ pub struct Options {
     /// Later than so many seconds after a fault is too late [default: 30, or four leases if that is longer]
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     bound: Option<u64>,
-    #[command(flatten)]
-    output: Output,
 }
 
 const HELP: &str = "Each fault has a ring of its own (1,000 nodes unless said otherwise) and 0.1 lookups a second for
@@ -73,12 +71,7 @@ What is said of each:
   told       nodes whose neighbours changed, at the fault's end or after it, and of them those whose layer above
              heard it";
 
-impl Options {
-    /// Where the report goes.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
-
+impl FaultsOptions {
     fn nodes(&self) -> usize {
         self.setting.nodes.unwrap_or(NODES) as usize
     }
@@ -86,7 +79,7 @@ impl Options {
     /// How long a ring may take. 30 s is the promise of issue 4, with leases of 4 s; those of 30 s must have
     /// ended, too.
     fn bound(&self) -> Result<Duration, Error> {
-        let usual = Duration::from_secs(30).max(self.setting.ring()?.lease * 4);
+        let usual = Duration::from_secs(30).max(self.setting.ring()?.leases.duration * 4);
         Ok(self.bound.map_or(usual, Duration::from_secs))
     }
 
@@ -110,185 +103,122 @@ impl Options {
     }
 }
 
-#[derive(Serialize)]
-struct Fields {
-    #[serde(flatten)]
-    run: Run,
-    bound_s: f64,
-    faults: Vec<FaultFields>,
-}
-
-#[derive(Serialize)]
-struct FaultFields {
-    name: &'static str,
-    lasts_s: f64,
-    recovered_s: Option<f64>,
-    held: bool,
-    whole: Option<f64>,
-    lookups: u64,
-    wrong: u64,
-    wrong_excused: u64,
-    lost: u64,
-    lost_reasons: BTreeMap<&'static str, u64>,
-    abandoned: u64,
-    took_ms_p99: Option<f64>,
-    took_ms_max: Option<f64>,
-    doubled_s: f64,
-    unexcused_s: f64,
-    joins_retried: u64,
-    changed: usize,
-    told: usize,
-    command: String,
-}
-
 /// Lets each fault happen to a ring of its own.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &FaultsOptions, progress: &Progress) -> Result<Report, Error> {
     let setting = &options.setting;
     let topology = setting.topology();
     let bound = options.bound()?;
     let wanted =
         |fault: &&Fault| options.only.is_empty() || options.only.iter().any(|name| name == fault.name);
-    let (mut runs, mut faults, mut told) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut runs, mut faults, mut report) = (Vec::new(), Vec::new(), Report::default());
     for fault in CATALOGUE.iter().filter(wanted) {
-        let world = setting.world(topology.clone());
-        let ring = Ring::grow(setting, options.nodes(), world, treecast_scribe::Config::default(), progress)?;
-        let weight = Weight::of(&ring);
-        let (ring, outcome) = ordeal::suffer(ring, *fault, bound, progress);
-        runs.push(Run::of("faults", setting, &topology, &ring, weight));
-        let fields = FaultFields::of(&outcome, bound.as_secs_f64(), options.command(fault));
-        told.extend(fields.broken(&outcome, bound.as_secs_f64()));
-        faults.push(fields);
+        let mut grown = grow::<Node>(setting, options.nodes(), topology.clone(), progress)?;
+        let (cluster, outcome) = run::suffer(grown.cluster, *fault, bound, progress);
+        grown.cluster = cluster;
+        runs.push(Run::of("faults", setting, &grown));
+        report.faults.extend(broken(&outcome, bound, &options.command(fault)));
+        faults.push(figures(&outcome, bound, options.command(fault)));
     }
     let Some(run) = Run::of_all(runs) else {
         return Err(Error::Usage("--only: no fault is left".to_string()));
     };
     let run = Run { nodes: options.nodes(), ..run };
-    let fields = Fields { run, bound_s: bound.as_secs_f64(), faults };
-    Ok(report(&fields, told))
+    let mut figures = Figures::of(&run);
+    figures.set("bound_s", bound.as_secs_f64());
+    report = Report { faults: report.faults, ..run.report() };
+    report.conditions.push(("bound", format!("{} s", bound.as_secs_f64())));
+    report.sheets = vec![sheet(&faults)];
+    figures.rows = faults.iter().flat_map(|fault| fault.rows.clone()).collect();
+    figures.set("faults", faults.into_iter().map(|fault| fault.json).collect::<Vec<_>>());
+    Ok(report.with(figures))
 }
 
-impl FaultFields {
-    fn of(outcome: &Outcome, bound: f64, command: String) -> FaultFields {
-        let Outcome { fault, tally, .. } = outcome;
-        let took = Samples::new(tally.took_ms.clone());
-        let recovered_s = outcome.recovered.map(|time| time.as_secs_f64());
-        FaultFields {
-            name: fault.name,
-            lasts_s: fault.lasts.as_secs_f64(),
-            recovered_s,
-            held: recovered_s.is_some_and(|time| time <= bound),
-            whole: outcome.whole,
-            lookups: tally.asked,
-            wrong: tally.wrong,
-            wrong_excused: tally.excused,
-            lost: tally.lost,
-            lost_reasons: tally.reasons.clone(),
-            abandoned: tally.abandoned,
-            took_ms_p99: took.quantile(0.99),
-            took_ms_max: took.max(),
-            doubled_s: outcome.doubled.as_secs_f64(),
-            unexcused_s: outcome.unexcused.as_secs_f64(),
-            joins_retried: outcome.retried,
-            changed: outcome.changed,
-            told: outcome.told,
-            command,
-        }
-    }
-
-    /// The promises that it broke.
-    fn broken(&self, outcome: &Outcome, bound: f64) -> Vec<String> {
-        let mut broken = Vec::new();
-        let FaultFields { name, lookups, command, .. } = self;
-        let last = outcome.last_word.as_deref().unwrap_or("the last look found nothing wrong");
-        match self.recovered_s {
-            None => broken.push(format!("{name}: O1 and O3 did not hold again: {last}")),
-            Some(time) if time > bound => {
-                broken
-                    .push(format!("{name}: O1 and O3 held again after {time:.1} s, the bound is {bound} s"));
-            }
-            Some(_) => {}
-        }
-        if self.wrong > self.wrong_excused {
-            let words = outcome.tally.words.iter().find(|words| !words.ends_with("(excused)"));
-            let wrong = self.wrong - self.wrong_excused;
-            broken.push(format!("{name}: O1: {wrong} of {lookups} lookups were answered wrongly: {words:?}"));
-        }
-        if let Some(breach) = &outcome.breach {
-            broken.push(format!("{name}: O1: for {:.1} s: {breach}", self.unexcused_s));
-        }
-        if self.lost > 0 {
-            let reasons = &self.lost_reasons;
-            broken.push(format!("{name}: O4: {} of {lookups} lookups were lost: {reasons:?}", self.lost));
-        }
-        if !broken.is_empty() {
-            broken.push(format!("{name}: again with: {command}"));
-        }
-        broken
-    }
-}
-
-fn report(fields: &Fields, broken: Vec<String>) -> Report {
-    let mut report = fields.run.report();
-    report.conditions.push(("bound", format!("{} s", fields.bound_s)));
-    report.rows = fields.faults.iter().map(row).collect();
-    report.faults = broken;
-    report.sheets = vec![sheet(&fields.faults)];
-    report.json = serde_json::to_string(fields).expect("figures are numbers, texts and lists");
-    report
-}
-
-fn row(fault: &FaultFields) -> Row {
-    let recovered = match fault.recovered_s {
-        Some(time) if fault.held => format!("{time:.1} s"),
+/// Figures of one fault.
+fn figures(outcome: &Recovery, bound: Duration, command: String) -> Figures {
+    let Recovery { fault, tally, recovered, .. } = outcome;
+    let (took, mut figures) = (Samples::new(tally.took_ms.clone()), Figures::default());
+    let (doubled, unexcused) = (outcome.doubled.as_secs_f64(), outcome.unexcused.as_secs_f64());
+    let whole = outcome.whole.map_or("-".to_string(), |share| format!("{:.1} %", share * 100.0));
+    let recovery = match recovered.map(|time| time.as_secs_f64()) {
+        Some(time) if time <= bound.as_secs_f64() => format!("{time:.1} s"),
         Some(time) => format!("{time:.1} s: TOO LATE"),
         None => "NOT AGAIN".to_string(),
     };
-    let whole = fault.whole.map_or("-".to_string(), |share| format!("{:.1} %", share * 100.0));
     let ours = format!(
-        "{recovered}; whole {whole}; of {} lookups wrong {} (excused {}), lost {}; two roots {:.1} s \
-         (unexcused {:.1} s); told {} of {}",
-        fault.lookups,
-        fault.wrong,
-        fault.wrong_excused,
-        fault.lost,
-        fault.doubled_s,
-        fault.unexcused_s,
-        fault.told,
-        fault.changed,
+        "{recovery}; whole {whole}; of {} lookups wrong {} (excused {}), lost {}; two roots {doubled:.1} s \
+         (unexcused {unexcused:.1} s); told {} of {}",
+        tally.asked, tally.wrong, tally.excused, tally.lost, outcome.told, outcome.changed,
     );
-    Row { figure: fault.name.to_string(), ours, ..Row::default() }
+    figures.tell(fault.name, ours);
+    figures.set("name", fault.name);
+    figures.set("lasts_s", fault.lasts.as_secs_f64());
+    figures.set("recovered_s", recovered.map(|time| time.as_secs_f64()));
+    figures.set("held", recovered.is_some_and(|time| time <= bound));
+    figures.set("whole", outcome.whole);
+    figures.set("lookups", tally.asked);
+    figures.set("wrong", tally.wrong);
+    figures.set("wrong_excused", tally.excused);
+    figures.set("lost", tally.lost);
+    figures.set("lost_reasons", &tally.reasons);
+    figures.set("abandoned", tally.abandoned);
+    figures.set("took_ms_p99", took.quantile(0.99));
+    figures.set("took_ms_max", took.max());
+    figures.set("doubled_s", doubled);
+    figures.set("unexcused_s", unexcused);
+    figures.set("joins_retried", outcome.retried);
+    figures.set("changed", outcome.changed);
+    figures.set("told", outcome.told);
+    figures.set("command", command);
+    figures
 }
 
-fn sheet(faults: &[FaultFields]) -> Sheet {
-    let nan = |value: Option<f64>| value.unwrap_or(f64::NAN);
-    let row = |(at, fault): (usize, &FaultFields)| {
-        vec![
-            at as f64,
-            fault.lasts_s,
-            nan(fault.recovered_s),
-            nan(fault.whole),
-            fault.lookups as f64,
-            fault.wrong as f64,
-            fault.wrong_excused as f64,
-            fault.lost as f64,
-            fault.doubled_s,
-            fault.unexcused_s,
-        ]
-    };
-    Sheet {
-        name: "faults",
-        columns: vec![
-            "place_in_report",
-            "lasts_s",
-            "recovered_s",
-            "whole",
-            "lookups",
-            "wrong",
-            "wrong_excused",
-            "lost",
-            "doubled_s",
-            "unexcused_s",
-        ],
-        rows: faults.iter().enumerate().map(row).collect(),
+/// The promises that a fault broke.
+fn broken(outcome: &Recovery, bound: Duration, command: &str) -> Vec<String> {
+    let Recovery { fault, tally, .. } = outcome;
+    let (mut broken, name, lookups) = (Vec::new(), fault.name, tally.asked);
+    let last = outcome.last_word.as_deref().unwrap_or("the last look found nothing wrong");
+    match outcome.recovered {
+        None => broken.push(format!("{name}: O1 and O3 did not hold again: {last}")),
+        Some(time) if time > bound => {
+            let (time, bound) = (time.as_secs_f64(), bound.as_secs_f64());
+            broken.push(format!("{name}: O1 and O3 held again after {time:.1} s, the bound is {bound} s"));
+        }
+        Some(_) => {}
     }
+    if tally.wrong > tally.excused {
+        let words = tally.words.iter().find(|words| !words.ends_with("(excused)"));
+        let wrong = tally.wrong - tally.excused;
+        broken.push(format!("{name}: O1: {wrong} of {lookups} lookups were answered wrongly: {words:?}"));
+    }
+    if let Some(breach) = &outcome.breach {
+        broken.push(format!("{name}: O1: for {:.1} s: {breach}", outcome.unexcused.as_secs_f64()));
+    }
+    if tally.lost > 0 {
+        let (lost, reasons) = (tally.lost, &tally.reasons);
+        broken.push(format!("{name}: O4: {lost} of {lookups} lookups were lost: {reasons:?}"));
+    }
+    if !broken.is_empty() {
+        broken.push(format!("{name}: again with: {command}"));
+    }
+    broken
+}
+
+fn sheet(faults: &[Figures]) -> Sheet {
+    let columns = vec![
+        "place_in_report",
+        "lasts_s",
+        "recovered_s",
+        "whole",
+        "lookups",
+        "wrong",
+        "wrong_excused",
+        "lost",
+        "doubled_s",
+        "unexcused_s",
+    ];
+    let row = |(at, fault): (usize, &Figures)| {
+        let numbers = columns[1..].iter().map(|key| fault.number(key).unwrap_or(f64::NAN));
+        std::iter::once(at as f64).chain(numbers).collect()
+    };
+    Sheet { name: "faults", rows: faults.iter().enumerate().map(row).collect(), columns }
 }

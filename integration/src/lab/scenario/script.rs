@@ -8,6 +8,7 @@ use treecast_scribe::Topic;
 
 use crate::lab::Error;
 use crate::lab::swarm::NOTICED;
+use crate::timeline::{DONE, Deed};
 use crate::world::{Faults, Topology};
 
 /// A described run. Times are seconds of virtual time; those of the timeline count from the moment at which all nodes
@@ -15,7 +16,7 @@ use crate::world::{Faults, Topology};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Script {
-    /// What it is about, for people.
+    /// A sentence on it, for people.
     pub about: String,
     /// Everything random follows from it.
     #[serde(default = "one")]
@@ -23,25 +24,28 @@ pub(super) struct Script {
     /// Nodes that join in the beginning.
     pub nodes: Spanned<usize>,
     /// How long they take to join.
-    #[serde(default)]
     pub join_within: Option<Spanned<f64>>,
     /// The network, as on the command line.
-    #[serde(default)]
     pub topology: Option<Spanned<String>>,
     /// Most that jitter adds to a frame's way, as a share of it.
-    #[serde(default)]
     pub jitter: Option<Spanned<f64>>,
+    /// Members of a leaf set, instead of those that ship.
+    pub leaf_set: Option<usize>,
+    /// Nodes up to which every node knows every node, likewise.
+    pub full_membership: Option<usize>,
+    /// The overlay spares frames, as in the swarm's plans.
+    #[serde(default)]
+    pub thrifty: bool,
     /// When the timeline ends, and all must come to rest.
     pub lasts: Spanned<f64>,
     /// The network's faults after the joins.
-    #[serde(default)]
     pub weather: Option<Weather>,
     #[serde(default)]
     pub subscribers: Vec<Subscribers>,
     #[serde(default)]
     pub publishers: Vec<Publisher>,
     #[serde(default)]
-    pub events: Vec<Event>,
+    pub events: Vec<ScriptEvent>,
     #[serde(default)]
     pub expect: Expect,
 }
@@ -54,14 +58,10 @@ fn one() -> u64 {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Weather {
-    #[serde(default)]
     loss: Option<Spanned<f64>>,
-    #[serde(default)]
     duplication: Option<Spanned<f64>>,
-    #[serde(default)]
     reordering: Option<Spanned<f64>>,
     /// Seconds.
-    #[serde(default)]
     reorder_by: Option<Spanned<f64>>,
 }
 
@@ -72,10 +72,8 @@ pub(super) struct Subscribers {
     pub topic: Spanned<String>,
     /// First and last node.
     pub nodes: Spanned<(usize, usize)>,
-    #[serde(default)]
     pub at: Option<Spanned<f64>>,
     /// The application takes so many items, and then nothing until it is told to `unstall`.
-    #[serde(default)]
     pub takes: Option<u32>,
 }
 
@@ -87,7 +85,6 @@ pub(super) struct Publisher {
     pub node: Spanned<usize>,
     /// Seconds between two messages.
     pub every: Spanned<f64>,
-    #[serde(default)]
     pub from: Option<Spanned<f64>>,
     pub until: Spanned<f64>,
     #[serde(default = "two_hundred")]
@@ -98,101 +95,79 @@ fn two_hundred() -> usize {
     200
 }
 
-/// Something that happens.
+/// Something that happens. The keys that belong to it depend on `do`: [`needs`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Event {
+pub(super) struct ScriptEvent {
     pub at: Spanned<f64>,
     #[serde(rename = "do")]
-    pub act: Spanned<Act>,
+    pub deed: Spanned<Deed>,
+    pub node: Option<Spanned<Target>>,
+    /// Several nodes.
     #[serde(default)]
-    pub node: Option<Spanned<Place>>,
+    pub nodes: Vec<Spanned<usize>>,
     /// The other one of two.
-    #[serde(default)]
     pub with: Option<Spanned<usize>>,
-    /// For `weather`.
-    #[serde(default)]
+    /// Seconds until it ends.
+    pub lasts: Option<Spanned<f64>>,
+    /// For `weather`; without it: none.
     pub weather: Option<Weather>,
+    pub topic: Option<Spanned<String>>,
+    /// Messages of a burst.
+    pub count: Option<usize>,
+    /// Items that a subscriber takes before it stalls.
+    pub takes: Option<u32>,
+    /// Seconds that a slow node takes for a frame.
+    pub per_frame: Option<Spanned<f64>>,
+    /// Seconds that a clock jumps.
+    pub by: Option<Spanned<f64>>,
+    /// Millionths by which clocks run too fast or too slow at most.
+    pub ppm: Option<i32>,
+    /// Of an uplink.
+    pub bytes_per_second: Option<u64>,
+    /// Share of the pairs that are cut.
+    pub share: Option<Spanned<f64>>,
 }
 
-/// What may happen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Act {
-    /// The process of `node` dies.
-    Crash,
-    /// The power of `node` fails.
-    PowerFailure,
-    /// `node` starts again.
-    Restart,
-    /// `node` leaves in order.
-    Leave,
-    /// `node` stops in its tracks.
-    Pause,
-    /// It goes on.
-    Resume,
-    /// Nobody reaches `node`, and it reaches nobody.
-    Isolate,
-    /// It is reached again.
-    Rejoin,
-    /// `node` and `with` cannot reach each other.
-    Part,
-    /// All such pairs can again.
-    Heal,
-    /// A new node comes.
-    Join,
-    /// The stalled applications of `node` go on.
-    Unstall,
-    /// The network's faults become those of `weather`; without it: none.
-    Weather,
-}
-
-/// What subscribers do that come late, or take little, by the swarm's names.
-const OF_SUBSCRIBERS: [&str; 2] = ["late subscription", "stalled application"];
-
-impl Act {
-    const ALL: [Act; 13] = [
-        Act::Crash,
-        Act::PowerFailure,
-        Act::Restart,
-        Act::Leave,
-        Act::Pause,
-        Act::Resume,
-        Act::Isolate,
-        Act::Rejoin,
-        Act::Part,
-        Act::Heal,
-        Act::Join,
-        Act::Unstall,
-        Act::Weather,
-    ];
-
-    /// What the swarm calls it, if it has a name for it.
-    pub(super) fn event(self) -> Option<&'static str> {
-        match self {
-            Act::Crash => Some("crash of a process"),
-            Act::PowerFailure => Some("power failure"),
-            Act::Restart => Some("restart"),
-            Act::Leave => Some("leave"),
-            Act::Pause => Some("pause"),
-            Act::Isolate => Some("isolation"),
-            Act::Part => Some("cut between two"),
-            Act::Join => Some("late join"),
-            Act::Resume | Act::Rejoin | Act::Heal | Act::Unstall | Act::Weather => None,
-        }
+/// The keys that an event needs besides `at` and `do`.
+fn needs(deed: Deed) -> &'static [&'static str] {
+    match deed {
+        Deed::Heal | Deed::Join | Deed::JoinEdge | Deed::Weather | Deed::Drift => &[],
+        Deed::Part | Deed::Deafen => &["node", "with"],
+        Deed::Subscribe | Deed::Unsubscribe | Deed::Stall | Deed::Burst => &["node", "topic"],
+        Deed::CrashRoot => &["topic"],
+        Deed::CrashSeveral | Deed::PartMany => &["nodes"],
+        Deed::Pairs => &["share"],
+        Deed::Slow => &["node", "per_frame"],
+        Deed::JumpClock => &["node", "by"],
+        Deed::Throttle => &["node", "bytes_per_second"],
+        Deed::CrashProcess
+        | Deed::CrashPower
+        | Deed::Restart
+        | Deed::Leave
+        | Deed::Pause
+        | Deed::Resume
+        | Deed::Isolate
+        | Deed::Blink
+        | Deed::Rejoin
+        | Deed::PartNeighbours
+        | Deed::Unstall
+        | Deed::Matrix
+        | Deed::Sparse
+        | Deed::Thrifty => &["node"],
     }
 }
 
 /// Where something happens: at a node, or at a role that the run decides about.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
-pub(super) enum Place {
+pub(super) enum Target {
     Node(usize),
     /// `root of TOPIC`, `forwarder of TOPIC` or `last` (the node that failed last).
     Role(String),
 }
 
-/// What must have come out. All promises must hold besides.
+/// Expectations. All promises must hold besides.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Expect {
@@ -286,8 +261,7 @@ impl Script {
         self.weather.iter().try_for_each(|weather| check_weather(source, weather))?;
         self.check_applications(source)?;
         self.events.iter().try_for_each(|event| self.check_event(source, event))?;
-        let done = Act::ALL.into_iter().filter_map(Act::event);
-        let can_be: Vec<&str> = done.chain(OF_SUBSCRIBERS).chain(NOTICED).collect();
+        let can_be: Vec<&str> = DONE.into_iter().chain(NOTICED).collect();
         match self.expect.events.iter().find(|name| !can_be.contains(&name.get_ref().as_str())) {
             Some(name) => {
                 let events = can_be.join(", ");
@@ -323,7 +297,8 @@ impl Script {
 
     /// Nodes of the beginning and those that come later.
     fn all_nodes(&self) -> usize {
-        self.nodes.get_ref() + self.events.iter().filter(|event| *event.act.get_ref() == Act::Join).count()
+        let joins = |event: &&ScriptEvent| matches!(event.deed.get_ref(), Deed::Join | Deed::JoinEdge);
+        self.nodes.get_ref() + self.events.iter().filter(joins).count()
     }
 
     fn check_node<T>(
@@ -340,34 +315,45 @@ impl Script {
         Err(source.wrong(key, at, what))
     }
 
-    fn check_event(&self, source: &Source<'_>, event: &Event) -> Result<(), Error> {
+    fn check_event(&self, source: &Source<'_>, event: &ScriptEvent) -> Result<(), Error> {
         source.seconds("events.at", &event.at)?;
-        event.weather.iter().try_for_each(|weather| check_weather(source, weather))?;
-        let act = *event.act.get_ref();
-        let wants_node = match act {
-            Act::Heal | Act::Join | Act::Weather => false,
-            Act::Crash | Act::PowerFailure | Act::Restart | Act::Leave | Act::Pause | Act::Resume => true,
-            Act::Isolate | Act::Rejoin | Act::Part | Act::Unstall => true,
-        };
-        match &event.node {
-            None if wants_node => return Err(source.wrong("events.do", &event.act, "it needs a `node`")),
-            Some(node) => match node.get_ref() {
-                Place::Node(slot) => self.check_node(source, "events.node", node, *slot)?,
-                Place::Role(role) => {
-                    if place(role).is_none() {
-                        let what = format!(
-                            "`{role}` is no place: a number, `last`, `root of TOPIC` or `forwarder of TOPIC`"
-                        );
-                        return Err(source.wrong("events.node", node, what));
-                    }
-                }
-            },
-            None => {}
+        for (key, value) in
+            [("events.lasts", &event.lasts), ("events.per_frame", &event.per_frame), ("events.by", &event.by)]
+        {
+            value.iter().try_for_each(|value| source.seconds(key, value))?;
         }
-        match &event.with {
-            None if act == Act::Part => Err(source.wrong("events.do", &event.act, "it needs a `with`")),
-            Some(with) => self.check_node(source, "events.with", with, *with.get_ref()),
-            None => Ok(()),
+        event.share.iter().try_for_each(|share| source.share("events.share", share))?;
+        event.topic.iter().try_for_each(|topic| source.topic("events.topic", topic))?;
+        event.weather.iter().try_for_each(|weather| check_weather(source, weather))?;
+        let given = [
+            ("node", event.node.is_some() || !event.nodes.is_empty()),
+            ("with", event.with.is_some()),
+            ("nodes", !event.nodes.is_empty()),
+            ("topic", event.topic.is_some()),
+            ("share", event.share.is_some()),
+            ("per_frame", event.per_frame.is_some()),
+            ("by", event.by.is_some()),
+            ("bytes_per_second", event.bytes_per_second.is_some()),
+        ];
+        for key in needs(*event.deed.get_ref()) {
+            if !given.contains(&(key, true)) {
+                return Err(source.wrong("events.do", &event.deed, format!("it needs a `{key}`")));
+            }
+        }
+        for node in event.nodes.iter().chain(&event.with) {
+            let key = if event.nodes.is_empty() { "events.with" } else { "events.nodes" };
+            self.check_node(source, key, node, *node.get_ref())?;
+        }
+        let Some(node) = &event.node else { return Ok(()) };
+        match node.get_ref() {
+            Target::Node(slot) => self.check_node(source, "events.node", node, *slot),
+            Target::Role(role) if place(role).is_none() => {
+                let what = format!(
+                    "`{role}` is no place: a number, `last`, `root of TOPIC` or `forwarder of TOPIC`"
+                );
+                Err(source.wrong("events.node", node, what))
+            }
+            Target::Role(_) => Ok(()),
         }
     }
 }
@@ -391,7 +377,7 @@ pub(super) enum Role {
     Last,
 }
 
-/// What a place's words mean.
+/// The role that a target's words name.
 pub(super) fn place(words: &str) -> Option<Role> {
     if words == "last" {
         return Some(Role::Last);

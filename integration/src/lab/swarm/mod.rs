@@ -1,25 +1,32 @@
-//! `lab swarm`: many small worlds, everything in them drawn from a seed, all judges asked. What is found is told with
+//! `lab swarm`: many small worlds, everything in them drawn from a seed, all judges asked. Each finding is told with
 //! the command that shows it again; what should have happened and never did makes the swarm fail, too.
 
+mod draw;
 mod plan;
-mod trouble;
-mod turmoil;
+mod run;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-pub use plan::{Deed, Plan};
-pub use turmoil::Turmoil;
+pub(in crate::lab) use draw::DRIFT_PPM;
+pub use plan::Plan;
+pub(in crate::lab) use plan::spare_frames;
+pub use run::SwarmRun;
 
 use clap::{Args, ValueEnum};
 use serde_json::json;
 
+use treecast_overlay::pastry::Node;
+
 use crate::check::s5;
-use crate::grove::Grove;
-use crate::lab::{Error, Output, Progress, memory};
-use crate::report::{Report, Row};
+use crate::cluster::Cluster;
+use crate::lab::{Error, Progress, RingGeometry};
+use crate::node::{FullNode, RingNode};
+use crate::report::{Figures, Report};
+use crate::timeline::DONE;
+pub use crate::timeline::Deed;
 use crate::world::{Case, Topology};
 
 /// Seeds of a range from which on every event must have occurred.
@@ -27,42 +34,20 @@ pub const ENOUGH: u64 = 100;
 /// Seeds of a range from which on those must have occurred, too, that happen but once in two hundred.
 pub const ENOUGH_FOR_RARE: u64 = 2000;
 
-/// What happens but once in two hundred seeds (measured: 9 to 15 starts fail in 2,000).
+/// Events that happen but once in two hundred seeds (measured: 9 to 15 starts fail in 2,000).
 const RARE: [&str; 1] = ["failed start"];
 
-/// What plans do and worlds are; it must happen somewhere in a large enough range.
-const DRAWN: [&str; 28] = [
+/// Kinds of worlds; like all that plans do ([`DONE`]), it must happen somewhere in a large enough range.
+const WORLDS: [&str; 6] = [
     "world that reorders",
     "world with jitter",
     "world with spurious timeouts",
-    "crash of a process",
-    "power failure",
-    "crash of a root",
-    "restart",
-    "leave",
-    "pause",
-    "isolation",
-    "cut between two",
-    "one-way cut",
-    "late join",
-    "edge node",
-    "late subscription",
-    "end of a subscription",
-    "stalled application",
-    "burst",
-    "slow node",
-    "clock drift",
-    "clock jump",
-    "limited uplink",
-    "non-transitive pairs",
-    "cut between ring neighbours",
-    "partition of several",
     "world with a latency matrix",
     "world larger than what a node knows",
     "world that spares frames",
 ];
 
-/// What comes of it, sometimes seldom; it must happen, too.
+/// Consequences, some of them rare; they must happen, too.
 pub const NOTICED: [&str; 15] = [
     "root change",
     "forced term",
@@ -116,24 +101,25 @@ fn causes(event: &str) -> &'static [Deed] {
     }
 }
 
-/// What `lab swarm` can be told.
+/// Options of `lab swarm`.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub struct SwarmOptions {
     /// Seeds to run: A..B, B excluded. From 100 on, every kind of fault and event must have occurred
     #[arg(long, value_name = "A..B", default_value = "0..200", value_parser = parse_seeds)]
     pub seeds: (u64, u64),
+    #[command(flatten)]
+    choice: Choice,
+}
+
+/// Worlds of one seed.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Choice {
     /// Deeds that are left out of every plan: to find out which of them a fault needs
     #[arg(long, value_name = "DEED,..", value_enum, value_delimiter = ',')]
     pub without: Vec<Deed>,
-    #[command(flatten)]
-    output: Output,
-}
-
-impl Options {
-    /// Where the figures go.
-    pub fn output(&self) -> &Output {
-        &self.output
-    }
+    /// The ring's tables
+    #[arg(long, value_enum, default_value_t)]
+    pub geometry: RingGeometry,
 }
 
 fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
@@ -146,17 +132,17 @@ fn parse_seeds(text: &str) -> Result<(u64, u64), String> {
 }
 
 /// Runs the range.
-pub fn run(options: &Options, progress: &Progress) -> Result<Report, Error> {
+pub fn run(options: &SwarmOptions, progress: &Progress) -> Result<Report, Error> {
     let (from, to) = options.seeds;
     let begin = std::time::Instant::now();
-    let findings = run_seeds(from, to, &options.without, progress);
+    let findings = run_seeds(from, to, &options.choice, progress);
     Ok(findings.report(options, begin.elapsed()))
 }
 
-/// What became of one seed.
+/// The outcome of one seed.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// What is wrong, if anything.
+pub struct SeedOutcome {
+    /// The broken promise, if one is.
     pub fault: Option<String>,
     /// How often what happened.
     pub events: BTreeMap<&'static str, u64>,
@@ -166,7 +152,7 @@ pub struct Outcome {
     pub trace_hash: String,
 }
 
-/// What became of many.
+/// Outcomes of many seeds.
 #[derive(Clone, Debug, Default)]
 pub struct Findings {
     /// Seeds that were run.
@@ -180,7 +166,7 @@ pub struct Findings {
 }
 
 impl Findings {
-    fn add(&mut self, seed: u64, outcome: Outcome) {
+    fn add(&mut self, seed: u64, outcome: SeedOutcome) {
         self.seeds += 1;
         self.steps += outcome.steps;
         for (event, times) in outcome.events {
@@ -191,89 +177,97 @@ impl Findings {
         }
     }
 
-    /// What a swarm tells: each fault with the command that shows it again, and how often what happened.
-    fn report(&self, options: &Options, took: std::time::Duration) -> Report {
+    /// The swarm's report: each fault with the command that shows it again, and how often what happened.
+    fn report(&self, options: &SwarmOptions, took: std::time::Duration) -> Report {
         let (from, to) = options.seeds;
-        let again = |seed: u64| command(seed, &options.without);
+        let again = |seed: u64| options.choice.command(seed);
         let told = |(seed, fault): (&u64, &String)| format!("seed {seed}: {fault}\n    {}", again(*seed));
         let mut faults: Vec<String> = self.faults.iter().map(told).collect();
         faults.extend(
-            self.missing(&options.without)
+            self.missing(&options.choice)
                 .into_iter()
                 .map(|event| format!("in {} seeds not one: {event}", self.seeds)),
         );
-        let rows = self.events.iter().map(|(event, times)| Row::ours(*event, times.to_string()));
-        let figures = json!({
-            "experiment": "swarm",
-            "seeds": format!("{from}..{to}"),
-            "runs": self.seeds,
-            "faults": self.faults,
-            "missing": self.missing(&options.without),
-            "events": self.events,
-            "steps": self.steps,
-            "wall_s": took.as_secs_f64(),
-            "events_per_s": self.steps as f64 / took.as_secs_f64().max(1e-9),
-            "peak_bytes": memory::peak(),
-        });
+        let mut figures = Figures::of(&json!({ "experiment": "swarm", "seeds": format!("{from}..{to}") }));
+        for (event, times) in &self.events {
+            figures.tell(*event, times.to_string());
+        }
+        figures.set("runs", self.seeds);
+        figures.set("faults", &self.faults);
+        figures.set("missing", self.missing(&options.choice));
+        figures.set("events", &self.events);
+        figures.set_cost(self.steps, took);
+        let (seeds, steps, with_faults) = (self.seeds, self.steps, self.faults.len());
         Report {
             experiment: "swarm",
             conditions: vec![("seeds", format!("{from}..{to}"))],
-            rows: rows.collect(),
-            notes: vec![format!(
-                "{} seeds, {} steps in {took:.1?}; {} with faults",
-                self.seeds,
-                self.steps,
-                self.faults.len()
-            )],
-            json: figures.to_string(),
+            notes: vec![format!("{seeds} seeds, {steps} steps in {took:.1?}; {with_faults} with faults")],
             faults,
             ..Report::default()
         }
+        .with(figures)
     }
 
-    /// What should have happened and never did; nothing if there were too few seeds to say. What only deeds do that are
-    /// left out need not happen.
-    pub fn missing(&self, without: &[Deed]) -> Vec<&'static str> {
+    /// Events that should have happened and never did; nothing if there were too few seeds to say. An event
+    /// that only deeds cause that are left out need not happen.
+    pub fn missing(&self, choice: &Choice) -> Vec<&'static str> {
         let can = |event: &&'static str| {
             let causes = causes(event);
-            causes.is_empty() || causes.iter().any(|deed| !without.contains(deed))
+            // Where every node knows every node there is nothing else to route by.
+            let by_table = *event != "hop by the routing table" || choice.geometry == RingGeometry::Pastry;
+            by_table && (causes.is_empty() || causes.iter().any(|deed| !choice.without.contains(deed)))
         };
         let never = |event: &&'static str| self.events.get(*event).is_none_or(|times| *times == 0);
         let enough =
             |event: &&'static str| self.seeds >= if RARE.contains(event) { ENOUGH_FOR_RARE } else { ENOUGH };
-        DRAWN.into_iter().chain(NOTICED).filter(enough).filter(can).filter(never).collect()
+        WORLDS.into_iter().chain(DONE).chain(NOTICED).filter(enough).filter(can).filter(never).collect()
     }
 }
 
-/// The command that shows a seed again.
-pub fn command(seed: u64, without: &[Deed]) -> String {
-    let mut command =
-        format!("cargo run --release -p treecast-integration --bin lab -- replay --seed {seed}");
-    let names: Vec<String> = without
-        .iter()
-        .filter_map(|deed| deed.to_possible_value().map(|value| value.get_name().to_string()))
-        .collect();
-    if !names.is_empty() {
-        command.push_str(&format!(" --without {}", names.join(",")));
+impl Choice {
+    /// The command that shows a seed again.
+    pub fn command(&self, seed: u64) -> String {
+        let mut command =
+            format!("cargo run --release -p treecast-integration --bin lab -- replay --seed {seed}");
+        let name = |deed: &Deed| Some(deed.to_possible_value()?.get_name().to_string());
+        let names: Vec<String> = self.without.iter().filter_map(name).collect();
+        if !names.is_empty() {
+            command.push_str(&format!(" --without {}", names.join(",")));
+        }
+        if self.geometry == RingGeometry::Full {
+            command.push_str(" --geometry full");
+        }
+        command
     }
-    command
+
+    /// One seed's run, about to begin.
+    pub fn prepare<N: RingNode>(&self, seed: u64) -> SwarmRun<N> {
+        SwarmRun::new(Case::of_command(&self.command(seed), seed), Plan::without(seed, &self.without))
+    }
+
+    /// Runs one seed to its end. A panic is a fault, too.
+    pub fn run_seed(&self, seed: u64) -> SeedOutcome {
+        match self.geometry {
+            RingGeometry::Pastry => run_prepared(self.prepare::<Node>(seed)),
+            RingGeometry::Full => run_prepared(self.prepare::<FullNode>(seed)),
+        }
+    }
 }
 
-/// One seed's run, about to begin.
-pub fn turmoil(seed: u64, without: &[Deed]) -> Turmoil {
-    Turmoil::new(Case::of_command(&command(seed, without), seed), Plan::without(seed, without))
+/// Runs one seed of a Pastry ring to its end.
+pub fn run_seed(seed: u64, without: &[Deed]) -> SeedOutcome {
+    Choice { without: without.to_vec(), ..Choice::default() }.run_seed(seed)
 }
 
-/// Runs one seed to its end. A panic is a fault, too.
-pub fn run_seed(seed: u64, without: &[Deed]) -> Outcome {
-    let mut turmoil = turmoil(seed, without);
-    let fault = run_to_the_end(&mut turmoil);
-    outcome(&turmoil, fault)
+/// Runs it to its end, and says how it went.
+pub fn run_prepared<N: RingNode>(mut run: SwarmRun<N>) -> SeedOutcome {
+    let fault = run_to_the_end(&mut run);
+    outcome(&run, fault)
 }
 
-/// What is wrong, if anything.
-pub(super) fn run_to_the_end(turmoil: &mut Turmoil) -> Option<String> {
-    let verdict = catch_unwind(AssertUnwindSafe(|| turmoil.run()));
+/// The broken promise, if one is.
+fn run_to_the_end<N: RingNode>(run: &mut SwarmRun<N>) -> Option<String> {
+    let verdict = catch_unwind(AssertUnwindSafe(|| run.run()));
     match verdict {
         Ok(Ok(())) => None,
         Ok(Err(breach)) => Some(breach.to_string()),
@@ -287,30 +281,30 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 /// How often what happened in a world.
-pub fn events(grove: &Grove) -> BTreeMap<&'static str, u64> {
-    let witness = grove.witness.borrow();
-    let mut events = grove.events.clone();
+pub fn events<N: RingNode>(cluster: &Cluster<N>) -> BTreeMap<&'static str, u64> {
+    let witness = cluster.witness.borrow();
+    let mut events = cluster.events.clone();
     events.extend(witness.moves.iter().map(|(&why, &times)| (why, times)));
     let forced = witness.terms.values().filter(|forced| **forced).count() as u64;
-    let total = grove.world.counters().total();
+    let total = cluster.world.counters().total();
     events.extend([
         ("forced term", forced),
         ("handed-over term", witness.terms.len() as u64 - forced),
         ("lost frame", total.vanished),
         ("doubled frame", total.doubled),
-        ("excused fault of O1", grove.watch.excused.get()),
-        ("lookup", grove.watch.lookups.found),
-        ("delivery", grove.history.deliveries()),
-        ("receipt from another log", s5::astray(&grove.history)),
-        ("publication", grove.history.publications.len() as u64),
+        ("excused fault of O1", cluster.watch.excused.get()),
+        ("lookup", cluster.lookups.tally.answered),
+        ("delivery", cluster.history.deliveries()),
+        ("receipt from another log", s5::astray(&cluster.history)),
+        ("publication", cluster.history.publications.len() as u64),
     ]);
     events
 }
 
-/// What a run leaves behind.
-pub fn outcome(turmoil: &Turmoil, fault: Option<String>) -> Outcome {
-    let (world, plan) = (&turmoil.grove.world, turmoil.plan());
-    let mut events = events(&turmoil.grove);
+/// The outcome of a run.
+fn outcome<N: RingNode>(run: &SwarmRun<N>, fault: Option<String>) -> SeedOutcome {
+    let (world, plan) = (&run.timeline.cluster.world, &run.plan);
+    let mut events = events(&run.timeline.cluster);
     events.extend([
         ("world that reorders", u64::from(plan.weather.reordering > 0.0)),
         ("world with jitter", u64::from(plan.network.jitter > 0.0)),
@@ -319,11 +313,11 @@ pub fn outcome(turmoil: &Turmoil, fault: Option<String>) -> Outcome {
         ("world larger than what a node knows", u64::from(plan.is_sparse())),
         ("world that spares frames", u64::from(plan.is_thrifty())),
     ]);
-    Outcome { fault, events, steps: world.steps(), trace_hash: world.trace_hash() }
+    SeedOutcome { fault, events, steps: world.steps(), trace_hash: world.trace_hash() }
 }
 
 /// Runs a range of seeds, on as many threads as there are processors; goes on after a fault.
-pub fn run_seeds(from: u64, to: u64, without: &[Deed], progress: &Progress) -> Findings {
+pub fn run_seeds(from: u64, to: u64, choice: &Choice, progress: &Progress) -> Findings {
     let next = AtomicU64::new(from);
     let findings = Mutex::new(Findings::default());
     progress.phase("swarm", to.saturating_sub(from));
@@ -336,7 +330,7 @@ pub fn run_seeds(from: u64, to: u64, without: &[Deed], progress: &Progress) -> F
                     if seed >= to {
                         break;
                     }
-                    let outcome = run_seed(seed, without);
+                    let outcome = choice.run_seed(seed);
                     let mut findings = findings.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
                     findings.add(seed, outcome);
                     progress.at(findings.seeds, format!("{} faults", findings.faults.len()));

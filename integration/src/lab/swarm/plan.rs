@@ -1,4 +1,4 @@
-//! What a seed says: the size of a world, its network, its figures, and what is to happen in it.
+//! Plans of seeds: the size of a world, its network, its figures, and what is to happen in it.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,110 +6,35 @@ use std::time::Duration;
 use clap::ValueEnum;
 use rand::RngExt;
 use rand::seq::IndexedRandom;
-use treecast_overlay::config::Config as RingConfig;
+use treecast_overlay::config::{Config as RingConfig, FailureConfig};
 use treecast_overlay::random::{self, Rng};
 use treecast_scribe::Config;
 
+use crate::lab::setting::Profile;
+use crate::timeline::Deed;
 use crate::world::{self, Faults, Matrix, Topology};
 
-/// What may happen to a world, one by one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
-pub enum Deed {
-    /// A process dies.
-    CrashProcess,
-    /// The power fails.
-    CrashPower,
-    /// Several nodes die at once.
-    CrashSeveral,
-    /// A dead node starts again.
-    Restart,
-    /// A node leaves in order.
-    Leave,
-    /// A node stops in its tracks for a while.
-    Pause,
-    /// A node is cut off from all others, until it is alone.
-    Isolate,
-    /// A node is cut off for a moment.
-    Blink,
-    /// Two nodes cannot reach each other, others reach both.
-    Part,
-    /// Nothing from one node reaches another; the way back is open.
-    Deafen,
-    /// A node comes late.
-    Join,
-    /// A node hangs itself on the ring without being on it.
-    JoinEdge,
-    /// A subscriber comes.
-    Subscribe,
-    /// A subscriber goes.
-    Unsubscribe,
-    /// An application takes nothing for a while.
-    Stall,
-    /// Many messages at once.
-    Burst,
-    /// The root of a topic dies.
-    CrashRoot,
-    /// A node is slow for a while.
-    Slow,
-    /// All clocks run at rates of their own.
-    Drift,
-    /// A clock jumps ahead, as when a laptop wakes.
-    JumpClock,
-    /// A node sends no faster than a thin line takes it.
-    Throttle,
-    /// A share of all pairs cannot reach each other, others reach both.
-    Pairs,
-    /// Two ring neighbours cannot reach each other, or one of them not the other.
-    PartNeighbours,
-    /// Several nodes are cut off from all others, not from each other.
-    PartMany,
-    /// Latencies are those of a matrix: no triangle need close.
-    Matrix,
-    /// More nodes than any of them knows: messages go by routing tables.
-    Sparse,
-    /// The overlay spares frames as `Config::mspastry` does, but for its long leases.
-    Thrifty,
-}
+/// Deeds of the first plans; those that are drawn from a stream of their own since seeds have been kept, so that a plan
+/// without them is the plan that its seed made before there were any; and those of a third stream. New deeds come last.
+const STREAMS: [std::ops::Range<usize>; 3] = [0..17, 17..25, 25..27];
 
 impl Deed {
-    /// Drawn from a stream of their own since seeds have been kept: a plan without these is the plan that its seed made
-    /// before there were any.
-    pub const LATER: [Deed; 8] = [
-        Deed::Slow,
-        Deed::Drift,
-        Deed::JumpClock,
-        Deed::Throttle,
-        Deed::Pairs,
-        Deed::PartNeighbours,
-        Deed::PartMany,
-        Deed::Matrix,
-    ];
+    fn of_stream(stream: usize) -> &'static [Deed] {
+        &Deed::value_variants()[STREAMS[stream].clone()]
+    }
 
-    /// The same, from a third stream.
-    pub const LATEST: [Deed; 2] = [Deed::Sparse, Deed::Thrifty];
+    /// Deeds of the second stream.
+    pub fn later() -> &'static [Deed] {
+        Deed::of_stream(1)
+    }
 
-    const ALL: [Deed; 17] = [
-        Deed::CrashProcess,
-        Deed::CrashPower,
-        Deed::CrashSeveral,
-        Deed::Restart,
-        Deed::Leave,
-        Deed::Pause,
-        Deed::Isolate,
-        Deed::Blink,
-        Deed::Part,
-        Deed::Deafen,
-        Deed::Join,
-        Deed::JoinEdge,
-        Deed::Subscribe,
-        Deed::Unsubscribe,
-        Deed::Stall,
-        Deed::Burst,
-        Deed::CrashRoot,
-    ];
+    /// Deeds of the third stream.
+    pub fn latest() -> &'static [Deed] {
+        Deed::of_stream(2)
+    }
 }
 
-/// What a seed says.
+/// A seed's plan.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The seed.
@@ -134,9 +59,9 @@ pub struct Plan {
     pub subscribers: f64,
     /// Bytes of a message.
     pub payload: usize,
-    /// Steps of the turmoil; each takes 0.2 to 2 s.
+    /// Steps in which things happen; each takes 0.2 to 2 s.
     pub steps: usize,
-    /// What may happen in them.
+    /// The deeds that may happen in them.
     pub deeds: Vec<Deed>,
 }
 
@@ -149,7 +74,7 @@ fn one_of<T: Clone>(choices: &[T], dice: &mut Rng) -> T {
 }
 
 impl Plan {
-    /// What the seed says, without certain deeds: to find out which of them a fault needs.
+    /// The seed's plan, without certain deeds: to find out which of them a fault needs.
     pub fn without(seed: u64, without: &[Deed]) -> Plan {
         let key = blake3::hash(&seed.to_le_bytes());
         let mut plan = Plan::first(seed, &mut random::stream(key.as_bytes(), "swarm/plan"));
@@ -166,7 +91,7 @@ impl Plan {
         }
         let points = dice.random_range(4..=16);
         let matrix = Matrix::drawn(points, millis(1..=20, dice), millis(20..=150, dice), dice);
-        for deed in Deed::LATER {
+        for &deed in Deed::later() {
             if !dice.random_bool(0.4) || without.contains(&deed) {
                 continue;
             }
@@ -178,29 +103,29 @@ impl Plan {
         }
     }
 
-    /// What makes the overlay another one, each in three plans of ten.
+    /// Deeds that make the overlay another one, each in three plans of ten.
     fn add_latest(&mut self, dice: &mut Rng, without: &[Deed]) {
-        let [sparse, thrifty] = Deed::LATEST.map(|deed| dice.random_bool(0.3) && !without.contains(&deed));
+        let mut draws = |deed| dice.random_bool(0.3) && !without.contains(&deed);
+        let (sparse, thrifty) = (draws(Deed::Sparse), draws(Deed::Thrifty));
         if sparse {
             self.nodes = one_of(&[24, 32, 40, 48, 64], dice);
             self.join_within = millis(0..=self.nodes as u64 * 200, dice);
-            self.ring.leaf_set = 8;
-            self.ring.full_membership = one_of(&[0, 0, 8], dice);
+            self.ring.tables.leaf_set = 8;
+            self.ring.tables.full_membership = one_of(&[0, 0, 8], dice);
         }
         if thrifty {
-            let RingConfig { raw_loss, doubt, confirmations, lease_attempts, .. } = RingConfig::mspastry();
-            self.ring = RingConfig { raw_loss, doubt, confirmations, lease_attempts, ..self.ring.clone() };
+            spare_frames(&mut self.ring);
         }
     }
 
     /// Whether there are more nodes than any of them knows.
     pub fn is_sparse(&self) -> bool {
-        self.nodes > self.ring.full_membership
+        self.nodes > self.ring.tables.full_membership
     }
 
     /// Whether the overlay spares frames.
     pub fn is_thrifty(&self) -> bool {
-        self.ring.doubt.is_infinite()
+        self.ring.routing.hedge_above.is_infinite()
     }
 
     fn first(seed: u64, dice: &mut Rng) -> Plan {
@@ -220,7 +145,7 @@ impl Plan {
             subscribers: one_of(&[0.2, 0.5, 0.8], dice),
             payload: one_of(&[8, 200, 3000], dice),
             steps: dice.random_range(10..=25),
-            deeds: Deed::ALL.iter().filter_map(|deed| some(deed, dice)).collect(),
+            deeds: Deed::of_stream(0).iter().filter_map(|deed| some(deed, dice)).collect(),
         }
     }
 }
@@ -257,32 +182,44 @@ fn network(dice: &mut Rng) -> world::Config {
 
 fn ring(dice: &mut Rng) -> RingConfig {
     let lease = Duration::from_secs(one_of(&[3, 4, 4, 8], dice));
-    RingConfig {
-        leaf_set: one_of(&[8, 16, 32, 32], dice),
-        candidates: one_of(&[1, 2, 3], dice),
-        neighbourhood: one_of(&[8, 32], dice),
-        lease,
-        heartbeat: lease / 4,
-        repair: Duration::from_secs(one_of(&[10, 20], dice)),
-        hop_attempts: one_of(&[4, 6], dice),
-        ..RingConfig::default()
-    }
+    let mut config = RingConfig::default();
+    let RingConfig { tables, leases, repair, routing, .. } = &mut config;
+    // In this order, which decides what a seed means.
+    tables.leaf_set = one_of(&[8, 16, 32, 32], dice);
+    tables.candidates = one_of(&[1, 2, 3], dice);
+    tables.neighbourhood = one_of(&[8, 32], dice);
+    (leases.duration, leases.heartbeat) = (lease, lease / 4);
+    repair.period = Duration::from_secs(one_of(&[10, 20], dice));
+    routing.hop_attempts = one_of(&[4, 6], dice);
+    config
 }
 
 fn forest(dice: &mut Rng) -> Config {
-    let window_messages = one_of(&[16, 64, 1024], dice);
-    Config {
-        window_messages,
-        push_messages: window_messages.min(one_of(&[8, 256], dice)),
-        ack_every: one_of(&[1, 16], dice),
-        copy_below: one_of(&[0, 4096], dice),
-        linger: Duration::from_secs(one_of(&[0, 2], dice)),
-        tree_children: one_of(&[2, 4, 16], dice),
-        node_children: one_of(&[8, 48], dice),
-        offered: one_of(&[1, 4, 16], dice),
-        splice_after: Duration::from_secs(one_of(&[1, 2], dice)),
-        ..Config::default()
-    }
+    let mut config = Config::default();
+    let Config { tree, window, push, .. } = &mut config;
+    // In this order, which decides what a seed means.
+    window.messages = one_of(&[16, 64, 1024], dice);
+    push.messages = window.messages.min(one_of(&[8, 256], dice));
+    push.ack_every = one_of(&[1, 16], dice);
+    window.copy_below = one_of(&[0, 4096], dice);
+    tree.linger = Duration::from_secs(one_of(&[0, 2], dice));
+    tree.children_per_tree = one_of(&[2, 4, 16], dice);
+    tree.children_per_node = one_of(&[8, 48], dice);
+    tree.offered = one_of(&[1, 4, 16], dice);
+    tree.splice_after = Duration::from_secs(one_of(&[1, 2], dice));
+    config
+}
+
+/// Spares frames as the profile `mspastry` does, but for its long leases.
+pub(in crate::lab) fn spare_frames(ring: &mut RingConfig) {
+    let thrifty = Profile::Mspastry.config();
+    ring.routing.hedge_above = thrifty.routing.hedge_above;
+    ring.failure = FailureConfig {
+        target_loss_rate: thrifty.failure.target_loss_rate,
+        confirmations: thrifty.failure.confirmations,
+        lease_attempts: thrifty.failure.lease_attempts,
+        ..ring.failure.clone()
+    };
 }
 
 /// For people: what the seed says, in one paragraph.
@@ -298,15 +235,15 @@ impl fmt::Display for Plan {
         writeln!(
             f,
             "  leaf set {}, all known up to {}, candidates {}, lease {:?}{}; window {}, pushed ahead {}, children of a tree {}, of a node {}",
-            ring.leaf_set,
-            ring.full_membership,
-            ring.candidates,
-            ring.lease,
+            ring.tables.leaf_set,
+            ring.tables.full_membership,
+            ring.tables.candidates,
+            ring.leases.duration,
             if self.is_thrifty() { ", sparing frames" } else { "" },
-            forest.window_messages,
-            forest.push_messages,
-            forest.tree_children,
-            forest.node_children
+            forest.window.messages,
+            forest.push.messages,
+            forest.tree.children_per_tree,
+            forest.tree.children_per_node
         )?;
         write!(
             f,

@@ -5,7 +5,7 @@
 pub struct LinkLoads {
     /// Crossings together.
     pub total: u64,
-    /// Those of the most used link.
+    /// Crossings of the most used link.
     pub max: u64,
     /// Links that were crossed at all.
     pub used: u64,

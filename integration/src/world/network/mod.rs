@@ -93,7 +93,7 @@ impl Map {
         }
     }
 
-    /// What the slot is attached to: a router, a matrix's point; `None` if the model has nothing that two slots could
+    /// The thing that the slot is attached to: a router, a matrix's point; `None` if the model has nothing that two slots could
     /// share.
     pub fn router(&self, slot: usize) -> Option<u32> {
         match &self.model {

@@ -20,7 +20,7 @@ struct Routes {
     next: Vec<u8>,
 }
 
-/// What a latency needs to know of a stub router.
+/// As much of a stub router as a latency needs.
 #[derive(Clone, Copy, Debug)]
 struct Stub {
     /// Its way to its transit router.
@@ -64,7 +64,7 @@ impl Routers {
             slots: Vec::new(),
         };
         for domain in 0..shape.stubs() {
-            let mut links = Links::new(inside);
+            let mut links = RouteSearch::new(inside);
             for (a, b) in connected(inside, STUB_PAIRS, &mut dice) {
                 links.add(a, b, delay(shape.within_stub, &mut dice));
             }
@@ -218,7 +218,7 @@ impl Routers {
 /// The transit routers: random connected graphs within domains, and one of domains.
 fn core(shape: &TransitStub, dice: &mut Rng) -> Routes {
     let inside = shape.transit_routers as usize;
-    let mut links = Links::new(shape.transits());
+    let mut links = RouteSearch::new(shape.transits());
     for domain in 0..shape.transit_domains as usize {
         for (a, b) in connected(inside, TRANSIT_PAIRS, dice) {
             links.add(domain * inside + a, domain * inside + b, delay(shape.within_domain, dice));
@@ -257,7 +257,7 @@ fn narrow(nanos: u64) -> u32 {
 }
 
 /// Links on their way to routes.
-struct Links {
+struct RouteSearch {
     routers: usize,
     delays: Vec<u64>,
     next: Vec<u8>,
@@ -266,12 +266,12 @@ struct Links {
 /// No link: more than any route, and twice that does not overflow.
 const FAR: u64 = u64::MAX / 4;
 
-impl Links {
-    fn new(routers: usize) -> Links {
+impl RouteSearch {
+    fn new(routers: usize) -> RouteSearch {
         let mut delays = vec![FAR; routers * routers];
         (0..routers).for_each(|router| delays[router * routers + router] = 0);
         let next = (0..routers * routers).map(|pair| (pair % routers) as u8).collect();
-        Links { routers, delays, next }
+        RouteSearch { routers, delays, next }
     }
 
     fn add(&mut self, a: usize, b: usize, delay: u32) {

@@ -1,4 +1,4 @@
-//! What the models promise, whatever their dice say.
+//! Promises of the models, whatever their dice say.
 
 use std::collections::{BTreeMap, BTreeSet};
 

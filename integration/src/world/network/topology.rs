@@ -1,4 +1,4 @@
-//! What a network is, in a word: `plane`, `sphere`, `transit-stub`, `matrix:FILE`, `constant:MS`.
+//! A network in a word: `plane`, `sphere`, `transit-stub`, `matrix:FILE`, `constant:MS`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,16 +19,16 @@ pub enum Topology {
     /// Nodes stand at random on a square, and latency grows with their distance: `nearest` for two at one point,
     /// `nearest + across` for two in opposite corners.
     Plane {
-        /// What even neighbours need.
+        /// The latency that even neighbours have.
         nearest: Duration,
-        /// What the square's diagonal adds.
+        /// The latency that the square's diagonal adds.
         across: Duration,
     },
     /// Nodes stand at random on a sphere: `nearest` for two at one point, `nearest + across` for two at opposite ones.
     Sphere {
-        /// What even neighbours need.
+        /// The latency that even neighbours have.
         nearest: Duration,
-        /// What half a great circle adds.
+        /// The latency that half a great circle adds.
         across: Duration,
     },
     /// Each pair has a latency of its own, at random: what is near to what says nothing.
@@ -107,7 +107,7 @@ pub enum ParseTopologyError {
     Matrix {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// The mistake in it.
         why: String,
     },
 }

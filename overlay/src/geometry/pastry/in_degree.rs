@@ -7,13 +7,13 @@ use crate::id::NodeId;
 use crate::time::Instant;
 
 /// Words of bits by which the nodes are counted.
-const WORDS: usize = 8;
+const PIGGYBACK: usize = 8;
 
 /// The nodes that lately told this one how near they are, counted by bits that their ids set (Whang et al. 1990, "linear
 /// counting").
 #[derive(Clone, Debug, Default)]
 pub(super) struct InDegree {
-    bits: [[u64; WORDS]; 2],
+    bits: [[u64; PIGGYBACK]; 2],
     /// Since when the first half is being filled; the second is the one before.
     since: Instant,
 }
@@ -21,10 +21,10 @@ pub(super) struct InDegree {
 impl InDegree {
     pub(super) fn note(&mut self, now: Instant, id: NodeId, period: Duration) {
         if now - self.since >= period {
-            self.bits = [[0; WORDS], self.bits[0]];
+            self.bits = [[0; PIGGYBACK], self.bits[0]];
             self.since = now;
         }
-        let bit = id.0 as usize % (64 * WORDS);
+        let bit = id.0 as usize % (64 * PIGGYBACK);
         self.bits[0][bit / 64] |= 1 << (bit % 64);
     }
 
@@ -32,7 +32,7 @@ impl InDegree {
     pub(super) fn count(&self) -> usize {
         let [first, second] = &self.bits;
         let set: u32 = first.iter().zip(second).map(|(a, b)| (a | b).count_ones()).sum();
-        let (all, set) = (64.0 * WORDS as f64, f64::from(set));
+        let (all, set) = (64.0 * PIGGYBACK as f64, f64::from(set));
         // -m ln(z/m) by its series, so that the result is the same on every machine.
         let share = set / all;
         let mut power = share;

@@ -1,6 +1,9 @@
 //! Pastry's own part of a ring: the routing table, the neighbourhood set, the routes by them, and the search for near nodes
 //! (Rowstron & Druschel 2001, §2; Castro, Costa & Rowstron 2004, §4.2). While the ring is small, a list of all its nodes
 //! stands beside them.
+//!
+//! Rows that no message goes by cost nothing: where a slot is narrower than the leaf set is wide, the leaf set routes, and no
+//! probe is spent on the slot.
 
 mod in_degree;
 mod route_cost;
@@ -133,8 +136,8 @@ impl Geometry for Pastry {
     fn new(me: NodeId, config: &Config) -> Pastry {
         let places = Places {
             me,
-            table: RoutingTable::new(me, config.candidates),
-            neighbourhood: NeighbourhoodSet::new(me, config.neighbourhood),
+            table: RoutingTable::new(me, config.tables.candidates),
+            neighbourhood: NeighbourhoodSet::new(me, config.tables.neighbourhood),
             cost: RouteCost::default(),
             in_degree: InDegree::default(),
         };
@@ -199,7 +202,7 @@ impl Geometry for Pastry {
         let Places { table, neighbourhood, .. } = &mut self.places;
         let measured = cx.detector.rtt(peer.id);
         let is_new = table.get(peer.id).is_none();
-        // What it says counts until this node has measured it.
+        // The sender's own figure counts until this node has measured it.
         let changed = table.insert(peer, measured.or(told));
         if let Some(rtt) = measured.filter(|_| is_new && changed) {
             neighbourhood.insert(peer, rtt);
@@ -253,7 +256,7 @@ impl Geometry for Pastry {
     }
 
     fn on_repair_round(&mut self, cx: &mut Cx<'_>) {
-        self.members.begin_below(cx, cx.core.config.full_membership / 2);
+        self.members.begin_below(cx, cx.core.config.tables.full_membership / 2);
     }
 
     fn repair_partner(&mut self, cx: &mut Cx<'_>) -> Option<Peer> {
@@ -265,7 +268,7 @@ impl Geometry for Pastry {
     fn to_measure(&mut self, cx: &mut Cx<'_>) -> Vec<Peer> {
         let Places { table, cost, .. } = &mut self.places;
         let rtt = |peer: &Peer| cx.detector.rtt(peer.id).or_else(|| table.rtt(peer.id));
-        cost.renew(&cx.tables.leaf_set, cx.core.config.leaf_set / 2, table, rtt);
+        cost.renew(&cx.tables.leaf_set, cx.core.config.tables.leaf_set / 2, table, rtt);
         Search::unmeasured(&self.places)
     }
 
@@ -310,8 +313,8 @@ impl Geometry for Pastry {
         let slots = (0..table.rows()).flat_map(|row| (0..BASE).map(move |col| (row, col)));
         let candidates = slots.map(|(row, col)| table.slot(row, col).len()).max();
         vec![
-            ("candidates of one slot", candidates.unwrap_or_default(), config.candidates),
-            ("neighbourhood set", neighbourhood.len(), config.neighbourhood),
+            ("candidates of one slot", candidates.unwrap_or_default(), config.tables.candidates),
+            ("neighbourhood set", neighbourhood.len(), config.tables.neighbourhood),
             self.members.size(config),
         ]
     }

@@ -1,4 +1,4 @@
-//! What a route is expected to take, by this node's own distances: nodes of one ring have about the same.
+//! The expected cost of a route, by this node's own distances: nodes of one ring have about the same.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::memory;
 use crate::peer::Peer;
 use crate::table::{Entry, LeafSet, RoutingTable};
 
-/// What a message has still to expect after its next hop.
+/// The expected cost of the hops after the next one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RouteCost {
     /// Mean distance of two nodes on the ring.
@@ -22,7 +22,7 @@ pub(super) struct RouteCost {
 }
 
 impl RouteCost {
-    /// What a route by way of this entry is expected to take, in microseconds of round-trip time. The nearest of a slot is
+    /// The expected cost of a route by way of this entry, in microseconds of round-trip time. The nearest of a slot is
     /// not always the best: one that matches more digits than it must, or whose leaf set has the key's root, saves a
     /// later hop, and later hops are the long ones (a departure from Pastry §2.5, which takes the nearest).
     pub(super) fn by_way_of(&self, entry: &Entry, key: Key) -> u64 {

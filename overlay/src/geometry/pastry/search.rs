@@ -6,6 +6,11 @@
 //! digits: what is near to that one is near to this one. From then on it *watches*: rounds of constrained gossip (Castro
 //! et al. 2003; MSPastry §4.2), more and more seldom while they bring nothing.
 //!
+//! The older a node, the rarer it looks: after its first ten minutes a round waits as long as the node has looked since, and
+//! only nodes that may become the nearest of their slots are measured; spares come by themselves. Under churn (measured with
+//! `lab churn --profile mspastry --lookups 20000`, 2,000 nodes) that, and probing the tables as seldom as messages find the
+//! dead, brought 0.387 messages/s/node down to 0.341; the stretch of the routes rose from 1.614 to 1.641.
+//!
 //! A node that names others says how far they are from it. With `d` to the one that names and `r` from there, a node is no
 //! nearer than |r − d| and no farther than r + d: only those are measured that promise to be nearer than what is there.
 
@@ -25,7 +30,7 @@ use crate::wire::{Header, Known, Near};
 
 /// Most steps of the approach.
 const APPROACH_STEPS: u8 = 10;
-/// Steps that bring nobody nearer before the approach is over.
+/// Steps that bring no node nearer before the approach is over.
 const VAIN_STEPS: u8 = 3;
 /// A step brings a nearer node if the nearest is no farther than this share of the former.
 const APPROACHES: f64 = 0.8;
@@ -85,7 +90,7 @@ enum Stage {
     Watching,
 }
 
-/// What a node that was named promises, the most promising first.
+/// The promise of a node that was named, the most promising first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Promise {
     /// There is room in its slot; how near it may be in microseconds.
@@ -99,7 +104,7 @@ impl Search {
     /// Begins: this node has just come onto the ring.
     pub(super) fn begin(&mut self, cx: &mut Cx<'_>) {
         self.stage = Stage::Approaching { steps: 0, vain: 0, reached: Duration::MAX };
-        (self.since, self.period) = (cx.now, cx.core.config.gossip);
+        (self.since, self.period) = (cx.now, cx.core.config.search.period_min);
         cx.core.timers.set(Timer::Geometry, cx.now);
     }
 
@@ -120,8 +125,8 @@ impl Search {
 
     /// A round.
     pub(super) fn on_timer(&mut self, cx: &mut Cx<'_>, places: &Places) {
-        // A node that knows everybody needs to ask nobody.
-        if cx.tables.leaf_set.len() < cx.core.config.leaf_set {
+        // A node that knows all others needs to ask none.
+        if cx.tables.leaf_set.len() < cx.core.config.tables.leaf_set {
             return self.watch_on(cx);
         }
         match self.stage {
@@ -189,14 +194,14 @@ impl Search {
         let (measured, gained) = (std::mem::take(&mut self.measured), std::mem::take(&mut self.gained));
         let period = if gained * MUCH > measured { self.period / 2 } else { self.period * 2 };
         let config = &cx.core.config;
-        self.period = period.max(aged).min(config.gossip_max).max(config.gossip);
+        self.period = period.max(aged).min(config.search.period_max).max(config.search.period_min);
         let wait = cx.core.jittered(self.period);
         cx.core.timers.set(Timer::Geometry, cx.now + wait);
     }
 
     /// For how long this node has been young no more.
     fn aged(&self, now: Instant, core: &Core) -> Duration {
-        (now - self.since).saturating_sub(core.config.gossip.saturating_mul(YOUNG))
+        (now - self.since).saturating_sub(core.config.search.period_min.saturating_mul(YOUNG))
     }
 
     /// Exchanges a row, if the budget allows.
@@ -230,7 +235,7 @@ impl Search {
 
 // Frames.
 impl Search {
-    /// What a frame says of its sender.
+    /// The news that a frame has of its sender.
     pub(super) fn greeting(
         &mut self,
         now: Instant,
@@ -273,7 +278,7 @@ impl Search {
         places.table.set_crowded(from.id, near.crowded);
         if !is_answer {
             // It says so because it has this node in its table.
-            places.in_degree.note(cx.now, from.id, cx.core.config.gossip_max);
+            places.in_degree.note(cx.now, from.id, cx.core.config.search.period_max);
         }
         let distance = places.table.rtt(from.id).or(near.rtt_micros.map(duration));
         if let Some(row) = near.row.map(usize::from).filter(|&row| row < DIGITS) {
@@ -304,7 +309,7 @@ impl Search {
         }
     }
 
-    /// Those of the named nodes that promise to be nearer than what is in their slots, the most promising first.
+    /// The named nodes that promise to be nearer than the entries of their slots, the most promising first.
     /// `distance`: how far the one is that names them.
     fn promising(
         &mut self,
@@ -344,7 +349,7 @@ impl Search {
         let slot = places.table.next_hops(known.peer.id.key());
         // Later on, a node that would only be one more candidate comes by itself.
         let watching = self.stage == Stage::Watching;
-        let enough = if watching { 1 } else { cx.core.config.candidates };
+        let enough = if watching { 1 } else { cx.core.config.tables.candidates };
         // A node that is young no more measures those only that may become the nearest: spares come by themselves, too.
         let rival = if self.aged(cx.now, cx.core).is_zero() { slot.last() } else { slot.first() };
         let rival = if slot.len() < enough { None } else { rival?.weight() };
@@ -358,7 +363,7 @@ impl Search {
         (likely < rival).then(|| Promise::Nearer(likely * 1000 / rival))
     }
 
-    /// Those of the named nodes that are to be probed, and notes them as tried.
+    /// The named nodes that are to be probed; notes them as tried.
     fn worth_a_probe(
         &mut self,
         cx: &mut Cx<'_>,
@@ -372,7 +377,7 @@ impl Search {
                 cx.core.look_for_twin(cx.now, peer);
                 continue;
             }
-            // Where there is nobody at all, another try is worth its probe.
+            // Where there is no node at all, another try is worth its probe.
             let in_vain = self.has_tried(peer.id) && !places.table.next_hops(peer.id.key()).is_empty();
             let barred = cx.is_barred(&peer) || in_vain || places.table.get(peer.id).is_some();
             if probed.len() < most && !barred && !cx.detector.is_full() {

@@ -32,7 +32,7 @@ use crate::wire::{Frame, Hello, MAX_NETWORK_NAME};
 pub const MAX_CONNECTIONS: usize = 4096;
 /// Incoming connections that may be in their handshake at once; further ones wait in the system's backlog.
 pub const MAX_HALF_OPEN: usize = 64;
-/// How long the system may take to say whether anybody listens at an address.
+/// How long the system may take to say whether anything listens at an address.
 const CONNECT: Duration = Duration::from_secs(3);
 /// Bytes that the kernel takes before it has sent them: what control frames wait behind.
 const NOT_SENT: u32 = 64 * 1024;

@@ -1,4 +1,8 @@
 //! The ports by which nodes of one machine find each other.
+//!
+//! Departure from design §7, where every node takes the first free port: edges that may become ring nodes listen in the upper
+//! half of the range, and other edges outside of it. A newcomer finds every node that stays, because an edge that is asked
+//! names its access nodes. A machine full of subscribers keeps the lower half for ring nodes.
 
 use std::ops::RangeInclusive;
 

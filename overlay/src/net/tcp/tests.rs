@@ -1,4 +1,4 @@
-//! What strangers may do to a socket, and what a node makes of strangers that it dials.
+//! Stories of strangers: on a socket of this node, and behind an address that it dials.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::super::records;
 use super::*;
 use crate::machine::Link;
 use crate::peer::{Peer, Seed};
-use crate::wire::{Header, Letter};
+use crate::wire::{Direct, Header};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -131,7 +131,7 @@ async fn garbage_harms_nobody() {
     }));
     let payload = Bytes::from(vec![7; 100_000]);
     for _ in 0..200 {
-        let sent = Frame::new(Header::Letter(Letter::Payload), payload.clone());
+        let sent = Frame::new(Header::Direct(Direct::Payload), payload.clone());
         a.send(to_b, sent.clone());
         a.flush();
         let exchange = async {
@@ -254,7 +254,7 @@ async fn a_frame_that_names_an_address_of_no_network_ends_its_connection() {
     if identity(3).id() < identity(2).id() {
         say(&mut pipe, records::accept()).await;
     }
-    let lost = |addr| Frame::from(Header::Lost(Peer { id: identity(4).id(), incarnation: 1, addr }));
+    let lost = |addr| Frame::from(Header::PeerDeadHint(Peer { id: identity(4).id(), incarnation: 1, addr }));
     let record = |frame: &Frame| {
         let head = crate::wire::encode(frame).head;
         [&records::frame_head(true, false, head.len())[..], &head].concat()

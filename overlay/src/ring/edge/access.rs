@@ -43,7 +43,7 @@ struct AccessNode {
     round_trip: Option<Duration>,
 }
 
-/// What the answer of an access node comes to.
+/// The outcome of an access node's answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Attached {
     /// Nothing new.
@@ -54,7 +54,7 @@ pub(crate) enum Attached {
     Gained { is_only: bool },
 }
 
-/// What the loss of an access node comes to.
+/// The outcome of the loss of an access node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AccessLost {
     /// This edge was attached there: what waits for it goes another way.
@@ -109,7 +109,7 @@ impl Access {
         members: Vec<Peer>,
     ) -> Attached {
         // A ring node that was an edge need not be kept; and a node that is not asked does not make itself this edge's way to
-        // everybody.
+        // every node.
         if !core.is_edge() || !self.expects(from.id) {
             core.send(from, Header::Detach);
             return Attached::Kept;
@@ -181,7 +181,7 @@ impl Access {
 
     /// Access nodes that have not answered for long.
     pub(crate) fn silent(&self, now: Instant, core: &Core) -> Vec<NodeId> {
-        let patience = core.config.edge_keepalive.mul_f64(SILENT_PERIODS);
+        let patience = core.config.edges.keepalive.mul_f64(SILENT_PERIODS);
         let heard = self.nodes.iter().map(|node| (node.peer, node.heard)).chain(self.asked);
         heard.filter(|&(_, heard)| now - heard > patience).map(|(peer, _)| peer.id).collect()
     }
@@ -221,7 +221,7 @@ impl Access {
         memory::list(&self.nodes) + memory::list(&self.candidates)
     }
 
-    /// Whether an answer of this node is waited for. Without any access node everybody known is asked.
+    /// Whether an answer of this node is waited for. Without any access node every known node is asked.
     fn expects(&self, id: NodeId) -> bool {
         self.contains(id) || self.lost.is_some() || self.asked.is_some_and(|(peer, _)| peer.id == id)
     }

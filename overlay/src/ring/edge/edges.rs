@@ -36,12 +36,12 @@ impl Edges {
 
     /// An edge asks to be attached, or to stay so.
     pub(crate) fn on_attach(&mut self, now: Instant, core: &mut Core, tables: &Tables, from: Peer) {
-        let room = self.by_id.len() < core.config.max_edges || self.contains(from.id);
+        let room = self.by_id.len() < core.config.edges.max || self.contains(from.id);
         let accepted = core.is_on_ring() && room;
         if accepted {
             self.by_id.insert(from.id, (from, now));
             if !core.timers.is_set(Timer::Edge) {
-                core.timers.set(Timer::Edge, now + core.config.edge_keepalive);
+                core.timers.set(Timer::Edge, now + core.config.edges.keepalive);
             }
         }
         core.send(from, Header::Attached { accepted, members: tables.members() });
@@ -55,14 +55,14 @@ impl Edges {
 
     /// Forgets edges that fell silent.
     pub(crate) fn on_timer(&mut self, now: Instant, core: &mut Core) {
-        let patience = core.config.edge_keepalive.mul_f64(SILENT_PERIODS);
+        let patience = core.config.edges.keepalive.mul_f64(SILENT_PERIODS);
         let is_silent = |heard: Instant| now - heard > patience;
         let silent = self.by_id.iter().filter(|(_, (_, heard))| is_silent(*heard));
         for id in silent.map(|(&id, _)| id).collect::<Vec<NodeId>>() {
             self.on_detach(core, id);
         }
         if !self.by_id.is_empty() {
-            core.timers.set(Timer::Edge, now + core.config.edge_keepalive);
+            core.timers.set(Timer::Edge, now + core.config.edges.keepalive);
         }
     }
 

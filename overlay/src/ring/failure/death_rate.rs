@@ -1,14 +1,17 @@
 //! Probe rates that tune themselves (MSPastry §4.1). The nodes in use in the routing table are probed just so often that of
 //! a message meets no more dead ones on its way, in the mean, than was chosen: seldom in a quiet ring, often in a restless one.
 //!
-//! How often nodes die is estimated from the last deaths that this node has found itself. Unlike MSPastry's, nobody else's
+//! How often nodes die is estimated from the last deaths that this node has found itself. Unlike MSPastry's, no other node's
 //! estimate is asked for: a wrong one costs a message a hop's retransmission, and no more.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use crate::config::Config;
+use crate::geometry::TableUse;
 use crate::memory;
 use crate::ring::invariants::Size;
+use crate::ring::tables::Tables;
 use crate::time::Instant;
 
 /// Deaths that are remembered (MSPastry's K); beyond it the oldest is forgotten.
@@ -42,13 +45,7 @@ impl DeathRate {
 
     /// The period at which a message meets `target_loss_rate` dead nodes, if each makes so many hops by the table,
     /// and `watched` nodes were watched. Found dead at its next probe, a node has stood there for half a period.
-    pub(super) fn period(
-        &self,
-        now: Instant,
-        target_loss_rate: f64,
-        hops: usize,
-        watched: usize,
-    ) -> Duration {
+    fn period(&self, now: Instant, target_loss_rate: f64, hops: usize, watched: usize) -> Duration {
         let time = (now - self.since).max(SHORTEST).as_secs_f64();
         // (At least one, just about to happen: no rate is known to be zero.)
         let deaths = self.deaths.len().max(1) as f64;
@@ -58,9 +55,35 @@ impl DeathRate {
     }
 
     /// Deaths a second of one of the watched nodes.
-    pub(super) fn rate(&self, now: Instant, watched: usize) -> f64 {
+    fn rate(&self, now: Instant, watched: usize) -> f64 {
         let time = (now - self.since).max(SHORTEST).as_secs_f64();
         self.deaths.len() as f64 / (watched.max(1) as f64 * time)
+    }
+
+    /// Whether a node may well be dead that was silent for so long, by how fast others died.
+    pub(super) fn is_doubtful(
+        &self,
+        now: Instant,
+        config: &Config,
+        tables: &Tables,
+        table_use: TableUse,
+        silence: Duration,
+    ) -> bool {
+        let rate = self.rate(now, tables.leaf_set.len() + table_use.nodes);
+        rate * silence.as_secs_f64() > config.routing.hedge_above
+    }
+
+    /// After which silence the nodes in use of the geometry's tables are probed.
+    pub(super) fn table_probe(
+        &self,
+        now: Instant,
+        config: &Config,
+        tables: &Tables,
+        table_use: TableUse,
+    ) -> Duration {
+        let watched = tables.leaf_set.len() + table_use.nodes;
+        self.period(now, config.failure.target_loss_rate, table_use.hops, watched)
+            .min(config.failure.table_probe)
     }
 
     /// Bytes on the heap.

@@ -1,11 +1,11 @@
 //! Ways around a broken link: two nodes of a leaf set that cannot reach each other speak through a third.
 //!
 //! A ring neighbour that does not answer is asked by way of others as well, before it is found dead (SWIM, Das et
-//! al. 2002, §4.1): if it answers there, it has refuted the suspicion, and that way is kept while the direct one stays
+//! al. 2002, §3.1): if it answers there, it has refuted the suspicion, and that way is kept while the direct one stays
 //! broken. So a pair that is cut apart still renews its leases, and messages to a live root arrive (non-transitive
 //! connectivity: Freedman et al. 2005, "Non-Transitive Connectivity and DHTs").
 //!
-//! What another is said to have said is taken on trust, from members of the leaf set only.
+//! A frame that another node passes on is taken on trust, from members of the leaf set only.
 
 use std::time::Duration;
 
@@ -114,7 +114,7 @@ impl Detours {
         self.indirect.retain(|probe| probe.to != to || probe.number > number);
     }
 
-    /// What was asked before a sleep counts for nothing.
+    /// Questions from before a sleep count for nothing.
     pub(super) fn forget_asked(&mut self) {
         self.indirect.clear();
     }

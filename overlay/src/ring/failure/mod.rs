@@ -5,10 +5,15 @@
 //! each of its two neighbours to the members on its own side, which look for themselves; of the geometry's tables only the
 //! nodes in use are probed, and rarely. So links to the other members of the leaf set are closed when they are idle: 30
 //! open connections a node would cost more than to dial one of them when it is needed.
+//!
+//! Deaths in the geometry's tables are told on as hints. Nodes near each other have the same near nodes in their tables, so a
+//! node that finds an entry dead tells the nearest other one, which probes for itself. Fewer silences make a death where
+//! another node has found it already, or where a wrong one costs no more than a place in a table.
 
 mod death_rate;
 mod detours;
 mod ended;
+mod findings;
 mod peer_state;
 
 use std::hash::{Hash, Hasher};
@@ -20,6 +25,7 @@ use rand::seq::SliceRandom;
 use self::death_rate::DeathRate;
 use self::detours::Detours;
 use self::ended::EndedLives;
+pub(crate) use self::findings::{Answered, Detected, Ground, Sweep};
 pub(crate) use self::peer_state::Question;
 use self::peer_state::{Asked, PeerStates, RoundTrip};
 use super::core::{Core, Timer};
@@ -31,9 +37,8 @@ use crate::id::NodeId;
 use crate::memory::Memory;
 use crate::peer::Peer;
 use crate::sides::{Side, Sides};
-use crate::table::LeafSet;
 use crate::time::Instant;
-use crate::wire::{Ask, Header, Probe, Standing};
+use crate::wire::{Ask, Header, NodeState, Probe};
 
 /// Longest wait for the acknowledgement of a hop, in round-trip times (guess: it costs one frame where it was too short).
 const HOP_PATIENCE: f64 = 1.5;
@@ -66,49 +71,11 @@ pub struct FailureDetector {
     last_run: Instant,
 }
 
-/// What a model checker compares: rates and measured times decide nothing there.
+/// A model checker compares this: rates and measured times decide nothing there.
 impl Hash for FailureDetector {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (&self.states, &self.ended, &self.detours).hash(state);
     }
-}
-
-/// What a node knows of a peer that it is about to probe, besides what the detector does.
-pub(crate) struct Ground<'a> {
-    pub(crate) tables: &'a Tables,
-    /// The leaf set as it will be, while the node takes its place.
-    pub(crate) view: Option<&'a LeafSet>,
-    /// The peer, if it stands in a table that is kept alive.
-    pub(crate) member: Option<Peer>,
-    /// Its round-trip time by the geometry's tables.
-    pub(crate) table_rtt: Option<Duration>,
-}
-
-impl Ground<'_> {
-    /// The leaf set, or what is to become it.
-    fn around(&self) -> &LeafSet {
-        self.view.unwrap_or(&self.tables.leaf_set)
-    }
-}
-
-/// What the detector found out when a probe was not answered in time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Detected {
-    /// The peer lives: only the answer was lost.
-    Alive { peer: Peer, question: Question },
-    /// It was asked again.
-    Suspect(NodeId),
-    /// It is dead. `is_own`: by more than one silence, or without anybody's hint.
-    Dead { id: NodeId, is_own: bool },
-}
-
-/// A probe that was answered.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Answered {
-    /// When it was sent.
-    pub(crate) sent: Instant,
-    /// The leases for which it asked.
-    pub(crate) sides: Sides,
 }
 
 // Questions.
@@ -132,7 +99,7 @@ impl FailureDetector {
     }
 
     /// Asks a neighbour for a lease and for its leaf set, as the first frame of a node that has just taken its place: on the
-    /// neighbour's other side another one may have entered at the same time, of which nobody could tell before.
+    /// neighbour's other side another one may have entered at the same time, of which no node could tell before.
     pub(crate) fn introduce(&mut self, now: Instant, core: &mut Core, ground: &Ground<'_>, neighbour: Peer) {
         match self.states.asked_mut(neighbour.id) {
             Some(asked) => (asked.question.lease, asked.question.leaf_set) = (true, true),
@@ -176,14 +143,14 @@ impl FailureDetector {
         attempts: u8,
         question: Question,
     ) {
-        let standing = core.standing();
+        let node_state = core.node_state();
         let question = Question {
-            lease: question.lease && standing == Standing::Ready,
+            lease: question.lease && node_state == NodeState::Ready,
             leaf_set: question.leaf_set || ground.view.is_some(),
             ..question
         };
         let (number, sides) = self.expect_answer(now, core, ground, peer, attempts, question);
-        let probe = Probe { number, standing, lease: sides, leaf_set: question.leaf_set };
+        let probe = Probe { number, node_state, lease: sides, leaf_set: question.leaf_set };
         self.send_both_ways(now, core, ground, peer, probe, attempts);
     }
 
@@ -204,8 +171,8 @@ impl FailureDetector {
         self.states.ask(Asked { peer, number, sent: now, attempts, question, sides, heard_since: false });
         let rto = self.rto(&core.config, peer.id, ground.table_rtt);
         let wait = if !question.lease {
-            rto.saturating_mul(1 << (attempts - 1).min(4)).min(core.config.rto_max)
-        } else if attempts == 1 || attempts == core.config.lease_attempts {
+            rto.saturating_mul(1 << (attempts - 1).min(4)).min(core.config.failure.rto_max)
+        } else if attempts == 1 || attempts == core.config.failure.lease_attempts {
             rto
         } else {
             // A neighbour's lease may end meanwhile: it is asked without patience, and only the last answer waited for.
@@ -258,7 +225,7 @@ impl FailureDetector {
     /// The node that passes on what goes to this peer, if a probe was answered that way within a lease: ring neighbours ask
     /// each other that often.
     pub(crate) fn relay(&self, now: Instant, config: &Config, to: NodeId) -> Option<Peer> {
-        self.detours.relay(to, now - config.lease)
+        self.detours.relay(to, now - config.leases.duration)
     }
 
     /// Whether this peer is being asked for its leases.
@@ -349,7 +316,7 @@ impl FailureDetector {
         self.detours.end_indirect(id, u64::MAX);
     }
 
-    /// What was asked before a sleep counts for nothing, and neither does an answer to it.
+    /// Questions from before a sleep count for nothing, and neither do the answers.
     pub(crate) fn take_all_questions_back(&mut self, core: &mut Core) {
         for asked in self.states.take_all_asked() {
             core.timers.cancel(Timer::Probe(asked.peer.id));
@@ -372,20 +339,20 @@ impl FailureDetector {
     }
 }
 
-/// How many silences are enough. Fewer where nothing hangs on it, or where it is not the first death notice.
+/// How many silences are enough. Fewer where nothing depends on it, or where it is not the first death notice.
 fn patience(core: &Core, tables: &Tables, id: NodeId, question: Question) -> u8 {
     let leaf_set = &tables.leaf_set;
     let is_neighbour = leaf_set.is_ring_neighbour(id);
     let is_needed = !core.is_ready() || leaf_set.contains(id) || leaf_set.wants(id);
     let config = &core.config;
     if question.lease {
-        config.lease_attempts
+        config.failure.lease_attempts
     } else if question.suspected && !is_needed {
         1
     } else if !is_needed || question.suspected && !is_neighbour {
-        config.probe_attempts.min(config.confirmations)
+        config.failure.probe_attempts.min(config.failure.confirmations)
     } else {
-        config.probe_attempts
+        config.failure.probe_attempts
     }
 }
 
@@ -429,7 +396,7 @@ impl FailureDetector {
         self.end_probe(core, id);
         self.detours.forget(id);
         if let Some(incarnation) = known {
-            self.ended.mark_dead(id, incarnation, now + core.config.bury_for);
+            self.ended.mark_dead(id, incarnation, now + core.config.failure.dead_for);
         }
     }
 
@@ -479,7 +446,7 @@ impl FailureDetector {
     /// Whether the node, on the ring, did nothing for as long as a lease runs: its heartbeats are more frequent.
     pub(crate) fn slept(&mut self, now: Instant, core: &Core) -> bool {
         let before = std::mem::replace(&mut self.last_run, now);
-        core.is_on_ring() && now - before >= core.config.lease
+        core.is_on_ring() && now - before >= core.config.leases.duration
     }
 }
 
@@ -504,7 +471,7 @@ impl FailureDetector {
     pub(crate) fn rto(&self, config: &Config, id: NodeId, table_rtt: Option<Duration>) -> Duration {
         let watched = self.round_trip(id).map(RoundTrip::wait);
         let wait = watched.or_else(|| table_rtt.map(|rtt| rtt * 3)).unwrap_or(FIRST_RTO);
-        wait.clamp(config.rto_min, config.rto_max)
+        wait.clamp(config.failure.rto_min, config.failure.rto_max)
     }
 
     /// How long to wait for the acknowledgement of a hop: less than for that of a probe, since another way costs little and
@@ -514,7 +481,7 @@ impl FailureDetector {
         let watched = watched.map(|trip| trip.wait().min(trip.smoothed().mul_f64(HOP_PATIENCE)));
         let in_table = || table_rtt.map(|rtt| rtt.mul_f64(HOP_PATIENCE));
         let wait = watched.or_else(in_table).unwrap_or(FIRST_RTO);
-        wait.clamp(config.hop_rto_min, config.rto_max)
+        wait.clamp(config.routing.hop_rto_min, config.failure.rto_max)
     }
 
     /// From now on deaths are counted.
@@ -522,8 +489,8 @@ impl FailureDetector {
         self.deaths.begin(now);
     }
 
-    /// Whether a node may well be dead, by how long it was silent and how fast others died. Of those that are not watched
-    /// nobody knows how long that is.
+    /// Whether a node may well be dead, by how long it was silent and how fast others died. How long an unwatched
+    /// node was silent is not known.
     pub(crate) fn is_doubtful(
         &self,
         now: Instant,
@@ -532,17 +499,10 @@ impl FailureDetector {
         table_use: TableUse,
         peer: &Peer,
     ) -> bool {
-        let rate = self.deaths.rate(now, tables.leaf_set.len() + table_use.nodes);
         let is_watched = self.states.get(peer.id).is_some();
         let watched = is_watched.then(|| self.states.silence(now, peer.id));
-        let silence = watched.unwrap_or(config.table_probe).as_secs_f64();
-        rate * silence > config.doubt
-    }
-
-    /// After which silence the nodes in use of the geometry's tables are probed.
-    fn table_probe(&self, now: Instant, config: &Config, tables: &Tables, table_use: TableUse) -> Duration {
-        let watched = tables.leaf_set.len() + table_use.nodes;
-        self.deaths.period(now, config.raw_loss, table_use.hops, watched).min(config.table_probe)
+        let silence = watched.unwrap_or(config.failure.table_probe);
+        self.deaths.is_doubtful(now, config, tables, table_use, silence)
     }
 
     /// Begins a sweep over the leaf set and the nodes in use of the geometry's tables: plans the next one, and returns the
@@ -556,11 +516,11 @@ impl FailureDetector {
         table_use: TableUse,
         in_use: impl Iterator<Item = Peer>,
     ) -> Sweep {
-        let table_probe = self.table_probe(now, &core.config, tables, table_use);
-        let sweep = core.config.leaf_probe.min(table_probe) / SWEEPS;
+        let table_probe = self.deaths.table_probe(now, &core.config, tables, table_use);
+        let sweep = core.config.failure.leaf_probe.min(table_probe) / SWEEPS;
         let period = core.jittered(sweep.min(LONGEST_SWEEP));
         core.timers.set(Timer::Sweep, now + period);
-        let members = tables.leaf_set.iter().map(|peer| (*peer, core.config.leaf_probe));
+        let members = tables.leaf_set.iter().map(|peer| (*peer, core.config.failure.leaf_probe));
         let mut watched: Vec<(Peer, Duration)> =
             members.chain(in_use.map(|peer| (peer, table_probe))).collect();
         watched.sort_by_key(|(peer, _)| peer.id);
@@ -587,7 +547,7 @@ impl FailureDetector {
         parts.add("detours", self.detours.bytes());
     }
 
-    /// What is remembered (promise O5). Of lives that go on: the tables' members, and the nodes that others named, up to a
+    /// How much is remembered (promise O5). Of lives that go on: the tables' members, and the nodes that others named, up to a
     /// limit that is kept where they are asked.
     pub(crate) fn sizes(&self) -> impl Iterator<Item = Size> {
         self.ended.sizes().into_iter().chain(self.detours.sizes()).chain([self.deaths.size()])
@@ -613,7 +573,65 @@ impl FailureDetector {
     }
 }
 
-/// The watched nodes of one sweep, by id, each with the silence after which it is probed.
-pub(crate) struct Sweep {
-    pub(crate) watched: Vec<(Peer, Duration)>,
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{at, core, peer, sent, tables};
+    use super::*;
+
+    fn ground(tables: &Tables, member: u8) -> Ground<'_> {
+        Ground { tables, view: None, member: Some(peer(member)), table_rtt: None }
+    }
+
+    #[test]
+    fn three_silences_are_a_death_and_a_frame_in_between_is_none() {
+        let (mut core, tables) = (core(), tables(&[80, 90, 110, 120]));
+        let (far, ground) = (peer(120), ground(&tables, 120));
+        for hears in [false, true] {
+            let mut detector = FailureDetector::default();
+            detector.probe(at(0), &mut core, &ground, far, false);
+            let mut timeout = |now| detector.on_probe_timeout(at(now), &mut core, &ground, far.id);
+            assert_eq!(timeout(1_000), Some(Detected::Suspect(far.id)));
+            assert_eq!(timeout(2_000), Some(Detected::Suspect(far.id)));
+            if hears {
+                detector.note_heard(at(2_500), far);
+            }
+            let found = detector.on_probe_timeout(at(3_000), &mut core, &ground, far.id);
+            match found {
+                Some(Detected::Dead { id, is_own: true }) => assert!(!hears && id == far.id),
+                Some(Detected::Alive { peer, .. }) => assert!(hears && peer == far),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_ring_neighbour_that_is_silent_is_asked_by_way_of_others() {
+        let (mut core, tables) = (core(), tables(&[80, 90, 110, 120]));
+        let (near, ground) = (peer(110), ground(&tables, 110));
+        let mut detector = FailureDetector::default();
+        detector.probe(at(0), &mut core, &ground, near, false);
+        detector.on_probe_timeout(at(1_000), &mut core, &ground, near.id);
+        assert!(sent(&mut core).iter().all(|(to, header)| *to == near && matches!(header, Header::Probe(_))));
+        detector.on_probe_timeout(at(2_000), &mut core, &ground, near.id);
+        let asked = sent(&mut core);
+        let relays = asked.iter().filter(|(to, header)| *to != near && matches!(header, Header::Via { .. }));
+        assert_eq!(relays.count(), RELAYS, "{asked:?}");
+        // Its answer comes by a relay: that is the way from now on, as long as nothing else is known.
+        let answered = detector.on_probe_ack(at(2_050), &ground, near.id, Some(peer(90)), core.last_number());
+        assert!(answered.is_some());
+        assert_eq!(detector.relay(at(2_060), &core.config, near.id), Some(peer(90)));
+    }
+
+    #[test]
+    fn a_hint_is_worth_a_look_only_if_the_node_was_silent() {
+        let tables = tables(&[120]);
+        let mut detector = FailureDetector::default();
+        detector.begin(at(0), peer(120));
+        let hint = |detector: &FailureDetector, now, dead| {
+            detector.on_death_hint(at(now), &ground(&tables, 120), dead).is_some()
+        };
+        assert!(!hint(&detector, 1_000, peer(120)), "it was heard a second ago");
+        assert!(hint(&detector, 6_000, peer(120)));
+        assert!(!hint(&detector, 6_000, Peer { incarnation: 0, ..peer(120) }), "an older life");
+    }
 }

@@ -1,4 +1,4 @@
-//! What a node knows of its peers' lives: when each was heard, how far it is, and what it was asked.
+//! The states of a node's peers: when each was heard, how far it is, and what it was asked.
 
 use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
@@ -23,18 +23,18 @@ pub(super) struct PeerStates {
     asked: Vec<Asked>,
 }
 
-/// What a node knows of one peer's life. Its address stands in the tables, or in the probe that asks it.
+/// The state of one peer, as this node knows it. Its address stands in the tables, or in the probe that asks it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PeerState {
     id: NodeId,
     pub(super) incarnation: u64,
     heard: CoarseInstant,
     pub(super) round_trip: Option<RoundTrip>,
-    /// This life was heard itself; if not, others named it, and what they say of its incarnation bars nobody.
+    /// This life was heard itself; if not, others named it, and what they say of its incarnation bars no node.
     pub(super) heard_itself: bool,
 }
 
-/// What a model checker compares: measurements decide nothing where waits have one length and sweeps are far.
+/// A model checker compares this: measurements decide nothing where waits have one length and sweeps are far.
 impl Hash for PeerState {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.id, self.incarnation, self.heard_itself).hash(state);
@@ -99,14 +99,14 @@ pub(super) struct Asked {
     pub(super) heard_since: bool,
 }
 
-/// What a peer is asked, besides whether it lives.
+/// The parts of a probe, besides the question whether the peer lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Question {
     /// For its leases.
     pub(crate) lease: bool,
     /// For its leaf set.
     pub(crate) leaf_set: bool,
-    /// Somebody else has found it dead: fewer silences are enough.
+    /// Another node has found it dead: fewer silences are enough.
     pub(crate) suspected: bool,
 }
 

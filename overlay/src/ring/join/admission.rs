@@ -6,7 +6,7 @@
 //!
 //! A `Commit` names the joiner's other neighbour, and a `Withdraw` the commits that it takes back. Azmy et al. have no
 //! leaving nodes: one that leaves after it has ceded its part would let the next one and the joiner answer side by side. And
-//! what a joiner takes back need not wait for a lease to end. A node that lacks its neighbour's lease admits nobody.
+//! what a joiner takes back need not wait for a lease to end. A node that lacks its neighbour's lease admits no node.
 
 use crate::id::NodeId;
 use crate::peer::Peer;
@@ -58,7 +58,7 @@ impl Slots {
             // It would get no part by now.
             return Admission::Busy;
         }
-        let slot = Slot { joiner, until: now + core.config.join_slot, ceded: None };
+        let slot = Slot { joiner, until: now + core.config.join.slot, ceded: None };
         // A part that was ceded is taken back only when the lease that went with it has ended.
         if self.take(now, sides, slot, |held| !leases.binds(now, held.joiner.id)) {
             Admission::Granted { members: tables.members() }
@@ -100,7 +100,7 @@ impl Slots {
         self.ceded(joiner)
     }
 
-    /// The joiner does not come by any `Commit` up to this number. What was ceded for a later one stays ceded until its
+    /// The joiner does not come by any `Commit` up to this number. A part that was ceded for a later one stays ceded until its
     /// lease ends, because this frame is an old one, and the joiner may be in its place by now. Returns whether the joiner
     /// has given back all that was ceded to it.
     pub(crate) fn withdraw(&mut self, now: Instant, joiner: Peer, number: u64) -> bool {
@@ -189,5 +189,58 @@ impl Slots {
     /// Whether the joiner holds each of these sides.
     fn holds(&mut self, joiner: Peer, sides: Sides) -> bool {
         sides.iter().all(|side| self.slot(side).is_some_and(|slot| slot.joiner == joiner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::fixture::{at, core, peer, tables};
+
+    /// Leases of both neighbours, without which nothing can be ceded.
+    fn leases(core: &mut Core, tables: &Tables) -> Leases {
+        let mut leases = Leases::default();
+        leases.take(at(0), core, tables, peer(90).id, Sides::Right, at(0));
+        leases.take(at(0), core, tables, peer(110).id, Sides::Left, at(0));
+        leases
+    }
+
+    #[test]
+    fn one_joiner_has_a_side_until_its_slot_and_its_lease_have_ended() {
+        let (mut core, tables) = (core(), tables(&[90, 110]));
+        let (mut slots, mut leases) = (Slots::default(), leases(&mut core, &tables));
+        let admit = |slots: &mut Slots, leases: &Leases, now, joiner| {
+            matches!(slots.admit(at(now), &core, &tables, leases, peer(joiner)), Admission::Granted { .. })
+        };
+        assert!(admit(&mut slots, &leases, 0, 104));
+        assert!(!admit(&mut slots, &leases, 1, 106), "the right side is taken");
+        assert!(admit(&mut slots, &leases, 2, 96), "the left one is free");
+        assert_eq!(slots.cede(peer(104), 1), Sides::Right);
+        leases.grant_for(at(3_900), peer(104).id, Sides::Right, std::time::Duration::from_secs(9));
+        assert!(
+            !slots.take(at(4_100), Sides::Right, slot(106), |held| !leases.binds(at(4_100), held.joiner.id))
+        );
+        slots.expire(at(4_100), &leases);
+        assert!(slots.joiner(peer(104).id).is_some() && slots.joiner(peer(96).id).is_none());
+    }
+
+    fn slot(joiner: u8) -> Slot {
+        Slot { joiner: peer(joiner), until: at(9_999), ceded: None }
+    }
+
+    #[test]
+    fn an_old_withdrawal_takes_back_no_later_commit() {
+        let mut slots = Slots { right: Some(slot(104)), left: None };
+        slots.cede(peer(104), 7);
+        assert!(!slots.withdraw(at(0), peer(104), 6), "the joiner may be in its place by commit 7");
+        assert_eq!(slots.ceded(peer(104)), Sides::Right);
+        assert!(slots.withdraw(at(0), peer(104), 7));
+    }
+
+    #[test]
+    fn a_node_without_its_neighbours_lease_admits_nobody() {
+        let (core, tables) = (core(), tables(&[90, 110]));
+        let answer = Slots::default().admit(at(0), &core, &tables, &Leases::default(), peer(104));
+        assert_eq!(answer, Admission::Busy);
     }
 }

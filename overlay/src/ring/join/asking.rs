@@ -10,7 +10,7 @@ use crate::machine::Refusal;
 use crate::peer::{Peer, Seed};
 use crate::ring::core::{Core, Timer};
 use crate::time::Instant;
-use crate::wire::{ProbeAck, Standing};
+use crate::wire::{NodeState, ProbeAck};
 
 /// How long seeds have to answer before the next group of them is asked.
 const ASK_PATIENCE: Duration = Duration::from_millis(1500);
@@ -44,7 +44,7 @@ pub(super) struct Asking {
     waiting: BTreeMap<u64, Seed>,
     /// Why seeds that the user named could not be asked.
     refused: Vec<(Seed, Refusal)>,
-    /// Somebody is just starting, and this node waits for it.
+    /// A node is just starting, and this node waits for it.
     wait_for_starting: bool,
 }
 
@@ -79,16 +79,16 @@ impl Asking {
     pub(super) fn on_answer(&mut self, now: Instant, core: &mut Core, from: Peer, ack: &ProbeAck) -> Next {
         let Some(seed) = self.waiting.remove(&ack.number) else { return Next::Wait };
         self.waiting.retain(|_, waiting| waiting.addr != seed.addr);
-        match ack.standing {
-            Standing::Ready if matches!(core.role, Role::Edge { .. }) => return Next::Attach(from),
-            Standing::Ready => return Next::Seek(from),
+        match ack.node_state {
+            NodeState::Ready if matches!(core.role, Role::Edge { .. }) => return Next::Attach(from),
+            NodeState::Ready => return Next::Seek(from),
             // Of two that start in the same instant, the one at the smaller address goes first.
-            Standing::Starting if self.group != Group::Join => {
+            NodeState::Starting if self.group != Group::Join => {
                 self.wait_for_starting |= from.addr < core.me.addr;
             }
-            Standing::Starting | Standing::Joining => self.wait_for_starting = true,
+            NodeState::Starting | NodeState::Joining => self.wait_for_starting = true,
             // It is on no ring, but attached to one.
-            Standing::Edge => {
+            NodeState::Edge => {
                 let access = ack.leaf_set.iter().flatten().take(MAX_REFERRALS);
                 access.for_each(|peer| self.ask_referred(core, *peer));
             }
@@ -163,13 +163,13 @@ impl Asking {
     }
 }
 
-/// What comes after a group of seeds.
+/// The step that comes after a group of seeds.
 pub(super) enum Onwards {
     Ask { group: Group, since: Instant, kept: Option<Kept> },
     BeFirst,
 }
 
-/// What a round of asking leaves to the next one.
+/// The state that a round of asking leaves to the next one.
 pub(super) struct Kept {
     waiting: BTreeMap<u64, Seed>,
     refused: Vec<(Seed, Refusal)>,

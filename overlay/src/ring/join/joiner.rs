@@ -1,7 +1,7 @@
 //! Steps 3 and 4 of the join: the joiner takes the slots of both neighbours, hears each member of its leaf set, has both
 //! neighbours cede its part, and takes its place.
 //!
-//! What a neighbour says of those around it counts once its slot keeps others out: it says so with the slot (Azmy et al.: by
+//! The leaf set of a neighbour counts once its slot keeps others out: it comes with the slot (Azmy et al.: by
 //! a probe each; what `Granted` says was read when the probe would have been answered). All other members are probed, once
 //! each.
 
@@ -18,7 +18,7 @@ use crate::ring::core::{Core, Timer};
 use crate::sides::{Side, Sides};
 use crate::table::LeafSet;
 use crate::time::Instant;
-use crate::wire::{Admission, Header, ProbeAck, Standing};
+use crate::wire::{Admission, Header, NodeState, ProbeAck};
 
 /// Unanswered commits; a neighbour that answers a joiner with floods of other frames makes it ask no more often than that.
 const MAX_COMMITS: usize = 16;
@@ -35,7 +35,7 @@ pub(crate) struct Joiner {
     /// Members of the view that have answered.
     answered: BTreeSet<NodeId>,
     /// Neighbours whose slot this node has, and since when. The right one's is held only together with the left
-    /// one's: a node that has that is alone in the gap, so nobody waits in a circle.
+    /// one's: a node that has that is alone in the gap, so joiners do not wait in a circle.
     admitted: BTreeMap<NodeId, HeldSlot>,
     /// Neighbours that have ceded this node's part, when they were asked, and on which of their sides it is.
     committed: BTreeMap<NodeId, (Instant, Sides)>,
@@ -53,7 +53,7 @@ struct HeldSlot {
     renewed: Instant,
 }
 
-/// What a joiner does next.
+/// The next thing that a joiner does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Advance {
     /// Nothing, for now.
@@ -140,18 +140,18 @@ impl Joiner {
     pub(crate) fn step(&mut self, now: Instant, core: &mut Core) -> bool {
         let neighbours = self.view.ring_neighbours();
         // A slot ends by itself: it is asked for again when half of its time is over.
-        let half = core.config.join_slot / 2;
+        let half = core.config.join.slot / 2;
         let has = |peer: &Peer| self.admitted.get(&peer.id).is_some_and(|slot| now - slot.renewed < half);
         // Left slot first, always.
         if let Some(&next) = neighbours.iter().find(|peer| !has(peer)) {
-            core.send(next, Header::Admit);
+            core.send(next, Header::JoinRequest);
             return false;
         }
         if !self.has_heard_all() {
             return false;
         }
         // A part that was ceded long ago comes with a lease that is over, or nearly.
-        let lease = core.config.lease;
+        let lease = core.config.leases.duration;
         self.committed.retain(|_, (asked, _)| now - *asked < lease / 2);
         self.commits.retain(|_, (_, asked)| now - *asked < lease / 2);
         if self.has_both_parts() {
@@ -159,10 +159,10 @@ impl Joiner {
         }
         for neighbour in neighbours {
             if !self.committed.contains_key(&neighbour.id) && self.commits.len() < MAX_COMMITS {
-                let beside = self.other_neighbour(neighbour.id);
+                let other_neighbour = self.other_neighbour(neighbour.id);
                 let number = core.number();
                 self.commits.insert(number, (neighbour.id, now));
-                core.send(neighbour, Header::Commit { number, beside });
+                core.send(neighbour, Header::JoinCommit { number, other_neighbour });
             }
         }
         false
@@ -253,10 +253,10 @@ impl Joiner {
         asked: Instant,
         is_barred: impl Fn(&Peer) -> bool,
     ) -> bool {
-        // What a neighbour says of the nodes around it counts once its slot keeps others out.
+        // The leaf set of a neighbour counts once its slot keeps others out.
         let slot = self.admitted.get(&from.id);
         let current = ack.leaf_set.is_some() && slot.is_none_or(|slot| asked >= slot.since);
-        if ack.standing != Standing::Ready {
+        if ack.node_state != NodeState::Ready {
             self.view.remove(from.id);
         } else if self.view.contains(from.id) && current {
             self.view.insert(from);
@@ -338,6 +338,63 @@ impl Joiner {
 fn withdraw_from(core: &mut Core, holders: Vec<Peer>) {
     let number = core.last_number();
     for peer in holders {
-        core.send(peer, Header::Withdraw { number });
+        core.send(peer, Header::JoinAbort { number });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ring::fixture::{at, core, peer, sent};
+    use crate::wire::Probe;
+
+    fn joiner(core: &Core, members: &[u8]) -> Joiner {
+        let mut joiner = Joiner::new(LeafSet::new(core.me.id, 32), peer(90));
+        joiner.learn(core, &members.iter().map(|&point| peer(point)).collect::<Vec<_>>(), |_| false);
+        joiner
+    }
+
+    fn granted() -> Admission {
+        Admission::Granted { members: Vec::new() }
+    }
+
+    #[test]
+    fn the_left_slot_comes_first_then_the_right_one_then_all_answers_then_both_parts() {
+        let mut core = core();
+        let mut joiner = joiner(&core, &[80, 90, 110]);
+        let asked = |joiner: &mut Joiner, core: &mut Core| {
+            assert!(!joiner.step(at(0), core));
+            sent(core)
+        };
+        assert_eq!(asked(&mut joiner, &mut core), [(peer(90), Header::JoinRequest)]);
+        assert_eq!(joiner.on_admission(at(0), &mut core, peer(90), granted(), |_| false), Advance::Step);
+        assert_eq!(asked(&mut joiner, &mut core), [(peer(110), Header::JoinRequest)]);
+        assert_eq!(joiner.on_admission(at(0), &mut core, peer(110), granted(), |_| false), Advance::Step);
+        assert_eq!(joiner.to_probe(), [peer(80)], "neighbours answer with their slots");
+        assert_eq!(asked(&mut joiner, &mut core), []);
+        let (node_state, lease) = (NodeState::Ready, Sides::None);
+        let ack = ProbeAck { number: 1, node_state, lease, asks: None, leaf_set: Some(Vec::new()) };
+        assert!(joiner.on_ack(&mut core, peer(80), &ack, at(0), |_| false));
+        let commits = asked(&mut joiner, &mut core);
+        let number_to = |to: Peer| {
+            commits.iter().find_map(|(peer, header)| match header {
+                Header::JoinCommit { number, .. } if *peer == to => Some(*number),
+                Header::JoinCommit { .. } | Header::Probe(Probe { .. }) => None,
+                other => panic!("{other:?}"),
+            })
+        };
+        let (left, right) = (number_to(peer(90)).unwrap(), number_to(peer(110)).unwrap());
+        assert!(!joiner.on_committed(peer(90), left, Sides::Right), "the other part is missing");
+        assert!(joiner.on_committed(peer(110), right, Sides::Left));
+    }
+
+    #[test]
+    fn a_slot_of_a_node_that_is_no_neighbour_is_given_back() {
+        let mut core = core();
+        let mut joiner = joiner(&core, &[80, 110]);
+        joiner.on_admission(at(0), &mut core, peer(80), granted(), |_| false);
+        let named = Admission::Granted { members: vec![peer(90)] };
+        joiner.on_admission(at(1), &mut core, peer(80), named, |_| false);
+        assert!(matches!(sent(&mut core)[..], [(to, Header::JoinAbort { .. })] if to == peer(80)));
     }
 }

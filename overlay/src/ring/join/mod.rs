@@ -1,6 +1,6 @@
 //! The way onto the ring.
 //!
-//! 1. *Asking* (`asking.rs`): probe the seeds until a ready node answers; if nobody at all does, be the first of a ring.
+//! 1. *Asking* (`asking.rs`): probe the seeds until a ready node answers; if no node at all does, be the first of a ring.
 //! 2. *Seeking*: have the root of one's own id found (Pastry §2.4), and learn its leaf set.
 //! 3. *Joining* (`joiner.rs`): take the slots of both neighbours, left one first; probe each member of the leaf set until it
 //!    has answered or was found dead; have both neighbours cede the joiner's part.
@@ -66,7 +66,7 @@ impl Hash for Join {
     }
 }
 
-/// What follows from the answer of a seed.
+/// The step that follows from the answer of a seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Next {
     Wait,
@@ -76,7 +76,7 @@ pub(crate) enum Next {
     Seek(Peer),
 }
 
-/// What follows when the time of a step is over.
+/// The step that follows when the time of one is over.
 #[derive(Debug)]
 pub(crate) enum Overdue {
     Nothing,
@@ -87,11 +87,11 @@ pub(crate) enum Overdue {
         through: Peer,
         attempts: u8,
     },
-    /// What was not answered is asked again.
+    /// Unanswered questions are asked again.
     JoinOn,
-    /// Nobody is there.
+    /// No node is there.
     BeFirst,
-    /// Nobody that the user named can be reached.
+    /// No node that the user named can be reached.
     Fail(StartError),
 }
 
@@ -232,7 +232,7 @@ impl Join {
     pub(crate) fn on_sought(&mut self, core: &mut Core, id: u64) -> bool {
         match self.step {
             Step::Seeking { through, id: sought, .. } if sought == id => {
-                let view = LeafSet::new(core.me.id, core.config.leaf_set);
+                let view = LeafSet::new(core.me.id, core.config.tables.leaf_set);
                 self.go(core, Step::Joining(Joiner::new(view, through)));
                 true
             }

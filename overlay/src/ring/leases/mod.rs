@@ -2,12 +2,12 @@
 //!
 //! The holder counts from *sending* its request, the issuer from *granting*, plus 5 % for drift; the issuer neither
 //! drops nor takes over before the lease ends. So a node that was paused beyond its lease finds it ended before it
-//! answers anything, and nobody took its range before that.
+//! answers anything, and no node took its range before that.
 //!
 //! Two neighbours renew their leases in one exchange of three frames: one asks, the other grants and asks in return, the
 //! first grants. Each node asks its left neighbour first, and its right one only if that one is late. Two frames would do
 //! if a grant answered the question of the exchange before; but then a node that died right after one was granted a lease
-//! without a sign of life, and its range would be nobody's for almost two leases.
+//! without a sign of life, and its range would be no node's for almost two leases.
 //!
 //! A lease is for one side of its issuer, and an issuer grants each side to one holder at a time: so a node that does not
 //! see all that stand around it, or whose neighbour sees another next to itself, gets no lease for the part that it would
@@ -29,7 +29,7 @@ use crate::memory;
 use crate::peer::Peer;
 use crate::sides::{Side, Sides};
 use crate::time::{Instant, earliest};
-use crate::wire::{Grant, Header, LeaseWords, Standing};
+use crate::wire::{Grant, Header, LeasePiggyback, NodeState};
 
 /// How long a node waits for its right neighbour, which is to ask it, before it asks itself.
 const COURTESY: Duration = Duration::from_millis(150);
@@ -103,7 +103,7 @@ impl Leases {
         (std::mem::replace(&mut self.serving, serving) != serving).then_some(serving)
     }
 
-    /// The node stops: it serves nobody, and nobody need be told.
+    /// The node stops: it serves no range, and no event need tell so.
     pub(crate) fn stop_serving(&mut self) {
         self.serving = false;
     }
@@ -122,11 +122,11 @@ impl Leases {
 
     /// Whether they need not be renewed before half of a heartbeat is over.
     pub(crate) fn is_fresh(&self, now: Instant, core: &Core, tables: &Tables, neighbour: NodeId) -> bool {
-        let rest = core.config.lease.saturating_sub(core.config.heartbeat / 2);
+        let rest = core.config.leases.duration.saturating_sub(core.config.leases.heartbeat / 2);
         self.held_until(tables, neighbour).is_some_and(|until| until > now + rest)
     }
 
-    /// Whether this node answers for its part on these sides: nobody cedes what it does not hold.
+    /// Whether this node answers for its part on these sides: a node cedes only what it holds.
     pub(crate) fn may_cede(&self, now: Instant, core: &Core, tables: &Tables, sides: Sides) -> bool {
         let holds = |side: Side| {
             let neighbour = tables.leaf_set.neighbour(side);
@@ -146,17 +146,17 @@ impl Leases {
     }
 
     /// Grants leases to a ready node that is this node's ring neighbour, as this node sees the ring: of the sides that it
-    /// asks for those on which it stands, which are granted to nobody else.
+    /// asks for those on which it stands, which are granted to no other node.
     pub(crate) fn grant_asked(
         &mut self,
         now: Instant,
         core: &Core,
         tables: &Tables,
         slots: &Slots,
-        (holder, standing): (Peer, Standing),
+        (holder, node_state): (Peer, NodeState),
         asked: Sides,
     ) -> Sides {
-        if !core.is_ready() || standing != Standing::Ready || self.is_any_waking() {
+        if !core.is_ready() || node_state != NodeState::Ready || self.is_any_waking() {
             return Sides::None;
         }
         let (left, right) = (tables.leaf_set.left(), tables.leaf_set.right());
@@ -174,7 +174,7 @@ impl Leases {
 
     /// Grants leases for these sides of this node.
     pub(crate) fn grant(&mut self, now: Instant, core: &Core, holder: NodeId, sides: Sides) {
-        self.grant_for(now, holder, sides, core.config.lease);
+        self.grant_for(now, holder, sides, core.config.leases.duration);
     }
 
     /// Grants leases of this length, by the holder's clock.
@@ -184,7 +184,7 @@ impl Leases {
         }
     }
 
-    /// Whether this side is granted to nobody else by now.
+    /// Whether this side is granted to no other node by now.
     fn is_free(&self, now: Instant, side: Side, holder: NodeId) -> bool {
         let is_others =
             |&((other, of), until): &((NodeId, Side), Instant)| of == side && other != holder && until > now;
@@ -219,7 +219,8 @@ impl Leases {
         asked: Instant,
     ) {
         for side in sides.iter() {
-            let until = (asked + core.config.lease).max(self.held.end(issuer, side).unwrap_or_default());
+            let until =
+                (asked + core.config.leases.duration).max(self.held.end(issuer, side).unwrap_or_default());
             self.held.set(issuer, side, until);
         }
         self.plan_expiry(core, tables);
@@ -236,7 +237,7 @@ impl Leases {
         };
         let places: Vec<(NodeId, Side)> = tables.leaf_set.ends().flat_map(places).collect();
         self.held.0.retain(|(place, _)| places.contains(place));
-        // What travels along was asked and granted for the places from before, too.
+        // The piggybacked requests and grants are for the places from before, too.
         self.piggyback = Piggyback::default();
     }
 
@@ -256,7 +257,7 @@ impl Leases {
         self.granted.remove(node);
     }
 
-    /// What this peer was asked along with other frames, or is to be granted so, counts for nothing.
+    /// Piggybacked requests to this peer, and grants that wait for a frame to it, count for nothing.
     pub(crate) fn forget_piggyback(&mut self, id: NodeId) {
         self.piggyback.forget(id);
     }
@@ -280,16 +281,16 @@ impl Leases {
     /// given the chance to ask first, because its question renews both leases.
     fn renewal(&self, core: &Core, tables: &Tables, neighbour: NodeId) -> Option<Instant> {
         let is_left = tables.leaf_set.left().is_some_and(|left| left.id == neighbour);
-        let wait = core.config.heartbeat + if is_left { Duration::ZERO } else { COURTESY };
-        Some(self.held_until(tables, neighbour)? - core.config.lease.saturating_sub(wait))
+        let wait = core.config.leases.heartbeat + if is_left { Duration::ZERO } else { COURTESY };
+        Some(self.held_until(tables, neighbour)? - core.config.leases.duration.saturating_sub(wait))
     }
 
     /// Sets the time for the next renewal. A neighbour that owes one is asked again after a while.
     pub(crate) fn plan_heartbeat(&self, now: Instant, core: &mut Core, tables: &Tables) {
-        let again = now + core.config.heartbeat.min(ASK_AGAIN);
+        let again = now + core.config.leases.heartbeat.min(ASK_AGAIN);
         let due = |peer: &Peer| self.renewal(core, tables, peer.id).filter(|&due| due > now).unwrap_or(again);
         let next = tables.leaf_set.ends().map(due).min();
-        core.timers.set(Timer::Heartbeat, next.unwrap_or(now + core.config.heartbeat));
+        core.timers.set(Timer::Heartbeat, next.unwrap_or(now + core.config.leases.heartbeat));
     }
 
     /// Forgets the leases that have ended.
@@ -329,12 +330,12 @@ impl Leases {
         self.waking.contains(&id)
     }
 
-    /// Whether this node waits for anybody's answer after its sleep.
+    /// Whether this node waits for any node's answer after its sleep.
     pub(crate) fn is_any_waking(&self) -> bool {
         !self.waking.is_empty()
     }
 
-    /// What a frame to this peer carries of leases. `is_asked`: the peer is being probed for them already.
+    /// The lease piggyback of a frame to this peer. `is_asked`: the peer is being probed for them already.
     pub(crate) fn piggyback_for(
         &mut self,
         now: Instant,
@@ -343,23 +344,23 @@ impl Leases {
         to: NodeId,
         header: &Header,
         is_asked: bool,
-    ) -> Option<Box<LeaseWords>> {
-        let after = core.config.ride_after?;
+    ) -> Option<Box<LeasePiggyback>> {
+        let after = core.config.leases.piggyback_after?;
         if !core.is_on_ring() || !header.may_piggyback() || !tables.leaf_set.is_ring_neighbour(to) {
             return None;
         }
         // A grant that is older is of no use, because the holder has asked by a probe meanwhile.
-        let grant = self.piggyback.take_owed(to, now - core.config.heartbeat);
+        let grant = self.piggyback.take_owed(to, now - core.config.leases.heartbeat);
         // Leases that do not run are asked for by a probe; young ones not at all.
         let until = self.held_until(tables, to).filter(|&until| until > now);
-        let is_old = until.is_some_and(|until| until + after <= now + core.config.lease);
+        let is_old = until.is_some_and(|until| until + after <= now + core.config.leases.duration);
         let ask = (is_old && !is_asked)
             .then(|| self.piggyback.ask(now, core, to, tables.leaf_set.my_sides_at(to), after))
             .flatten();
-        (ask.is_some() || grant.is_some()).then(|| Box::new(LeaseWords { ask, grant }))
+        (ask.is_some() || grant.is_some()).then(|| Box::new(LeasePiggyback { ask, grant }))
     }
 
-    /// A frame of this peer carries something of leases.
+    /// A frame of this peer carries a lease piggyback.
     pub(crate) fn on_piggyback(
         &mut self,
         now: Instant,
@@ -367,7 +368,7 @@ impl Leases {
         tables: &Tables,
         slots: &Slots,
         from: Peer,
-        piggyback: LeaseWords,
+        piggyback: LeasePiggyback,
     ) {
         if !core.is_on_ring() {
             return;
@@ -378,7 +379,7 @@ impl Leases {
             self.take(now, core, tables, from.id, lease.and(sides), asked);
         }
         if let Some(ask) = piggyback.ask {
-            let lease = self.grant_asked(now, core, tables, slots, (from, Standing::Ready), ask.lease);
+            let lease = self.grant_asked(now, core, tables, slots, (from, NodeState::Ready), ask.lease);
             if !lease.is_none() {
                 self.piggyback.owe(now, from.id, Grant { number: ask.number, lease });
             }
@@ -400,5 +401,49 @@ impl Leases {
     /// How much is kept (promise O5).
     pub(crate) fn sizes(&self) -> [Size; 2] {
         self.piggyback.sizes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{at, core, peer, tables};
+    use super::*;
+
+    #[test]
+    fn the_holder_counts_from_its_question_and_the_issuer_from_its_grant() {
+        let (mut core, tables) = (core(), tables(&[90, 110]));
+        let mut leases = Leases::default();
+        for (neighbour, side) in [(90, Sides::Right), (110, Sides::Left)] {
+            assert!(!leases.is_serving(at(0), &core, &tables), "one is missing");
+            leases.take(at(300), &mut core, &tables, peer(neighbour).id, side, at(0));
+        }
+        assert!(leases.is_serving(at(3_999), &core, &tables));
+        assert!(!leases.is_serving(at(4_000), &core, &tables), "4 s after the question");
+        leases.grant(at(300), &core, peer(90).id, Sides::Left);
+        assert!(leases.binds(at(4_499), peer(90).id), "4 s and 5 % after the grant");
+        assert!(!leases.binds(at(4_500), peer(90).id));
+    }
+
+    #[test]
+    fn a_side_has_one_holder_at_a_time() {
+        let core = core();
+        let mut leases = Leases::default();
+        let mut grant = |now, neighbours: &[u8], holder| {
+            let holder = (peer(holder), NodeState::Ready);
+            leases.grant_asked(at(now), &core, &tables(neighbours), &Slots::default(), holder, Sides::Right)
+        };
+        assert_eq!(grant(0, &[90, 120], 120), Sides::Right);
+        assert_eq!(grant(10, &[90, 120], 90), Sides::None, "it stands on the other side");
+        assert_eq!(grant(20, &[90, 110, 120], 110), Sides::None, "the lease of the one behind it runs");
+        assert_eq!(grant(4_300, &[90, 110, 120], 110), Sides::Right);
+    }
+
+    #[test]
+    fn a_lease_is_void_where_its_holder_stands_no_more() {
+        let mut core = core();
+        let mut leases = Leases::default();
+        leases.take(at(0), &mut core, &tables(&[90, 110]), peer(110).id, Sides::Left, at(0));
+        leases.keep_current(&tables(&[90, 105, 110]));
+        assert!(!leases.holds(at(1), peer(110).id, Side::Left), "another node stands between");
     }
 }

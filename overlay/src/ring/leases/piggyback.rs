@@ -2,7 +2,7 @@
 //! anyway asks for its lease, once that is of a certain age, and brings what the neighbour has asked for in the same way. So
 //! neighbours that talk renew their leases without a frame of their own; to those that do not, a probe goes in time.
 //!
-//! Nobody answers a piggyback with a frame of its own. A delayed grant is only shorter, never unsafe: the holder counts from
+//! No node answers a piggyback with a frame of its own. A delayed grant is only shorter, never unsafe: the holder counts from
 //! its request, the issuer from granting. The piggyback stands in the frame, not in a frame around it, so payloads are not
 //! copied and keep their class and their order.
 
@@ -60,7 +60,7 @@ impl Piggyback {
         Some(Ask { number, lease: sides })
     }
 
-    /// Takes the question that was answered: when it was asked, and for which sides. Those before it mean nothing any more.
+    /// Takes the question that was answered: when it was asked, and for which sides. Earlier ones mean nothing any more.
     pub(super) fn take_asked(&mut self, from: NodeId, number: u64) -> Option<(Instant, Sides)> {
         let answered = self.asked.iter().find(|asked| asked.to == from && asked.number == number)?;
         let answered = (answered.sent, answered.sides);

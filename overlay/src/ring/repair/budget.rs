@@ -1,4 +1,4 @@
-//! What repair may send (design §5; Rhea et al. 2004, §3: repair that answers congestion with traffic makes it worse). Leaf
+//! The budget of repair (design §5; Rhea et al. 2004, §3: repair that answers congestion with traffic makes it worse). Leaf
 //! sets that are told or compared, and rows of tables, keep together to so many bytes a second, after a burst. News of leaf
 //! sets that are beyond it wait, one for each receiver, and say what is so when they leave; looking for near nodes is left
 //! for later. (Not counted: answers to joiners, seekers and edges, refusals of leases, and farewells: each is
@@ -25,7 +25,7 @@ const MAX_PUT_OFF: usize = 64;
 /// The same while the news are answers to a question: strangers that ask keep no node from hearing of a death.
 const MAX_ANSWERS_PUT_OFF: usize = MAX_PUT_OFF / 2;
 
-/// What was sent, and what waits.
+/// The frames that were sent, and the frames that wait.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Budget {
     /// When all that was sent is paid for.
@@ -62,7 +62,7 @@ impl Budget {
         self.put_off.retain(|(peer, _)| peer.id != id);
     }
 
-    /// What waits, for a model checker: where nothing need wait, what was spent decides nothing.
+    /// The frames that wait, for a model checker: where none need wait, the sum that was spent decides nothing.
     pub(crate) fn waiting(&self) -> &VecDeque<(Peer, bool)> {
         &self.put_off
     }
@@ -98,7 +98,7 @@ impl Budget {
     pub(crate) fn tell_on(&mut self, now: Instant, core: &mut Core, tables: &Tables) {
         let members = tables.in_use();
         while let Some(&(to, reply)) = self.put_off.front() {
-            if !self.spend(now, core.config.repair_rate, members.len()) {
+            if !self.spend(now, core.config.repair.bytes_per_second, members.len()) {
                 let at = self.affordable();
                 return core.timers.set(Timer::Tell, at);
             }
@@ -109,7 +109,7 @@ impl Budget {
 
     /// Whether a row of so many nodes may be named now; then it is paid for.
     pub(crate) fn may_name(&mut self, now: Instant, core: &Core, peers: usize) -> bool {
-        self.spend(now, core.config.repair_rate, peers)
+        self.spend(now, core.config.repair.bytes_per_second, peers)
     }
 }
 

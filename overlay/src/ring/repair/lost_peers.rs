@@ -78,7 +78,7 @@ impl LostPeers {
         self.peers.iter().choose(dice).map(|lost| lost.peer)
     }
 
-    /// Those that were lost about when a certain one was.
+    /// The peers that were lost at about this time.
     pub(crate) fn lost_about(&self, when: Instant, within: Duration) -> Vec<Peer> {
         let apart = |lost: &LostPeer| lost.since.max(when) - lost.since.min(when);
         self.peers.iter().filter(|lost| apart(lost) <= within).map(|lost| lost.peer).collect()

@@ -50,7 +50,7 @@ const STITCH_GATHERS: Duration = Duration::from_millis(50);
 /// others.
 const MAX_DISPLACED: usize = 4;
 
-/// What a node does to find its ring's other part, and to grow together with it.
+/// The search for the other part of this node's ring, and the merge with it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Merge {
     pub(crate) lost: LostPeers,
@@ -70,13 +70,13 @@ impl Merge {
     /// Sets the time of the next question to a lost peer or a seed: soon for a node alone.
     pub(crate) fn plan(&self, now: Instant, core: &mut Core, tables: &Tables) {
         let mean = if tables.leaf_set.is_empty() {
-            core.config.ask_again
+            core.config.join.ask_again
         } else {
             let ring = u32::try_from(tables.leaf_set.ring_size()).unwrap_or(u32::MAX);
             match self.lost.last_loss() {
                 Some(lost) => {
                     let grown = Duration::from_nanos((now - lost).as_nanos() as u64 / PATIENCE_GROWS);
-                    (core.config.lease / RING_ASKS_LOST)
+                    (core.config.leases.duration / RING_ASKS_LOST)
                         .saturating_mul(ring)
                         .max(MIN_LOST)
                         .max(grown)

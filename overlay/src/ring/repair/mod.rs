@@ -20,14 +20,14 @@ use crate::sides::Side;
 use crate::table::LeafSet;
 use crate::time::Instant;
 
-/// Most nodes that one message of another may make this node probe. What is left out comes with a later round.
+/// Most nodes that one message of another may make this node probe. The others come with a later round.
 pub(crate) const MAX_PROBES_PER_MESSAGE: usize = 48;
 /// Most nodes remembered that come next where members are missing.
 const MAX_SPARE: usize = 4;
 /// Most nodes asked at once that a neighbour names in place of a lease; the nearest first, and it names them again.
 const MAX_BETWEEN: usize = 4;
 
-/// What repair may send, and what it remembers.
+/// The budget of repair, and its memory.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repair {
     pub(crate) budget: Budget,
@@ -61,7 +61,7 @@ impl Dropping {
         let end = |side| leaf_set.side(side).filter(|end| end.id != id).last().copied();
         Dropping {
             neighbours: leaf_set.ring_neighbours(),
-            was_full: leaf_set.len() >= core.config.leaf_set,
+            was_full: leaf_set.len() >= core.config.tables.leaf_set,
             side,
             far_end: end(side),
             other_end: end(side.opposite()),
@@ -122,13 +122,13 @@ impl Repair {
         if !tables.leaf_set.contains(from.id) {
             return Vec::new();
         }
-        let mut theirs = LeafSet::new(from.id, core.config.leaf_set);
+        let mut theirs = LeafSet::new(from.id, core.config.tables.leaf_set);
         for &member in members {
             theirs.insert(member);
         }
         // Near itself it knows all; how far is not told by its list's ends, which move where one is missing in between.
         // (A node that knows few knows all.)
-        let (start, knows_all) = (from.id.key(), 2 * theirs.len() <= core.config.leaf_set);
+        let (start, knows_all) = (from.id.key(), 2 * theirs.len() <= core.config.tables.leaf_set);
         let surely = theirs.len() / 4;
         let to_right = theirs.rights().nth(surely).map_or(0, |end| start.clockwise_to(end.id));
         let to_left = theirs.lefts().nth(surely).map_or(0, |end| end.id.key().clockwise_to(start));
@@ -175,7 +175,7 @@ fn next_without(
 }
 
 /// The nodes that a ring neighbour names which stand between it and this node. It refuses a lease because of them, perhaps:
-/// this node may have found them dead while it could reach nobody. A dead node is not probed merely because another names
+/// this node may have found them dead while it could reach no node. A dead node is not probed merely because another names
 /// it; but if a neighbour refuses a lease because of it, it is.
 pub(crate) fn between(
     core: &Core,

@@ -30,7 +30,7 @@ const MAX_DELEGATIONS: usize = 4096;
 const MAX_DELEGATED_BYTES: usize = 64 * 1024 * 1024;
 /// Attempts with one node before its arc is given to the next.
 const ATTEMPTS: u8 = 2;
-/// Attempts of an edge with its access node: it has nobody else.
+/// Attempts of an edge with its access node: it has no other.
 const ACCESS_ATTEMPTS: u8 = 6;
 
 /// Identity of a broadcast.
@@ -86,7 +86,7 @@ impl Piece {
     }
 }
 
-/// What a broadcast stands on.
+/// The nodes and waits by which arcs are cut.
 pub(crate) struct Arcs<'a> {
     /// All nodes that this one knows.
     pub(crate) known: &'a mut dyn Iterator<Item = Peer>,

@@ -45,7 +45,7 @@ struct Pending {
     fate: Fate,
 }
 
-/// What is known of a hop that is not acknowledged.
+/// The knowledge about a hop that is not acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Fate {
     /// Nothing yet.
@@ -119,7 +119,7 @@ impl Hops {
         payload: Bytes,
         tried: Vec<NodeId>,
     ) -> Result<(), Overloaded> {
-        if self.pending.len() >= core.config.max_pending_hops || !self.has_room(&payload) {
+        if self.pending.len() >= core.config.routing.max_pending_hops || !self.has_room(&payload) {
             return Err(Overloaded(Box::new(routed)));
         }
         let NextHop { peer: to, rtt, rto } = next;
@@ -187,7 +187,7 @@ impl Hops {
         if self.parked.iter().any(|other| other.is_copy(&parked.routed, &parked.payload)) {
             return Ok(());
         }
-        if self.parked.len() >= core.config.max_parked || !self.has_room(&parked.payload) {
+        if self.parked.len() >= core.config.routing.max_parked || !self.has_room(&parked.payload) {
             return Err(Overloaded(Box::new(parked.routed)));
         }
         self.held += parked.payload.len();
@@ -259,19 +259,19 @@ impl Hops {
         pending + memory::queue(&self.parked) + self.held + self.seen.bytes()
     }
 
-    /// What waits, and what is remembered (promise O5).
+    /// How many messages wait, and how many hops are remembered (promise O5).
     pub(crate) fn sizes(&self, config: &Config) -> [Size; 4] {
         // One message may exceed the limit of bytes: it counts as none.
         let alone = self.pending.len() + self.parked.len() == 1;
         [
-            ("pending hops", self.pending.len(), config.max_pending_hops),
-            ("parked messages", self.parked.len(), config.max_parked),
+            ("pending hops", self.pending.len(), config.routing.max_pending_hops),
+            ("parked messages", self.parked.len(), config.routing.max_parked),
             ("bytes of pending and parked messages", if alone { 0 } else { self.held }, MAX_HELD_BYTES),
             self.seen.size("hops seen"),
         ]
     }
 
-    /// What waits, for a model checker.
+    /// Hashes the messages that wait, for a model checker.
     pub(crate) fn hash_waiting(&self, state: &mut impl Hasher) {
         self.pending.hash(state);
         self.parked.hash(state);

@@ -29,7 +29,7 @@ pub(crate) enum Hop {
     Wait,
 }
 
-/// What the decision stands on.
+/// The state by which the decision is made.
 pub(crate) struct View<'a, G> {
     pub(crate) me: NodeId,
     pub(crate) tables: &'a Tables,
@@ -57,7 +57,7 @@ impl<G: Geometry> View<'_, G> {
     /// Pastry §2.3's rule, under promise O2. `tried`: next hops that did not acknowledge.
     pub(crate) fn next_hop(&self, routed: &Routed, tried: &[NodeId]) -> Hop {
         let key = routed.key;
-        // A seeker is on nobody's way to itself: its former life may still stand in the tables.
+        // A seeker is on no node's way to itself: its former life may still stand in the tables.
         let seeker = matches!(routed.purpose, Purpose::Seek).then(|| routed.origin.id());
         let exists = |peer: &Peer| Some(peer.id) != seeker;
         let usable =
@@ -71,7 +71,7 @@ impl<G: Geometry> View<'_, G> {
             return match (nearest, reachable) {
                 (None, _) => Hop::Mine,
                 (Some(_), Some(peer)) => Hop::To { peer, by_leaf_set: true },
-                // Never past a root that may live: it has answered nothing, but nobody found it dead.
+                // Never past a root that may live: it has answered nothing, but no node found it dead.
                 (Some(_), None) => Hop::Wait,
             };
         }
@@ -97,4 +97,44 @@ impl<G: Geometry> View<'_, G> {
 /// How many digits an id shares with a key, as it stands in a trace.
 pub(crate) fn matched(key: Key, id: NodeId) -> u8 {
     u8::try_from(key.shared_prefix(id)).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{core, peer, tables};
+    use super::*;
+    use crate::geometry::full::FullMembership;
+    use crate::peer::Contact;
+
+    fn routed(key: u8, by_leaf_set: bool) -> Routed {
+        Routed {
+            hop: 0,
+            key: peer(key).id.key(),
+            origin: Contact::from(peer(1)),
+            id: 0,
+            hops: 0,
+            by_leaf_set,
+            repeated: false,
+            purpose: Purpose::Lookup,
+            trace: None,
+        }
+    }
+
+    #[test]
+    fn within_the_leaf_set_the_closest_member_is_next_and_never_one_past_a_live_root() {
+        let (core, mut tables, detector) = (core(), tables(&[90, 110, 120]), FailureDetector::default());
+        let (slots, geometry) = (Slots::default(), FullMembership::new(core.me.id, &core.config));
+        let next = |tables: &Tables, key, tried: &[NodeId]| {
+            let view =
+                View { me: core.me.id, tables, slots: &slots, detector: &detector, geometry: &geometry };
+            view.next_hop(&routed(key, false), tried)
+        };
+        let to = |point| Hop::To { peer: peer(point), by_leaf_set: true };
+        assert_eq!(next(&tables, 101, &[]), Hop::Mine);
+        assert_eq!(next(&tables, 118, &[]), to(120));
+        assert_eq!(next(&tables, 118, &[peer(120).id]), to(110), "another one that is closer");
+        assert_eq!(next(&tables, 107, &[peer(110).id]), Hop::Wait, "the root may live");
+        tables.begin_removal(peer(110).id, crate::ring::fixture::at(9));
+        assert_eq!(next(&tables, 107, &[]), Hop::Wait, "its lease runs: its range is not this node's yet");
+    }
 }

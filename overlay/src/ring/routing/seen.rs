@@ -1,4 +1,4 @@
-//! What was seen before, so that what is repeated is taken once.
+//! Things that were seen before, so that a repeated one is taken once.
 
 use std::collections::BTreeSet;
 

@@ -2,7 +2,7 @@
 
 use super::hostile::stranger;
 use super::*;
-use crate::wire::{Ask, Grant, LeaseWords, ProbeAck};
+use crate::wire::{Ask, Grant, LeasePiggyback, ProbeAck};
 
 /// Frames sent by these two to each other from here on that are about leases alone.
 fn renewals(net: &mut Net, pair: [usize; 2], mut talk: impl FnMut(&mut Net, u32)) -> usize {
@@ -11,7 +11,7 @@ fn renewals(net: &mut Net, pair: [usize; 2], mut talk: impl FnMut(&mut Net, u32)
         talk(net, tick);
         net.run(Duration::from_millis(250));
         seen += net
-            .wire_log
+            .log
             .drain(..)
             .filter(|(from, to, frame)| {
                 let between = pair.contains(&slot_of(from.addr)) && pair.contains(to);
@@ -48,7 +48,7 @@ fn neighbours_that_talk_renew_their_leases_without_a_frame_of_their_own() {
         say(net, 1, 0);
     });
     assert_eq!(talking, 0, "{talking} of {silent}");
-    // Who never hears an answer asks for itself.
+    // A node that never hears an answer asks for itself.
     let one_sided = renewals(&mut pair(), [0, 1], |net, _| say(net, 0, 1));
     assert!(0 < one_sided && one_sided <= silent, "{one_sided} of {silent}");
 }
@@ -64,7 +64,7 @@ fn a_message_and_its_acknowledgement_carry_a_lease_there_and_back() {
         net.node(0).handle_command(now, Command::Lookup { token, key, trace: false });
         net.drain(0);
         net.run(Duration::from_millis(250));
-        words.extend(net.wire_log.drain(..).filter_map(|(.., frame)| Some((frame.header, frame.words?))));
+        words.extend(net.log.drain(..).filter_map(|(.., frame)| Some((frame.header, frame.piggyback?))));
     }
     let asked =
         words.iter().find_map(|(header, words)| words.ask.filter(|_| matches!(header, Header::Routed(_))));
@@ -77,18 +77,21 @@ fn a_message_and_its_acknowledgement_carry_a_lease_there_and_back() {
 
 /// A frame that says nothing but these words.
 fn words(ask: Option<Ask>, grant: Option<Grant>) -> Frame {
-    Frame { words: Some(Box::new(LeaseWords { ask, grant })), ..Frame::from(Header::HopAck { hop: 1 }) }
+    Frame {
+        piggyback: Some(Box::new(LeasePiggyback { ask, grant })),
+        ..Frame::from(Header::HopAck { hop: 1 })
+    }
 }
 
 /// Node 1 has asked node 0 for leases by a frame of its own: what it asked, and when.
 fn asked(net: &mut Net) -> (Ask, Instant) {
     loop {
         net.run(Duration::from_millis(50));
-        net.wire_log.clear();
+        net.log.clear();
         let now = net.now;
         net.node(1).handle_timeout(now);
         say(net, 1, 0);
-        let ask = net.wire_log.drain(..).find_map(|(.., frame)| frame.words?.ask);
+        let ask = net.log.drain(..).find_map(|(.., frame)| frame.piggyback?.ask);
         if let Some(ask) = ask {
             return (ask, net.now);
         }
@@ -111,7 +114,11 @@ fn a_grant_counts_once_for_its_question_and_from_its_sending() {
     net.run(Duration::from_millis(700));
     assert_eq!(grant(&mut net, number + 1, lease), before, "another question's");
     let until = grant(&mut net, number, lease);
-    assert_eq!(until, Some(sent + net.node(1).core.config.lease), "late, and counted from the sending");
+    assert_eq!(
+        until,
+        Some(sent + net.node(1).core.config.leases.duration),
+        "late, and counted from the sending"
+    );
     assert!(until > before);
     net.run(Duration::from_millis(700));
     assert_eq!(grant(&mut net, number, lease), until, "a second time");
@@ -146,10 +153,10 @@ fn a_grant_from_before_a_sleep_or_another_neighbour_is_void() {
     assert_eq!(grant(&mut net, number, lease), kept, "nothing is revived");
 }
 
-/// What a node sends that is on the ring.
+/// The frames that a node on the ring sends.
 pub(super) fn announced() -> Header {
-    let (number, standing) = (0, Standing::Ready);
-    Header::ProbeAck(ProbeAck { number, standing, lease: Sides::None, asks: None, leaf_set: None })
+    let (number, node_state) = (0, NodeState::Ready);
+    Header::ProbeAck(ProbeAck { number, node_state, lease: Sides::None, asks: None, leaf_set: None })
 }
 
 #[test]
@@ -192,9 +199,9 @@ fn leaf_sets_are_full_again_soon_after_a_death() {
 #[test]
 fn news_of_many_deaths_keep_to_the_budget_and_arrive_all_the_same() {
     let rate = 512;
-    let mut net = Net::new();
+    let mut net = Net::empty();
     for slot in 0..24 {
-        let config = Config { repair_rate: rate, ..Config::default() };
+        let config = Config::default().with(|config| config.repair.bytes_per_second = rate);
         net.join((slot > 0).then_some(0), config);
         net.run(Duration::from_millis(200));
     }
@@ -209,7 +216,7 @@ fn news_of_many_deaths_keep_to_the_budget_and_arrive_all_the_same() {
         net.run(Duration::from_secs(1));
         seconds += 1;
         assert!(seconds < 120, "all have heard of all by a round of repair at the latest");
-        for (from, _, frame) in net.wire_log.drain(..) {
+        for (from, _, frame) in net.log.drain(..) {
             if let Header::LeafSet { members, .. } = frame.header {
                 *by_node.entry(slot_of(from.addr)).or_default() += members.len() * 48;
             }
@@ -224,7 +231,7 @@ fn news_of_many_deaths_keep_to_the_budget_and_arrive_all_the_same() {
 fn strangers_who_ask_keep_nobody_from_hearing_of_a_death() {
     let mut net = Net::ring(20);
     net.run(Duration::from_secs(10));
-    net.configure(0, |config| config.repair_rate = 1);
+    net.configure(0, |config| config.repair.bytes_per_second = 1);
     for seed in 0..200 {
         net.hand(0, stranger(seed), Header::LeafSet { members: Vec::new(), reply: true });
     }

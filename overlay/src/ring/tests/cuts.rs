@@ -1,7 +1,7 @@
 //! Stories of nodes that cannot reach each other, though others reach both.
 
 use super::*;
-use crate::wire::Letter;
+use crate::wire::Direct;
 
 impl Net {
     /// The slots of the ring neighbours.
@@ -66,7 +66,7 @@ fn a_detour_is_found_though_it_takes_longer_than_the_direct_way_ever_did() {
     // There and back by way of another: 480 ms. A probe waits for 300 ms, and nothing measured tells it to wait longer.
     net.delay = Box::new(move |a, b| {
         let is_far = pair.contains(&a) || pair.contains(&b);
-        if is_far { Duration::from_millis(120) } else { DELAY }
+        Some(if is_far { Duration::from_millis(120) } else { DELAY })
     });
     let unclaimed = net.run_watched(Duration::from_secs(150));
     assert!(unclaimed <= Duration::from_secs(3), "{unclaimed:?} without a root");
@@ -124,23 +124,23 @@ fn a_frame_is_passed_on_once_and_in_nobody_elses_name() {
         node.handle_frame(now, from, Frame::new(header, payload));
         node.take_sent(now).map(|sent| sent.frame.header).collect::<Vec<_>>()
     };
-    let detach = inner(Header::Withdraw { number: 1 });
+    let detach = inner(Header::JoinAbort { number: 1 });
     let passed = hand(2, a, Header::Via { to: b, from: a }, detach.clone());
     assert!(matches!(passed[..], [Header::Via { .. }]), "{passed:?}");
     let forged = hand(2, stranger, Header::Via { to: b, from: a }, detach);
     assert!(forged.is_empty(), "only what is the sender's own: {forged:?}");
-    let letter = |from: Peer| Header::Relayed {
+    let direct = |from: Peer| Header::RelayedDirect {
         to: Box::new(b.into()),
         from: Box::new(from.into()),
-        letter: Letter::Payload,
+        direct: Direct::Payload,
     };
-    let passed = hand(2, a, letter(a), Bytes::from_static(b"hi"));
+    let passed = hand(2, a, direct(a), Bytes::from_static(b"hi"));
     assert!(matches!(passed[..], [Header::Via { to, from }] if to == b && from == a), "{passed:?}");
-    let forged = hand(2, stranger, letter(a), Bytes::from_static(b"hi"));
+    let forged = hand(2, stranger, direct(a), Bytes::from_static(b"hi"));
     assert!(forged.is_empty(), "likewise: {forged:?}");
     let number = 77;
     let probe =
-        Header::Probe(Probe { number, standing: Standing::Ready, lease: Sides::None, leaf_set: false });
+        Header::Probe(Probe { number, node_state: NodeState::Ready, lease: Sides::None, leaf_set: false });
     let answer = hand(1, relay, Header::Via { to: b, from: a }, inner(probe.clone()));
     assert!(matches!(answer[..], [Header::Via { to, .. }] if to == a), "the answer goes back: {answer:?}");
     let nested = hand(1, relay, Header::Via { to: b, from: a }, inner(Header::Via { to: b, from: a }));

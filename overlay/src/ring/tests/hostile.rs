@@ -19,8 +19,8 @@ impl Net {
     }
 }
 
-fn probe(standing: Standing) -> Header {
-    Header::Probe(Probe { number: 1, standing, lease: Sides::None, leaf_set: false })
+fn probe(node_state: NodeState) -> Header {
+    Header::Probe(Probe { number: 1, node_state, lease: Sides::None, leaf_set: false })
 }
 
 #[test]
@@ -31,9 +31,9 @@ fn a_late_probe_does_not_bring_back_who_has_left() {
     net.command(2, Command::Leave);
     net.nodes[2] = None;
     net.run(Duration::from_millis(100));
-    net.hand(0, left, probe(Standing::Ready));
+    net.hand(0, left, probe(NodeState::Ready));
     assert!(!net.node(0).leaf_set().contains(left.id), "it has left");
-    net.hand(0, Peer { incarnation: 2, ..left }, probe(Standing::Ready));
+    net.hand(0, Peer { incarnation: 2, ..left }, probe(NodeState::Ready));
     assert!(net.node(0).leaf_set().contains(left.id), "another life of it has not");
 }
 
@@ -42,11 +42,11 @@ fn a_slot_is_not_freed_by_the_last_words_of_an_earlier_life() {
     let mut net = Net::ring(1);
     let joiner = stranger(1);
     let earlier = Peer { incarnation: 4, ..joiner };
-    net.hand(0, joiner, Header::Admit);
+    net.hand(0, joiner, Header::JoinRequest);
     let answers = net.hand(0, earlier, Header::Leave { members: Vec::new() });
     assert_eq!(answers[0].frame.header, Header::Outdated(joiner));
     let busy = Header::Admission(crate::wire::Admission::Busy);
-    assert_eq!(net.hand(0, stranger(2), Header::Admit)[0].frame.header, busy);
+    assert_eq!(net.hand(0, stranger(2), Header::JoinRequest)[0].frame.header, busy);
 }
 
 #[test]
@@ -58,7 +58,7 @@ fn a_rumour_of_a_later_life_silences_nobody() {
     let made_up = Peer { incarnation: u64::MAX, addr: Addr::Memory(901), ..victim };
     let asked = net.hand(0, liar, Header::LeafSet { members: vec![made_up], reply: false });
     assert!(asked.iter().any(|sent| sent.to == Destination::Peer(made_up)), "the rumour is worth a probe");
-    let answers = net.hand(0, victim, probe(Standing::Joining));
+    let answers = net.hand(0, victim, probe(NodeState::Joining));
     assert!(matches!(answers[0].frame.header, Header::ProbeAck(_)), "{answers:?}");
 }
 
@@ -76,7 +76,7 @@ fn who_gives_up_joining_gives_its_slots_back() {
     net.node(joiner).handle_command(now, Command::Leave);
     let node = net.node(joiner);
     let told: Vec<Header> = node.take_sent(now).map(|sent| sent.frame.header).collect();
-    assert!(told.iter().any(|header| matches!(header, Header::Withdraw { .. })), "{told:?}");
+    assert!(told.iter().any(|header| matches!(header, Header::JoinAbort { .. })), "{told:?}");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn an_edge_takes_an_answer_that_comes_late() {
         net.run(DELAY);
     }
     net.hand(edge, access, Header::Attached { accepted: true, members: Vec::new() });
-    assert_eq!(net.node(edge).standing(), Standing::Edge);
+    assert_eq!(net.node(edge).node_state(), NodeState::Edge);
 }
 
 #[test]
@@ -145,9 +145,9 @@ fn who_enters_a_table_by_a_probe_is_measured_already() {
         _ => None,
     });
     net.now = net.now + Duration::from_millis(7);
-    let standing = Standing::Ready;
+    let node_state = NodeState::Ready;
     let number = number.unwrap();
-    let ack = crate::wire::ProbeAck { number, standing, lease: Sides::None, asks: None, leaf_set: None };
+    let ack = crate::wire::ProbeAck { number, node_state, lease: Sides::None, asks: None, leaf_set: None };
     net.hand(0, newcomer, Header::ProbeAck(ack));
     assert_eq!(net.node(0).routing_table().rtt(newcomer.id), Some(Duration::from_millis(7)));
 }
@@ -169,11 +169,8 @@ fn large_messages_that_nobody_takes_over_fill_no_more_memory_than_they_may() {
     net.node(0).assert_invariants();
     assert_eq!(net.node(0).hops.pending(), 64);
     let refused =
-        |header: &Header| matches!(header, Header::Letter(crate::wire::Letter::Undeliverable { .. }));
-    assert_eq!(
-        net.wires.iter().filter(|(_, from, _, frame)| *from == me && refused(&frame.header)).count(),
-        36
-    );
+        |header: &Header| matches!(header, Header::Direct(crate::wire::Direct::Undeliverable { .. }));
+    assert_eq!(net.on_the_way().filter(|(from, _, frame)| *from == me && refused(&frame.header)).count(), 36);
 }
 
 #[test]
@@ -181,10 +178,10 @@ fn nobody_speaks_in_the_name_of_a_node_of_the_ring() {
     let mut net = Net::ring(3);
     net.run(Duration::from_secs(2));
     let (to, liar, victim) = (net.node(0).contact(), net.node(1).peer(), net.node(2).peer());
-    let letter = crate::wire::Letter::Payload;
+    let direct = crate::wire::Direct::Payload;
     for (speaker, heard) in [(victim, 0), (stranger(6), 1)] {
         let from = Contact { peer: speaker, via: Some(liar) };
-        net.hand(0, liar, Header::Relayed { to: to.into(), from: from.into(), letter: letter.clone() });
+        net.hand(0, liar, Header::RelayedDirect { to: to.into(), from: from.into(), direct: direct.clone() });
         net.drain(0);
         let received =
             |(_, event): &(usize, Event)| matches!(event, Event::Received { from: f, .. } if *f == from);

@@ -57,7 +57,7 @@ fn who_stands_next_to_this_node_no_more_is_asked_for_no_lease() {
     net.node(1).probe(now, other, true);
     net.drain(1);
     net.run(Duration::from_millis(500));
-    let probes = net.wire_log.iter().filter(|(from, to, frame)| {
+    let probes = net.log.iter().filter(|(from, to, frame)| {
         (slot_of(from.addr), *to) == (1, slot_of(other.addr)) && matches!(frame.header, Header::Probe(_))
     });
     assert_eq!(probes.count(), 1);
@@ -68,7 +68,7 @@ fn the_right_neighbour_asks_if_the_left_one_is_not_heard() {
     let mut net = Net::ring(2);
     net.run(Duration::from_secs(10));
     let [low, high] = in_order(2)[..] else { unreachable!() };
-    // One way is dead for a while, then the other: whoever is heard asks for both.
+    // One way is dead for a while, then the other: the node that is heard asks for both.
     for (from, to) in [(low, high), (high, low)] {
         net.cut = Box::new(move |a, b| (a, b) == (from, to));
         net.run(Duration::from_millis(1200));
@@ -92,7 +92,7 @@ fn a_death_without_a_word_is_found_within_five_seconds() {
             assert!(waited <= Duration::from_secs(5), "died {later} ms later and was not found");
         }
         net.nodes[4] = None;
-        // Whoever had it in its leaf set was told, and looked for itself.
+        // Every node that had it in its leaf set was told, and looked for itself.
         net.run(Duration::from_secs(5));
         let keep = net.live().filter(|(_, node)| node.leaf_set().contains(dead.id)).count();
         assert_eq!(keep, 0, "nobody keeps the dead");

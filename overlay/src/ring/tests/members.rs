@@ -5,9 +5,9 @@ use super::*;
 impl Net {
     /// A ring of `n` nodes whose lists may have as many as `limit`.
     fn small(n: usize, limit: usize) -> Net {
-        let mut net = Net::new();
+        let mut net = Net::empty();
         for slot in 0..n {
-            let config = Config { full_membership: limit, ..Config::default() };
+            let config = Config::default().with(|config| config.tables.full_membership = limit);
             net.join(slot.checked_sub(1).map(|_| 0), config);
             net.run(Duration::from_millis(200));
         }
@@ -94,7 +94,7 @@ fn a_ring_that_outgrows_the_limit_gives_the_list_up_and_takes_it_up_again() {
     let mut net = Net::small(36, 40);
     net.until_known(35, Duration::from_secs(300));
     for _ in 0..14 {
-        net.join(Some(0), Config { full_membership: 40, ..Config::default() });
+        net.join(Some(0), Config::default().with(|config| config.tables.full_membership = 40));
         net.run(Duration::from_millis(200));
     }
     net.until_known(0, Duration::from_secs(300));

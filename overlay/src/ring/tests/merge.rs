@@ -29,13 +29,13 @@ impl Net {
         self.now - begin
     }
 
-    /// Frames to whom a story asks about, counted while time passes.
+    /// Frames to the nodes that a story asks about, counted while time passes.
     fn frames_to(&mut self, time: Duration, whom: impl Fn(&Destination) -> bool) -> usize {
         let (end, mut frames) = (self.now + time, 0);
         while self.now < end {
             // Each is on its way for as long.
             self.run(DELAY);
-            frames += self.wires.iter().filter(|wire| whom(&wire.2)).count();
+            frames += self.on_the_way().filter(|(_, to, _)| whom(to)).count();
         }
         frames
     }
@@ -65,7 +65,7 @@ fn halves_of_a_ring_find_back() {
         .filter(|(_, event)| matches!(event, Event::NeighboursChanged))
         .map(|e| e.0)
         .collect();
-    // Whoever got another neighbour said so. (Some stood between two of their own half.)
+    // Every node that got another neighbour said so. (Some stood between two of their own half.)
     assert!(told.len() > 25, "{} were told within {took:?}", told.len());
     net.run(Duration::from_secs(5));
     net.assert_one_ring();
@@ -83,7 +83,7 @@ fn halves_of_a_small_ring_find_back_after_a_long_time() {
 #[test]
 fn who_is_heard_but_does_not_answer_stays_lost() {
     let mut net = Net::ring(20);
-    // What even slots say arrives nowhere among the odd ones.
+    // Frames of even slots arrive nowhere among the odd ones.
     net.cut = Box::new(|from, to| from % 2 == 0 && to % 2 == 1);
     net.run(Duration::from_secs(60));
     net.events.clear();
@@ -96,14 +96,14 @@ fn who_is_heard_but_does_not_answer_stays_lost() {
 
 #[test]
 fn rings_that_never_met_become_one_by_a_seed() {
-    let mut net = Net::new();
+    let mut net = Net::empty();
     halve(&mut net);
     for slot in 0..50 {
         let join = slot - 2 * usize::from(slot > 1);
         let join = if slot > 1 { vec![Seed::from(Addr::Memory((join % 2) as u32))] } else { Vec::new() };
         // One node of fifty has been told of one of the other ring.
         let remembered = if slot == 20 { vec![Seed::from(Addr::Memory(7))] } else { Vec::new() };
-        net.add(peer_at(slot), Config::default(), Bootstrap { join, remembered, ..Bootstrap::default() });
+        net.start(peer_at(slot), Config::default(), Bootstrap { join, remembered, ..Bootstrap::default() });
         net.run(Duration::from_millis(400));
     }
     net.run(Duration::from_secs(10));

@@ -1,4 +1,4 @@
-//! Stories of nearness: who is measured, who is not, and who is in too many tables.
+//! Stories of nearness: which nodes are measured, which are not, and which are in too many tables.
 
 use super::carried::announced;
 use super::hostile::stranger;
@@ -102,7 +102,7 @@ fn a_node_that_is_young_no_more_measures_who_may_become_the_nearest() {
     let d = node.routing_table().rtt(friend.id).map_or(2000, |rtt| rtt.as_micros() as u32);
     assert!((1000..5000).contains(&(d / 2)), "nearer than the last one, not nearer than the first: {d}");
     let named = || near(d, vec![Known { peer: rival, rtt_micros: Some(d) }]);
-    net.configure(0, |config| config.gossip = Duration::from_secs(1));
+    net.configure(0, |config| config.search.period_min = Duration::from_secs(1));
     assert!(net.tell(friend, named()).is_empty(), "spares come by themselves");
     // Another ring shows itself: a stranger stands next to this node.
     let beside = Peer { id: NodeId(net.node(0).peer().id.key().0.wrapping_add(1)), ..stranger(7) };
@@ -134,14 +134,14 @@ fn an_answer_that_comes_late_measures_nothing() {
 fn rows_keep_to_the_budget() {
     let mut net = ring();
     let friend = net.node(1).peer();
-    net.configure(0, |config| config.repair_rate = 1);
+    net.configure(0, |config| config.repair.bytes_per_second = 1);
     let answers = |net: &mut Net| {
         let sent = net.tell(friend, Near { row: Some(0), ..near(2000, Vec::new()) });
         sent.iter().filter(|header| matches!(header, Header::Near(_))).count()
     };
     assert_eq!(answers(&mut net), 1);
     assert_eq!(answers(&mut net), 0, "at a byte a second that was enough for long");
-    // What this node would ask for is left for later, too.
+    // Questions of this node are left for later, too.
     let asks = |net: &mut Net| {
         let now = net.now;
         let node = net.node(0);

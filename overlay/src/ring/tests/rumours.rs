@@ -10,9 +10,10 @@ fn sparse_ring(n: usize) -> Net {
 
 /// The same with these figures.
 fn sparse_ring_of(n: usize, config: &Config) -> Net {
-    let mut net = Net::new();
+    let mut net = Net::empty();
     for slot in 0..n {
-        let config = Config { leaf_set: 4, full_membership: 0, ..config.clone() };
+        let config =
+            config.clone().with(|config| (config.tables.leaf_set, config.tables.full_membership) = (4, 0));
         net.join(slot.checked_sub(1).map(|_| 0), config);
         net.run(Duration::from_millis(200));
     }
@@ -60,7 +61,7 @@ fn a_rumour_of_a_death_is_looked_into_and_told_on() {
     let mut net = sparse_ring(30);
     let (slot, victim) = net.silent_member();
     net.kill(slot_of(victim.addr));
-    let asked = net.hand(slot, stranger(1), Header::Lost(victim));
+    let asked = net.hand(slot, stranger(1), Header::PeerDeadHint(victim));
     assert!(asked.iter().any(|sent| is_probe(sent, victim)), "{asked:?}");
     // Nothing answers, once and again.
     let mut told = Vec::new();
@@ -74,18 +75,18 @@ fn a_rumour_of_a_death_is_looked_into_and_told_on() {
         net.node(slot).routing_table().get(victim.id).is_none(),
         "two silences are enough where another one had found it dead"
     );
-    assert!(told.iter().any(|sent| sent.frame.header == Header::Lost(victim)), "{told:?}");
+    assert!(told.iter().any(|sent| sent.frame.header == Header::PeerDeadHint(victim)), "{told:?}");
 }
 
 #[test]
 fn where_one_silence_is_enough_only_who_noticed_it_tells() {
-    let config = Config { confirmations: 1, ..Config::default() };
+    let config = Config::default().with(|config| config.failure.confirmations = 1);
     for by_rumour in [true, false] {
         let mut net = sparse_ring_of(30, &config);
         let (slot, victim) = if by_rumour { net.silent_member() } else { net.far_pair() };
         let now = net.now + Duration::from_secs(10);
         if by_rumour {
-            net.hand(slot, stranger(1), Header::Lost(victim));
+            net.hand(slot, stranger(1), Header::PeerDeadHint(victim));
         } else {
             net.node(slot).probe(now, victim, false);
         }
@@ -93,7 +94,7 @@ fn where_one_silence_is_enough_only_who_noticed_it_tells() {
         node.on_probe_timeout(now, victim.id);
         assert!(node.routing_table().get(victim.id).is_none());
         let mut sent = node.take_sent(now);
-        assert_eq!(sent.any(|sent| sent.frame.header == Header::Lost(victim)), !by_rumour);
+        assert_eq!(sent.any(|sent| sent.frame.header == Header::PeerDeadHint(victim)), !by_rumour);
     }
 }
 
@@ -101,14 +102,17 @@ fn where_one_silence_is_enough_only_who_noticed_it_tells() {
 fn a_false_rumour_of_a_death_costs_a_probe() {
     let mut net = sparse_ring(30);
     let (slot, victim) = net.far_pair();
-    for sent in net.hand(slot, stranger(1), Header::Lost(victim)) {
+    for sent in net.hand(slot, stranger(1), Header::PeerDeadHint(victim)) {
         let from = net.node(slot).peer();
         net.deliver(from, sent.to, sent.frame);
     }
     net.run(Duration::from_secs(2));
     assert!(net.node(slot).routing_table().get(victim.id).is_some());
-    assert!(net.hand(slot, stranger(1), Header::Lost(victim)).is_empty(), "it was heard just now");
-    assert!(net.hand(slot, stranger(1), Header::Lost(stranger(2))).is_empty(), "nobody whom this node knows");
+    assert!(net.hand(slot, stranger(1), Header::PeerDeadHint(victim)).is_empty(), "it was heard just now");
+    assert!(
+        net.hand(slot, stranger(1), Header::PeerDeadHint(stranger(2))).is_empty(),
+        "nobody whom this node knows"
+    );
 }
 
 #[test]
@@ -116,7 +120,7 @@ fn who_comes_next_is_known_before_a_member_is_found_dead() {
     let mut net = sparse_ring(12);
     let rights: Vec<Peer> = net.node(0).leaf_set().rights().copied().collect();
     let [neighbour, victim] = rights[..] else { panic!("{rights:?}") };
-    // The neighbour has found it dead, and names who stands behind it.
+    // The neighbour has found it dead, and names the node behind it.
     let behind = *net.node(slot_of(victim.addr)).leaf_set().right().unwrap();
     let theirs = net.node(slot_of(neighbour.addr)).leaf_set().clone();
     let members: Vec<Peer> =

@@ -1,8 +1,13 @@
 use super::*;
+use crate::config::{PushConfig, WindowConfig};
 use crate::message::GapReason;
 
 fn small_window() -> Config {
-    Config { window_messages: 32, push_messages: 16, ..Config::default() }
+    Config {
+        window: WindowConfig { messages: 32, ..WindowConfig::default() },
+        push: PushConfig { messages: 16, ..PushConfig::default() },
+        ..Config::default()
+    }
 }
 
 #[test]
@@ -63,15 +68,14 @@ fn a_silent_child_is_not_pushed_more_than_the_limit() {
         world.run(Duration::from_micros(100));
     }
     assert_eq!(world.receipts(nodes[0]).len(), 400, "the publisher is not slowed");
-    assert_eq!(world.sent["data"], 256);
+    assert_eq!(world.sent["Data"], 256);
 }
 
 #[test]
 fn all_windows_together_stay_within_their_limit() {
     let config = Config {
-        window_bytes: 64 << 10,
-        windows_bytes: 128 << 10,
         max_payload: 16 << 10,
+        window: WindowConfig { bytes: 64 << 10, total_bytes: 128 << 10, ..WindowConfig::default() },
         ..Config::default()
     };
     let mut world = World::with_config(1, 34, config);
@@ -86,9 +90,9 @@ fn all_windows_together_stay_within_their_limit() {
     }
     let forest = &world.nodes[&me].forest;
     assert_eq!(world.receipts(me).len(), 64);
-    assert!(forest.budget.bytes() <= 128 << 10);
+    assert!(forest.quota.windows.bytes() <= 128 << 10);
     let last = Topic::new("topic 7").unwrap().id();
-    let kept = forest.trees[&last].log.as_ref().unwrap().window.entries().count();
+    let kept = forest.trees[&last].flow.log.part().unwrap().window.entries().count();
     assert_eq!(kept, 6, "the topic that grew last keeps its whole window");
 }
 
@@ -100,8 +104,8 @@ fn small_messages_are_copied_out_of_the_buffers_they_came_in() {
     world.run(seconds(2));
     world.publish(nodes[0], "small");
     world.run(seconds(1));
-    let at_root = world.nodes[&nodes[0]].forest.trees[&topic()].log.as_ref().unwrap();
-    let at_child = world.nodes[&nodes[1]].forest.trees[&topic()].log.as_ref().unwrap();
+    let at_root = world.nodes[&nodes[0]].forest.trees[&topic()].flow.log.part().unwrap();
+    let at_child = world.nodes[&nodes[1]].forest.trees[&topic()].flow.log.part().unwrap();
     let [root_entry, child_entry] = [at_root, at_child].map(|log| log.window.entries().next().unwrap());
     assert_eq!(root_entry.encoded, child_entry.encoded, "forwarded unchanged");
     assert_ne!(root_entry.encoded.as_ptr(), child_entry.encoded.as_ptr());

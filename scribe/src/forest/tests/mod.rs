@@ -16,10 +16,10 @@ use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::peer::{Addr, Contact, Peer};
 use treecast_overlay::random::{self, Rng};
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::Standing;
+use treecast_overlay::wire::NodeState;
 
 use super::{Context, Forest, Request, RingView};
-use crate::config::Config;
+use crate::config::{Config, TreeConfig};
 use crate::event::{Event, SubscriptionId, Token};
 use crate::message::{Gap, Item, Mark, Message, PublishError, Receipt, Start};
 use crate::topic::{Topic, TopicId};
@@ -42,7 +42,7 @@ struct World {
     loss: u32,
     twice: u32,
     jitter: Duration,
-    /// What every message that was sent said, by kind.
+    /// Messages that were sent, by kind.
     sent: BTreeMap<&'static str, u64>,
     /// Messages from one node to another that are swallowed.
     cut: Option<fn(&Header) -> bool>,
@@ -86,12 +86,12 @@ impl RingView for View<'_> {
         self.contact
     }
 
-    fn roundabout(&self, _: u64) -> Contact {
+    fn reply_contact(&self, _: u64) -> Contact {
         self.contact
     }
 
-    fn standing(&self) -> Standing {
-        if self.contact.is_edge() { Standing::Edge } else { Standing::Ready }
+    fn node_state(&self) -> NodeState {
+        if self.contact.is_edge() { NodeState::Edge } else { NodeState::Ready }
     }
 
     fn is_root_of(&self, _: Instant, key: Key) -> bool {
@@ -100,31 +100,6 @@ impl RingView for View<'_> {
 
     fn replica_set(&self, key: Key, count: usize) -> Vec<Peer> {
         closest(self.members, key, count)
-    }
-}
-
-fn kind(header: &Header) -> &'static str {
-    match header {
-        Header::Join(_) => "join",
-        Header::Attached(_) => "attached",
-        Header::Leave { .. } => "leave",
-        Header::Orphan { .. } => "orphan",
-        Header::Data(_) => "data",
-        Header::Ack(_) => "ack",
-        Header::Publish(_) => "publish",
-        Header::Receipt(_) => "receipt",
-        Header::Refused { .. } => "refused",
-        Header::Beat(_) => "beat",
-        Header::Shared(_) => "shared",
-        Header::Query { .. } => "query",
-        Header::Known { .. } => "known",
-        Header::Handover { .. } => "handover",
-        Header::HandoverTaken { .. } => "handover taken",
-        Header::Offer(_) => "offer",
-        Header::Visit { .. } => "visit",
-        Header::Visited { .. } => "visited",
-        Header::Part { .. } => "part",
-        Header::Parted { .. } => "parted",
     }
 }
 
@@ -149,7 +124,14 @@ impl World {
 
     /// The same, and forwarders stay as they are.
     fn unspliced(count: usize, seed: u8) -> World {
-        World::with_config(count, seed, Config { splice_after: seconds(3600), ..Config::default() })
+        World::with_config(
+            count,
+            seed,
+            Config {
+                tree: TreeConfig { splice_after: seconds(3600), ..TreeConfig::default() },
+                ..Config::default()
+            },
+        )
     }
 
     fn with_config(count: usize, seed: u8, config: Config) -> World {
@@ -267,7 +249,7 @@ impl World {
             Request::Route { key, payload } => self.route(from, from.id(), key, payload),
             Request::Send { to, payload } => {
                 let (header, _) = wire::decode(&payload).unwrap();
-                *self.sent.entry(kind(&header)).or_default() += 1;
+                *self.sent.entry(header.kind()).or_default() += 1;
                 if self.cut.is_some_and(|cut| cut(&header)) || self.rng.random_range(0..100) < self.loss {
                     return;
                 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::PublishConfig;
 use crate::message::SubscribeError;
 
 #[test]
@@ -28,7 +29,7 @@ fn distant() -> (World, NodeId, SubscriptionId) {
 }
 
 fn told_root(world: &World, id: NodeId) -> Option<NodeId> {
-    world.nodes[&id].forest.trees[&topic()].told_root().map(|root| root.id)
+    world.nodes[&id].forest.trees[&topic()].role.told_root().map(|root| root.id)
 }
 
 #[test]
@@ -74,7 +75,7 @@ fn what_a_silent_root_does_not_answer_is_routed() {
     assert!(world.receipt(subscriber, token).is_none());
     world.run(millis(50));
     assert!(world.receipt(subscriber, token).is_some(), "the second time it is routed");
-    assert_eq!(world.sent["publish"], 1, "the silent one is tried once");
+    assert_eq!(world.sent["Publish"], 1, "the silent one is tried once");
     world.run(seconds(1));
     world.expect_all(subscriber, news, &["lost, then routed".to_string()]);
 }
@@ -87,11 +88,11 @@ fn a_root_that_is_down_is_forgotten_and_one_beside_the_path_not_believed() {
     world.with(subscriber, |forest, cx| forest.handle_peer_down(cx, root));
     assert_eq!(told_root(&world, subscriber), None);
     let tree = &world.nodes[&subscriber].forest.trees[&topic()];
-    let (join, parent) = (tree.join, tree.parent().unwrap());
-    let say = |world: &mut World, version, root| {
+    let (join, parent) = (tree.uplink.join, tree.role.parent().unwrap());
+    let say = |world: &mut World, seq, root| {
         let path = vec![parent, world.root()];
         let root = Some(world.nodes[&root].contact.peer);
-        let attached = wire::Attached { topic: topic(), join, version, path, root, start: None };
+        let attached = wire::Attached { topic: topic(), join, seq, path, root, start: None };
         let payload = wire::encode(&Header::Attached(attached), &[]);
         let contact = world.nodes[&parent].contact;
         world.with(subscriber, |forest, cx| forest.handle_received(cx, &contact, &payload));
@@ -174,7 +175,7 @@ fn a_lost_receipt_is_given_again_with_the_same_position() {
     let token = world.publish(nodes[5], "once");
     world.run(seconds(5));
     assert!(world.receipt(nodes[5], token).is_none());
-    assert!(world.sent["receipt"] > 1, "each repetition is answered");
+    assert!(world.sent["Receipt"] > 1, "each repetition is answered");
     world.cut = None;
     world.run(seconds(5));
     let receipt = world.receipt(nodes[5], token).unwrap();
@@ -196,7 +197,11 @@ fn a_message_without_receipt_fails_with_the_truth() {
 
 #[test]
 fn what_cannot_be_sent_is_refused_at_once() {
-    let mut world = World::with_config(3, 7, Config { max_publishers: 1, ..Config::default() });
+    let mut world = World::with_config(
+        3,
+        7,
+        Config { publish: PublishConfig { max_topics: 1, ..PublishConfig::default() }, ..Config::default() },
+    );
     let id = world.root();
     let other = Topic::new("other").unwrap().id();
     world.publish(id, "first topic");

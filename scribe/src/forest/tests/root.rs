@@ -1,10 +1,10 @@
-use super::super::handover::Estate;
-use super::super::position::encode_entry;
-use super::super::tree::{Log, Role};
+use super::super::tree::role::Role;
 use super::*;
+use crate::log::Log;
+use crate::log::handoff::Handoff;
+use crate::log::sessions::Sessions;
+use crate::log::window::{Entry, Window};
 use crate::message::{GapReason, Position, Term};
-use crate::sessions::Sessions;
-use crate::window::Window;
 use crate::wire::Body;
 
 /// In a term that some root may have opened.
@@ -141,7 +141,7 @@ fn a_successor_that_was_on_no_tree_inherits_the_window_too() {
     world.enter(NodeId(topic().key().0 ^ 1));
     world.run(seconds(5));
     let newcomer = world.root();
-    let log = world.nodes[&newcomer].forest.trees[&topic()].log.as_ref();
+    let log = world.nodes[&newcomer].forest.trees[&topic()].flow.log.part();
     let log = log.expect("it was handed over, though nobody listens");
     assert_eq!(log.window.entries().count(), 21);
     let mark = Mark { birth: log.birth, position: Some(first.position) };
@@ -235,7 +235,7 @@ fn a_made_up_mark_harms_nobody() {
     let nodes = world.by_distance();
     world.publish_many(nodes[3], "kept", 5);
     world.run(seconds(2));
-    let birth = world.nodes[&nodes[0]].forest.trees[&topic()].log.as_ref().unwrap().birth;
+    let birth = world.nodes[&nodes[0]].forest.trees[&topic()].flow.log.part().unwrap().birth;
     let position = Some(at(u64::MAX, u64::MAX));
     let start = Start::After(Mark { birth, position });
     let [at_root, far] = [nodes[0], nodes[5]].map(|id| (id, world.subscribe(id, start)));
@@ -264,13 +264,14 @@ fn a_large_log_is_handed_over_in_parts_over_a_bad_network() {
     let newcomer = NodeId(topic().key().0 ^ 1);
     world.enter(newcomer);
     world.run(seconds(5));
-    assert!(world.sent["handover"] >= 19, "{:?}", world.sent);
+    assert!(world.sent["HandoffChunk"] >= 19, "{:?}", world.sent);
     world.publish_many(nodes[9], "after", 20);
     world.run(seconds(30));
     for (id, subscription) in subscriptions {
         world.expect_all(id, subscription, &[numbered(&large, 300), numbered("after", 20)].concat());
     }
-    let held = world.nodes[&newcomer].forest.trees[&topic()].log.as_ref().unwrap().window.entries().count();
+    let held =
+        world.nodes[&newcomer].forest.trees[&topic()].flow.log.part().unwrap().window.entries().count();
     assert_eq!(held, 321, "the window came with the log");
 }
 
@@ -322,12 +323,12 @@ fn a_first_message_that_the_ring_repeated_is_refused_where_the_lost_root_may_hav
 
 /// The root hears, by a stranger's JOIN, of a term that another root has opened.
 fn tell_root(world: &mut World, stranger: NodeId, mark: Mark, term: Term) {
-    let heard = Some(wire::Known { birth: mark.birth, term, tail: mark.position });
+    let heard = Some(wire::LogTip { birth: mark.birth, term, tail: mark.position });
     let join = wire::Join {
         topic: topic(),
         number: 1 << 40,
         after: Some(mark),
-        heard,
+        best_known: heard,
         subscribers: 1,
         former: None,
     };
@@ -347,10 +348,10 @@ fn a_child_that_was_ahead_of_its_root_hears_of_the_next_term() {
     world.run(seconds(1));
     let mark = world.messages(nodes[2], news)[2].mark;
     // An earlier root had given out one position more, of which this one has not heard.
-    let child = &world.nodes[&nodes[0]].forest.trees[&topic()].children.get(&nodes[2]).unwrap();
+    let child = &world.nodes[&nodes[0]].forest.trees[&topic()].flow.children.get(nodes[2]).unwrap();
     let ahead = mark.position.map(|at| Position { offset: at.offset + 1, ..at });
-    let (join, version) = (child.join, child.version);
-    let ack = wire::Ack { topic: topic(), join, version, position: ahead, subscribers: 1, again: false };
+    let (join, seq) = (child.join, child.seq);
+    let ack = wire::Ack { topic: topic(), join, seq, position: ahead, subscribers: 1, again: false };
     let payload = wire::encode(&Header::Ack(ack), &[]);
     let contact = world.nodes[&nodes[2]].contact;
     world.with(nodes[0], |forest, cx| forest.handle_received(cx, &contact, &payload));
@@ -394,7 +395,7 @@ fn readers_of_two_branches_of_one_number_hear_of_a_gap_each() {
 }
 
 #[test]
-fn the_estate_of_a_shorter_log_is_not_taken_for_that_of_this_one() {
+fn the_handoff_of_a_shorter_log_is_not_taken_for_that_of_this_one() {
     // A node that was cut off had a log of its own for a while, with one message.
     let mut elsewhere = World::new(2, 35);
     let nodes = elsewhere.by_distance();
@@ -402,8 +403,8 @@ fn the_estate_of_a_shorter_log_is_not_taken_for_that_of_this_one() {
     elsewhere.run(seconds(2));
     let tree = &elsewhere.nodes[&nodes[0]].forest.trees[&topic()];
     let Role::Root(root) = &tree.role else { unreachable!("it is the root") };
-    let estate = Estate::of(tree.log.as_ref().unwrap(), &root.sessions, 1 << 20, 1 << 20);
-    let estate = postcard::to_stdvec(&estate).unwrap();
+    let handoff = Handoff::of(tree.flow.log.part().unwrap(), &root.sessions, 1 << 20, 1 << 20);
+    let handoff = postcard::to_stdvec(&handoff).unwrap();
 
     let mut world = World::new(8, 34);
     let nodes = world.by_distance();
@@ -414,12 +415,16 @@ fn the_estate_of_a_shorter_log_is_not_taken_for_that_of_this_one() {
     world.crash(nodes[0]);
     // The others have told the new root of this log already.
     world.run(VERDICT + LATENCY * 3);
-    let part = Header::Handover { topic: topic(), transfer: 1, part: 0, parts: 1 };
+    let part = Header::HandoffChunk { topic: topic(), transfer: 1, chunk: 0, chunks: 1 };
     let former = world.nodes[&nodes[6]].contact;
-    let payload = wire::encode(&part, &estate);
+    let payload = wire::encode(&part, &handoff);
     world.with(nodes[1], |forest, cx| forest.handle_received(cx, &former, &payload));
     world.run(seconds(3));
-    assert_eq!(world.nodes[&nodes[1]].forest.sessions, 0, "nothing is known of the sessions of this log");
+    assert_eq!(
+        world.nodes[&nodes[1]].forest.quota.sessions.count(),
+        0,
+        "nothing is known of the sessions of this log"
+    );
     assert_eq!(world.gaps(nodes[2], news)[0].reason, GapReason::RootLost, "the root was lost, whatever came");
     world.publish(nodes[7], "after");
     world.run(seconds(3));
@@ -445,8 +450,8 @@ fn readers_below_a_root_that_goes_over_to_another_log_hear_of_it_at_once() {
     world.publish_many(nodes[3], "before", 3);
     world.run(seconds(1));
     let root = interrupt_root(&mut world);
-    let longer = wire::Known { birth: 1, term: at(4, 0).term, tail: Some(at(4, 44)) };
-    let answer = Header::Known { topic: topic(), known: Some(longer), handover: false };
+    let longer = wire::LogTip { birth: 1, term: at(4, 0).term, tail: Some(at(4, 44)) };
+    let answer = Header::QueryAnswer { topic: topic(), tip: Some(longer), handoff: false };
     let somebody = world.nodes[&nodes[6]].contact;
     world.with(root, |forest, cx| forest.handle_received(cx, &somebody, &wire::encode(&answer, &[])));
     world.run(seconds(5));
@@ -472,16 +477,16 @@ fn a_root_whose_own_branch_is_lost_says_so_to_all_though_the_other_one_was_hande
         let mut window = Window::new(Some(fork));
         let start = at(2, fork.offset + 1);
         let body = Body::TermStart { previous: Some(fork.term), forced: true };
-        window.append(encode_entry(topic(), start, body, &[]));
+        window.append(Entry::encode(topic(), start, body, &[]));
         let birth = messages[0].mark.birth;
-        let estate = Estate::of(&Log { birth, term: start.term, window }, &Sessions::default(), 1000, 1000);
+        let handoff = Handoff::of(&Log { birth, term: start.term, window }, &Sessions::default(), 1000, 1000);
         let root = interrupt_root(&mut world);
-        let part = Header::Handover { topic: topic(), transfer: 1, part: 0, parts: 1 };
-        let payload = wire::encode(&part, &postcard::to_stdvec(&estate).unwrap());
+        let part = Header::HandoffChunk { topic: topic(), transfer: 1, chunk: 0, chunks: 1 };
+        let payload = wire::encode(&part, &postcard::to_stdvec(&handoff).unwrap());
         let former = world.nodes[&nodes[6]].contact;
         world.with(root, |forest, cx| forest.handle_received(cx, &former, &payload));
         world.run(seconds(3));
-        let log = world.nodes[&root].forest.trees[&topic()].log.as_ref().unwrap();
+        let log = world.nodes[&root].forest.trees[&topic()].flow.log.part().unwrap();
         let last = log.window.entries().last().unwrap().body;
         assert_eq!(last, Body::TermStart { previous: Some(start.term), forced: lost });
     }

@@ -1,7 +1,8 @@
 //! Stories of trees that are brought into shape: children that are handed over, forwarders that splice themselves out.
 
 use super::*;
-use crate::wire::{Offer, Offered, Room};
+use crate::config::TreeConfig;
+use crate::wire::{Capacity, Offer, Offered};
 
 /// A subscriber whose JOIN passes a node that is neither root nor itself, and that node.
 fn deep(world: &World) -> (NodeId, NodeId) {
@@ -9,7 +10,7 @@ fn deep(world: &World) -> (NodeId, NodeId) {
 }
 
 fn narrow(most: usize) -> Config {
-    Config { tree_children: most, ..Config::default() }
+    Config { tree: TreeConfig { children_per_tree: most, ..TreeConfig::default() }, ..Config::default() }
 }
 
 impl World {
@@ -75,14 +76,17 @@ fn a_full_parent_hands_children_over_and_nobody_misses_or_doubles_anything() {
     for (id, subscription) in subscriptions {
         world.expect_all(id, subscription, &numbered("m", 500));
     }
-    assert!(world.sent_of("parted") > 10, "many moved");
+    assert!(world.sent_of("Detached") > 10, "many moved");
     // Everybody but the root subscribes: each entry goes once to each, whoever moves meanwhile.
-    assert_eq!(world.sent_of("data"), deliveries, "payloads for {deliveries} deliveries");
+    assert_eq!(world.sent_of("Data"), deliveries, "payloads for {deliveries} deliveries");
 }
 
 #[test]
 fn a_crowd_at_a_root_that_everybody_knows_is_led_down() {
-    let config = Config { tree_children: 4, node_children: 8, ..Config::default() };
+    let config = Config {
+        tree: TreeConfig { children_per_tree: 4, children_per_node: 8, ..TreeConfig::default() },
+        ..Config::default()
+    };
     let mut world = World::with_config(2, 82, config);
     // Ids far from the key: the first hop of each is the root.
     let key = topic().key().0;
@@ -102,7 +106,10 @@ fn a_crowd_at_a_root_that_everybody_knows_is_led_down() {
 
 #[test]
 fn a_node_with_too_many_children_in_all_trees_hands_over_where_it_can() {
-    let config = Config { tree_children: 16, node_children: 5, ..Config::default() };
+    let config = Config {
+        tree: TreeConfig { children_per_tree: 16, children_per_node: 5, ..TreeConfig::default() },
+        ..Config::default()
+    };
     let mut world = World::with_config(16, 87, config);
     let topics: Vec<_> = (0..2).map(|i| Topic::new(&format!("topic {i}")).unwrap().id()).collect();
     for (index, &id) in world.alive().iter().enumerate() {
@@ -138,13 +145,14 @@ fn the_nearest_of_those_offered_is_taken() {
     world.distance = Some((members[0], members[4]));
     world.run(millis(200));
     world.with(root, |forest, cx| {
-        let tree = forest.trees.get_mut(&topic()).unwrap();
-        for child in tree.children.values_mut() {
-            child.rtt = 10_000;
-        }
-        // The last one is far from the root, and so the first to be handed over.
-        tree.children.get_mut(&members[4]).unwrap().rtt = 90_000;
-        forest.review_shape(cx, topic());
+        forest.with_tree(cx, topic(), |tree, cx| {
+            for id in tree.flow.children.ids().collect::<Vec<_>>() {
+                // The last one is far from the root, and so the first to be handed over.
+                let rtt = if id == members[4] { 90_000 } else { 10_000 };
+                tree.flow.children.get_mut(id).unwrap().rtt = rtt;
+            }
+            tree.review_shape(cx);
+        });
     });
     world.run_until(seconds(5), |world| world.parent(members[4]) != Some(root));
     assert_eq!(world.parent(members[4]), Some(members[0]));
@@ -173,9 +181,9 @@ fn a_forwarder_with_one_child_splices_itself_out_without_a_gap_or_a_double() {
     assert_eq!(world.parent(subscriber), Some(above));
     world.expect_all(subscriber, news, &numbered("m", 1500));
     world.expect_whole();
-    // One payload per message, and one more while the forwarder stood between (the last of them were on their way when it
-    // left).
-    let sent = world.sent_of("data");
+    // One payload per message, and one more while the forwarder stood between (the last of them were on their way when
+    // it left).
+    let sent = world.sent_of("Data");
     assert!((1500..=1500 + hops + 2).contains(&sent), "{sent} payloads, {hops} messages by the forwarder");
 }
 
@@ -190,7 +198,7 @@ fn a_splice_overlaps_the_old_parent_stays_until_the_new_one_has_answered() {
     // The new parent has taken the child and holds still; the old one goes on.
     assert_eq!(world.parent(subscriber), Some(hop));
     assert!(world.children(hop).contains(&subscriber));
-    assert!(world.nodes[&above].forest.trees[&topic()].children.get(&subscriber).unwrap().held);
+    assert!(world.nodes[&above].forest.trees[&topic()].flow.children.get(subscriber).unwrap().is_held());
     world.publish(above, "by the old parent");
     world.run(seconds(2));
     assert_eq!(world.parent(subscriber), Some(above));
@@ -211,9 +219,9 @@ fn roots_and_subscribers_and_access_nodes_stay() {
     assert_eq!(world.parent(edge), Some(access), "whatever the edge gets passes its access node");
     assert_eq!(world.parent(subscriber), Some(hop), "it subscribes itself");
     assert!(world.on_tree().contains(&world.root()));
-    let before = world.sent_of("offer");
+    let before = world.sent_of("Offer");
     world.run(seconds(300));
-    assert_eq!(world.sent_of("offer"), before, "nothing is left to be done");
+    assert_eq!(world.sent_of("Offer"), before, "nothing is left to be done");
 }
 
 #[test]
@@ -223,18 +231,18 @@ fn a_join_through_a_node_that_was_spliced_out_costs_one_more_splice_and_no_more(
     world.subscribe(subscriber, Start::Latest);
     world.run(seconds(10));
     assert!(!world.on_tree().contains(&hop));
-    let offers = world.sent_of("offer");
+    let offers = world.sent_of("Offer");
     // Somebody else comes the same way.
     let other = NodeId(subscriber.0 ^ 1);
     world.enter(other);
     world.subscribe(other, Start::Latest);
     world.run(seconds(60));
-    let more = world.sent_of("offer") - offers;
+    let more = world.sent_of("Offer") - offers;
     assert!(more <= 3, "{more} offers for one newcomer");
     world.expect_whole();
-    let settled = world.sent_of("offer");
+    let settled = world.sent_of("Offer");
     world.run(seconds(300));
-    assert_eq!(world.sent_of("offer"), settled);
+    assert_eq!(world.sent_of("Offer"), settled);
 }
 
 #[test]
@@ -246,7 +254,7 @@ fn two_that_are_handed_to_each_other_make_no_loop() {
     let (a, b) = (world.children(root)[0], world.children(root)[1]);
     for (child, other) in [(a, b), (b, a)] {
         let contact = world.nodes[&other].contact;
-        let join = world.nodes[&child].forest.trees[&topic()].join;
+        let join = world.nodes[&child].forest.trees[&topic()].uplink.join;
         let parents = vec![Offered { contact, micros: 1 }];
         let offer = Offer { topic: topic(), join, parents };
         let payload = wire::encode(&Header::Offer(offer), &[]);
@@ -274,7 +282,7 @@ fn crash_during_a_splice(after: Duration, victim: impl Fn(NodeId, NodeId, NodeId
     let publisher = world.by_distance()[1];
     let victim = victim(hop, above, subscriber);
     assert!(victim != publisher);
-    world.run_until(seconds(4), |world| world.sent_of("offer") > 0);
+    world.run_until(seconds(4), |world| world.sent_of("Offer") > 0);
     for number in 0..20 {
         world.publish(publisher, &format!("m {number}"));
         world.run(millis(1));
@@ -311,30 +319,31 @@ fn a_new_parent_that_dies_at_any_step_of_a_splice_is_replaced() {
 
 #[test]
 fn a_child_prefers_a_sibling_with_a_free_place_to_a_nearer_one_that_is_crowded() {
-    for (near, expected) in [(Room::Crowded, 1), (Room::Free, 0), (Room::None, 1)] {
+    for (near, expected) in [(Capacity::Crowded, 1), (Capacity::Free, 0), (Capacity::None, 1)] {
         let mut world = World::unspliced(60, 11);
         let (child, parent) = deep(&world);
         world.subscribe(child, Start::Latest);
         world.run(seconds(2));
         let others: Vec<_> =
             world.by_distance().into_iter().filter(|&id| id != child && id != parent).take(2).collect();
-        world.cut = Some(|header| matches!(header, Header::Visited { .. }));
+        world.cut = Some(|header| matches!(header, Header::CapacityAnswer { .. }));
         let say = |world: &mut World, from: NodeId, header: Header| {
             let (from, payload) = (world.nodes[&from].contact, wire::encode(&header, &[]));
             world.with(child, |forest, cx| forest.handle_received(cx, &from, &payload));
         };
         let offered = |id| Offered { contact: world.nodes[id].contact, micros: 300 };
-        let (parents, join) = (others.iter().map(offered).collect(), world.nodes[&child].forest.joins);
+        let (parents, join) =
+            (others.iter().map(offered).collect(), world.nodes[&child].forest.numbers.last_join());
         say(&mut world, parent, Header::Offer(Offer { topic: topic(), join, parents }));
-        let number = world.nodes[&child].forest.joins;
+        let number = world.nodes[&child].forest.numbers.last_join();
         let chosen = |world: &World| {
-            let moving = world.nodes[&child].forest.trees[&topic()].moving.as_ref();
+            let moving = world.nodes[&child].forest.trees[&topic()].relocation.as_ref();
             moving.and_then(|moving| moving.chosen()).map(|to| to.id())
         };
-        for (id, room) in [(others[0], near), (others[1], Room::Free)] {
+        for (id, room) in [(others[0], near), (others[1], Capacity::Free)] {
             assert_eq!(chosen(&world), None, "both are waited for");
             world.run(millis(10));
-            say(&mut world, id, Header::Visited { topic: topic(), number, room });
+            say(&mut world, id, Header::CapacityAnswer { topic: topic(), number, capacity: room });
         }
         assert_eq!(chosen(&world), Some(others[expected]), "the near one says {near:?}");
     }
@@ -345,9 +354,9 @@ fn words_of_a_move_that_are_lost_cost_time_only() {
     let lost: [fn(&Header) -> bool; 5] = [
         |header| matches!(header, Header::Offer(_)),
         |header| matches!(header, Header::Join(join) if join.former.is_some()),
-        |header| matches!(header, Header::Part { .. }),
-        |header| matches!(header, Header::Parted { .. }),
-        |header| matches!(header, Header::Visited { .. }),
+        |header| matches!(header, Header::Detach { .. }),
+        |header| matches!(header, Header::Detached { .. }),
+        |header| matches!(header, Header::CapacityAnswer { .. }),
     ];
     for (index, cut) in lost.into_iter().enumerate() {
         let mut world = World::with_config(25, 85, narrow(3));
@@ -370,7 +379,10 @@ fn words_of_a_move_that_are_lost_cost_time_only() {
 #[test]
 fn trees_keep_their_shape_while_members_come_and_go() {
     for seed in 0..3 {
-        let config = Config { tree_children: 2, node_children: 3, ..Config::default() };
+        let config = Config {
+            tree: TreeConfig { children_per_tree: 2, children_per_node: 3, ..TreeConfig::default() },
+            ..Config::default()
+        };
         let mut world = World::with_config(25, 90 + seed, config);
         (world.loss, world.twice, world.jitter) = (5, 5, millis(30));
         let nodes = world.by_distance();

@@ -133,7 +133,7 @@ fn a_loop_of_stale_paths_is_broken() {
         topic: topic(),
         number: 1 << 40,
         after: None,
-        heard: None,
+        best_known: None,
         subscribers: 1,
         former: None,
     };
@@ -143,10 +143,10 @@ fn a_loop_of_stale_paths_is_broken() {
     assert!(!taken, "its ancestor must not become its child");
     // Even told that its child is its parent, the forwarder sees itself in the path.
     let trees = world.nodes[&hop].forest.trees();
-    let number = world.nodes[&hop].forest.trees[&topic()].join;
+    let number = world.nodes[&hop].forest.trees[&topic()].uplink.join;
     let path = vec![subscriber, hop, world.root()];
     let attached =
-        wire::Attached { topic: topic(), join: number, version: 1 << 40, path, root: None, start: None };
+        wire::Attached { topic: topic(), join: number, seq: 1 << 40, path, root: None, start: None };
     let payload = wire::encode(&Header::Attached(attached), &[]);
     let child = world.nodes[&subscriber].contact;
     world.with(hop, |forest, cx| forest.handle_received(cx, &child, &payload));
@@ -164,8 +164,14 @@ fn a_parent_whose_path_comes_to_lead_through_its_child_is_left() {
     world.run(seconds(2));
     let tree = &world.nodes[&subscriber].forest.trees[&topic()];
     let path = vec![hop, subscriber];
-    let attached =
-        wire::Attached { topic: topic(), join: tree.join, version: 1 << 40, path, root: None, start: None };
+    let attached = wire::Attached {
+        topic: topic(),
+        join: tree.uplink.join,
+        seq: 1 << 40,
+        path,
+        root: None,
+        start: None,
+    };
     let payload = wire::encode(&Header::Attached(attached), &[]);
     let parent = world.nodes[&hop].contact;
     world.with(subscriber, |forest, cx| forest.handle_received(cx, &parent, &payload));
@@ -219,7 +225,7 @@ fn what_a_young_window_does_not_hold_is_asked_for_further_up() {
     let (subscriber, hop) = deep(&world);
     world.publish_many(world.root(), "early", 10);
     world.run(seconds(2));
-    let log = world.nodes[&world.root()].forest.trees[&topic()].log.as_ref().unwrap();
+    let log = world.nodes[&world.root()].forest.trees[&topic()].flow.log.part().unwrap();
     let mark = Mark { birth: log.birth, position: log.window.position(3) };
     world.subscribe(hop, Start::Latest);
     world.run(seconds(2));
@@ -239,7 +245,7 @@ fn news_of_the_path_do_not_make_a_gap_of_what_still_flies() {
     world.publish_many(nodes[1], "lost at first", 5);
     world.cut = None;
     let parent = world.parent(nodes[4]).unwrap();
-    world.with(parent, |forest, cx| forest.announce_path(cx, topic()));
+    world.with(parent, |forest, cx| forest.with_tree(cx, topic(), |tree, cx| tree.announce_path(cx)));
     world.run(seconds(3));
     world.expect_all(nodes[4], news, &numbered("lost at first", 5));
 }
@@ -253,12 +259,12 @@ fn a_child_that_was_forgotten_and_comes_again_by_an_old_join_is_started() {
     let news = world.subscribe(subscriber, Start::Latest);
     world.run(millis(200));
     for _ in 0..5 {
-        world.with(hop, |forest, cx| forest.announce_path(cx, topic()));
+        world.with(hop, |forest, cx| forest.with_tree(cx, topic(), |tree, cx| tree.announce_path(cx)));
         world.run(millis(20));
     }
     assert_eq!(world.parent(subscriber), Some(hop));
-    let join = world.nodes[&subscriber].forest.trees[&topic()].join_message(1, None);
-    let number = world.nodes[&subscriber].forest.trees[&topic()].join;
+    let join = world.nodes[&subscriber].forest.trees[&topic()].flow.join_message(1, None);
+    let number = world.nodes[&subscriber].forest.trees[&topic()].uplink.join;
     let child = world.nodes[&subscriber].contact;
     let leave = wire::encode(&Header::Leave { topic: topic(), join: number }, &[]);
     world.with(hop, |forest, cx| forest.handle_received(cx, &child, &leave));
@@ -283,11 +289,11 @@ fn an_old_join_without_a_mark_skips_nothing_where_the_parent_has_forgotten_its_c
     world.publish(world.root(), "before");
     world.run(seconds(1));
     let tree = &world.nodes[&subscriber].forest.trees[&topic()];
-    let join = wire::Join { after: None, heard: None, ..tree.join_message(tree.join, None) };
-    assert_eq!(tree.markless, join.number, "it has never had to ask again");
+    let join = wire::Join { after: None, best_known: None, ..tree.flow.join_message(tree.uplink.join, None) };
+    assert!(tree.uplink.is_markless(), "it has never had to ask again");
     // The child is paused for so long that its parent forgets it; the log goes on meanwhile.
     world.nodes.get_mut(&subscriber).unwrap().alive = false;
-    world.with(hop, |forest, cx| forest.remove_child(cx, topic(), subscriber));
+    world.with(hop, |forest, cx| forest.with_tree(cx, topic(), |tree, cx| tree.remove_child(cx, subscriber)));
     world.publish(world.root(), "meanwhile");
     world.run(millis(100));
     world.nodes.get_mut(&subscriber).unwrap().alive = true;

@@ -1,0 +1,250 @@
+//! A tap on the wires of all nodes: evidence for the judges, kept until they have judged it.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use treecast_overlay::config::Role;
+use treecast_overlay::id::{Key, NodeId};
+use treecast_overlay::machine::{Destination, Machine, Transmit};
+use treecast_overlay::time::Instant;
+use treecast_overlay::wire::{Direct, Frame, Header, Purpose, Routed, within};
+use treecast_scribe::event::{Command, Event, Token, TreeStatus};
+use treecast_scribe::message::MessageId;
+use treecast_scribe::wire::{self, Body, Data, Header as ForestHeader, Signature};
+use treecast_scribe::{Position, Stack, TopicId};
+
+use crate::node::RingNode;
+use crate::world::{At, Observer, Outward};
+
+/// One hop of a routed message, as it left a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hop {
+    /// Where the message goes.
+    pub key: Key,
+    /// The node that makes it.
+    pub from: NodeId,
+    /// Where it leads.
+    pub to: NodeId,
+    /// The flag as it goes out: a hop came from a leaf set.
+    pub by_leaf_set: bool,
+}
+
+/// A message as a node passed it on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Envelope {
+    /// The node that passed it on.
+    pub by: NodeId,
+    /// On which topic.
+    pub topic: TopicId,
+    /// The identity that it claims.
+    pub id: MessageId,
+    /// The signature that it carries.
+    pub signature: Signature,
+    /// Its payload.
+    pub payload: Bytes,
+}
+
+/// The signs of life that went between tree neighbours since somebody began to count.
+#[derive(Clone, Debug, Default)]
+pub struct Rest {
+    /// Since when; `None`: nobody counts.
+    pub since: Option<Instant>,
+    /// By sender and receiver.
+    pub beats: BTreeMap<(NodeId, NodeId), u64>,
+}
+
+/// Hears what is said.
+pub type LineListener = Box<dyn Fn(&str)>;
+
+/// Evidence.
+#[derive(Default)]
+pub struct Witness {
+    /// Hops since the last judgement.
+    pub hops: Vec<Hop>,
+    /// Messages since the last judgement.
+    pub envelopes: Vec<Envelope>,
+    /// Beats, while they are counted.
+    pub rest: Rest,
+    /// Log entries that went from node to node so far, repetitions included.
+    pub payloads: u64,
+    /// In which log a receipt says that a message is, by message and place: its root's own, as it said so.
+    pub births: BTreeMap<(MessageId, Position), u64>,
+    /// Starts of terms that were seen: which, and whether the log was handed over.
+    pub terms: BTreeMap<(TopicId, Position), bool>,
+    /// Why children were last offered other parents: `push-down` or `splice`, by topic and child.
+    pub offers: BTreeMap<(TopicId, NodeId), &'static str>,
+    /// Children that went to a parent that they were offered, by reason.
+    pub moves: BTreeMap<&'static str, u64>,
+    /// Listens to what is said, line by line.
+    pub listener: Option<LineListener>,
+    /// Topics of publications that have no receipt yet.
+    offered: BTreeMap<Token, TopicId>,
+}
+
+impl Witness {
+    /// Forgets what has been judged.
+    pub fn forget_judged(&mut self) {
+        self.hops.clear();
+        self.envelopes.clear();
+    }
+
+    /// Begins to count beats.
+    pub fn begin_rest(&mut self, now: Instant) {
+        self.rest = Rest { since: Some(now), beats: BTreeMap::new() };
+    }
+
+    /// Says something, if somebody listens.
+    pub fn tell(&self, line: impl FnOnce() -> String) {
+        if let Some(listener) = &self.listener {
+            listener(&line());
+        }
+    }
+
+    fn testify<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, transmit: &Transmit) {
+        if let Header::Routed(routed) = &transmit.frame.header {
+            self.hops.extend(hop(at.machine, transmit.to, routed));
+        } else if let Some(sent) = by_detour(at.machine.peer().id, &transmit.frame) {
+            self.testify(at, &sent);
+        }
+        if let Some((header, payload)) = forest_message(&transmit.frame) {
+            self.on_forest_message(at.machine, transmit, header, payload);
+        }
+    }
+
+    /// Takes note of what one forest tells another. A routed message counts once, where it sets out.
+    fn on_forest_message<N: RingNode>(
+        &mut self,
+        stack: &Stack<N>,
+        transmit: &Transmit,
+        header: ForestHeader,
+        payload: Bytes,
+    ) {
+        let me = stack.peer().id;
+        if matches!(&transmit.frame.header, Header::Routed(routed) if routed.origin.id() != me) {
+            return;
+        }
+        self.tell(|| {
+            let (from, to) = (stack.peer().addr, goal(transmit));
+            format!("    {from} tells {to}: {header:?} + {} bytes", payload.len())
+        });
+        if let ForestHeader::Data(Data { topic, position, body }) = header {
+            self.payloads += 1;
+            match body {
+                Body::Message { publisher, session, sequence, signature } => {
+                    let id = MessageId { publisher, session, sequence };
+                    self.envelopes.push(Envelope { by: me, topic, id, signature, payload });
+                }
+                Body::TermStart { forced, .. } => {
+                    self.terms.insert((topic, position), forced);
+                }
+            }
+        } else if let ForestHeader::Publish(publish) = header {
+            let (session, sequence) = (publish.session, publish.sequence);
+            let id = MessageId { publisher: publish.publisher.id(), session, sequence };
+            let (topic, signature) = (publish.topic, publish.signature);
+            self.envelopes.push(Envelope { by: me, topic, id, signature, payload });
+        } else if let ForestHeader::Receipt(receipt) = header {
+            let publisher = receiver(transmit).unwrap_or(me);
+            let id = MessageId { publisher, session: receipt.session, sequence: receipt.sequence };
+            if let Some(birth) = birth(stack, receipt.topic) {
+                self.births.insert((id, receipt.position), birth);
+            }
+        } else if let (ForestHeader::Beat(_), Some(_), Destination::Peer(to)) =
+            (&header, self.rest.since, transmit.to)
+        {
+            *self.rest.beats.entry((me, to.id)).or_default() += 1;
+        } else if let (ForestHeader::Offer(offer), Destination::Peer(to)) = (&header, transmit.to) {
+            let splices = |tree: &TreeStatus| tree.topic == offer.topic && tree.subscriptions == 0;
+            let tree = stack.forest().trees().into_iter().find(splices);
+            let splice = tree.is_some_and(|tree| tree.children.len() == 1 && !tree.is_root);
+            self.offers.insert((offer.topic, to.id), if splice { "splice" } else { "push-down" });
+        } else if let ForestHeader::Detach { topic, .. } = header
+            && let Some(why) = self.offers.remove(&(topic, me))
+        {
+            *self.moves.entry(why).or_default() += 1;
+        }
+    }
+}
+
+impl<N: RingNode> Observer<Stack<N>> for Witness {
+    fn command(&mut self, _: &At<'_, Stack<N>>, command: &Command) {
+        if let Command::Publish { token, topic, .. } = command {
+            self.offered.insert(*token, topic.id());
+        }
+    }
+
+    fn frame_out(&mut self, at: &At<'_, Stack<N>>, transmit: &mut Transmit) -> Outward {
+        self.testify(at, transmit);
+        Outward::Passes
+    }
+
+    /// A root's receipts for its own publications go through no frame.
+    fn event(&mut self, at: &At<'_, Stack<N>>, event: Event, told: &mut Vec<Event>) {
+        if let Event::PublishFailed { token, .. } = &event {
+            self.offered.remove(token);
+        } else if let Event::Published { token, receipt } = &event
+            && let Some(topic) = self.offered.remove(token)
+            && let Some(birth) = birth(at.machine, topic)
+        {
+            self.births.entry((receipt.id, receipt.position)).or_insert(birth);
+        }
+        told.push(event);
+    }
+}
+
+/// Returns the frame that a node sends by a detour, if it is its own. A frame that it relays was seen where it was first sent.
+pub(super) fn by_detour(me: NodeId, frame: &Frame) -> Option<Transmit> {
+    let Header::Via { to, from } = &frame.header else { return None };
+    let frame = within(frame).filter(|_| from.id == me)?;
+    Some(Transmit { to: Destination::Peer(*to), frame })
+}
+
+/// The hop that promise O2 speaks of, if it is one. The first hop of a joiner and those of edges lead onto the ring.
+fn hop<N: RingNode>(stack: &Stack<N>, to: Destination, routed: &Routed) -> Option<Hop> {
+    let (me, Destination::Peer(to)) = (stack.peer().id, to) else { return None };
+    let edge = matches!(stack.ring().role(), Role::Edge { .. });
+    let seeks = matches!(routed.purpose, Purpose::Seek);
+    // (A node of the ring that asks again has its answer come by way of another, and is no edge.)
+    let again = routed.origin.via.is_some_and(|via| stack.ring().knows(via.id));
+    let hung = routed.origin.is_edge() && !again;
+    let onto_the_ring = edge || routed.origin.id() == me && (seeks || hung);
+    let hop = Hop { key: routed.key, from: me, to: to.id, by_leaf_set: routed.by_leaf_set };
+    (!onto_the_ring).then_some(hop)
+}
+
+fn birth<N: RingNode>(stack: &Stack<N>, topic: TopicId) -> Option<u64> {
+    stack.forest().places().find(|place| place.topic() == topic)?.birth()
+}
+
+/// The forest's message in a frame, and its payload.
+pub fn forest_message(frame: &Frame) -> Option<(ForestHeader, Bytes)> {
+    let carries = if let Header::Routed(routed) = &frame.header {
+        routed.purpose == Purpose::Application
+    } else {
+        matches!(
+            &frame.header,
+            Header::Direct(Direct::Payload) | Header::RelayedDirect { direct: Direct::Payload, .. }
+        )
+    };
+    carries.then(|| wire::decode(&frame.payload).ok()).flatten()
+}
+
+/// For which node a message is, if it is for one.
+fn receiver(transmit: &Transmit) -> Option<NodeId> {
+    match (&transmit.frame.header, transmit.to) {
+        (Header::RelayedDirect { to, .. }, _) => Some(to.id()),
+        (_, Destination::Peer(peer)) => Some(peer.id),
+        (_, Destination::Seed(_)) => None,
+    }
+}
+
+fn goal(transmit: &Transmit) -> String {
+    match (&transmit.frame.header, transmit.to) {
+        (Header::Routed(routed), _) => format!("the root of {}", routed.key),
+        (Header::RelayedDirect { to, .. }, Destination::Peer(via)) => {
+            format!("{} through {}", to.id(), via.addr)
+        }
+        (_, Destination::Peer(peer)) => peer.addr.to_string(),
+        (_, Destination::Seed(seed)) => seed.addr.to_string(),
+    }
+}

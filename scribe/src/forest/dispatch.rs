@@ -1,0 +1,201 @@
+//! Leads each message and each deadline to the part of the forest that it is for; those of one topic to its tree.
+
+use bytes::Bytes;
+use treecast_overlay::peer::Contact;
+
+use super::Forest;
+use super::context::{Context, Life, Timer};
+use super::handoffs::Arrived;
+use super::inbox::{self, HandoffMessage, Incoming, NeighbourMessage, TopicMessage};
+use super::tree::Outcome;
+use crate::event::Event;
+use crate::message::SubscribeError;
+use crate::topic::TopicId;
+use crate::wire::{self, Capacity, Header, Join};
+
+/// How a message came here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// Sent to this very node.
+    Sent,
+    /// Routed, and this node is the root of its key.
+    Delivered {
+        /// A hop on its way was made again.
+        repeated: bool,
+    },
+}
+
+impl Forest {
+    /// Handles this node's messages to itself, until there is none. Each such message answers one of a
+    /// publisher's, whose window is bounded.
+    pub(super) fn drain_loopback(&mut self, cx: Context<'_>) {
+        while let Some(bytes) = self.out.loopback.pop_front() {
+            self.on_bytes(cx, &cx.ring.contact(), &bytes, Way::Sent);
+        }
+    }
+
+    pub(super) fn on_bytes(&mut self, cx: Context<'_>, from: &Contact, bytes: &Bytes, way: Way) {
+        if self.life == Life::Left {
+            return;
+        }
+        match wire::decode(bytes) {
+            Ok((header, payload)) => self.on_message(cx, *from, inbox::sort(header, bytes, payload), way),
+            Err(error) => tracing::warn!(from = %from.id(), %error, "not a message of this version, ignored"),
+        }
+    }
+
+    fn on_message(&mut self, cx: Context<'_>, from: Contact, message: Incoming, way: Way) {
+        match message {
+            Incoming::Join(join) => self.on_join(cx, from, &join, way),
+            Incoming::Publish(publish, payload) => self.on_publish(cx, publish, payload, way),
+            Incoming::Topic { topic, message } => self.on_topic_message(cx, from, topic, message),
+            Incoming::Publisher { topic, message } => {
+                self.with_publisher(cx, topic, |publishing, cx| publishing.on_message(cx, message));
+            }
+            Incoming::Handoff { topic, message } => self.on_handoff_message(cx, from, topic, message),
+            Incoming::Neighbour(NeighbourMessage::Beat(beat)) => self.on_beat(cx, from, &beat),
+            Incoming::Neighbour(NeighbourMessage::Shared(shared)) => self.on_shared(cx, from, &shared),
+        }
+    }
+
+    fn on_join(&mut self, cx: Context<'_>, child: Contact, join: &Join, way: Way) {
+        let topic = join.topic;
+        if child.id() == self.me {
+            // This node's own JOIN came back: it has become the root since.
+            self.with_tree(cx, topic, |tree, cx| tree.review_place(cx));
+            return;
+        }
+        if self.life != Life::Running {
+            return;
+        }
+        match way {
+            Way::Delivered { .. } => {
+                // O1 is decided at the ring; here it is only asked again, since the lease may have ended meanwhile.
+                if cx.ring.is_root_of(cx.now, topic.key()) && self.ensure_tree(cx.now, topic) {
+                    self.with_tree(cx, topic, |tree, cx| tree.on_join_delivered(cx, child, join));
+                }
+            }
+            Way::Sent => {
+                let met = self.with_tree(cx, topic, |tree, cx| tree.on_join_sent(cx, child, join));
+                if met.is_none() {
+                    self.out.tell(child, &Header::Orphan { topic });
+                }
+            }
+        }
+    }
+
+    fn on_topic_message(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, message: TopicMessage) {
+        if !self.trees.contains_key(&topic) {
+            return self.answer_without_tree(cx, from, topic, message);
+        }
+        let outcome = self.with_tree(cx, topic, |tree, cx| tree.on_message(cx, from, message));
+        self.on_outcome(cx, topic, outcome.unwrap_or(Outcome::Keep));
+    }
+
+    /// The answer of a node that is not on the tree, to one that believes it is.
+    fn answer_without_tree(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, message: TopicMessage) {
+        let (_, mut tree_cx) = self.split(cx, topic);
+        match message {
+            TopicMessage::Attached(attached) => tree_cx.send_leave(from, attached.join),
+            TopicMessage::Entry(_) => self.refuse_entries(cx, from, topic),
+            TopicMessage::Ack(_) => tree_cx.send_orphan(from),
+            TopicMessage::Query => {
+                if tree_cx.is_closer(from.id()) {
+                    tree_cx.hand_off_unused(from);
+                }
+                tree_cx.answer_query(from, None);
+            }
+            TopicMessage::CapacityProbe { number } => {
+                tree_cx.tell(from, &Header::CapacityAnswer { topic, number, capacity: Capacity::None });
+            }
+            TopicMessage::Detach { join } => {
+                tree_cx.tell(from, &Header::Detached { topic, join, last: None });
+            }
+            TopicMessage::Leave { .. }
+            | TopicMessage::Orphan
+            | TopicMessage::QueryAnswer { .. }
+            | TopicMessage::Offer(_)
+            | TopicMessage::Capacity { .. }
+            | TopicMessage::Detached { .. } => {}
+        }
+    }
+
+    fn on_outcome(&mut self, cx: Context<'_>, topic: TopicId, outcome: Outcome) {
+        match outcome {
+            Outcome::Keep => {}
+            Outcome::Leave => self.remove_tree(cx, topic),
+            Outcome::Refuse(stranger) => self.refuse_entries(cx, stranger, topic),
+            Outcome::NoStart(subscription) => {
+                self.topics.remove(&subscription);
+                let error = SubscribeError::TimedOut(self.config.tree.subscribe_timeout);
+                self.out.event(Event::SubscribeFailed { subscription, error });
+            }
+        }
+    }
+
+    /// A node pushes entries of a topic to this one without being its parent. It is told, though not for each.
+    fn refuse_entries(&mut self, cx: Context<'_>, from: Contact, topic: TopicId) {
+        if self.neighbours.may_refuse(cx.now, self.config.push.ack_delay) {
+            let join = self.numbers.last_join();
+            self.out.tell(from, &Header::Leave { topic, join });
+        }
+    }
+
+    fn on_handoff_message(
+        &mut self,
+        cx: Context<'_>,
+        from: Contact,
+        topic: TopicId,
+        message: HandoffMessage,
+    ) {
+        match message {
+            HandoffMessage::Chunk(chunk) => {
+                let taken = Header::HandoffTaken { topic, transfer: chunk.transfer, chunk: chunk.index };
+                let arrived = self.handoffs.on_chunk(cx.now, &self.config, topic, from.id(), chunk);
+                if !matches!(arrived, Arrived::NoRoom) {
+                    self.out.tell(from, &taken);
+                    self.on_arrived(cx, topic, arrived);
+                }
+            }
+            HandoffMessage::Taken { transfer, chunk } => {
+                let (handoffs, handoff_cx) = self.handing_off(cx.now);
+                let over = handoffs.on_taken(handoff_cx, from.id(), topic, transfer, chunk);
+                self.on_transfers_over(cx, over);
+            }
+        }
+    }
+
+    fn on_arrived(&mut self, cx: Context<'_>, topic: TopicId, arrived: Arrived) {
+        let Arrived::All(handoff) = arrived else {
+            self.with_tree(cx, topic, |tree, cx| tree.on_handoff_chunk(cx));
+            return;
+        };
+        let mut unused = Some(handoff);
+        self.with_tree(cx, topic, |tree, cx| {
+            unused = unused.take().and_then(|handoff| tree.on_handoff(cx, handoff));
+        });
+        if let Some(handoff) = unused {
+            self.handoffs.keep(topic, handoff);
+        }
+        self.keep_beating(cx.now);
+    }
+
+    pub(super) fn on_timer(&mut self, cx: Context<'_>, timer: Timer) {
+        match timer {
+            Timer::Tree(timer, topic) => {
+                let outcome = self.with_tree(cx, topic, |tree, cx| tree.on_timer(cx, timer));
+                self.on_outcome(cx, topic, outcome.unwrap_or(Outcome::Keep));
+            }
+            Timer::Publish(topic) => {
+                self.with_publisher(cx, topic, |publishing, cx| publishing.on_timer(cx));
+            }
+            Timer::Handoff(topic) => {
+                let (handoffs, handoff_cx) = self.handing_off(cx.now);
+                let over = handoffs.on_timer(handoff_cx, topic);
+                self.on_transfers_over(cx, over);
+            }
+            Timer::Crowd => self.on_crowd_timer(cx),
+            Timer::Leave => self.finish_leaving(cx),
+        }
+    }
+}

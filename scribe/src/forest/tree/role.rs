@@ -1,0 +1,319 @@
+//! This node's place in one topic's tree, and its way to the root.
+
+use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::{Addr, Contact, Peer};
+use treecast_overlay::time::Instant;
+
+use super::flow::WayUp;
+use super::recovering::Recovering;
+use super::sequencer::Sequencer;
+use crate::forest::context::TreeCx;
+use crate::wire::{Attached, MAX_PATH};
+
+/// This node's place in the tree.
+#[derive(Debug)]
+pub(crate) enum Role {
+    /// It looks for a parent.
+    Joining {
+        /// The parent that it had, which may not know that it has lost this child.
+        former: Option<Box<Contact>>,
+    },
+    /// It has a parent.
+    Child(ParentLink),
+    /// It is the root, and asks around before it opens its term.
+    Recovering(Box<Recovering>),
+    /// It is the root.
+    Root(Box<Sequencer>),
+}
+
+impl Role {
+    /// The link to the parent, if there is one.
+    pub(crate) fn parent_link(&self) -> Option<&ParentLink> {
+        match self {
+            Role::Child(link) => Some(link),
+            Role::Joining { .. } | Role::Recovering(_) | Role::Root(_) => None,
+        }
+    }
+
+    /// The parent, if there is one.
+    pub(crate) fn parent(&self) -> Option<NodeId> {
+        self.parent_link().map(|link| link.parent)
+    }
+
+    /// From the parent to the root.
+    pub(crate) fn path(&self) -> &[NodeId] {
+        self.parent_link().map_or(&[], |link| &link.path)
+    }
+
+    /// Where the parent says that the root is.
+    pub(crate) fn told_root(&self) -> Option<Peer> {
+        self.parent_link().and_then(ParentLink::root)
+    }
+
+    /// The way to the root, as children are told.
+    pub(crate) fn way_up(&self, cx: &TreeCx<'_>) -> WayUp<'_> {
+        let root = if self.is_root() { Some(cx.ring.contact().peer) } else { self.told_root() };
+        WayUp { path: self.path(), root }
+    }
+
+    /// Whether this node is the topic's root, its term opened or still to be opened.
+    pub(crate) fn is_root(&self) -> bool {
+        match self {
+            Role::Recovering(_) | Role::Root(_) => true,
+            Role::Joining { .. } | Role::Child(_) => false,
+        }
+    }
+
+    /// Whether this node is the root, and about to open a term.
+    pub(crate) fn is_recovering(&self) -> bool {
+        matches!(self, Role::Recovering(_))
+    }
+
+    /// Whether it looks for a parent.
+    pub(crate) fn is_joining(&self) -> bool {
+        matches!(self, Role::Joining { .. })
+    }
+
+    /// The root's sessions, be it that its leases ended for a while.
+    pub(crate) fn sequencer(&self) -> Option<&Sequencer> {
+        match self {
+            Role::Root(sequencer) => Some(sequencer),
+            Role::Recovering(recovering) => recovering.resumes.as_deref(),
+            Role::Joining { .. } | Role::Child(_) => None,
+        }
+    }
+
+    /// Forgets a root that is down: no other node is known to be the root.
+    pub(crate) fn forget_root(&mut self, down: NodeId) {
+        if let Role::Child(link) = self
+            && link.path.last() == Some(&down)
+        {
+            link.root = None;
+        }
+    }
+
+    /// Heap bytes.
+    pub(crate) fn weight(&self) -> usize {
+        match self {
+            Role::Child(link) => {
+                let root = link.root.as_ref().map_or(0, |root| size_of_val(&**root));
+                size_of_val::<[NodeId]>(&link.path) + root
+            }
+            Role::Joining { former } => former.as_ref().map_or(0, |former| size_of_val(&**former)),
+            Role::Recovering(recovering) => size_of_val(&**recovering),
+            Role::Root(sequencer) => size_of_val(&**sequencer),
+        }
+    }
+}
+
+/// A child's way up.
+#[derive(Clone, Debug)]
+pub(crate) struct ParentLink {
+    pub parent: NodeId,
+    /// From the parent to the root.
+    path: Box<[NodeId]>,
+    /// How the path's end is reached, if that is known.
+    root: Option<Box<Reach>>,
+    since: Instant,
+    /// The JOIN to which the parent's last `Attached` belongs.
+    pub join: u64,
+    /// The number of that `Attached`.
+    pub seq: u64,
+}
+
+/// A peer whose id stands elsewhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Reach {
+    incarnation: u64,
+    addr: Addr,
+}
+
+/// The news in an `Attached` of the parent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Nothing: it was heard before.
+    Old,
+    /// How to go on to the root, or nothing but the start.
+    Same,
+    /// The path to the root.
+    Path,
+}
+
+impl ParentLink {
+    /// The link to a parent that has said this.
+    pub(crate) fn through(parent: NodeId, since: Instant, attached: Attached) -> ParentLink {
+        // A root that the path does not end at is not believed.
+        let end = attached.path.last().copied();
+        let root = attached.root.filter(|root| Some(root.id) == end);
+        ParentLink {
+            parent,
+            root: root.map(|peer| Box::new(Reach { incarnation: peer.incarnation, addr: peer.addr })),
+            path: attached.path.into_boxed_slice(),
+            since,
+            join: attached.join,
+            seq: attached.seq,
+        }
+    }
+
+    /// The root, as the parent told.
+    fn root(&self) -> Option<Peer> {
+        let Reach { incarnation, addr } = **self.root.as_ref()?;
+        Some(Peer { id: *self.path.last()?, incarnation, addr })
+    }
+
+    /// Takes the parent's news. `reborn`: a later life of the parent, which numbers anew.
+    pub(crate) fn update(&mut self, attached: &Attached, reborn: bool) -> News {
+        if (attached.join, attached.seq) <= (self.join, self.seq) && !reborn {
+            return News::Old;
+        }
+        let next = ParentLink::through(self.parent, self.since, attached.clone());
+        let path_changed = self.path != next.path || self.root != next.root;
+        *self = next;
+        if path_changed { News::Path } else { News::Same }
+    }
+
+    /// Whether the parent has been it for so long.
+    pub(crate) fn is_older_than(&self, age: std::time::Duration, now: Instant) -> bool {
+        now.since(self.since) >= age
+    }
+}
+
+/// Whether a node that has said this can be above `me`. Promise S1: no node accepts a parent whose last known path to
+/// the root contains it.
+pub(crate) fn is_above(me: NodeId, attached: &Attached) -> bool {
+    !attached.path.contains(&me) && attached.path.len() < MAX_PATH
+}
+
+/// The way to the parent, whichever it is: the JOIN that asks for it, and the state that it was told.
+#[derive(Debug, Default)]
+pub(crate) struct Uplink {
+    /// This node's last JOIN for the topic.
+    pub join: u64,
+    /// The last one that named no mark: a parent that takes it begins this node at the parent's own end.
+    markless: u64,
+    /// Repetitions of it that the parent has not answered.
+    unanswered: u8,
+    /// The parent before this one, to tell a change from a first attachment.
+    last_parent: Option<Option<NodeId>>,
+    /// Subscribers as last told.
+    pub told_subscribers: u64,
+    /// Entries of whose arrival the parent does not know yet.
+    unacknowledged: u32,
+    /// The parent was asked to repeat since the last progress.
+    asked_again: bool,
+}
+
+/// When the parent is to hear how far this node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Acknowledge {
+    Now,
+    Soon,
+}
+
+impl Uplink {
+    /// Repetitions of a JOIN to a silent parent before another one is looked for.
+    const PATIENCE: u8 = 3;
+
+    /// Notes that the current JOIN is sent, and with a mark or without.
+    pub(crate) fn on_join_sent(&mut self, has_mark: bool) {
+        if !has_mark {
+            self.markless = self.join;
+        }
+    }
+
+    /// Whether the current JOIN was sent without a mark.
+    pub(crate) fn is_markless(&self) -> bool {
+        self.markless == self.join
+    }
+
+    /// Notes that the parent has answered.
+    pub(crate) fn answered(&mut self) {
+        self.unanswered = 0;
+    }
+
+    /// Notes that the parent has not answered in time. Returns whether it is given up.
+    pub(crate) fn on_no_answer(&mut self) -> bool {
+        self.unanswered = self.unanswered.saturating_add(1);
+        self.unanswered > Uplink::PATIENCE
+    }
+
+    /// Notes the parent; `None`: this node is the root. Returns whether that is a change, and not the first one.
+    pub(crate) fn note_parent(&mut self, parent: Option<NodeId>) -> bool {
+        self.last_parent.replace(parent).is_some_and(|last| last != parent)
+    }
+
+    /// Notes an entry that came behind a hole. Returns whether the parent is to repeat what is missing: once.
+    pub(crate) fn on_hole(&mut self) -> bool {
+        !std::mem::replace(&mut self.asked_again, true)
+    }
+
+    /// Counts early entries whose turn has come.
+    pub(crate) fn count_early(&mut self, count: u32) {
+        self.unacknowledged = self.unacknowledged.saturating_add(count);
+    }
+
+    /// Counts an entry that came in its turn. Behind a hole that was filled there may be another one.
+    pub(crate) fn on_progress(&mut self, has_hole: bool, ack_every: u64) -> Acknowledge {
+        self.asked_again = has_hole;
+        self.unacknowledged = self.unacknowledged.saturating_add(1);
+        if u64::from(self.unacknowledged) >= ack_every || has_hole {
+            Acknowledge::Now
+        } else {
+            Acknowledge::Soon
+        }
+    }
+
+    /// Notes that the parent is told by an acknowledgement.
+    pub(crate) fn acknowledged(&mut self, subscribers: u64) {
+        self.unacknowledged = 0;
+        self.told_subscribers = subscribers;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: NodeId = NodeId(1);
+
+    fn attached(seq: u64, path: &[u128]) -> Attached {
+        let path = path.iter().map(|&id| NodeId(id)).collect();
+        Attached {
+            topic: crate::topic::TopicId(treecast_overlay::id::Key(0)),
+            join: 5,
+            seq,
+            path,
+            root: None,
+            start: None,
+        }
+    }
+
+    #[test]
+    fn an_older_attached_is_void_unless_the_parent_was_born_again() {
+        let mut link = ParentLink::through(NodeId(2), Instant::ZERO, attached(7, &[2, 3]));
+        assert_eq!(link.update(&attached(7, &[2, 4]), false), News::Old);
+        assert_eq!(link.update(&attached(8, &[2, 3]), false), News::Same);
+        assert_eq!(link.update(&attached(1, &[2, 4]), true), News::Path);
+        assert_eq!(&*link.path, [NodeId(2), NodeId(4)]);
+    }
+
+    #[test]
+    fn no_node_is_above_one_that_it_hangs_on_itself() {
+        assert!(is_above(ME, &attached(1, &[2, 3])));
+        assert!(!is_above(ME, &attached(1, &[2, 1, 3])));
+        assert!(!is_above(ME, &attached(1, &[2; MAX_PATH])));
+    }
+
+    #[test]
+    fn a_parent_is_asked_to_repeat_once_and_given_up_after_three_repetitions() {
+        let mut uplink = Uplink::default();
+        assert!(uplink.on_hole() && !uplink.on_hole());
+        assert_eq!(uplink.on_progress(true, 16), Acknowledge::Now, "there is another hole");
+        assert!(!uplink.on_hole(), "that one was asked for with the acknowledgement");
+        assert_eq!(uplink.on_progress(false, 16), Acknowledge::Soon);
+        assert!(uplink.on_hole());
+        assert_eq!([0; 4].map(|_| uplink.on_no_answer()), [false, false, false, true]);
+        assert!(!uplink.note_parent(Some(ME)), "the first one");
+        assert!(uplink.note_parent(None));
+    }
+}

@@ -1,0 +1,192 @@
+//! A tree, and the flow through it, without a forest around.
+
+use treecast_overlay::id::NodeId;
+
+use super::flow::{Flow, WayUp};
+use super::role::Role;
+use super::testing::{ME, Surroundings, TOPIC, at, contact, join};
+use super::{Outcome, ParentLost, Tree};
+use crate::config::{Config, PushConfig, WindowConfig};
+use crate::event::{Event, SubscriptionId};
+use crate::forest::context::TreeTimer;
+use crate::forest::inbox::TopicMessage;
+use crate::log::window::Entry;
+use crate::message::{Item, Mark, Start};
+use crate::wire::{Ack, Attached, Body, Header, Signature, Started};
+
+const CHILD: NodeId = NodeId(5);
+const WAY: WayUp<'static> = WayUp { path: &[NodeId(2)], root: None };
+
+fn entry(offset: u64) -> Entry {
+    let body =
+        Body::Message { publisher: NodeId(3), session: 1, sequence: offset + 1, signature: Signature::None };
+    Entry::encode(TOPIC, at(offset), body, b"text")
+}
+
+fn started() -> Started {
+    Started { term: at(0).term, after: Mark { birth: 7, position: None }, latest: None }
+}
+
+/// A flow that was started at the log's beginning, with one child.
+fn flow_with_child(around: &mut Surroundings) -> Flow {
+    let mut flow = Flow::new(around.now, TOPIC);
+    flow.start(&mut around.cx(), WAY, &started());
+    assert!(flow.children.admit(&mut around.cx(), contact(CHILD.0), &join()));
+    flow.attach(&mut around.cx(), WAY, CHILD);
+    let sent = around.sent();
+    let [Header::Attached(attached)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(attached.path, [ME, NodeId(2)]);
+    assert_eq!(attached.start.map(|start| start.after), Some(started().after));
+    flow
+}
+
+fn ack(flow: &Flow, offset: u64, again: bool) -> Ack {
+    let seq = flow.children.get(CHILD).unwrap().seq;
+    Ack { topic: TOPIC, join: 1, seq, position: Some(at(offset)), subscribers: 3, again }
+}
+
+/// Offsets of the entries that were sent.
+fn pushed(around: &mut Surroundings) -> Vec<u64> {
+    let offset = |header| if let Header::Data(data) = header { Some(data.position.offset) } else { None };
+    around.sent().into_iter().filter_map(offset).collect()
+}
+
+#[test]
+fn a_child_is_pushed_as_far_as_it_acknowledges() {
+    let mut around = Surroundings::new(Config {
+        push: PushConfig { messages: 2, ..PushConfig::default() },
+        ..Config::default()
+    });
+    let mut flow = flow_with_child(&mut around);
+    for offset in 0..4 {
+        flow.append(&mut around.cx(), WAY, entry(offset));
+    }
+    flow.run(&mut around.cx(), WAY);
+    assert_eq!(pushed(&mut around), [0, 1]);
+    assert!(around.waits_for(TreeTimer::Push(CHILD)));
+    let first = ack(&flow, 0, false);
+    flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &first);
+    assert_eq!(pushed(&mut around), [2]);
+    assert_eq!(flow.subscribers(), 3);
+    let missing = ack(&flow, 0, true);
+    flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &missing);
+    flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &missing);
+    assert_eq!(pushed(&mut around), [1], "once at its request");
+    flow.on_push_timer(&mut around.cx(), WAY, CHILD);
+    assert_eq!(pushed(&mut around), [1, 2], "in the end all of it");
+    for offset in 2..=3 {
+        let next = ack(&flow, offset, false);
+        flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &next);
+    }
+    assert_eq!(pushed(&mut around), [3]);
+    assert!(!around.waits_for(TreeTimer::Push(CHILD)), "it has everything");
+}
+
+#[test]
+fn a_child_behind_a_full_link_goes_on_at_the_windows_start() {
+    let mut around = Surroundings::new(Config {
+        window: WindowConfig { messages: 2, ..WindowConfig::default() },
+        ..Config::default()
+    });
+    let mut flow = flow_with_child(&mut around);
+    around.links.on_queued(CHILD, 2, 1);
+    for offset in 0..5 {
+        flow.append(&mut around.cx(), WAY, entry(offset));
+        if offset == 0 {
+            flow.run(&mut around.cx(), WAY);
+        }
+    }
+    assert_eq!(around.sent(), []);
+    assert_eq!(around.links.on_queued(CHILD, 0, 1).len(), 1);
+    flow.push(&mut around.cx(), WAY, CHILD);
+    let sent = around.sent();
+    let Some(Header::Attached(attached)) = sent.first() else { panic!("{sent:?}") };
+    assert_eq!(
+        attached.start.and_then(|start| start.after.position),
+        Some(at(2)),
+        "by that it finds the gap"
+    );
+    assert_eq!(sent.len(), 3);
+}
+
+#[test]
+fn what_a_child_counts_is_given_back_with_it() {
+    let mut around = Surroundings::new(Config::default());
+    let mut flow = flow_with_child(&mut around);
+    flow.append(&mut around.cx(), WAY, entry(0));
+    assert_eq!(around.quota.children.count(), 1);
+    assert!(around.quota.windows.bytes() > 0);
+    flow.close(&mut around.cx());
+    assert_eq!((around.quota.children.count(), around.quota.windows.bytes()), (0, 0));
+    assert!(matches!(&around.sent()[..], [Header::Orphan { .. }]));
+    assert!(!around.waits_for(TreeTimer::Push(CHILD)));
+}
+
+#[test]
+fn subscribers_get_as_much_as_they_have_credit_for() {
+    let mut around = Surroundings::new(Config::default());
+    let mut flow = Flow::new(around.now, TOPIC);
+    flow.readers.add(SubscriptionId(1), Start::Latest, 1);
+    flow.start(&mut around.cx(), WAY, &started());
+    assert_eq!(flow.start_readers(&mut around.cx(), None), []);
+    assert!(matches!(around.events()[..], [Event::Subscribed { .. }]));
+    for offset in 0..2 {
+        flow.append(&mut around.cx(), WAY, entry(offset));
+    }
+    flow.deliver(&mut around.cx());
+    let text = |event: &Event| matches!(event, Event::Item { item: Item::Message(_), .. });
+    assert_eq!(around.events().iter().filter(|event| text(event)).count(), 1);
+    flow.readers.add_credit(SubscriptionId(1), 5);
+    flow.deliver(&mut around.cx());
+    assert_eq!(around.events().iter().filter(|event| text(event)).count(), 1);
+}
+
+/// A tree that hangs on node 2.
+fn child_tree(around: &mut Surroundings) -> Tree {
+    let mut tree = Tree::new(around.now, TOPIC);
+    tree.subscribe(&mut around.cx(), SubscriptionId(1), Start::Latest, 9, true);
+    assert!(matches!(&around.sent()[..], [Header::Join(join)] if join.number == 1));
+    let path = vec![NodeId(2), NodeId(9)];
+    let attached = Attached { topic: TOPIC, join: 1, seq: 1, path, root: None, start: Some(started()) };
+    let outcome = tree.on_message(&mut around.cx(), contact(2), TopicMessage::Attached(attached));
+    assert_eq!(outcome, Outcome::Keep);
+    assert!(matches!(&around.sent()[..], [Header::Ack(_)]));
+    tree
+}
+
+#[test]
+fn a_parent_that_may_live_is_left_when_there_is_another_one() {
+    for (reason, leaves) in [(ParentLost::Silent, true), (ParentLost::PeerDown, false)] {
+        let mut around = Surroundings::new(Config::default());
+        let mut tree = child_tree(&mut around);
+        tree.on_parent_lost(&mut around.cx(), reason);
+        assert!(tree.role.is_joining());
+        assert!(matches!(&around.sent()[..], [Header::Join(join)] if join.number == 2));
+        let path = vec![NodeId(4), NodeId(9)];
+        let attached = Attached { topic: TOPIC, join: 2, seq: 1, path, root: None, start: None };
+        let outcome = tree.on_message(&mut around.cx(), contact(4), TopicMessage::Attached(attached));
+        assert_eq!(outcome, Outcome::Keep);
+        assert_eq!(tree.role.parent(), Some(NodeId(4)));
+        let left = around.sent().iter().any(|header| matches!(header, Header::Leave { .. }));
+        assert_eq!(left, leaves, "{reason:?}");
+    }
+}
+
+#[test]
+fn entries_of_a_stranger_are_refused_and_a_tree_without_use_is_left() {
+    let mut around = Surroundings::new(Config::default());
+    let mut tree = child_tree(&mut around);
+    let outcome = tree.on_message(&mut around.cx(), contact(4), TopicMessage::Entry(entry(0)));
+    assert_eq!(outcome, Outcome::Refuse(contact(4)));
+    let outcome = tree.on_message(&mut around.cx(), contact(2), TopicMessage::Entry(entry(0)));
+    assert_eq!((outcome, tree.flow.log.tail()), (Outcome::Keep, Some(at(0))));
+    assert_eq!(tree.on_timer(&mut around.cx(), TreeTimer::Linger), Outcome::Keep, "it has a subscriber");
+    tree.unsubscribe(&mut around.cx(), SubscriptionId(1));
+    assert!(around.waits_for(TreeTimer::Linger));
+    assert_eq!(tree.on_timer(&mut around.cx(), TreeTimer::Linger), Outcome::Leave);
+    around.sent();
+    tree.close(&mut around.cx());
+    assert!(matches!(&around.sent()[..], [Header::Leave { .. }]));
+    assert!(!around.waits_for(TreeTimer::Linger), "its deadlines are gone with it");
+    assert!(matches!(tree.role, Role::Child(_)), "its role does not matter any more");
+}
