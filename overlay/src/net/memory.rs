@@ -280,7 +280,11 @@ mod tests {
         a.flush();
         let heard = async {
             loop {
-                for event in b.next().await {
+                let events = tokio::select! {
+                    events = a.next() => events,
+                    events = b.next() => events,
+                };
+                for event in events {
                     if let TransportEvent::Frame { frame, .. } = event {
                         return frame.header;
                     }

@@ -252,6 +252,14 @@ proptest! {
         prop_assert_eq!(decode(bytes_of(&frame)), Ok(frame));
     }
 
+    /// The frame says in words whether it names a slot: so a variant that `all_peers` passes over is found.
+    #[test]
+    fn a_slot_of_memory_in_any_place_is_refused_where_only_public_addresses_are_allowed(frame in frame()) {
+        let names_slot = format!("{:?}", frame.header).contains("Memory(");
+        let decoded = super::decode(bytes_of(&frame), Addresses::Public);
+        prop_assert_eq!(decoded, if names_slot { Err(DecodeError::MemoryAddress) } else { Ok(frame) });
+    }
+
     #[test]
     fn payloads_are_not_copied(header in header(), payload in vec(any::<u8>(), 1..40)) {
         let frame = Frame::new(header, payload.into());
