@@ -47,7 +47,8 @@ pub struct Config {
     pub raw_loss: f64,
     /// How many deaths of the first hop of a lookup are to be expected, by how long it was silent and how often others died,
     /// before the lookup goes another way, too (by default a guess: 0.03 did no better in one short `lab churn`;
-    /// infinity: it never does).
+    /// infinity: it never does). Measured: `lab churn --nodes 2000 --lookups 20000 --warm 300`: without it stretch 1.78 in
+    /// place of 1.63, 1.35 messages/s/node in place of 1.41.
     pub doubt: f64,
     /// Shortest wait for an answer to a probe (MSPastry §3.1 waits 3 s; connections here are kept, and round trips
     /// measured).
@@ -59,7 +60,8 @@ pub struct Config {
     /// Unanswered probes that make a verdict (MSPastry §3.1: 2 retries). Each waits twice as long as the last.
     pub probe_attempts: u8,
     /// The same where another one has made the verdict already, or where it costs no more than a place in a routing table.
-    /// (Where both is so, one does.)
+    /// (Where both is so, one does.) Measured: `lab churn --nodes 2000 --lookups 20000 --warm 300`: with 3, which turns it
+    /// off, 73.6 bytes/s/node in place of 71.8, 1.43 messages/s/node in place of 1.41, stretch 1.63 as before.
     pub confirmations: u8,
     /// Unanswered requests for a lease that make a verdict. They follow each other without a growing wait: two waits for an
     /// answer and 0.3 s, by default, so that a neighbour that died is found dead about when its lease ends.

@@ -39,6 +39,8 @@ const ROUND_PROBES: usize = 3;
 const MUCH: usize = 2;
 /// How long a node is young, in the shortest times between two rounds: ten minutes by default. (Measured: with 20, `lab
 /// churn` sends 0.011 messages/s/node less, and the stretch of 100,000 nodes is 1.653 after 300 s in place of 1.641.)
+/// Measured: `lab churn --nodes 2000 --lookups 20000 --warm 300`: if a node stays young for ever, 74.2 bytes/s/node in place
+/// of 71.8, 1.42 messages/s/node in place of 1.41, stretch 1.63 as before.
 const YOUNG: u32 = 60;
 /// Entries without a distance that are measured in a round.
 const ROUND_UNMEASURED: usize = 3;
