@@ -320,8 +320,6 @@ pub struct Near {
     pub known: Vec<Known>,
     /// Asks for this row, 0..32, of the receiver's routing table in return.
     pub row: Option<u8>,
-    /// The sender stands in more tables than others do: who has a choice takes another.
-    pub crowded: bool,
 }
 
 /// A node, and how near it is to whoever names it.

@@ -205,9 +205,8 @@ fn header() -> impl Strategy<Value = Header> {
         probe_ack().prop_map(Header::ProbeAck),
         (peers(), any::<bool>()).prop_map(|(members, reply)| Header::LeafSet { members, reply }),
         any::<u32>().prop_map(|rtt_micros| Header::NearerRequest { rtt_micros }),
-        (option::of(any::<u32>()), known(), option::of(any::<u8>()), any::<bool>()).prop_map(
-            |(rtt_micros, known, row, crowded)| Header::Near(Near { rtt_micros, known, row, crowded })
-        ),
+        (option::of(any::<u32>()), known(), option::of(any::<u8>()))
+            .prop_map(|(rtt_micros, known, row)| Header::Near(Near { rtt_micros, known, row })),
     ];
     let of_edges = prop_oneof![
         Just(Header::Attach),
@@ -365,7 +364,7 @@ fn frames_with_lists_of(len: usize) -> Vec<(Frame, usize)> {
         (Header::Admission(Admission::Granted { members: peers.clone() }), MAX_PEERS),
         (Header::Admission(Admission::NotNeighbour { members: peers.clone() }), MAX_PEERS),
         (Header::LeafSet { members: peers.clone(), reply: false }, MAX_PEERS),
-        (Header::Near(Near { rtt_micros: None, known, row: None, crowded: false }), MAX_PEERS),
+        (Header::Near(Near { rtt_micros: None, known, row: None }), MAX_PEERS),
         (Header::Leave { members: peers.clone() }, MAX_PEERS),
         (Header::Attached { accepted: true, members: peers }, MAX_PEERS),
     ];

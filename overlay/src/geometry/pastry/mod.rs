@@ -2,14 +2,12 @@
 //! (Rowstron & Druschel 2001, §2; Castro, Costa & Rowstron 2004, §4.2). While the ring is small, a list of all its nodes
 //! stands beside them.
 
-mod in_degree;
 mod route_cost;
 mod search;
 
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
-use self::in_degree::InDegree;
 use self::route_cost::RouteCost;
 use self::search::Search;
 use super::full::FullMembership;
@@ -22,9 +20,6 @@ use crate::ring::{Core, FailureDetector, Node, Size};
 use crate::table::{Entry, LeafSet, NeighbourhoodSet, RoutingTable};
 use crate::time::Instant;
 use crate::wire::{Header, Known, Near};
-
-/// A node is crowded that stands in more than so many times as many tables as it has entries (guess).
-const CROWDED: usize = 2;
 
 /// Pastry's tables and the decisions about them.
 #[derive(Clone, Debug)]
@@ -49,7 +44,6 @@ struct Places {
     table: RoutingTable,
     neighbourhood: NeighbourhoodSet,
     cost: RouteCost,
-    in_degree: InDegree,
 }
 
 impl Places {
@@ -76,17 +70,10 @@ impl Places {
         let others = self.table.row_entries(row).iter().filter(|entry| entry.peer.id != receiver);
         others.map(known).collect()
     }
+}
 
-    /// Whether this node stands in clearly more tables than an average one. All tables together have as many entries as
-    /// there are places in tables, and this node's own is as large as others are.
-    fn is_crowded(&self) -> bool {
-        self.in_degree.count() > CROWDED * self.table.len()
-    }
-
-    fn tell(&self, core: &mut Core, to: Peer, rtt_micros: Option<u32>, known: Vec<Known>, row: Option<u8>) {
-        let crowded = self.is_crowded();
-        core.send(to, Header::Near(Near { rtt_micros, known, row, crowded }));
-    }
+fn tell(core: &mut Core, to: Peer, rtt_micros: Option<u32>, known: Vec<Known>, row: Option<u8>) {
+    core.send(to, Header::Near(Near { rtt_micros, known, row }));
 }
 
 impl Pastry {
@@ -136,7 +123,6 @@ impl Geometry for Pastry {
             table: RoutingTable::new(me, config.candidates),
             neighbourhood: NeighbourhoodSet::new(me, config.neighbourhood),
             cost: RouteCost::default(),
-            in_degree: InDegree::default(),
         };
         Pastry { places, search: Search::default(), members: FullMembership::beside_tables() }
     }
@@ -206,7 +192,7 @@ impl Geometry for Pastry {
             if told.is_none() && self.places.is_worth_a_place(peer.id) {
                 self.search.note_gain();
                 // Being near is mutual: it need not measure what this node knows.
-                self.places.tell(cx.core, peer, Some(micros(rtt)), Vec::new(), None);
+                tell(cx.core, peer, Some(micros(rtt)), Vec::new(), None);
             }
         }
         self.members.note_met(cx, peer);
@@ -289,7 +275,7 @@ impl Geometry for Pastry {
                 Search::on_nearer_request(cx, &self.places, from, rtt_micros);
                 Vec::new()
             }
-            Header::Near(near) => self.search.on_near(cx, &mut self.places, from, near),
+            Header::Near(near) => self.search.on_near(cx, &self.places, from, near),
             _ => Vec::new(),
         }
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 use rand::RngExt;
 use rand::seq::{IndexedRandom, SliceRandom};
 
-use super::{Cx, Greeting, Places, duration, known, micros};
+use super::{Cx, Greeting, Places, duration, known, micros, tell};
 use crate::id::{DIGITS, NodeId};
 use crate::memory;
 use crate::peer::Peer;
@@ -214,7 +214,7 @@ impl Search {
         let may = cx.may_name(known.len());
         if may {
             self.asked = Some((peer.id, cx.now));
-            places.tell(cx.core, peer, rtt.map(micros), known, Some(row as u8));
+            tell(cx.core, peer, rtt.map(micros), known, Some(row as u8));
         }
         may
     }
@@ -259,33 +259,19 @@ impl Search {
         fitting.shuffle(&mut cx.core.rng);
         fitting.truncate(APPROACH_PROBES);
         if cx.may_name(fitting.len()) {
-            places.tell(cx.core, from, Some(rtt_micros), fitting, None);
+            tell(cx.core, from, Some(rtt_micros), fitting, None);
         }
     }
 
     /// Another node names nodes that it knows. Returns those that are to be probed.
-    pub(super) fn on_near(
-        &mut self,
-        cx: &mut Cx<'_>,
-        places: &mut Places,
-        from: Peer,
-        near: Near,
-    ) -> Vec<Peer> {
+    pub(super) fn on_near(&mut self, cx: &mut Cx<'_>, places: &Places, from: Peer, near: Near) -> Vec<Peer> {
         let is_answer = std::mem::take(&mut self.is_answered);
-        places.table.set_crowded(from.id, near.crowded);
-        if !is_answer {
-            // It says so because it has this node in its table.
-            places.in_degree.note(cx.now, from.id, cx.core.config.gossip_max);
-        }
         let distance = places.table.rtt(from.id).or(near.rtt_micros.map(duration));
         if let Some(row) = near.row.map(usize::from).filter(|&row| row < DIGITS) {
             let known = places.known_in_row(row, from.id);
             if cx.may_name(known.len()) {
-                places.tell(cx.core, from, distance.map(micros), known, None);
+                tell(cx.core, from, distance.map(micros), known, None);
             }
-        } else if !is_answer && !near.crowded && places.is_crowded() {
-            // Too many have. (Of two crowded ones neither tells the other again and again.)
-            places.tell(cx.core, from, distance.map(micros), Vec::new(), None);
         }
         let answers = is_answer && near.row.is_none();
         match self.stage {
@@ -349,7 +335,7 @@ impl Search {
         let enough = if watching { 1 } else { cx.core.config.candidates };
         // A node that is young no more measures those only that may become the nearest: spares come by themselves, too.
         let rival = if self.aged(cx.now, cx.core).is_zero() { slot.last() } else { slot.first() };
-        let rival = if slot.len() < enough { None } else { rival?.weight() };
+        let rival = if slot.len() < enough { None } else { rival?.rtt_micros() };
         let bounds = known.rtt_micros.zip(distance.map(micros));
         let Some(rival) = rival.map(u64::from) else {
             // There is room: the nearer the better.
