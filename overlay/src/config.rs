@@ -125,7 +125,8 @@ pub struct FailureConfig {
     /// Unanswered probes that are a death (MSPastry §3.1: 2 retries). Each waits twice as long as the last.
     pub probe_attempts: u8,
     /// The same where another node has found the peer dead already, or where it costs no more than a place in a routing
-    /// table. (Where both is so, one is enough.)
+    /// table. (Where both is so, one is enough.) Measured: `lab churn --nodes 2000 --lookups 20000 --warm 300`: with 3, which
+    /// turns it off, 73.6 bytes/s/node in place of 71.8, 1.43 messages/s/node in place of 1.41, stretch 1.63 as before.
     pub confirmations: u8,
     /// Unanswered requests for a lease that are a death. They follow each other without a growing wait: two waits for an
     /// answer and 0.3 s, by default, so that a neighbour that died is found dead about when its lease ends.
@@ -166,7 +167,8 @@ pub struct RoutingConfig {
     pub park_for: Duration,
     /// How many deaths of the first hop of a lookup are to be expected, by how long it was silent and how often others died,
     /// before the lookup goes another way, too (by default a guess: 0.03 did no better in one short `lab churn`;
-    /// infinity: it never does).
+    /// infinity: it never does). Measured: `lab churn --nodes 2000 --lookups 20000 --warm 300`: without it stretch 1.78 in
+    /// place of 1.63, 1.35 messages/s/node in place of 1.41.
     pub hedge_above: f64,
 }
 

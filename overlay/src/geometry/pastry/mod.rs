@@ -6,7 +6,6 @@
 //! probe is spent on the slot.
 
 mod frames;
-mod in_degree;
 mod route_cost;
 mod search;
 
@@ -14,7 +13,6 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 pub use self::frames::{Known, Near, PastryFrame};
-use self::in_degree::InDegree;
 use self::route_cost::RouteCost;
 use self::search::Search;
 use super::full::FullMembership;
@@ -27,9 +25,6 @@ use crate::ring::{Core, FailureDetector, Node, Size};
 use crate::table::{Entry, LeafSet, NeighbourhoodSet, RoutingTable};
 use crate::time::Instant;
 use crate::wire::GeometryFrame;
-
-/// A node is crowded that stands in more than so many times as many tables as it has entries (guess).
-const CROWDED: usize = 2;
 
 /// Pastry's tables and the decisions about them.
 #[derive(Clone, Debug)]
@@ -54,7 +49,6 @@ struct Places {
     table: RoutingTable,
     neighbourhood: NeighbourhoodSet,
     cost: RouteCost,
-    in_degree: InDegree,
 }
 
 impl Places {
@@ -82,15 +76,8 @@ impl Places {
         others.map(known).collect()
     }
 
-    /// Whether this node stands in clearly more tables than an average one. All tables together have as many entries as
-    /// there are places in tables, and this node's own is as large as others are.
-    fn is_crowded(&self) -> bool {
-        self.in_degree.count() > CROWDED * self.table.len()
-    }
-
     fn tell(&self, core: &mut Core, to: Peer, rtt_micros: Option<u32>, known: Vec<Known>, row: Option<u8>) {
-        let crowded = self.is_crowded();
-        core.send(to, PastryFrame::Near(Near { rtt_micros, known, row, crowded }).encode());
+        core.send(to, PastryFrame::Near(Near { rtt_micros, known, row }).encode());
     }
 }
 
@@ -143,7 +130,6 @@ impl Geometry for Pastry {
             table: RoutingTable::new(me, config.tables.candidates),
             neighbourhood: NeighbourhoodSet::new(me, config.tables.neighbourhood),
             cost: RouteCost::default(),
-            in_degree: InDegree::default(),
         };
         Pastry { places, search: Search::default(), members: FullMembership::beside_tables() }
     }
@@ -299,7 +285,7 @@ impl Geometry for Pastry {
                 Search::on_nearer_request(cx, &self.places, from, rtt_micros);
                 Vec::new()
             }
-            PastryFrame::Near(near) => self.search.on_near(cx, &mut self.places, from, near),
+            PastryFrame::Near(near) => self.search.on_near(cx, &self.places, from, near),
         }
     }
 

@@ -43,6 +43,8 @@ const ROUND_PROBES: usize = 3;
 const MUCH: usize = 2;
 /// How long a node is young, in the shortest times between two rounds: ten minutes by default. (Measured: with 20, `lab
 /// churn` sends 0.011 messages/s/node less, and the stretch of 100,000 nodes is 1.653 after 300 s in place of 1.641.)
+/// Measured: `lab churn --nodes 2000 --lookups 20000 --warm 300`: if a node stays young for ever, 74.2 bytes/s/node in place
+/// of 71.8, 1.42 messages/s/node in place of 1.41, stretch 1.63 as before.
 const YOUNG: u32 = 60;
 /// Entries without a distance that are measured in a round.
 const ROUND_UNMEASURED: usize = 3;
@@ -266,28 +268,14 @@ impl Search {
     }
 
     /// Another node names nodes that it knows. Returns those that are to be probed.
-    pub(super) fn on_near(
-        &mut self,
-        cx: &mut Cx<'_>,
-        places: &mut Places,
-        from: Peer,
-        near: Near,
-    ) -> Vec<Peer> {
+    pub(super) fn on_near(&mut self, cx: &mut Cx<'_>, places: &Places, from: Peer, near: Near) -> Vec<Peer> {
         let is_answer = std::mem::take(&mut self.is_answered);
-        places.table.set_crowded(from.id, near.crowded);
-        if !is_answer {
-            // It says so because it has this node in its table.
-            places.in_degree.note(cx.now, from.id, cx.core.config.search.period_max);
-        }
         let distance = places.table.rtt(from.id).or(near.rtt_micros.map(duration));
         if let Some(row) = near.row.map(usize::from).filter(|&row| row < DIGITS) {
             let known = places.known_in_row(row, from.id);
             if cx.may_name(known.len()) {
                 places.tell(cx.core, from, distance.map(micros), known, None);
             }
-        } else if !is_answer && !near.crowded && places.is_crowded() {
-            // Too many have. (Of two crowded ones neither tells the other again and again.)
-            places.tell(cx.core, from, distance.map(micros), Vec::new(), None);
         }
         let answers = is_answer && near.row.is_none();
         match self.stage {
@@ -351,7 +339,7 @@ impl Search {
         let enough = if watching { 1 } else { cx.core.config.tables.candidates };
         // A node that is young no more measures those only that may become the nearest: spares come by themselves, too.
         let rival = if self.aged(cx.now, cx.core).is_zero() { slot.last() } else { slot.first() };
-        let rival = if slot.len() < enough { None } else { rival?.weight() };
+        let rival = if slot.len() < enough { None } else { rival?.rtt_micros() };
         let bounds = known.rtt_micros.zip(distance.map(micros));
         let Some(rival) = rival.map(u64::from) else {
             // There is room: the nearer the better.

@@ -22,7 +22,8 @@ use crate::time::Instant;
 
 /// Most nodes that one message of another may make this node probe. The others come with a later round.
 pub(crate) const MAX_PROBES_PER_MESSAGE: usize = 48;
-/// Most nodes remembered that come next where members are missing.
+/// Most nodes remembered that come next where members are missing. Measured: `lab churn --nodes 2000 --lookups 20000 --warm
+/// 300`: without them 82.1 bytes/s/node in place of 71.8, 1.43 messages/s/node in place of 1.41, stretch 1.63 as before.
 const MAX_SPARE: usize = 4;
 /// Most nodes asked at once that a neighbour names in place of a lease; the nearest first, and it names them again.
 const MAX_BETWEEN: usize = 4;
