@@ -57,7 +57,8 @@ const MENDED_LATER: [(u64, &str); 6] = [
 ];
 
 /// Likewise, with the latest.
-const MENDED_LATEST: [(u64, &str); 2] = [
+const MENDED_LATEST: [(u64, &str); 3] = [
+    (1565, "the laboratory took a lookup of a restarted node for one of its former life"),
     (
         4785,
         "the judge of S5 did not see that all who knew of a term had died before its next root went on in an earlier one",

@@ -53,8 +53,8 @@ pub struct Passages {
     open: BTreeMap<u64, Passage>,
     /// The origin and the key name a lookup: what the origin's application calls it does not stand in frames.
     by_key: BTreeMap<(NodeId, Key), u64>,
-    /// By the origin and its own number for the message.
-    by_message: BTreeMap<(NodeId, u64), u64>,
+    /// By the message.
+    by_message: BTreeMap<Message, u64>,
     /// Answers since the last look.
     pub decisions: Vec<Decision>,
     /// Frames that carried a lookup over its n-th hop before any other did, for any n: those that are no
@@ -64,11 +64,18 @@ pub struct Passages {
     pub probes: BTreeMap<&'static str, u64>,
 }
 
+/// A message's name: its origin's id, the origin's life, and that life's number for it. A restarted node numbers from 1 again.
+type Message = (NodeId, u64, u64);
+
+fn message(origin: &Peer, number: u64) -> Message {
+    (origin.id, origin.incarnation, number)
+}
+
 #[derive(Clone, Debug)]
 struct Passage {
     origin: NodeId,
     key: Key,
-    message: Option<(NodeId, u64)>,
+    message: Option<Message>,
     /// Hops that some copy has made.
     reached: u8,
     /// Each frame: the hops that the message had made, sender, receiver.
@@ -100,7 +107,7 @@ impl Passages {
 
     /// A lookup's frame leaves a node; `bytes` says how long it is.
     fn on_hop(&mut self, from: u32, to: u32, routed: &Routed, bytes: impl FnOnce() -> u64) {
-        let message = (routed.origin.id(), routed.id);
+        let message = message(&routed.origin.peer, routed.id);
         let lookup = match self.by_message.get(&message) {
             Some(&lookup) => lookup,
             None => {
@@ -148,7 +155,7 @@ impl Passages {
             self.on_hop(at.slot as u32, slot, routed, bytes);
         } else if let Some((origin, answer)) = answer_in(header, to)
             && answer.root.id == me
-            && let Some(&lookup) = self.by_message.get(&(origin, answer.id))
+            && let Some(&lookup) = self.by_message.get(&message(&origin, answer.id))
         {
             let serves = |key| at.machine.ring().is_root_of(at.now, key);
             self.decide(lookup, answer.hops, (me, at.slot as u32), serves);
@@ -176,11 +183,11 @@ impl<N: RingNode> Observer<Stack<N>> for Passages {
 }
 
 /// An answer to a lookup, and for which node it is.
-fn answer_in(header: &Header, to: Peer) -> Option<(NodeId, &Answer)> {
+fn answer_in(header: &Header, to: Peer) -> Option<(Peer, &Answer)> {
     if let Header::Direct(Direct::Answer(answer)) = header {
-        Some((to.id, answer))
+        Some((to, answer))
     } else if let Header::RelayedDirect { to, direct: Direct::Answer(answer), .. } = header {
-        Some((to.id(), answer))
+        Some((to.peer, answer))
     } else {
         None
     }
