@@ -18,7 +18,7 @@ pub(crate) async fn run(
 ) -> Result<(), Failure> {
     let node = connect(options, Kind::Edge, &interrupt).await?;
     let mut messages = Messages::new(messages, Config::default().max_broadcast);
-    let mut report = Report { json: options.json, output: Output::new(), sent: 0, failed: 0 };
+    let mut report = BroadcastReport { json: options.json, output: Output::new(), sent: 0, failed: 0 };
     let done = tokio::select! {
         done = broadcast_all(&node, &mut messages, &mut report) => done,
         () = interrupt.wait() => Err(Failure::Failed("interrupted: not everything may have been sent".into())),
@@ -29,7 +29,11 @@ pub(crate) async fn run(
 }
 
 /// One after the other: a stdin without end must not fill the node.
-async fn broadcast_all(node: &Scribe, messages: &mut Messages, report: &mut Report) -> Result<(), Failure> {
+async fn broadcast_all(
+    node: &Scribe,
+    messages: &mut Messages,
+    report: &mut BroadcastReport,
+) -> Result<(), Failure> {
     while let Some(message) = messages.next().await? {
         let outcome = match message {
             Ok(payload) => {
@@ -44,14 +48,14 @@ async fn broadcast_all(node: &Scribe, messages: &mut Messages, report: &mut Repo
 }
 
 /// Tells the user the outcomes.
-struct Report {
+struct BroadcastReport {
     json: bool,
     output: Output,
     sent: u64,
     failed: u64,
 }
 
-impl Report {
+impl BroadcastReport {
     async fn outcome(&mut self, node: &Scribe, outcome: Result<usize, String>) {
         match outcome {
             Ok(bytes) => {

@@ -30,7 +30,7 @@ mod idle;
 mod members;
 mod merge;
 mod near;
-mod rumours;
+mod hints;
 mod slots;
 
 const DELAY: Duration = Duration::from_millis(1);

@@ -220,7 +220,7 @@ fn may_carry(header: &Header) -> bool {
     text.starts_with("Broadcast")
         || text.starts_with("Via")
         || text.starts_with("Direct(Payload")
-        || text.starts_with("Relayed") && text.ends_with("direct: Payload }")
+        || text.starts_with("RelayedDirect") && text.ends_with("direct: Payload }")
         || text.starts_with("Routed") && text.contains("purpose: Application")
 }
 

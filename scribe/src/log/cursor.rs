@@ -107,12 +107,12 @@ mod tests {
     fn a_child_ahead_of_an_empty_window_is_started() {
         let term = Term { number: 1, root: NodeId(1) };
         let log = Log { birth: 7, term, window: Window::new(None) };
-        let wish = |number| {
+        let from = |number| {
             let position = Position { term: Term { number, root: NodeId(1) }, offset: 0 };
             Some(Mark { birth: 7, position: Some(position) })
         };
-        assert_eq!(place(&log, wish(1)), Some(0), "what it has comes again, and is passed over");
-        assert_eq!(place(&log, wish(2)), None, "the start of its term is yet to come");
+        assert_eq!(place(&log, from(1)), Some(0), "what it has comes again, and is passed over");
+        assert_eq!(place(&log, from(2)), None, "the start of its term is yet to come");
     }
 
     #[test]
@@ -121,9 +121,9 @@ mod tests {
         let at = |offset| Some(Position { term, offset });
         let log = Log { birth: 7, term, window: Window::new(at(22)) };
         // The grandchild is ahead of this window, the child between them has nothing at all.
-        for (wish, begins) in [(at(22), 23), (at(23), 23), (at(40), 23)] {
-            let cursor = Cursor::after(&log, Some(Mark { birth: 7, position: wish }), 1).unwrap();
-            assert_eq!(cursor.next, begins, "{wish:?}");
+        for (from, begins) in [(at(22), 23), (at(23), 23), (at(40), 23)] {
+            let cursor = Cursor::after(&log, Some(Mark { birth: 7, position: from }), 1).unwrap();
+            assert_eq!(cursor.next, begins, "{from:?}");
             let told = cursor.started(&log).after.position.unwrap();
             assert_eq!(told.offset + 1, cursor.next, "what it is told to expect is what it is sent");
         }

@@ -4,7 +4,7 @@
 //! The gap between two ring neighbours belongs to the joiner that holds the left one's right slot *and* the right
 //! one's left slot. So two joiners never enter one gap together, which is how published Pastry splits its ring.
 //!
-//! A `Commit` names the joiner's other neighbour, and a `Withdraw` the commits that it takes back. Azmy et al. have no
+//! A `JoinCommit` names the joiner's other neighbour, and a `JoinAbort` the commits that it takes back. Azmy et al. have no
 //! leaving nodes: one that leaves after it has ceded its part would let the next one and the joiner answer side by side. And
 //! what a joiner takes back need not wait for a lease to end. A node that lacks its neighbour's lease admits no node.
 
@@ -28,7 +28,7 @@ pub(crate) struct Slots {
 struct Slot {
     joiner: Peer,
     until: Instant,
-    /// This node no longer answers for the joiner's part: the joiner may. The number of its latest `Commit`.
+    /// This node no longer answers for the joiner's part: the joiner may. The number of its latest `JoinCommit`.
     ceded: Option<u64>,
 }
 
@@ -100,7 +100,7 @@ impl Slots {
         self.ceded(joiner)
     }
 
-    /// The joiner does not come by any `Commit` up to this number. A part that was ceded for a later one stays ceded until its
+    /// The joiner does not come by any `JoinCommit` up to this number. A part that was ceded for a later one stays ceded until its
     /// lease ends, because this frame is an old one, and the joiner may be in its place by now. Returns whether the joiner
     /// has given back all that was ceded to it.
     pub(crate) fn withdraw(&mut self, now: Instant, joiner: Peer, number: u64) -> bool {

@@ -346,7 +346,6 @@ fn withdraw_from(core: &mut Core, holders: Vec<Peer>) {
 mod tests {
     use super::*;
     use crate::ring::fixture::{at, core, peer, sent};
-    use crate::wire::Probe;
 
     fn joiner(core: &Core, members: &[u8]) -> Joiner {
         let mut joiner = Joiner::new(LeafSet::new(core.me.id, 32), peer(90));
@@ -377,10 +376,9 @@ mod tests {
         assert!(joiner.on_ack(&mut core, peer(80), &ack, at(0), |_| false));
         let commits = asked(&mut joiner, &mut core);
         let number_to = |to: Peer| {
-            commits.iter().find_map(|(peer, header)| match header {
-                Header::JoinCommit { number, .. } if *peer == to => Some(*number),
-                Header::JoinCommit { .. } | Header::Probe(Probe { .. }) => None,
-                other => panic!("{other:?}"),
+            commits.iter().find_map(|(peer, header)| {
+                let Header::JoinCommit { number, .. } = header else { return None };
+                (*peer == to).then_some(*number)
             })
         };
         let (left, right) = (number_to(peer(90)).unwrap(), number_to(peer(110)).unwrap());

@@ -50,14 +50,14 @@ fn a_slot_is_not_freed_by_the_last_words_of_an_earlier_life() {
 }
 
 #[test]
-fn a_rumour_of_a_later_life_silences_nobody() {
+fn a_hint_of_a_later_life_silences_nobody() {
     let mut net = Net::ring(6);
     net.run(Duration::from_secs(5));
     let liar = net.node(1).peer();
     let victim = stranger(3);
     let made_up = Peer { incarnation: u64::MAX, addr: Addr::Memory(901), ..victim };
     let asked = net.hand(0, liar, Header::LeafSet { members: vec![made_up], reply: false });
-    assert!(asked.iter().any(|sent| sent.to == Destination::Peer(made_up)), "the rumour is worth a probe");
+    assert!(asked.iter().any(|sent| sent.to == Destination::Peer(made_up)), "the hint is worth a probe");
     let answers = net.hand(0, victim, probe(NodeState::Joining));
     assert!(matches!(answers[0].frame.header, Header::ProbeAck(_)), "{answers:?}");
 }
@@ -94,7 +94,7 @@ fn a_question_that_is_asked_again_waits_once() {
 }
 
 #[test]
-fn rumours_of_a_twin_make_nobody_dial_the_world() {
+fn claims_of_a_twin_make_nobody_dial_the_world() {
     let mut net = Net::ring(2);
     net.run(Duration::from_secs(2));
     let (me, liar) = (net.node(0).peer(), net.node(1).peer());

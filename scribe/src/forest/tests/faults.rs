@@ -88,7 +88,7 @@ fn idling_costs_the_same_for_one_topic_as_for_many() {
 }
 
 #[test]
-fn a_parent_that_falls_silent_is_given_up_without_any_verdict() {
+fn a_parent_that_falls_silent_is_given_up_without_being_found_dead() {
     let mut world = World::new(60, 11);
     let nodes = world.by_distance();
     let subscriptions: Vec<_> =
@@ -98,7 +98,7 @@ fn a_parent_that_falls_silent_is_given_up_without_any_verdict() {
     let child = world.children(forwarder)[0];
     world.nodes.get_mut(&forwarder).unwrap().alive = false;
     world.run(seconds(4));
-    world.verdict(forwarder);
+    world.find_dead(forwarder);
     world.publish_many(nodes[0], "after", 5);
     world.run(seconds(3));
     assert_ne!(world.parent(child), Some(forwarder));

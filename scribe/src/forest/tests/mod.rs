@@ -26,12 +26,12 @@ use crate::topic::{Topic, TopicId};
 use crate::wire::{self, Header};
 
 const LATENCY: Duration = Duration::from_millis(5);
-/// From a crash to the ring's verdict.
-const VERDICT: Duration = Duration::from_millis(800);
+/// From a crash until the ring finds it dead.
+const FOUND_DEAD_AFTER: Duration = Duration::from_millis(800);
 
 struct World {
     nodes: BTreeMap<NodeId, Node>,
-    /// Ring nodes as the ring knows them: a crashed one stays until the verdict.
+    /// Ring nodes as the ring knows them: a crashed one stays until it is found dead.
     members: Vec<Peer>,
     queue: BTreeMap<(Instant, u64), Happening>,
     count: u64,
@@ -64,7 +64,7 @@ struct Node {
 enum Happening {
     Sent { from: Contact, to: NodeId, payload: Bytes },
     Routed { origin: Contact, at: NodeId, key: Key, payload: Bytes },
-    Verdict(NodeId),
+    FoundDead(NodeId),
     Wake(NodeId),
 }
 
@@ -168,7 +168,7 @@ impl World {
         }
     }
 
-    /// An edge node hangs itself on a ring node.
+    /// An edge node attaches itself to a ring node.
     fn enter_edge(&mut self, id: NodeId, access: NodeId) {
         let peer = Peer { id, incarnation: 1, addr: Addr::Unreachable };
         let via = self.nodes[&access].contact.peer;
@@ -199,16 +199,16 @@ impl World {
 
     fn crash(&mut self, id: NodeId) {
         self.nodes.get_mut(&id).unwrap().alive = false;
-        self.schedule(VERDICT, Happening::Verdict(id));
+        self.schedule(FOUND_DEAD_AFTER, Happening::FoundDead(id));
     }
 
     /// The node is gone in order: its ring knows at once.
     fn depart(&mut self, id: NodeId) {
         self.nodes.get_mut(&id).unwrap().alive = false;
-        self.verdict(id);
+        self.find_dead(id);
     }
 
-    fn verdict(&mut self, dead: NodeId) {
+    fn find_dead(&mut self, dead: NodeId) {
         self.members.retain(|peer| peer.id != dead);
         for id in self.alive() {
             self.with(id, |forest, cx| {
@@ -314,7 +314,7 @@ impl World {
                     self.route(origin, at, key, payload);
                 }
             }
-            Happening::Verdict(id) => self.verdict(id),
+            Happening::FoundDead(id) => self.find_dead(id),
             Happening::Wake(id) if self.nodes[&id].alive => {
                 if self.nodes[&id].forest.poll_timeout().is_some_and(|at| at <= self.now) {
                     self.with(id, |forest, cx| forest.handle_timeout(cx));

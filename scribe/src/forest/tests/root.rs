@@ -414,7 +414,7 @@ fn the_handoff_of_a_shorter_log_is_not_taken_for_that_of_this_one() {
     world.run(seconds(1));
     world.crash(nodes[0]);
     // The others have told the new root of this log already.
-    world.run(VERDICT + LATENCY * 3);
+    world.run(FOUND_DEAD_AFTER + LATENCY * 3);
     let part = Header::HandoffChunk { topic: topic(), transfer: 1, chunk: 0, chunks: 1 };
     let former = world.nodes[&nodes[6]].contact;
     let payload = wire::encode(&part, &handoff);

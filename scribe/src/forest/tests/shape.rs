@@ -28,7 +28,7 @@ impl World {
         }
     }
 
-    /// Everybody hangs on the root, by ways on which parent and child agree.
+    /// Every node is attached below the root, by ways on which parent and child agree.
     #[track_caller]
     fn expect_whole(&self) {
         let root = self.root();
@@ -62,7 +62,7 @@ fn a_full_parent_hands_children_over_and_nobody_misses_or_doubles_anything() {
     let mut world = World::with_config(40, 81, narrow(3));
     let subscriptions = crowd(&mut world);
     world.run(millis(700));
-    assert!(world.widest() > 6, "the crowd hangs where it came in");
+    assert!(world.widest() > 6, "the crowd stays where it came in");
     world.sent.clear();
     // Messages flow all the while.
     for number in 0..500 {

@@ -12,7 +12,7 @@ use crate::message::Position;
 use crate::wire::{Attached, Header, Offer};
 
 impl Tree {
-    /// The parent wants this node to hang on another one.
+    /// The parent wants this node to attach to another one.
     pub(super) fn on_offer(&mut self, cx: &mut TreeCx<'_>, from: NodeId, offer: Offer) {
         if cx.life != Life::Running || cx.ring.contact().is_edge() {
             return;

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn no_node_is_above_one_that_it_hangs_on_itself() {
+    fn no_node_is_above_one_that_it_is_attached_to_itself() {
         assert!(is_above(ME, &attached(1, &[2, 3])));
         assert!(!is_above(ME, &attached(1, &[2, 1, 3])));
         assert!(!is_above(ME, &attached(1, &[2; MAX_PATH])));

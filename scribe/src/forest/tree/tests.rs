@@ -141,7 +141,7 @@ fn subscribers_get_as_much_as_they_have_credit_for() {
     assert_eq!(around.events().iter().filter(|event| text(event)).count(), 1);
 }
 
-/// A tree that hangs on node 2.
+/// A tree whose parent is node 2.
 fn child_tree(around: &mut Surroundings) -> Tree {
     let mut tree = Tree::new(around.now, TOPIC);
     tree.subscribe(&mut around.cx(), SubscriptionId(1), Start::Latest, 9, true);

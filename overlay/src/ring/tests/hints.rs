@@ -57,7 +57,7 @@ fn is_probe(sent: &Transmit, to: Peer) -> bool {
 }
 
 #[test]
-fn a_rumour_of_a_death_is_looked_into_and_told_on() {
+fn a_hint_of_a_death_is_looked_into_and_told_on() {
     let mut net = sparse_ring(30);
     let (slot, victim) = net.silent_member();
     net.kill(slot_of(victim.addr));
@@ -81,11 +81,11 @@ fn a_rumour_of_a_death_is_looked_into_and_told_on() {
 #[test]
 fn where_one_silence_is_enough_only_who_noticed_it_tells() {
     let config = Config::default().with(|config| config.failure.confirmations = 1);
-    for by_rumour in [true, false] {
+    for by_hint in [true, false] {
         let mut net = sparse_ring_of(30, &config);
-        let (slot, victim) = if by_rumour { net.silent_member() } else { net.far_pair() };
+        let (slot, victim) = if by_hint { net.silent_member() } else { net.far_pair() };
         let now = net.now + Duration::from_secs(10);
-        if by_rumour {
+        if by_hint {
             net.hand(slot, stranger(1), Header::PeerDeadHint(victim));
         } else {
             net.node(slot).probe(now, victim, false);
@@ -94,12 +94,12 @@ fn where_one_silence_is_enough_only_who_noticed_it_tells() {
         node.on_probe_timeout(now, victim.id);
         assert!(node.routing_table().get(victim.id).is_none());
         let mut sent = node.take_sent(now);
-        assert_eq!(sent.any(|sent| sent.frame.header == Header::PeerDeadHint(victim)), !by_rumour);
+        assert_eq!(sent.any(|sent| sent.frame.header == Header::PeerDeadHint(victim)), !by_hint);
     }
 }
 
 #[test]
-fn a_false_rumour_of_a_death_costs_a_probe() {
+fn a_false_hint_of_a_death_costs_a_probe() {
     let mut net = sparse_ring(30);
     let (slot, victim) = net.far_pair();
     for sent in net.hand(slot, stranger(1), Header::PeerDeadHint(victim)) {
