@@ -80,7 +80,7 @@ pub trait Geometry: Clone + Hash + 'static {
 
     /// Entries that are to be measured before the next round of upkeep.
     fn to_measure(&mut self, cx: &mut Cx<'_>) -> Vec<Peer>;
-    /// A round of upkeep ([`Timer::Geometry`](crate::ring::core::Timer)).
+    /// A round of upkeep (`Timer::Geometry`).
     fn on_timer(&mut self, cx: &mut Cx<'_>);
     /// Reads a frame, which may name these addresses. `None`: it is none of this geometry's.
     fn read(frame: &GeometryFrame, addresses: Addresses) -> Option<Self::Frame>;

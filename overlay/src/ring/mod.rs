@@ -1,19 +1,19 @@
 //! A ring node as a state machine: its way onto the ring, its leases, failure detection, routing, and the upkeep of all that.
 //! The differences between geometries are behind [`Geometry`](crate::geometry::Geometry).
 //!
-//! Components own their state **and** their decisions, and know nothing but a small context, [`core::Core`]. A component returns the
+//! Components own their state **and** their decisions, and know nothing but a small context, [`Core`]. A component returns the
 //! news that it has for the others; [`Node`] is the coordinator that handles it, the only place where they meet:
 //!
 //! | component | owns |
 //! | --- | --- |
-//! | [`core`] | identity, configuration, phase, random numbers, timers, outbox |
-//! | [`tables`] | the leaf set, and which of its members are out of use |
-//! | [`join`] | the way onto the ring, from both sides |
-//! | [`leases`] | leases held and granted, and those that travel along with other frames |
-//! | [`failure`] | what is known of peers' lives: probes, silence, death, detours |
-//! | [`routing`] | the next hop; hops, lookups and broadcasts under way |
-//! | [`repair`] | the leaf set's exchange within a budget; lost peers, rings that merge |
-//! | [`edge`] | an edge's access nodes; the edges of a ring node |
+//! | `core` | identity, configuration, phase, random numbers, timers, outbox |
+//! | `tables` | the leaf set, and which of its members are out of use |
+//! | `join` | the way onto the ring, from both sides |
+//! | `leases` | leases held and granted, and those that travel along with other frames |
+//! | `failure` | what is known of peers' lives: probes, silence, death, detours |
+//! | `routing` | the next hop; hops, lookups and broadcasts under way |
+//! | `repair` | the leaf set's exchange within a budget; lost peers, rings that merge |
+//! | `edge` | an edge's access nodes; the edges of a ring node |
 //!
 //! The coordinator has four files: `node` (the face, and which frame or timer goes where), `arrival` (how a node comes and
 //! goes), `membership` (which nodes are around it), `messages` (what passes through it).

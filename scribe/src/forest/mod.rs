@@ -2,7 +2,7 @@
 //!
 //! The forest holds the state that the trees share, and lets each message, deadline and news of the ring come to the
 //! tree that it is about. Decisions about one tree are made in `tree/`, which knows the forest only by
-//! [`TreeCx`](context::TreeCx).
+//! `TreeCx`.
 
 mod context;
 mod quota;
