@@ -15,7 +15,7 @@ use treecast_overlay::peer::Peer;
 use treecast_overlay::ring::{Node, Size};
 use treecast_scribe::{PastryStack, Stack};
 
-/// A node that the laboratory can run and judge. Another geometry implements this and nothing else.
+/// A node that the laboratory can run and judge. Every `Node<G>` is one.
 pub trait RingNode: KeyBasedRouting + 'static {
     /// A node that was not started yet. The same seed makes the same choices.
     fn create(me: Peer, config: Arc<Config>, seed: [u8; 32]) -> Result<Self, ConfigError>

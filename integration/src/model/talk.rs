@@ -12,7 +12,7 @@ use super::setting::{self, is_ready};
 impl Net {
     /// Whether a frame is small talk: an acknowledgement of a hop; a probe or a renewal of a lease between members of
     /// each other's leaf sets that names nobody; or a word of the join or of repair that finds all done already. (A word
-    /// that would be answered otherwise at another moment of this quarter, as `Admit` is, is none.)
+    /// that would be answered otherwise at another moment of this quarter, as `JoinRequest` is, is none.)
     pub(super) fn is_small_talk(&self, bounds: &Bounds, flying: &Flying) -> bool {
         let Flying { from, to, ref frame, copy, .. } = *flying;
         let knows = |one, other| {

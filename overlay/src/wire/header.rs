@@ -42,7 +42,7 @@ pub enum Header {
     Probe(Probe),
     /// I am.
     ProbeAck(ProbeAck),
-    /// A joiner asks a ready node for its slot on the joiner's side (join, step 2).
+    /// A joiner asks a ready node for its slot on the joiner's side (join, step 3).
     JoinRequest,
     /// The answer to `JoinRequest`.
     Admission(Admission),

@@ -6,7 +6,7 @@ use treecast_overlay::peer::Contact;
 use super::Forest;
 use super::context::{Context, Life, Timer};
 use super::handoffs::Arrived;
-use super::inbox::{self, HandoffMessage, Incoming, NeighbourMessage, TopicMessage};
+use super::inbox::{self, AnswerWithoutTree, HandoffMessage, Incoming, NeighbourMessage, TopicMessage};
 use super::tree::Outcome;
 use crate::event::Event;
 use crate::message::SubscribeError;
@@ -86,37 +86,38 @@ impl Forest {
 
     fn on_topic_message(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, message: TopicMessage) {
         if !self.trees.contains_key(&topic) {
-            return self.answer_without_tree(cx, from, topic, message);
+            return self.answer_without_tree(cx, from, topic, message.answer_without_tree());
         }
         let outcome = self.with_tree(cx, topic, |tree, cx| tree.on_message(cx, from, message));
         self.on_outcome(cx, topic, outcome.unwrap_or(Outcome::Keep));
     }
 
-    /// The answer of a node that is not on the tree, to one that believes it is.
-    fn answer_without_tree(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, message: TopicMessage) {
+    /// Answers as a node that is not on the tree, to one that believes it is.
+    fn answer_without_tree(
+        &mut self,
+        cx: Context<'_>,
+        from: Contact,
+        topic: TopicId,
+        answer: AnswerWithoutTree,
+    ) {
         let (_, mut tree_cx) = self.split(cx, topic);
-        match message {
-            TopicMessage::Attached(attached) => tree_cx.send_leave(from, attached.join),
-            TopicMessage::Entry(_) => self.refuse_entries(cx, from, topic),
-            TopicMessage::Ack(_) => tree_cx.send_orphan(from),
-            TopicMessage::Query => {
+        match answer {
+            AnswerWithoutTree::Nothing => {}
+            AnswerWithoutTree::Leave { join } => tree_cx.send_leave(from, join),
+            AnswerWithoutTree::RefuseEntries => self.refuse_entries(cx, from, topic),
+            AnswerWithoutTree::Orphan => tree_cx.send_orphan(from),
+            AnswerWithoutTree::KnowsNothing => {
                 if tree_cx.is_closer(from.id()) {
                     tree_cx.hand_off_unused(from);
                 }
                 tree_cx.answer_query(from, None);
             }
-            TopicMessage::CapacityProbe { number } => {
+            AnswerWithoutTree::NoCapacity { number } => {
                 tree_cx.tell(from, &Header::CapacityAnswer { topic, number, capacity: Capacity::None });
             }
-            TopicMessage::Detach { join } => {
+            AnswerWithoutTree::Detached { join } => {
                 tree_cx.tell(from, &Header::Detached { topic, join, last: None });
             }
-            TopicMessage::Leave { .. }
-            | TopicMessage::Orphan
-            | TopicMessage::QueryAnswer { .. }
-            | TopicMessage::Offer(_)
-            | TopicMessage::Capacity { .. }
-            | TopicMessage::Detached { .. } => {}
         }
     }
 

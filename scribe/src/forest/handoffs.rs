@@ -138,7 +138,7 @@ impl Handoffs {
 
     /// Bytes that are kept (promise O5).
     pub(super) fn size(&self, config: &Config) -> Size {
-        ("bytes of handovers", self.bytes, config.handoff.total_bytes)
+        ("bytes of handoffs", self.bytes, config.handoff.total_bytes)
     }
 
     /// Begins to hand a log to a node.

@@ -44,6 +44,49 @@ pub(super) enum TopicMessage {
     Detached { join: u64, last: Option<Position> },
 }
 
+/// The answer to a message for a tree that this node is not on, though its sender believes it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum AnswerWithoutTree {
+    Nothing,
+    /// This node is no child of the sender's.
+    Leave {
+        join: u64,
+    },
+    /// The same, though not for each entry.
+    RefuseEntries,
+    /// The sender is no child of this node's.
+    Orphan,
+    /// This node knows nothing of the log.
+    KnowsNothing,
+    /// There is no room here.
+    NoCapacity {
+        number: u64,
+    },
+    /// The sender may go.
+    Detached {
+        join: u64,
+    },
+}
+
+impl TopicMessage {
+    pub(super) fn answer_without_tree(&self) -> AnswerWithoutTree {
+        match *self {
+            TopicMessage::Attached(ref attached) => AnswerWithoutTree::Leave { join: attached.join },
+            TopicMessage::Entry(_) => AnswerWithoutTree::RefuseEntries,
+            TopicMessage::Ack(_) => AnswerWithoutTree::Orphan,
+            TopicMessage::Query => AnswerWithoutTree::KnowsNothing,
+            TopicMessage::CapacityProbe { number } => AnswerWithoutTree::NoCapacity { number },
+            TopicMessage::Detach { join } => AnswerWithoutTree::Detached { join },
+            TopicMessage::Leave { .. }
+            | TopicMessage::Orphan
+            | TopicMessage::QueryAnswer { .. }
+            | TopicMessage::Offer(_)
+            | TopicMessage::Capacity { .. }
+            | TopicMessage::Detached { .. } => AnswerWithoutTree::Nothing,
+        }
+    }
+}
+
 /// A root's answer to a publisher.
 #[derive(Debug)]
 pub(super) enum PublisherMessage {

@@ -95,9 +95,9 @@ mod tests {
     use crate::topic::TopicId;
     use crate::wire::{Body, Publish, Signature};
 
-    /// `docs/protocol.md` shows a handover's bytes: that is this one.
+    /// `docs/protocol.md` shows a handoff's bytes: that is this one.
     #[test]
-    fn the_handover_of_the_page_is_that_of_the_code() {
+    fn the_handoff_of_the_page_is_that_of_the_code() {
         let topic = TopicId(Key(0x1234_5678_9abc_def0_0fed_cba9_8765_4321));
         let publisher = NodeId(0xc5a2_90ab_0000_0000_0000_0000_0000_0080);
         let contact = Peer { id: publisher, incarnation: 1, addr: Addr::Unreachable }.into();

@@ -155,7 +155,7 @@ impl Sessions {
         });
     }
 
-    /// The sessions for a handover: the last used ones that fit into so many bytes.
+    /// The sessions for a handoff: the last used ones that fit into so many bytes.
     pub(crate) fn state(&self, bytes: usize) -> SessionsState {
         let mut all: Vec<_> = self.by_id.iter().collect();
         all.sort_by_key(|(_, session)| std::cmp::Reverse(session.used));
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_handover_keeps_the_positions() {
+    fn a_handoff_keeps_the_positions() {
         let mut sessions = Sessions::default();
         for sequence in 1..=3 {
             sessions.appended(Instant::ZERO, &publish(sequence, 0), at(sequence + 10), &Meter::default());

@@ -15,7 +15,7 @@ pub const MAX_PATH: usize = 64;
 pub const MAX_SHARED: usize = 1024;
 /// Most marks in one [`Beat`].
 pub const MAX_MARKS: usize = 1024;
-/// Most parts of one handover.
+/// Most chunks of one handoff.
 pub const MAX_CHUNKS: u32 = 256;
 /// Terms, offsets, sessions and sequences stay below this: sums of them never overflow, whatever a peer says.
 pub const MAX_NUMBER: u64 = 1 << 56;
@@ -25,7 +25,7 @@ pub const MAX_DATA_HEADER: usize = 96;
 /// Most parents in one [`Offer`].
 pub const MAX_OFFERED: usize = 32;
 
-/// The head of a Scribe message. `Data`, `Publish` and `Handover` carry a payload, the message's tail.
+/// The head of a Scribe message. `Data`, `Publish` and `HandoffChunk` carry a payload, the message's tail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Header {
     /// A child looks for a parent, or tells its parent news of itself. Routed towards the topic's key, or sent.
