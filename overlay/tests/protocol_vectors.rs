@@ -93,8 +93,9 @@ fn headers_of_upkeep() -> Vec<Header> {
         Header::ProbeAck(ProbeAck { number: 4, node_state, lease, asks, leaf_set })
     };
     let known = |peer, rtt_micros| Known { peer, rtt_micros };
-    let near =
-        |rtt_micros, known, row| PastryFrame::Near(Near { rtt_micros, known: vec![known], row }).encode();
+    let near = |rtt_micros, known, row, crowded| {
+        PastryFrame::Near(Near { rtt_micros, known: vec![known], row, crowded }).encode()
+    };
     vec![
         probe(NodeState::Joining, Sides::None),
         probe(NodeState::Ready, Sides::Both),
@@ -112,8 +113,8 @@ fn headers_of_upkeep() -> Vec<Header> {
         Header::JoinAbort { number: 6 },
         Header::LeafSet { members: vec![a, b], reply: true },
         PastryFrame::NearerRequest { rtt_micros: 450 }.encode(),
-        near(Some(450), known(b, Some(300)), Some(31)),
-        near(None, known(a, None), None),
+        near(Some(450), known(b, Some(300)), Some(31), true),
+        near(None, known(a, None), None, false),
         Header::Leave { members: vec![a] },
         Header::Attach,
         Header::Attached { accepted: true, members: vec![a] },

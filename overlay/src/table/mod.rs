@@ -27,6 +27,8 @@ pub struct Entry {
     /// The peer.
     pub peer: Peer,
     rtt_micros: Option<NonZeroU32>,
+    /// It says that it stands in too many tables.
+    crowded: bool,
 }
 
 // A node of a ring of 100,000 has about 180 entries with three candidates a slot.
@@ -34,7 +36,7 @@ const _: () = assert!(size_of::<Entry>() <= 56, "the memory of large simulated r
 
 impl Entry {
     fn new(peer: Peer, rtt: Option<Duration>) -> Entry {
-        Entry { peer, rtt_micros: rtt.map(micros) }
+        Entry { peer, rtt_micros: rtt.map(micros), crowded: false }
     }
 
     /// The round-trip time to it, 1 µs to 71 minutes in whole microseconds; `None` if it was not measured.
@@ -47,9 +49,16 @@ impl Entry {
         self.rtt_micros.map(NonZeroU32::get)
     }
 
-    /// Orders the nearer first: measured before unmeasured, then by round-trip time. Equal for equally near ones.
+    /// The weight of this entry's round-trip time where there is a choice, in microseconds: that of a crowded node half
+    /// as much again (an in-degree cap that costs little; a guess).
+    pub fn weight(&self) -> Option<u32> {
+        let micros = self.rtt_micros()?;
+        Some(if self.crowded { micros.saturating_add(micros / 2) } else { micros })
+    }
+
+    /// Orders the nearer first: measured before unmeasured, then by weight. Equal for equally near ones.
     fn nearer(&self, other: &Entry) -> Ordering {
-        let key = |entry: &Entry| (entry.rtt_micros.is_none(), entry.rtt_micros);
+        let key = |entry: &Entry| (entry.rtt_micros.is_none(), entry.weight());
         key(self).cmp(&key(other))
     }
 

@@ -95,6 +95,14 @@ impl RoutingTable {
         true
     }
 
+    /// Notes whether a node says that it stands in too many tables.
+    pub fn set_crowded(&mut self, id: NodeId, crowded: bool) {
+        if let Some(at) = self.find(id).filter(|&at| self.entries[at].crowded != crowded) {
+            self.entries[at].crowded = crowded;
+            self.settle(id);
+        }
+    }
+
     /// The entries at a row and column, nearest first; none outside the table.
     pub fn slot(&self, row: usize, col: usize) -> &[Entry] {
         if col >= BASE {

@@ -28,6 +28,8 @@ pub struct Near {
     pub known: Vec<Known>,
     /// Asks for this row, 0..32, of the receiver's routing table in return.
     pub row: Option<u8>,
+    /// The sender stands in more tables than others do: a node that has a choice takes another.
+    pub crowded: bool,
 }
 
 /// A node, and how near it is to the node that names it.
@@ -86,7 +88,12 @@ mod tests {
     fn near(nodes: usize, addr: Addr) -> PastryFrame {
         let known =
             |id| Known { peer: Peer { id: NodeId(id as u128), incarnation: 1, addr }, rtt_micros: Some(9) };
-        PastryFrame::Near(Near { rtt_micros: None, known: (0..nodes).map(known).collect(), row: Some(3) })
+        PastryFrame::Near(Near {
+            rtt_micros: None,
+            known: (0..nodes).map(known).collect(),
+            row: Some(3),
+            crowded: true,
+        })
     }
 
     fn there_and_back(frame: &PastryFrame, addresses: Addresses) -> Option<PastryFrame> {

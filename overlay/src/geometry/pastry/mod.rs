@@ -6,6 +6,7 @@
 //! probe is spent on the slot.
 
 mod frames;
+mod in_degree;
 mod route_cost;
 mod search;
 
@@ -13,6 +14,7 @@ use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
 pub use self::frames::{Known, Near, PastryFrame};
+use self::in_degree::InDegree;
 use self::route_cost::RouteCost;
 use self::search::Search;
 use super::full::FullMembership;
@@ -25,6 +27,12 @@ use crate::ring::{Core, FailureDetector, Node, Size};
 use crate::table::{Entry, LeafSet, NeighbourhoodSet, RoutingTable};
 use crate::time::Instant;
 use crate::wire::GeometryFrame;
+
+/// A node is crowded that stands in more than so many times as many tables as it has entries (guess). Measured: `lab routing
+/// --nodes 10000 --seed 1`: if no node is ever crowded, one node stands in 554 tables in place of 385; `lab routing --nodes 5000
+/// --lookups 5000 --settle 120`: 424 in place of 320, with seed 2 506 in place of 373. Stretch is the same. Its price: `lab churn
+/// --profile mspastry --nodes 2000 --lookups 20000 --warm 300` sends 0.329 messages/s/node in place of 0.319.
+const CROWDED: usize = 2;
 
 /// Pastry's tables and the decisions about them.
 #[derive(Clone, Debug)]
@@ -49,6 +57,7 @@ struct Places {
     table: RoutingTable,
     neighbourhood: NeighbourhoodSet,
     cost: RouteCost,
+    in_degree: InDegree,
 }
 
 impl Places {
@@ -76,8 +85,15 @@ impl Places {
         others.map(known).collect()
     }
 
+    /// Whether this node stands in clearly more tables than an average one. All tables together have as many entries as
+    /// there are places in tables, and this node's own is as large as others are.
+    fn is_crowded(&self) -> bool {
+        self.in_degree.count() > CROWDED * self.table.len()
+    }
+
     fn tell(&self, core: &mut Core, to: Peer, rtt_micros: Option<u32>, known: Vec<Known>, row: Option<u8>) {
-        core.send(to, PastryFrame::Near(Near { rtt_micros, known, row }).encode());
+        let crowded = self.is_crowded();
+        core.send(to, PastryFrame::Near(Near { rtt_micros, known, row, crowded }).encode());
     }
 }
 
@@ -130,6 +146,7 @@ impl Geometry for Pastry {
             table: RoutingTable::new(me, config.tables.candidates),
             neighbourhood: NeighbourhoodSet::new(me, config.tables.neighbourhood),
             cost: RouteCost::default(),
+            in_degree: InDegree::default(),
         };
         Pastry { places, search: Search::default(), members: FullMembership::beside_tables() }
     }
@@ -285,7 +302,7 @@ impl Geometry for Pastry {
                 Search::on_nearer_request(cx, &self.places, from, rtt_micros);
                 Vec::new()
             }
-            PastryFrame::Near(near) => self.search.on_near(cx, &self.places, from, near),
+            PastryFrame::Near(near) => self.search.on_near(cx, &mut self.places, from, near),
         }
     }
 

@@ -26,7 +26,7 @@ impl RouteCost {
     /// not always the best: one that matches more digits than it must, or whose leaf set has the key's root, saves a
     /// later hop, and later hops are the long ones (a departure from Pastry §2.5, which takes the nearest).
     pub(super) fn by_way_of(&self, entry: &Entry, key: Key) -> u64 {
-        let first = entry.rtt_micros().unwrap_or(self.leaf);
+        let first = entry.weight().unwrap_or(self.leaf);
         u64::from(first) + u64::from(self.expected(entry.peer.id, key))
     }
 

@@ -268,14 +268,28 @@ impl Search {
     }
 
     /// Another node names nodes that it knows. Returns those that are to be probed.
-    pub(super) fn on_near(&mut self, cx: &mut Cx<'_>, places: &Places, from: Peer, near: Near) -> Vec<Peer> {
+    pub(super) fn on_near(
+        &mut self,
+        cx: &mut Cx<'_>,
+        places: &mut Places,
+        from: Peer,
+        near: Near,
+    ) -> Vec<Peer> {
         let is_answer = std::mem::take(&mut self.is_answered);
+        places.table.set_crowded(from.id, near.crowded);
+        if !is_answer {
+            // It says so because it has this node in its table.
+            places.in_degree.note(cx.now, from.id, cx.core.config.search.period_max);
+        }
         let distance = places.table.rtt(from.id).or(near.rtt_micros.map(duration));
         if let Some(row) = near.row.map(usize::from).filter(|&row| row < DIGITS) {
             let known = places.known_in_row(row, from.id);
             if cx.may_name(known.len()) {
                 places.tell(cx.core, from, distance.map(micros), known, None);
             }
+        } else if !is_answer && !near.crowded && places.is_crowded() {
+            // Too many have. (Of two crowded ones neither tells the other again and again.)
+            places.tell(cx.core, from, distance.map(micros), Vec::new(), None);
         }
         let answers = is_answer && near.row.is_none();
         match self.stage {
@@ -339,7 +353,7 @@ impl Search {
         let enough = if watching { 1 } else { cx.core.config.tables.candidates };
         // A node that is young no more measures those only that may become the nearest: spares come by themselves, too.
         let rival = if self.aged(cx.now, cx.core).is_zero() { slot.last() } else { slot.first() };
-        let rival = if slot.len() < enough { None } else { rival?.rtt_micros() };
+        let rival = if slot.len() < enough { None } else { rival?.weight() };
         let bounds = known.rtt_micros.zip(distance.map(micros));
         let Some(rival) = rival.map(u64::from) else {
             // There is room: the nearer the better.

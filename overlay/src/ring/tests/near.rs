@@ -16,7 +16,7 @@ fn near_in(header: &Header) -> Option<Near> {
 }
 
 fn near(rtt_micros: u32, known: Vec<Known>) -> Near {
-    Near { rtt_micros: Some(rtt_micros), known, row: None }
+    Near { rtt_micros: Some(rtt_micros), known, row: None, crowded: false }
 }
 
 impl Net {
@@ -82,6 +82,19 @@ fn a_row_that_is_asked_for_comes_with_distances() {
     let answer = sent.first().and_then(near_in).expect("an answer");
     assert!(answer.known.len() > 15 && answer.row.is_none(), "{answer:?}");
     assert!(answer.known.iter().all(|known| known.rtt_micros.is_some() && known.peer.id != friend.id));
+}
+
+#[test]
+fn who_is_in_too_many_tables_says_so_once() {
+    let mut net = ring();
+    assert!(net.tell(stranger(0), near(1_000_000, Vec::new())).is_empty());
+    for seed in 1..400 {
+        net.tell(stranger(seed), near(1_000_000, Vec::new()));
+    }
+    let sent = net.tell(stranger(400), near(1_000_000, Vec::new()));
+    assert!(sent.len() == 1 && near_in(&sent[0]).is_some_and(|near| near.crowded), "{sent:?}");
+    let other = Near { crowded: true, ..near(1_000_000, Vec::new()) };
+    assert!(net.tell(stranger(401), other).is_empty(), "two crowded ones do not talk for ever");
 }
 
 #[test]
