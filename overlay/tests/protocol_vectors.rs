@@ -123,6 +123,7 @@ fn headers_of_upkeep() -> Vec<Header> {
         Header::Outdated(a),
         Header::Via { to: a, from: b },
         Header::PeerDeadHint(a),
+        Header::HopRefused { hop: 7 },
     ]
 }
 
@@ -184,13 +185,14 @@ fn name(header: &Header) -> &'static str {
         Header::Detach => "Detach",
         Header::Outdated(_) => "Outdated",
         Header::PeerDeadHint(_) => "PeerDeadHint",
+        Header::HopRefused { .. } => "HopRefused",
         Header::Via { .. } => "Via",
     }
 }
 
 #[test]
 fn every_frame_has_a_section_under_its_number_and_an_example() {
-    let mut has_example = [false; 21];
+    let mut has_example = [false; 22];
     for frame in frames() {
         let number = encode(&frame).head[0];
         has_example[usize::from(number)] = true;

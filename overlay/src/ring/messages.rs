@@ -105,8 +105,7 @@ impl<G: Geometry> Node<G> {
 
     pub(super) fn on_routed(&mut self, now: Instant, from: Peer, routed: Routed, payload: Bytes) {
         if !self.takes_messages() {
-            // Not acknowledged: the sender looks for another way.
-            return;
+            return self.core.send(from, Header::HopRefused { hop: routed.hop });
         }
         self.core.send(from, Header::HopAck { hop: routed.hop });
         if self.hops.is_new(&from, routed.hop) {
@@ -193,6 +192,20 @@ impl<G: Geometry> Node<G> {
         match self.next_hop(&routed, &tried) {
             Hop::To { peer, by_leaf_set } => self.send_hop(now, peer, by_leaf_set, routed, payload, tried),
             Hop::Mine | Hop::Wait => self.park(now, routed, payload, None),
+        }
+    }
+
+    /// The next hop does not take a message over. If there is another way, the message goes it at once; else its time-out
+    /// decides, because the refusing node may be about to take its place.
+    pub(super) fn on_hop_refused(&mut self, now: Instant, from: Peer, hop: u64) {
+        let Some((routed, mut tried)) = self.hops.refused(from.id, hop) else { return };
+        tried.push(from.id);
+        let has_attempts = tried.len() < usize::from(self.core.config.routing.hop_attempts);
+        if let Hop::To { peer, by_leaf_set } = self.next_hop(routed, &tried)
+            && has_attempts
+            && let Some(Unacknowledged { routed, payload, .. }) = self.hops.take_refused(&mut self.core, hop)
+        {
+            self.send_hop(now, peer, by_leaf_set, routed, payload, tried);
         }
     }
 

@@ -167,6 +167,7 @@ impl<G: Geometry> Node<G> {
         match header {
             Header::Routed(routed) => self.on_routed(now, from, routed, payload),
             Header::HopAck { hop } => self.on_hop_ack(now, from, hop),
+            Header::HopRefused { hop } => self.on_hop_refused(now, from, hop),
             Header::Direct(direct) => self.on_direct(now, from.into(), direct, payload),
             Header::RelayedDirect { to, from: sender, direct } => {
                 self.on_relayed_direct(now, from, *to, *sender, direct, payload)

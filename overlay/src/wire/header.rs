@@ -118,11 +118,16 @@ pub enum Header {
     /// The sender has found this peer dead, which the receiver may have in its routing table too. (A hint: a node that hears
     /// it looks for itself.)
     PeerDeadHint(Peer),
+    /// The sender does not take this hop over, because it is not on the ring: the message may go another way at once.
+    HopRefused {
+        /// The receiver's number for the hop.
+        hop: u64,
+    },
 }
 
 /// Names of the kinds of frames, for counts. Routed messages are told apart by purpose and direct messages by content, so joins and
 /// lookups are counted separately.
-pub const KINDS: [&str; 26] = [
+pub const KINDS: [&str; 27] = [
     "routed/application",
     "routed/lookup",
     "routed/seek",
@@ -149,6 +154,7 @@ pub const KINDS: [&str; 26] = [
     "outdated",
     "via",
     "peer_dead_hint",
+    "hop_refused",
 ];
 
 impl Header {
@@ -182,6 +188,7 @@ impl Header {
             Header::Outdated(_) => 23,
             Header::Via { .. } => 24,
             Header::PeerDeadHint(_) => 25,
+            Header::HopRefused { .. } => 26,
         }
     }
 
@@ -192,6 +199,7 @@ impl Header {
             Header::Direct(direct) | Header::RelayedDirect { direct, .. } => *direct == Direct::Payload,
             Header::Broadcast { .. } | Header::Via { .. } => true,
             Header::HopAck { .. }
+            | Header::HopRefused { .. }
             | Header::Probe(_)
             | Header::ProbeAck(_)
             | Header::JoinRequest
@@ -228,6 +236,7 @@ impl Header {
             Header::Direct(Direct::Payload | Direct::Undeliverable { .. })
             | Header::RelayedDirect { direct: Direct::Payload | Direct::Undeliverable { .. }, .. }
             | Header::HopAck { .. }
+            | Header::HopRefused { .. }
             | Header::Probe(_)
             | Header::JoinRequest
             | Header::Admission(Admission::Busy | Admission::NotReady)
@@ -261,6 +270,7 @@ impl Header {
             Header::Outdated(peer) | Header::PeerDeadHint(peer) => is_so(peer),
             Header::Via { to, from } => is_so(to) && is_so(from),
             Header::HopAck { .. }
+            | Header::HopRefused { .. }
             | Header::Probe(_)
             | Header::JoinRequest
             | Header::Admission(Admission::Busy | Admission::NotReady)
@@ -279,6 +289,7 @@ impl Header {
         match self {
             Header::Routed(_)
             | Header::HopAck { .. }
+            | Header::HopRefused { .. }
             | Header::Direct(_)
             | Header::RelayedDirect { .. }
             | Header::LeafSet { .. }

@@ -140,7 +140,7 @@ fn words() -> impl Strategy<Value = LeasePiggyback> {
 
 /// How many variants [`Header`] has. The match has no `_`: a new variant does not compile until it is counted here,
 /// and is not covered until [`header`] makes it.
-const VARIANTS: usize = 21;
+const VARIANTS: usize = 22;
 
 fn variant(header: &Header) -> usize {
     match header {
@@ -165,6 +165,7 @@ fn variant(header: &Header) -> usize {
         Header::Outdated(_) => 18,
         Header::Via { .. } => 19,
         Header::PeerDeadHint(_) => 20,
+        Header::HopRefused { .. } => 21,
     }
 }
 
@@ -197,6 +198,7 @@ fn header() -> impl Strategy<Value = Header> {
         peers().prop_map(|members| Header::Leave { members }),
         peer().prop_map(Header::Outdated),
         peer().prop_map(Header::PeerDeadHint),
+        number().prop_map(|hop| Header::HopRefused { hop }),
         (peer(), peer()).prop_map(|(to, from)| Header::Via { to, from }),
     ];
     let of_upkeep = prop_oneof![

@@ -147,6 +147,18 @@ impl Hops {
         Some(now - pending.sent)
     }
 
+    /// The message of a hop that this peer refuses, and the hops that were tried before it.
+    pub(crate) fn refused(&self, from: NodeId, hop: u64) -> Option<(&Routed, Vec<NodeId>)> {
+        let pending = self.pending.get(&hop).filter(|pending| pending.to.id == from)?;
+        Some((&pending.routed, pending.tried.clone()))
+    }
+
+    /// Takes a refused hop. It counts as one that may have arrived: an earlier copy of the frame may have been taken over.
+    pub(crate) fn take_refused(&mut self, core: &mut Core, hop: u64) -> Option<Unacknowledged> {
+        core.timers.cancel(Timer::Hop(hop));
+        self.take(hop).map(Unacknowledged::from)
+    }
+
     /// A hop was not acknowledged in time, if it was one.
     pub(crate) fn on_timeout(&mut self, hop: u64) -> Option<Unacknowledged> {
         self.take(hop).map(Unacknowledged::from)

@@ -188,3 +188,36 @@ fn nobody_speaks_in_the_name_of_a_node_of_the_ring() {
         assert_eq!(net.events.iter().filter(|event| received(event)).count(), heard);
     }
 }
+
+#[test]
+fn a_refused_hop_goes_another_way_at_once() {
+    let mut net = Net::ring(20);
+    net.run(Duration::from_secs(5));
+    let (now, key) = (net.now, Key(net.node(0).peer().id.key().0 ^ (1 << 127)));
+    let hops = |sent: Vec<Transmit>| {
+        let hop = |sent: Transmit| match (sent.to, sent.frame.header) {
+            (Destination::Peer(to), Header::Routed(routed)) => Some((to, routed.hop)),
+            (Destination::Peer(_) | Destination::Seed(_), _) => None,
+        };
+        sent.into_iter().filter_map(hop).collect::<Vec<_>>()
+    };
+    let node = net.node(0);
+    node.route(now, key, Bytes::from_static(b"on its way"));
+    let [(first, hop)] = hops(node.take_sent(now).collect())[..] else { panic!("one hop") };
+    assert!(hops(net.hand(0, stranger(1), Header::HopRefused { hop })).is_empty(), "no hop of a stranger's");
+    let [(second, next)] = hops(net.hand(0, first, Header::HopRefused { hop }))[..] else {
+        panic!("one hop")
+    };
+    assert!(second != first && next != hop);
+    assert!(hops(net.hand(0, first, Header::HopRefused { hop })).is_empty(), "once");
+}
+
+#[test]
+fn a_node_on_its_way_onto_the_ring_refuses_hops() {
+    let mut net = Net::ring(3);
+    let joiner = net.join(Some(0), Config::default());
+    let me = net.node(0).peer();
+    let routed = net.node(0).new_routed(7, Key(1), crate::wire::Purpose::Lookup, false);
+    let sent = net.hand(joiner, me, Header::Routed(crate::wire::Routed { hop: 7, ..routed }));
+    assert!(sent.iter().any(|sent| sent.frame.header == Header::HopRefused { hop: 7 }), "{sent:?}");
+}
