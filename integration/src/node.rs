@@ -13,7 +13,7 @@ use treecast_overlay::kbr::KeyBasedRouting;
 use treecast_overlay::memory::Memory;
 use treecast_overlay::peer::Peer;
 use treecast_overlay::ring::{Node, Size};
-use treecast_scribe::{PastryStack, Stack};
+use treecast_scribe::Stack;
 
 /// A node that the laboratory can run and judge. Every `Node<G>` is one.
 pub trait RingNode: KeyBasedRouting + 'static {
@@ -97,13 +97,7 @@ impl<G: Geometry> RingNode for Node<G> {
     }
 
     fn memory(stack: &Stack<Node<G>>) -> Memory {
-        if let Some(stack) = (stack as &dyn Any).downcast_ref::<PastryStack>() {
-            return stack.memory();
-        }
-        // The stack's own few bytes aside.
-        let mut parts = stack.ring().memory();
-        parts.add("forest", stack.forest().bytes());
-        parts
+        stack.memory()
     }
 }
 

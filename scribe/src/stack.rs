@@ -4,11 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use treecast_overlay::geometry::Geometry;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::kbr::{self, KeyBasedRouting};
 use treecast_overlay::machine::{Link, Machine, Store, StoreToken, Transmit};
 use treecast_overlay::memory::{self, Memory};
 use treecast_overlay::peer::Peer;
+use treecast_overlay::ring;
 use treecast_overlay::time::{Instant, earliest};
 use treecast_overlay::wire::Frame;
 
@@ -180,7 +182,7 @@ impl<R: KeyBasedRouting> Stack<R> {
     }
 }
 
-impl PastryStack {
+impl<G: Geometry> Stack<ring::Node<G>> {
     /// Bytes of this node by part, inline ones included, by its own count; see [`Memory`].
     pub fn memory(&self) -> Memory {
         let mut parts = self.ring.memory();

@@ -411,11 +411,6 @@ impl<N: RingNode> Cluster<N> {
         self.world.now()
     }
 
-    /// Whether all that happens is under the judges.
-    pub fn is_judged(&self) -> bool {
-        self.mode == Mode::Judged
-    }
-
     /// All nodes that live.
     pub fn stacks(&self) -> impl Iterator<Item = (usize, &Stack<N>)> {
         self.world.machines()

@@ -13,18 +13,19 @@ struct Coupling {
     circle: Vec<String>,
 }
 
-/// Limits: fields of the type, files of its largest circle. They only ever go down.
+/// Limits: fields of the type, its methods, files of its largest circle. They only ever go down.
 struct Ratchet {
     folder: &'static str,
     name: &'static str,
     fields: usize,
+    methods: usize,
     circle: usize,
 }
 
 const RATCHETS: [Ratchet; 3] = [
-    Ratchet { folder: "overlay/src/ring", name: "Node", fields: 14, circle: 3 },
-    Ratchet { folder: "scribe/src/forest", name: "Forest", fields: 15, circle: 1 },
-    Ratchet { folder: "scribe/src/forest", name: "Tree", fields: 7, circle: 3 },
+    Ratchet { folder: "overlay/src/ring", name: "Node", fields: 14, methods: 153, circle: 3 },
+    Ratchet { folder: "scribe/src/forest", name: "Forest", fields: 15, methods: 67, circle: 1 },
+    Ratchet { folder: "scribe/src/forest", name: "Tree", fields: 7, methods: 97, circle: 3 },
 ];
 
 /// The name of the type that an `impl` block is about, if this line begins one.
@@ -121,15 +122,17 @@ fn read_all(folder: &Path) -> Vec<(String, String)> {
 #[test]
 fn the_cores_are_components_and_not_one_class_in_many_files() {
     let mut wrong = Vec::new();
-    for Ratchet { folder, name, fields, circle } in RATCHETS {
+    for Ratchet { folder, name, fields, methods, circle } in RATCHETS {
         let found = coupling(&read_all(&top().join(folder)), name);
         println!(
             "{name}: {} fields, {} methods, largest circle {:?}",
             found.fields, found.methods, found.circle
         );
         assert!(found.methods > 10, "{name} is not in {folder}: the ratchet looks at nothing");
-        if found.fields > fields || found.circle.len() > circle {
-            wrong.push(format!("{name} (at most {fields} fields, {circle} files in a circle): {found:?}"));
+        if found.fields > fields || found.methods > methods || found.circle.len() > circle {
+            wrong.push(format!(
+                "{name} (at most {fields} fields, {methods} methods, {circle} files in a circle): {found:?}"
+            ));
         }
     }
     assert!(wrong.is_empty(), "state and decisions belong into a component: {wrong:#?}");

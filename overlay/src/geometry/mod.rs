@@ -82,7 +82,8 @@ pub trait Geometry: Clone + Hash + 'static {
     fn to_measure(&mut self, cx: &mut Cx<'_>) -> Vec<Peer>;
     /// A round of upkeep (`Timer::Geometry`).
     fn on_timer(&mut self, cx: &mut Cx<'_>);
-    /// Reads a frame, which may name these addresses. `None`: it is none of this geometry's.
+    /// Reads a frame, which may name these addresses: one that names another is refused, as nobody else can see into it.
+    /// `None`: it is refused, or none of this geometry's.
     fn read(frame: &GeometryFrame, addresses: Addresses) -> Option<Self::Frame>;
     /// The news that a frame of this geometry has of its sender.
     fn greeting(&mut self, now: Instant, from: Peer, frame: &Self::Frame) -> Greeting;

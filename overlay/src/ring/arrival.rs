@@ -72,7 +72,7 @@ impl<G: Geometry> Node<G> {
         geometry.on_named(&mut cx, &found);
         if self.join.on_sought(&mut self.core, answer.id) {
             let detector = &self.detector;
-            let is_barred = |peer: &Peer| detector.has_ended(now, peer) || detector.is_full();
+            let is_barred = |peer: &Peer| detector.is_not_to_be_asked(now, peer);
             if let Some(joiner) = self.join.joiner() {
                 joiner.learn(&self.core, &found, is_barred);
             }
@@ -116,7 +116,7 @@ impl<G: Geometry> Node<G> {
             members.iter().for_each(|peer| self.detector.clear_dead(*peer));
         }
         let detector = &self.detector;
-        let is_barred = |peer: &Peer| detector.has_ended(now, peer) || detector.is_full();
+        let is_barred = |peer: &Peer| detector.is_not_to_be_asked(now, peer);
         match joiner.on_admission(now, &mut self.core, from, admission, is_barred) {
             Advance::Wait => {}
             Advance::Step => self.take_step(now),
@@ -127,7 +127,7 @@ impl<G: Geometry> Node<G> {
     pub(super) fn on_joiner_answer(&mut self, now: Instant, from: Peer, ack: &ProbeAck, asked: Instant) {
         let Some(joiner) = self.join.joiner() else { return };
         let detector = &self.detector;
-        let is_barred = |peer: &Peer| detector.has_ended(now, peer) || detector.is_full();
+        let is_barred = |peer: &Peer| detector.is_not_to_be_asked(now, peer);
         let has_heard_all = joiner.on_ack(&mut self.core, from, ack, asked, is_barred);
         self.probe_view(now);
         if has_heard_all {

@@ -16,7 +16,8 @@
 //! | `edge` | an edge's access nodes; the edges of a ring node |
 //!
 //! The coordinator has four files: `node` (the face, and which frame or timer goes where), `arrival` (how a node comes and
-//! goes), `membership` (which nodes are around it), `messages` (what passes through it).
+//! goes), `membership` (which nodes are around it), `messages` (what passes through it). Beside
+//! them, `invariants` checks it and `parts` lends it out.
 //!
 //! Sources: Rowstron & Druschel 2001 ("Pastry"), Castro, Costa & Rowstron 2004 ("MSPastry"), Azmy, Merz & Weidenbach
 //! 2016 for the join, Rhea et al. 2004 for repair. `docs/papers.md` maps sections to files and tests.

@@ -74,6 +74,7 @@ impl<G: Geometry> Node<G> {
         Ok(Node {
             tables: Tables::new(me.id, config.tables.leaf_set),
             geometry: G::new(me.id, &config),
+            // Only a label of the choices; another one would change every recorded run.
             core: Core::new(me, config, random::stream(&seed, "pastry")),
             join: Join::default(),
             slots: Slots::default(),

@@ -144,6 +144,7 @@ pub const KINDS: [&str; 27] = [
     "join_committed",
     "join_abort",
     "leaf_set",
+    // A geometry's kinds from 1 on are counted together.
     "geometry/0",
     "geometry/1",
     "leave",

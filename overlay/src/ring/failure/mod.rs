@@ -443,6 +443,11 @@ impl FailureDetector {
         self.states.is_full()
     }
 
+    /// Whether a peer that others name is not probed: it has ended, or there is no room to watch it.
+    pub(crate) fn is_not_to_be_asked(&self, now: Instant, peer: &Peer) -> bool {
+        self.has_ended(now, peer) || self.is_full()
+    }
+
     /// Whether the node, on the ring, did nothing for as long as a lease runs: its heartbeats are more frequent.
     pub(crate) fn slept(&mut self, now: Instant, core: &Core) -> bool {
         let before = std::mem::replace(&mut self.last_run, now);

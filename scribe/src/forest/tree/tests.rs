@@ -11,7 +11,7 @@ use crate::event::{Event, SubscriptionId};
 use crate::forest::context::TreeTimer;
 use crate::forest::inbox::TopicMessage;
 use crate::log::window::Entry;
-use crate::message::{Item, Mark, Start};
+use crate::message::{Item, Mark, Position, Start, Term};
 use crate::wire::{Ack, Attached, Body, Header, Signature, Started};
 
 const CHILD: NodeId = NodeId(5);
@@ -107,6 +107,36 @@ fn a_child_behind_a_full_link_goes_on_at_the_windows_start() {
         "by that it finds the gap"
     );
     assert_eq!(sent.len(), 3);
+}
+
+#[test]
+fn a_child_of_a_window_that_begins_anew_is_started_anew() {
+    let mut around = Surroundings::new(Config::default());
+    let mut flow = flow_with_child(&mut around);
+    for offset in 0..9 {
+        flow.append(&mut around.cx(), WAY, entry(offset));
+    }
+    flow.run(&mut around.cx(), WAY);
+    assert_eq!(pushed(&mut around), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
+    let acknowledged = ack(&flow, 8, false);
+    flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &acknowledged);
+    // Term 3 begins behind 2:6, of which nothing is here: the child is not beyond 3:7 by having 1:8.
+    let term = |number| Term { number, root: NodeId(9) };
+    let body = Body::TermStart { previous: Some(term(2)), forced: false };
+    flow.append(
+        &mut around.cx(),
+        WAY,
+        Entry::encode(TOPIC, Position { term: term(3), offset: 7 }, body, &[]),
+    );
+    flow.run(&mut around.cx(), WAY);
+    let sent = around.sent();
+    let [Header::Attached(attached), Header::Data(data)] = &sent[..] else { panic!("{sent:?}") };
+    assert_eq!(
+        attached.start.map(|start| start.after),
+        Some(Mark { birth: 7, position: Some(Position { term: term(2), offset: 6 }) }),
+        "by that it finds the gap"
+    );
+    assert_eq!(data.position, Position { term: term(3), offset: 7 });
 }
 
 #[test]
