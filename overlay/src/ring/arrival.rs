@@ -184,7 +184,7 @@ impl<G: Geometry> Node<G> {
         self.core.role = Role::Ring;
         self.be_ready(now, true);
         if promoted {
-            self.core.emit(Event::ContactChanged(self.my_contact()));
+            self.core.emit(Event::ContactChanged(self.relaying().contact()));
         }
     }
 
@@ -304,7 +304,7 @@ impl<G: Geometry> Node<G> {
                     // Also if its answer came so late that this edge is asking again already.
                     self.be_ready(now, false);
                 } else if is_only {
-                    self.core.emit(Event::ContactChanged(self.my_contact()));
+                    self.core.emit(Event::ContactChanged(self.relaying().contact()));
                 }
                 self.unpark(now);
                 self.access.look_for_standby(now, &mut self.core);
@@ -326,7 +326,7 @@ impl<G: Geometry> Node<G> {
             self.reroute(now, id);
         }
         if contact_changed {
-            self.core.emit(Event::ContactChanged(self.my_contact()));
+            self.core.emit(Event::ContactChanged(self.relaying().contact()));
         }
         self.access.note_none(now, &self.core);
         if self.join.is_attaching() {

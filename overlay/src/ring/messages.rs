@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 
-use super::core::{Core, passed_on};
 use super::node::Node;
+use super::relay::{self, Way};
 use super::routing::broadcasts::{Arcs, BroadcastId, Piece};
 use super::routing::hops::{NextHop, Overloaded, Parked, Unacknowledged};
 use super::routing::lookups::LookupAttempt;
@@ -22,7 +22,7 @@ impl<G: Geometry> Node<G> {
         Routed {
             hop: 0,
             key,
-            origin: self.my_contact(),
+            origin: self.relaying().contact(),
             id,
             hops: 0,
             by_leaf_set: false,
@@ -262,7 +262,7 @@ impl<G: Geometry> Node<G> {
         let LookupAttempt { id, key, trace, reply_way } = attempt;
         let mut routed = self.new_routed(id, key, Purpose::Lookup, trace);
         if let Some(way) = reply_way {
-            routed.origin = self.my_reply_contact(way);
+            routed.origin = self.relaying().reply_contact(way);
         }
         self.hedge(now, &routed);
         self.forward(now, routed, Bytes::new(), None);
@@ -288,7 +288,7 @@ impl<G: Geometry> Node<G> {
 // Broadcasts.
 impl<G: Geometry> Node<G> {
     pub(super) fn broadcast(&mut self, now: Instant, token: u64, payload: Bytes) {
-        let broadcast = BroadcastId { origin: self.my_contact(), id: self.core.number() };
+        let broadcast = BroadcastId { origin: self.relaying().contact(), id: self.core.number() };
         self.broadcasts.originate(broadcast, token);
         if let Err(failure) = self.send_broadcast(now, broadcast, payload) {
             self.broadcasts.end(&mut self.core, broadcast, Err(failure));
@@ -397,42 +397,17 @@ impl<G: Geometry> Node<G> {
 // Direct messages: what one node tells another, directly or by way of an edge's access node; or of another one that the
 // receiver has named, because the direct way may be broken.
 impl<G: Geometry> Node<G> {
-    /// How others reach this node.
-    pub(super) fn my_contact(&self) -> Contact {
-        let via = if self.core.is_edge() { self.access.primary() } else { None };
-        Contact { peer: self.core.me, via }
-    }
-
-    /// How others reach this node another way: each number stands for one of the ways that there are.
-    pub(super) fn my_reply_contact(&self, nth: u64) -> Contact {
-        let ways: Vec<Peer> = if self.core.is_edge() {
-            self.access.in_use().into_iter().skip(1).collect()
-        } else {
-            let sound = |peer: &&Peer| !self.detector.is_suspect(peer.id);
-            self.tables.leaf_set.iter().filter(sound).copied().collect()
-        };
-        let way = (!ways.is_empty()).then(|| ways[(nth % ways.len() as u64) as usize]);
-        Contact { peer: self.core.me, via: way.or(self.my_contact().via) }
-    }
-
     /// Sends a direct message. To an edge it goes through its access node; from an edge too.
     pub(super) fn send_direct(&mut self, now: Instant, to: &Contact, direct: Direct, payload: Bytes) {
-        let me = self.my_contact();
-        if to.id() == me.id() {
+        let rules = self.relaying();
+        let (me, way) = (rules.contact(), rules.way_to(to));
+        if way == Way::Here {
             return self.on_direct(now, me, direct, payload);
         }
-        let is_edge = self.core.is_edge();
-        let relay = if is_edge { self.access.primary() } else { to.via.filter(|via| via.id != me.id()) };
-        match relay {
-            Some(relay) => relay_direct(&mut self.core, relay, (to, &me), direct, payload),
-            // An edge without an access node reaches no node; direct messages are best effort.
-            None if is_edge => {}
-            None => self.core.send_payload(to.peer, Header::Direct(direct), payload),
-        }
+        relay::send(&mut self.core, way, (to, &me), direct, payload);
     }
 
-    /// A direct message that passes through, or ends here. An edge of this node may send to any node; any node may send to an
-    /// edge of this node; no node may speak in another's name to a third.
+    /// A direct message that passes through, or ends here.
     pub(super) fn on_relayed_direct(
         &mut self,
         now: Instant,
@@ -442,35 +417,11 @@ impl<G: Geometry> Node<G> {
         direct: Direct,
         payload: Bytes,
     ) {
-        let is_attached_there =
-            from.via.is_some_and(|via| via.id == previous.id) && !self.knows_on_ring(from.peer);
-        let sender_is_honest = from.id() == previous.id || is_attached_there;
-        if to.id() == self.core.me.id {
-            // Through this edge's access node, which is trusted with what it passes on; else from the sender itself.
-            if sender_is_honest || self.access.contains(previous.id) {
-                self.on_direct(now, from, direct, payload);
-            }
-        } else if let Some(edge) = self.edges.peer(to.id()) {
-            if sender_is_honest {
-                relay_direct(&mut self.core, edge, (&to, &from), direct, payload);
-            }
-        } else if self.edges.contains(previous.id) && from.id() == previous.id {
-            let next = to.via.unwrap_or(to.peer);
-            if next.id != self.core.me.id {
-                relay_direct(&mut self.core, next, (&to, &from), direct, payload);
-            }
-        } else if let Some(known) = self.member(to.id()).filter(|known| known.id != from.id()) {
-            // On the ring, and has named this node as a way around a broken link: a detour, by the same rules.
-            if self.core.is_ready() && Contact::from(previous) == from {
-                let inner = Frame::new(Header::Direct(direct), payload);
-                self.core.send_straight(known, passed_on(known, previous, inner));
-            }
+        let way = self.relaying().way_on(previous, &to, &from);
+        if way == Way::Here {
+            return self.on_direct(now, from, direct, payload);
         }
-    }
-
-    /// Whether this life of a node is on the ring, as this node knows itself: then it is attached to no node.
-    fn knows_on_ring(&self, peer: Peer) -> bool {
-        self.member(peer.id).is_some_and(|known| known.supersedes(&peer))
+        relay::send(&mut self.core, way, (&to, &from), direct, payload);
     }
 
     pub(super) fn on_direct(&mut self, now: Instant, from: Contact, direct: Direct, payload: Bytes) {
@@ -486,24 +437,8 @@ impl<G: Geometry> Node<G> {
 
     /// Passes on a frame that is for another node.
     pub(super) fn pass_frame_on(&mut self, previous: Peer, to: Peer, from: Peer, inner: Bytes) {
-        if to.id == self.core.me.id {
-            return;
-        }
-        // For its own sender only, to a node that is known, and not by yet another.
-        let known = if self.core.is_ready() { self.member(to.id) } else { None };
-        if let Some(known) = known.filter(|known| known.id != from.id && from == previous) {
+        if let Some(known) = self.relaying().detour(previous, to.id, from) {
             self.core.send_straight(known, Frame::new(Header::Via { to, from }, inner));
         }
     }
-}
-
-fn relay_direct(
-    core: &mut Core,
-    relay: Peer,
-    (to, from): (&Contact, &Contact),
-    direct: Direct,
-    payload: Bytes,
-) {
-    let header = Header::RelayedDirect { to: (*to).into(), from: (*from).into(), direct };
-    core.send_payload(relay, header, payload);
 }

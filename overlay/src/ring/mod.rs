@@ -14,6 +14,7 @@
 //! | `routing` | the next hop; hops, lookups and broadcasts under way |
 //! | `repair` | the leaf set's exchange within a budget; lost peers, rings that merge |
 //! | `edge` | an edge's access nodes; the edges of a ring node |
+//! | `relay` | whose messages and frames this node passes on, and which it takes from those that pass on |
 //!
 //! The coordinator has four files: `node` (the face, and which frame or timer goes where), `arrival` (how a node comes and
 //! goes), `membership` (which nodes are around it), `messages` (what passes through it). Beside
@@ -30,6 +31,7 @@ pub(crate) mod failure;
 pub(crate) mod routing;
 pub(crate) mod repair;
 pub(crate) mod edge;
+pub(crate) mod relay;
 mod node;
 mod parts;
 mod arrival;

@@ -21,7 +21,7 @@ use crate::id::{Key, NodeId};
 use crate::kbr::{Command, Event, KeyBasedRouting, RingView, Transit};
 use crate::machine::{Link, Machine, Refusal, Store, StoreToken, Transmit};
 use crate::memory::Memory;
-use crate::peer::{Addresses, Contact, Peer, Seed};
+use crate::peer::{Contact, Peer, Seed};
 use crate::random;
 use crate::table::LeafSet;
 use crate::time::Instant;
@@ -115,7 +115,7 @@ impl<G: Geometry> Node<G> {
         };
         let is_heard = self.on_heard_frame(now, from, None, frame);
         if let Some((to, sender, inner)) = passed_on.filter(|_| is_heard)
-            && let Some(inner) = self.take_passed_on(from, to, sender, inner)
+            && let Some(inner) = self.relaying().open(from, to, sender, inner)
         {
             self.on_heard_frame(now, sender, Some(from), inner);
             return ReplyPath { to: sender.id, relay: Some(from) };
@@ -136,28 +136,6 @@ impl<G: Geometry> Node<G> {
             Err(None) => {}
         }
         false
-    }
-
-    /// The frame that `previous` passes on to this node, if it may.
-    fn take_passed_on(&self, previous: Peer, to: Peer, from: Peer, inner: Bytes) -> Option<Frame> {
-        let me = self.core.me;
-        // Of another life than the one that is known only its own connection can tell.
-        let is_other_life = self.member(from.id).is_some_and(|known| known.incarnation != from.incarnation);
-        let around = self.join.view().unwrap_or(&self.tables.leaf_set);
-        if !around.contains(previous.id)
-            || is_other_life
-            || from.id == me.id
-            || to.incarnation != me.incarnation
-        {
-            return None;
-        }
-        let frame = wire::decode(inner, Addresses::named_to(me.addr)).ok();
-        let frame = frame
-            .filter(|frame| !matches!(frame.header, Header::Via { .. } | Header::Attach | Header::Detach));
-        if frame.is_none() {
-            tracing::debug!(node = %me.id, relay = %previous.id, "passes on what is no frame");
-        }
-        frame
     }
 
     fn on_frame(&mut self, now: Instant, from: Peer, relay: Option<Peer>, frame: Frame) {
@@ -366,11 +344,11 @@ impl<G: Geometry> Machine for Node<G> {
 
 impl<G: Geometry> RingView for Node<G> {
     fn contact(&self) -> Contact {
-        self.my_contact()
+        self.relaying().contact()
     }
 
     fn reply_contact(&self, nth: u64) -> Contact {
-        self.my_reply_contact(nth)
+        self.relaying().reply_contact(nth)
     }
 
     fn node_state(&self) -> NodeState {

@@ -3,6 +3,7 @@
 use super::core::Core;
 use super::failure::{FailureDetector, Ground};
 use super::node::Node;
+use super::relay::Relaying;
 use super::routing::View;
 use crate::geometry::{Cx, Geometry};
 use crate::id::NodeId;
@@ -28,6 +29,19 @@ impl<G: Geometry> Node<G> {
             slots: &self.slots,
             detector: &self.detector,
             geometry: &self.geometry,
+        }
+    }
+
+    /// The rules of relaying.
+    pub(super) fn relaying(&self) -> Relaying<'_, G> {
+        Relaying {
+            core: &self.core,
+            leaf_set: &self.tables.leaf_set,
+            geometry: &self.geometry,
+            detector: &self.detector,
+            access: &self.access,
+            edges: &self.edges,
+            around: self.join.view().unwrap_or(&self.tables.leaf_set),
         }
     }
 
