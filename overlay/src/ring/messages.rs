@@ -203,6 +203,7 @@ impl<G: Geometry> Node<G> {
         let has_attempts = tried.len() < usize::from(self.core.config.routing.hop_attempts);
         if let Hop::To { peer, by_leaf_set } = self.next_hop(routed, &tried)
             && has_attempts
+            && !tried.contains(&peer.id)
             && let Some(Unacknowledged { routed, payload, .. }) = self.hops.take_refused(&mut self.core, hop)
         {
             self.send_hop(now, peer, by_leaf_set, routed, payload, tried);

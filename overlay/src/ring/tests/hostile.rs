@@ -189,27 +189,44 @@ fn nobody_speaks_in_the_name_of_a_node_of_the_ring() {
     }
 }
 
+/// The hops among what was sent, and where to.
+fn hops(sent: impl IntoIterator<Item = Transmit>) -> Vec<(Peer, u64)> {
+    let hop = |sent: Transmit| match (sent.to, sent.frame.header) {
+        (Destination::Peer(to), Header::Routed(routed)) => Some((to, routed.hop)),
+        (Destination::Peer(_) | Destination::Seed(_), _) => None,
+    };
+    sent.into_iter().filter_map(hop).collect()
+}
+
 #[test]
 fn a_refused_hop_goes_another_way_at_once() {
     let mut net = Net::ring(20);
     net.run(Duration::from_secs(5));
     let (now, key) = (net.now, Key(net.node(0).peer().id.key().0 ^ (1 << 127)));
-    let hops = |sent: Vec<Transmit>| {
-        let hop = |sent: Transmit| match (sent.to, sent.frame.header) {
-            (Destination::Peer(to), Header::Routed(routed)) => Some((to, routed.hop)),
-            (Destination::Peer(_) | Destination::Seed(_), _) => None,
-        };
-        sent.into_iter().filter_map(hop).collect::<Vec<_>>()
-    };
     let node = net.node(0);
     node.route(now, key, Bytes::from_static(b"on its way"));
-    let [(first, hop)] = hops(node.take_sent(now).collect())[..] else { panic!("one hop") };
+    let [(first, hop)] = hops(node.take_sent(now))[..] else { panic!("one hop") };
     assert!(hops(net.hand(0, stranger(1), Header::HopRefused { hop })).is_empty(), "no hop of a stranger's");
     let [(second, next)] = hops(net.hand(0, first, Header::HopRefused { hop }))[..] else {
         panic!("one hop")
     };
     assert!(second != first && next != hop);
     assert!(hops(net.hand(0, first, Header::HopRefused { hop })).is_empty(), "once");
+}
+
+#[test]
+fn an_edge_that_knows_no_other_way_does_not_repeat_a_refused_hop() {
+    let mut net = Net::ring(1);
+    let (edge, access) = (net.join(Some(0), an_edge()), net.node(0).peer());
+    net.run(Duration::from_secs(5));
+    let now = net.now;
+    let node = net.node(edge);
+    assert_eq!(node.node_state(), NodeState::Edge);
+    node.route(now, Key(1), Bytes::from_static(b"on its way"));
+    let [(to, hop)] = hops(node.take_sent(now))[..] else { panic!("one hop") };
+    assert_eq!(to, access);
+    assert_eq!(hops(net.hand(edge, access, Header::HopRefused { hop })), [], "its time-out decides");
+    assert_eq!(net.node(edge).hops.pending(), 1);
 }
 
 #[test]
