@@ -43,9 +43,12 @@ impl<G: Geometry> Node<G> {
             self.detector.note_heard(now, from);
         }
         self.detector.clear_dead(from);
-        let leaf = self.tables.leaf_set.get(from.id);
-        if leaf.is_some_and(|member| member.incarnation == from.incarnation) {
-            self.tables.cancel_removal(from.id);
+        // First what is nearly always false, because every frame comes by here.
+        if self.tables.is_being_removed(from.id) {
+            let leaf = self.tables.leaf_set.get(from.id);
+            if leaf.is_some_and(|member| member.incarnation == from.incarnation) {
+                self.tables.cancel_removal(from.id);
+            }
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ impl<G: Geometry> Node<G> {
         let ground = Ground {
             tables: &self.tables,
             view: self.join.view(),
-            member: self.tables.leaf_set.get(id).or_else(|| self.geometry.get(id)).copied(),
+            member: self.member(id),
             table_rtt: self.geometry.rtt(id),
         };
         (&mut self.detector, &mut self.core, ground)
