@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Line, Process, free_ports, ring, treecast};
+use support::{Line, Process, free_ports, ring, talk, treecast};
 
 /// Broadcasts through a node, and waits for the end.
 fn broadcast(args: &[&str], through: &str) -> (Option<i32>, Vec<Line>) {
@@ -12,14 +12,6 @@ fn broadcast(args: &[&str], through: &str) -> (Option<i32>, Vec<Line>) {
     process.close_stdin();
     let (status, said) = process.wait();
     (status.code(), said)
-}
-
-fn talk(said: &[Line]) -> String {
-    let text = |line: &Line| match line {
-        Line::Err(text) => Some(text.clone()),
-        Line::Out(_) => None,
-    };
-    said.iter().filter_map(text).collect::<Vec<_>>().join("\n")
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::{Line, Process, free_ports, ring, treecast};
+use support::{Line, Process, free_ports, ring, talk, treecast};
 
 fn run(args: &[&str]) -> (Option<i32>, Vec<Line>) {
     let mut command = treecast(args);
@@ -12,14 +12,6 @@ fn run(args: &[&str]) -> (Option<i32>, Vec<Line>) {
     process.close_stdin();
     let (status, said) = process.wait();
     (status.code(), said)
-}
-
-fn errors(said: &[Line]) -> String {
-    let text = |line: &Line| match line {
-        Line::Err(text) => Some(text.clone()),
-        Line::Out(_) => None,
-    };
-    said.iter().filter_map(text).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
@@ -34,7 +26,7 @@ fn wrong_usage_is_2_and_names_the_culprit() {
     ] {
         let (code, said) = run(args);
         assert_eq!(code, Some(2), "{args:?}: {said:?}");
-        assert!(errors(&said).contains(culprit), "{args:?}: {said:?}");
+        assert!(talk(&said).contains(culprit), "{args:?}: {said:?}");
     }
 }
 
@@ -45,7 +37,7 @@ fn a_ring_that_cannot_be_reached_is_1_and_named() {
     let addr = format!("127.0.0.1:{port}");
     let (code, said) = run(&["pub", "demo", "-m", "x", "--ephemeral", "--join", &addr]);
     assert_eq!(code, Some(1));
-    assert!(errors(&said).contains(&addr), "{said:?}");
+    assert!(talk(&said).contains(&addr), "{said:?}");
 }
 
 #[test]
@@ -54,7 +46,7 @@ fn another_network_is_refused_by_name() {
     let args = ["pub", "demo", "-m", "x", "--ephemeral", "--network", "other", "--join", &nodes[0].addr];
     let (code, said) = run(&args);
     assert_eq!(code, Some(1));
-    assert!(errors(&said).contains("network `main`"), "{said:?}");
+    assert!(talk(&said).contains("network `main`"), "{said:?}");
 }
 
 #[test]

@@ -42,6 +42,15 @@ pub enum Line {
     Err(String),
 }
 
+/// What was said on stderr.
+pub fn talk(said: &[Line]) -> String {
+    let text = |line: &Line| match line {
+        Line::Err(text) => Some(text.clone()),
+        Line::Out(_) => None,
+    };
+    said.iter().filter_map(text).collect::<Vec<_>>().join("\n")
+}
+
 /// A `treecast` command line, with what all tests want set: no discovery outside the test, a data directory only if asked.
 pub fn treecast(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_treecast"));
