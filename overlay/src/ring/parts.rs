@@ -13,7 +13,7 @@ use crate::time::Instant;
 impl<G: Geometry> Node<G> {
     /// The node of this id in the tables that are kept alive.
     pub(super) fn member(&self, id: NodeId) -> Option<Peer> {
-        self.tables.leaf_set.get(id).or_else(|| self.geometry.get(id)).copied()
+        self.tables.member(&self.geometry, id)
     }
 
     /// Whether this node answers for its range now.
@@ -36,7 +36,7 @@ impl<G: Geometry> Node<G> {
     pub(super) fn relaying(&self) -> Relaying<'_, G> {
         Relaying {
             core: &self.core,
-            leaf_set: &self.tables.leaf_set,
+            tables: &self.tables,
             geometry: &self.geometry,
             detector: &self.detector,
             access: &self.access,

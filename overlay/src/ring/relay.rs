@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::core::{Core, passed_on};
 use super::edge::{Access, Edges};
 use super::failure::FailureDetector;
+use super::tables::Tables;
 use crate::geometry::Geometry;
 use crate::id::NodeId;
 use crate::peer::{Addresses, Contact, Peer};
@@ -31,7 +32,7 @@ pub(crate) enum Way {
 /// What a node goes by when it relays.
 pub(crate) struct Relaying<'a, G> {
     pub(crate) core: &'a Core,
-    pub(crate) leaf_set: &'a LeafSet,
+    pub(crate) tables: &'a Tables,
     pub(crate) geometry: &'a G,
     pub(crate) detector: &'a FailureDetector,
     pub(crate) access: &'a Access,
@@ -42,7 +43,7 @@ pub(crate) struct Relaying<'a, G> {
 
 impl<G: Geometry> Relaying<'_, G> {
     fn member(&self, id: NodeId) -> Option<Peer> {
-        self.leaf_set.get(id).or_else(|| self.geometry.get(id)).copied()
+        self.tables.member(self.geometry, id)
     }
 
     /// How others reach this node.
@@ -57,7 +58,7 @@ impl<G: Geometry> Relaying<'_, G> {
             self.access.in_use().into_iter().skip(1).collect()
         } else {
             let sound = |peer: &&Peer| !self.detector.is_suspect(peer.id);
-            self.leaf_set.iter().filter(sound).copied().collect()
+            self.tables.leaf_set.iter().filter(sound).copied().collect()
         };
         let way = (!ways.is_empty()).then(|| ways[(nth % ways.len() as u64) as usize]);
         Contact { peer: self.core.me, via: way.or(self.contact().via) }
@@ -165,7 +166,6 @@ mod tests {
     use crate::random;
     use crate::ring::core::Phase;
     use crate::ring::fixture::{at, core, peer, tables};
-    use crate::ring::tables::Tables;
 
     /// Nodes 90 and 110 are next to node 100, and node 7 is an edge of it.
     struct Around {
@@ -197,7 +197,7 @@ mod tests {
         fn rules(&self) -> Relaying<'_, FullMembership> {
             Relaying {
                 core: &self.core,
-                leaf_set: &self.tables.leaf_set,
+                tables: &self.tables,
                 geometry: &self.geometry,
                 detector: &self.detector,
                 access: &self.access,

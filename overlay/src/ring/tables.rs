@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::geometry::Geometry;
 use crate::id::{Key, NodeId};
 use crate::memory;
 use crate::peer::Peer;
@@ -19,6 +20,11 @@ pub(crate) struct Tables {
 impl Tables {
     pub(crate) fn new(me: NodeId, leaf_set: usize) -> Tables {
         Tables { leaf_set: LeafSet::new(me, leaf_set), removing: Vec::new() }
+    }
+
+    /// The node of this id in the tables that are kept alive: these, and the geometry's.
+    pub(crate) fn member(&self, geometry: &impl Geometry, id: NodeId) -> Option<Peer> {
+        self.leaf_set.get(id).or_else(|| geometry.get(id)).copied()
     }
 
     /// Takes a member out of use until its lease ends.
