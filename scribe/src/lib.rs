@@ -9,6 +9,8 @@ pub mod config;
 pub mod event;
 pub mod wire;
 mod log;
+#[doc(hidden)]
+pub mod rlog;
 mod permit;
 mod sorted;
 mod publisher;

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use treecast_integration::lab::pages::start_with_huge_pages;
 use treecast_integration::lab::{
-    Error, Output, Progress, broadcast, churn, faults, ideal, model, multicast, replay, routing, scenario,
+    Error, Output, Progress, broadcast, churn, faults, ideal, log_model, model, multicast, replay, routing, scenario,
     swarm, upkeep,
 };
 use treecast_integration::report::{self, Report};
@@ -39,6 +39,8 @@ enum Experiment {
     Ideal(ideal::IdealOptions),
     /// All that can happen among a few nodes, by a model checker
     Model(model::ModelOptions),
+    /// All that can happen to one replicated log, by a model checker
+    LogModel(log_model::LogModelOptions),
     /// A described run: nodes, topics, a timeline of faults, expectations
     Scenario(scenario::ScenarioOptions),
 }
@@ -55,6 +57,7 @@ impl Experiment {
             Experiment::Replay(options) => replay::run(options),
             Experiment::Upkeep(options) => upkeep::run(options, progress),
             Experiment::Ideal(options) => Ok(ideal::run(options)),
+            Experiment::LogModel(options) => log_model::run(options, progress),
             Experiment::Model(options) => model::run(options, progress),
             Experiment::Scenario(options) => scenario::run(options, progress),
         }

@@ -5,6 +5,7 @@ pub mod setting;
 pub mod progress;
 pub mod pages;
 pub mod memory;
+pub mod log_model;
 pub mod model;
 pub mod meter;
 pub mod growth;

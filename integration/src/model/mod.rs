@@ -10,6 +10,7 @@
 //! and the space is finite all the same (`image.rs`).
 
 mod image;
+pub mod log;
 mod net;
 mod promises;
 mod setting;

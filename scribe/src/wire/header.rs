@@ -358,7 +358,7 @@ pub enum Body {
 }
 
 /// A message's signature. The field is there from the first day, with its version as the enum's tag (promise S8).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Signature {
     /// Not signed.
     #[default]

@@ -1,0 +1,588 @@
+//! A state of the model: the nodes, and the messages that were sent.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::{Addr, Peer};
+use treecast_scribe::rlog::entry::{Birth, Body, Held, Life, Member, Members};
+use treecast_scribe::rlog::lineage::Lineage;
+use treecast_scribe::rlog::part::{Log, Promise, Sync};
+use treecast_scribe::rlog::primary::{Primary, Verdict};
+use treecast_scribe::rlog::term::Term;
+use treecast_scribe::wire::Signature;
+
+use super::{LogBug, LogModel};
+
+/// The birth of the log that all of it is about.
+const BIRTH: u64 = 1;
+
+/// A state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Net {
+    nodes: Vec<Node>,
+    sent: BTreeSet<Arc<Sent>>,
+    used: Used,
+    /// The number of the last term.
+    last_term: u64,
+    /// What was committed, in order.
+    chosen: Vec<Held>,
+    broken: bool,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Used {
+    values: u8,
+    takeovers: u8,
+    changes: u8,
+    restarts: u8,
+    drops: u8,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Node {
+    life: Life,
+    log: Option<Log>,
+    primary: Option<Primary>,
+}
+
+/// A message. Its order among others means nothing, but lets them be a set.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Word {
+    Prepare { to: u8, term: Term },
+    /// With it, the log that the root may pull.
+    Promise { from: u8, term: Term, promise: Promise, log: Log },
+    Copy { to: u8, next: u64, sync: Sync, entries: Vec<Held> },
+    Holds { from: u8, life: Life, term: Term, end: u64 },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Sent {
+    word: Word,
+    /// A hash of it, by which it is ordered.
+    order: u64,
+}
+
+impl PartialOrd for Sent {
+    fn partial_cmp(&self, other: &Sent) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Sent {
+    fn cmp(&self, other: &Sent) -> std::cmp::Ordering {
+        self.order.cmp(&other.order)
+    }
+}
+
+/// A step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act {
+    /// A message comes.
+    Deliver(Arc<SentWord>),
+    /// Only so many of a message's entries come.
+    DeliverPart(Arc<SentWord>, usize),
+    /// A node becomes the root.
+    TakeOver(u8),
+    /// A root appends a message.
+    Publish(u8),
+    /// A root appends a configuration.
+    Change(u8, BTreeSet<u8>),
+    /// A node loses all that it knows.
+    Restart(u8),
+    /// A former member drops its copy.
+    Drop(u8),
+}
+
+/// A message that was sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SentWord(Arc<Sent>);
+
+impl fmt::Display for Act {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tell = |f: &mut fmt::Formatter<'_>, word: &Word| match word {
+            Word::Prepare { to, term } => write!(f, "{to} hears Prepare {}", term.number),
+            Word::Promise { from, term, promise, .. } => write!(
+                f,
+                "root {} hears {from} promise term {}: synced in {}, committed to {}, end {}",
+                node_of(term.root),
+                term.number,
+                promise.synced.number, promise.commit, promise.end
+            ),
+            Word::Copy { to, next, sync, entries } => write!(
+                f,
+                "{to}'s life {} becomes a copy in term {} from {next}, {} entries, committed to {}",
+                sync.life,
+                sync.term.number,
+                entries.len(),
+                sync.commit
+            ),
+            Word::Holds { from, life, term, end } => {
+                write!(f, "root {} hears {from}'s life {life} hold up to {end} in {}", node_of(term.root), term.number)
+            }
+        };
+        match self {
+            Act::Deliver(sent) => tell(f, &sent.0.word),
+            Act::DeliverPart(sent, entries) => {
+                tell(f, &sent.0.word)?;
+                write!(f, ", of which {entries} come")
+            }
+            Act::TakeOver(node) => write!(f, "{node} takes over"),
+            Act::Publish(node) => write!(f, "root {node} appends a message"),
+            Act::Change(node, to) => write!(f, "root {node} appends the configuration {to:?}"),
+            Act::Restart(node) => write!(f, "{node} restarts"),
+            Act::Drop(node) => write!(f, "{node} drops its copy"),
+        }
+    }
+}
+
+fn id(node: u8) -> NodeId {
+    NodeId(node.into())
+}
+
+fn node_of(id: NodeId) -> u8 {
+    id.0 as u8
+}
+
+fn member(node: u8, life: Life) -> Member {
+    Member { peer: Peer { id: id(node), incarnation: 1, addr: Addr::Memory(node.into()) }, life }
+}
+
+fn held(term: Term, stamp: u64, body: Body) -> Held {
+    Held { term: term.number, stamp, body, encoded: Bytes::new(), payload: Bytes::new() }
+}
+
+fn configuration(members: Members, birth: Option<Birth>) -> Body {
+    Body::Configuration { members, birth }
+}
+
+impl Net {
+    /// Three members with a log that holds their configuration only; the first is the root.
+    pub(super) fn at_rest(model: &LogModel) -> Net {
+        let node = |_| Node { life: 0, log: None, primary: None };
+        let mut net = Net {
+            nodes: (0..model.bounds.nodes).map(node).collect(),
+            sent: BTreeSet::new(),
+            used: Used::default(),
+            last_term: 1,
+            chosen: Vec::new(),
+            broken: false,
+        };
+        let term = Term { number: 1, root: id(0) };
+        let mut log = Log::new(BIRTH, Lineage::default(), 0);
+        log.begin_life(id(0), 0);
+        let mut primary = Primary::found(id(0), term);
+        let members: Members = (0..3).map(|node| member(node, 0)).collect();
+        let birth = Birth { lineage: Lineage::default(), complete: true };
+        primary.append(&mut log, held(term, 0, configuration(members, Some(birth))));
+        net.nodes[0] = Node { life: 0, log: Some(log), primary: Some(primary) };
+        for node in [1, 2] {
+            net.invite(0, node);
+        }
+        net.spread(0);
+        // All of it is delivered before the model begins.
+        loop {
+            let next: Vec<_> = net.sent.iter().cloned().collect();
+            net.sent.clear();
+            if next.is_empty() {
+                break;
+            }
+            for sent in next {
+                net.deliver(model, &sent.word, usize::MAX);
+            }
+            net.spread(0);
+        }
+        net.sent.clear();
+        net
+    }
+
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken
+    }
+
+    /// Whether nobody forgot and a majority of the last committed configuration holds all that was committed.
+    pub(super) fn a_majority_holds_it(&self) -> bool {
+        let last = self.chosen.iter().rev().find_map(|entry| entry.body.members());
+        let Some(members) = last.filter(|_| self.used.restarts == 0) else { return true };
+        let holds = |member: &&Member| {
+            let node = &self.nodes[member.peer.id.0 as usize];
+            let log = node.log.as_ref().filter(|log| {
+                log.replica().is_some_and(|replica| replica.life == member.life)
+            });
+            log.is_some_and(|log| self.agrees(log, self.chosen.len() as u64))
+        };
+        members.iter().filter(holds).count() * 2 > members.len()
+    }
+
+    fn agrees(&self, log: &Log, end: u64) -> bool {
+        (log.window.start()..end).all(|offset| {
+            log.window.entry(offset).is_some_and(|own| own.is_same(&self.chosen[offset as usize]))
+        })
+    }
+
+    /// Whether everything that a node takes for committed is.
+    pub(super) fn commits_are_true(&self) -> bool {
+        let logs = self.nodes.iter().filter_map(|node| node.log.as_ref());
+        logs.into_iter().all(|log| log.commit() <= self.chosen.len() as u64 && self.agrees(log, log.commit()))
+    }
+
+    /// Whether a message was committed by another root than the first, after a configuration if asked.
+    pub(super) fn has_progressed(&self, changed: bool) -> bool {
+        let from = match changed {
+            true => self.chosen.iter().skip(1).position(|entry| entry.body.members().is_some()).map(|at| at + 2),
+            false => Some(0),
+        };
+        let Some(from) = from else { return false };
+        let mut later = self.chosen.iter().skip(from);
+        later.any(|entry| entry.term > 1 && entry.body.members().is_none())
+    }
+
+    pub(super) fn acts(&self, model: &LogModel, acts: &mut Vec<Act>) {
+        if self.broken {
+            return;
+        }
+        let (bounds, used) = (&model.bounds, &self.used);
+        for sent in &self.sent {
+            let whole = Arc::new(SentWord(Arc::clone(sent)));
+            if let Word::Copy { entries, .. } = &sent.word
+                && bounds.piecemeal
+            {
+                acts.extend((0..entries.len()).map(|count| Act::DeliverPart(Arc::clone(&whole), count)));
+            }
+            acts.push(Act::Deliver(whole));
+        }
+        for (at, node) in (0u8..).zip(&self.nodes) {
+            if used.takeovers < bounds.takeovers && model.roots.contains(&at) {
+                acts.push(Act::TakeOver(at));
+            }
+            if let (Some(primary), Some(log)) = (&node.primary, &node.log)
+                && primary.may_append(log)
+            {
+                if used.values < bounds.values {
+                    acts.push(Act::Publish(at));
+                }
+                if used.changes < bounds.changes {
+                    let now: BTreeSet<u8> = now(log).iter().map(|member| member.peer.id.0 as u8).collect();
+                    let other = model.allowed.iter().filter(|to| **to != now);
+                    acts.extend(other.map(|to| Act::Change(at, to.clone())));
+                }
+            }
+            if used.restarts < bounds.restarts && (node.log.is_some() || node.primary.is_some()) {
+                acts.push(Act::Restart(at));
+            }
+            let early = bounds.plant == Some(LogBug::EarlyDrop);
+            if used.drops < bounds.drops
+                && node.log.as_ref().is_some_and(|log| log.is_released() || (early && is_released_early(log, at)))
+            {
+                acts.push(Act::Drop(at));
+            }
+        }
+    }
+
+    pub(super) fn after(&self, model: &LogModel, act: Act) -> Option<Net> {
+        let mut net = self.clone();
+        match act {
+            Act::Deliver(sent) => net.deliver(model, &sent.0.word, usize::MAX),
+            Act::DeliverPart(sent, entries) => net.deliver(model, &sent.0.word, entries),
+            Act::TakeOver(node) => net.take_over(model, node),
+            Act::Publish(node) => {
+                net.used.values += 1;
+                let (publisher, session) = (id(node), net.used.values.into());
+                let body = Body::Message { publisher, session, sequence: 1, signature: Signature::None };
+                net.append(model, node, net.used.values.into(), body);
+            }
+            Act::Change(node, to) => net.change(model, node, &to),
+            Act::Restart(node) => {
+                net.used.restarts += 1;
+                let node = &mut net.nodes[usize::from(node)];
+                (node.log, node.primary) = (None, None);
+                if model.bounds.plant != Some(LogBug::LifeOverRestart) {
+                    node.life += 1;
+                }
+            }
+            Act::Drop(node) => {
+                net.used.drops += 1;
+                let node = &mut net.nodes[usize::from(node)];
+                node.log = None;
+                if model.bounds.plant != Some(LogBug::LifeOverDrop) {
+                    node.life += 1;
+                }
+            }
+        }
+        for node in &net.nodes {
+            if let Some(log) = &node.log {
+                log.check();
+            }
+        }
+        (net != *self).then_some(net)
+    }
+
+    fn send(&mut self, word: Word) {
+        let mut hasher = DefaultHasher::new();
+        word.hash(&mut hasher);
+        let order = hasher.finish();
+        self.sent.insert(Arc::new(Sent { word, order }));
+    }
+
+    fn take_over(&mut self, model: &LogModel, node: u8) {
+        self.used.takeovers += 1;
+        self.last_term += 1;
+        let term = Term { number: self.last_term, root: id(node) };
+        let at = &mut self.nodes[usize::from(node)];
+        let own = at.log.as_mut().and_then(|log| log.on_prepare(term)).and_then(Result::ok);
+        at.primary = Some(Primary::prepare(id(node), term, own));
+        for to in (0..model.bounds.nodes).filter(|&to| to != node) {
+            self.send(Word::Prepare { to, term });
+        }
+        self.weigh(node, None);
+    }
+
+    fn append(&mut self, model: &LogModel, node: u8, stamp: u64, body: Body) {
+        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(node)] else { return };
+        let entry = held(primary.term(), stamp, body);
+        let before: Vec<Member> = now(log).to_vec();
+        primary.append(log, entry);
+        if let Some(new) = log.configurations().pending(log.commit()) {
+            let new: Vec<Member> = new.members.to_vec();
+            let liars = match model.bounds.plant {
+                Some(LogBug::OldMajorityOnly) => new,
+                Some(LogBug::NewMajorityOnly) => before,
+                _ => Vec::new(),
+            };
+            let end = log.end();
+            for liar in liars {
+                let _ = primary.on_held(log, liar.peer.id, liar.life, end);
+            }
+        }
+        self.note_commits(node);
+        self.spread(node);
+    }
+
+    fn change(&mut self, model: &LogModel, node: u8, to: &BTreeSet<u8>) {
+        self.used.changes += 1;
+        let Some(log) = &self.nodes[usize::from(node)].log else { return };
+        let now = now(log);
+        let lives: Vec<Life> = self.nodes.iter().map(|node| node.life).collect();
+        // Who stays keeps its life, if it has it still; whoever comes says which life it begins.
+        let named = |&to: &u8| {
+            let stays = now.iter().find(|known| known.peer.id == id(to) && known.life == lives[usize::from(to)]);
+            stays.copied().unwrap_or(member(to, lives[usize::from(to)]))
+        };
+        let members: Members = to.iter().map(named).collect();
+        for &to in to {
+            self.invite(node, to);
+        }
+        // Stamps tell entries apart here.
+        self.append(model, node, 100 + u64::from(self.used.changes), configuration(members, None));
+    }
+
+    /// A root makes a node that holds nothing yet a copy.
+    fn invite(&mut self, root: u8, node: u8) {
+        let life = self.nodes[usize::from(node)].life;
+        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else { return };
+        if root == node {
+            if log.replica().is_none() {
+                log.begin_life(id(node), life);
+            }
+            return;
+        }
+        if primary.follows(id(node), life) {
+            return;
+        }
+        let nothing = Promise {
+            life,
+            synced: Term::ZERO,
+            birth: 0,
+            lineage: Lineage::default(),
+            start: 0,
+            commit: 0,
+            end: 0,
+            configurations: Vec::new(),
+        };
+        let _ = primary.sync(log, id(node), &nothing);
+    }
+
+    /// The root tells those that follow it all that it has.
+    fn spread(&mut self, root: u8) {
+        let Node { log: Some(log), primary: Some(primary), .. } = &self.nodes[usize::from(root)] else { return };
+        let nodes = 0..self.nodes.len() as u8;
+        let mut words = Vec::new();
+        for to in nodes.filter(|&to| to != root) {
+            // Whole logs, so that few messages differ.
+            let next = log.window.start();
+            let Some(sync) = primary.word_for(log, id(to), next) else { continue };
+            let entries = log.window.entries_from(next);
+            let entries = entries.map(|(_, entry)| Held { term: sync.term.number, ..entry.clone() }).collect();
+            words.push(Word::Copy { to, next, sync, entries });
+        }
+        words.into_iter().for_each(|word| self.send(word));
+    }
+
+    /// Makes one that has promised a copy.
+    fn copy_to(&mut self, root: u8, node: u8, promise: &Promise) {
+        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else { return };
+        let Some((next, sync)) = primary.sync(log, id(node), promise) else { return };
+        let entries = log.window.entries_from(next);
+        let entries = entries.map(|(_, entry)| Held { term: sync.term.number, ..entry.clone() }).collect();
+        self.send(Word::Copy { to: node, next, sync, entries });
+    }
+
+    fn deliver(&mut self, model: &LogModel, word: &Word, entries_that_come: usize) {
+        match word {
+            Word::Prepare { to, term } => {
+                let node = &mut self.nodes[usize::from(*to)];
+                let Some(log) = &mut node.log else { return };
+                let Some(Ok(promise)) = log.on_prepare(*term) else { return };
+                if node.primary.as_ref().is_some_and(|primary| primary.term() < *term) {
+                    node.primary = None;
+                }
+                let log = log.clone();
+                self.send(Word::Promise { from: *to, term: *term, promise, log });
+            }
+            Word::Promise { from, term, promise, log } => self.on_promise(model, *from, *term, promise, log),
+            Word::Copy { to, next, sync, entries } => {
+                self.on_copy(model, *to, *next, sync, entries, entries_that_come);
+            }
+            Word::Holds { from, life, term, end } => self.on_holds(*from, *life, *term, *end),
+        }
+    }
+
+    fn on_promise(&mut self, model: &LogModel, from: u8, term: Term, promise: &Promise, log: &Log) {
+        let root = term.root.0 as u8;
+        let node = &mut self.nodes[usize::from(root)];
+        let Some(primary) = node.primary.as_mut().filter(|primary| primary.term() == term) else { return };
+        if primary.is_serving() {
+            if !primary.follows(id(from), promise.life) {
+                self.copy_to(root, from, promise);
+            }
+            return;
+        }
+        let mut promise = promise.clone();
+        match model.bounds.plant {
+            Some(LogBug::Longest) => promise.synced = Term::ZERO,
+            Some(LogBug::KnownConfiguration) => {
+                let commit = promise.commit;
+                promise.configurations.retain(|known| known.at < commit);
+            }
+            _ => {}
+        }
+        primary.on_promise(id(from), promise);
+        self.weigh(root, Some((from, log)));
+    }
+
+    /// Lets a root serve once it has enough promises.
+    fn weigh(&mut self, root: u8, told: Option<(u8, &Log)>) {
+        let node = &mut self.nodes[usize::from(root)];
+        let Some(primary) = &mut node.primary else { return };
+        let Verdict::Adopt { best, commit } = primary.verdict() else { return };
+        let promised: Vec<(NodeId, Promise)> =
+            primary.promises().map(|(node, promise)| (node, promise.clone())).collect();
+        let term = primary.term();
+        // It is told of by an earlier message if not by this one; what was promised has not changed since.
+        let earlier = self.sent.iter().find_map(|sent| match &sent.word {
+            Word::Promise { from, term: of, log, .. } if id(*from) == best && *of == term => Some(log.clone()),
+            _ => None,
+        });
+        let pulled = told.filter(|(from, _)| id(*from) == best).map(|(_, log)| log.clone()).or(earlier);
+        let was_member = node.log.as_ref().and_then(|log| log.replica().copied());
+        let next = primary.adopt(&mut node.log, best, commit);
+        debug_assert!(was_member.is_none() || node.log.as_ref().is_some_and(|log| log.replica().is_some()));
+        if let (Some(next), Some(from), Some(log)) = (next, pulled, &mut node.log) {
+            for (offset, entry) in from.window.entries_from(next) {
+                if primary.on_pulled(log, offset, entry.clone()) {
+                    break;
+                }
+            }
+        }
+        if !primary.is_serving() {
+            return;
+        }
+        let Some(log) = self.nodes[usize::from(root)].log.as_ref() else { return };
+        let overtaken = self.nodes.iter().any(|node| {
+            node.log.as_ref().and_then(|log| log.replica()).is_some_and(|replica| replica.synced > term)
+        });
+        if !overtaken && !self.agrees_with_chosen(log) {
+            self.broken = true;
+        }
+        self.note_commits(root);
+        for (node, promise) in promised.into_iter().filter(|(node, _)| *node != id(root)) {
+            self.copy_to(root, node.0 as u8, &promise);
+        }
+    }
+
+    fn agrees_with_chosen(&self, log: &Log) -> bool {
+        log.end() >= self.chosen.len() as u64 && self.agrees(log, self.chosen.len() as u64)
+    }
+
+    fn on_copy(&mut self, model: &LogModel, to: u8, next: u64, sync: &Sync, entries: &[Held], come: usize) {
+        let node = &mut self.nodes[usize::from(to)];
+        if node.life != sync.life {
+            return;
+        }
+        let log = node.log.get_or_insert_with(|| {
+            let mut log = Log::new(BIRTH, Lineage::default(), next);
+            log.begin_life(id(to), sync.life);
+            log
+        });
+        if log.replica().is_none() {
+            log.begin_life(id(to), sync.life);
+        }
+        if !log.on_sync(next, sync) {
+            return;
+        }
+        if node.primary.as_ref().is_some_and(|primary| primary.term() < sync.term) {
+            node.primary = None;
+        }
+        for (offset, entry) in (next..).zip(entries).take(come) {
+            let _ = log.take(sync.term.root, offset, entry.clone());
+        }
+        log.on_commit(sync.commit);
+        let (life, end) = (sync.life, log.matched());
+        if model.bounds.prompt {
+            self.on_holds(to, life, sync.term, end);
+        } else {
+            self.send(Word::Holds { from: to, life, term: sync.term, end });
+        }
+    }
+
+    fn on_holds(&mut self, from: u8, life: Life, term: Term, end: u64) {
+        let root = term.root.0 as u8;
+        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else { return };
+        if primary.term() != term || !primary.on_held(log, id(from), life, end) {
+            return;
+        }
+        let before = self.chosen.len();
+        self.note_commits(root);
+        // A member hears of a commit with the next entry, of a configuration's at once.
+        if self.chosen[before..].iter().any(|entry| entry.body.members().is_some()) {
+            self.spread(root);
+        }
+    }
+
+    /// What a root has committed stands for ever.
+    fn note_commits(&mut self, root: u8) {
+        let Some(log) = &self.nodes[usize::from(root)].log else { return };
+        for (offset, entry) in log.window.entries_from(0).take_while(|(offset, _)| *offset < log.commit()) {
+            match self.chosen.get(offset as usize) {
+                Some(known) if known.is_same(entry) => {}
+                Some(_) => self.broken = true,
+                None => self.chosen.push(entry.clone()),
+            }
+        }
+    }
+}
+
+/// The members that the last configuration names.
+fn now(log: &Log) -> Members {
+    log.configurations().last().map_or_else(|| Arc::from([]), |last| Arc::clone(&last.members))
+}
+
+/// The planted rule: a committed configuration is without it, whatever comes after.
+fn is_released_early(log: &Log, node: u8) -> bool {
+    let Some(replica) = log.replica() else { return false };
+    let committed = log.configurations().all().iter().rfind(|known| known.at < log.commit());
+    committed.is_some_and(|known| known.at > 0 && !known.names(id(node), replica.life))
+}

@@ -1,0 +1,56 @@
+//! The births of a log. Offsets go on over births, so each offset belongs to one of them.
+
+use serde::{Deserialize, Serialize};
+
+/// Most births that a log remembers; offsets of earlier ones count as the first of these.
+pub const MAX_LINEAGE: usize = 8;
+
+/// The births before a log's own, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Lineage(Vec<Ancestor>);
+
+/// A birth that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Ancestor {
+    /// The birth.
+    pub birth: u64,
+    /// Offset of the first entry that was not taken over.
+    pub end: u64,
+}
+
+impl Lineage {
+    /// The births of a log that begins anew where another one ends.
+    #[must_use]
+    pub fn then(&self, birth: u64, end: u64) -> Lineage {
+        let mut all = self.0.clone();
+        all.push(Ancestor { birth, end });
+        let surplus = all.len().saturating_sub(MAX_LINEAGE);
+        all.drain(..surplus);
+        Lineage(all)
+    }
+
+    /// The births, oldest first.
+    pub fn ancestors(&self) -> &[Ancestor] {
+        &self.0
+    }
+
+    /// How far a log took over this birth.
+    pub fn taken_over(&self, birth: u64) -> Option<u64> {
+        self.0.iter().find(|ancestor| ancestor.birth == birth).map(|ancestor| ancestor.end)
+    }
+
+    /// The birth that an offset belongs to, in a log of this birth.
+    pub fn birth_at(&self, offset: u64, own: u64) -> u64 {
+        self.0.iter().find(|ancestor| offset < ancestor.end).map_or(own, |ancestor| ancestor.birth)
+    }
+
+    /// Whether the births can be those of one log: their ends only grow.
+    pub fn is_sound(&self) -> bool {
+        self.0.len() <= MAX_LINEAGE && self.0.windows(2).all(|two| two[0].end <= two[1].end)
+    }
+
+    /// Heap bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.0.capacity() * size_of::<Ancestor>()
+    }
+}

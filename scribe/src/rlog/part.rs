@@ -1,0 +1,383 @@
+//! A node's part of a topic's log: a window of it, how far it is committed, and, at a member, the promises that its
+//! copy is bound by.
+//!
+//! The protocol is Sequence Paxos (Haridi, Kroll & Carbone 2020): a root prepares a term, adopts the best of a
+//! majority's logs, and makes every member's log a copy of its own before it counts what that member holds. A
+//! member that is made a copy goes through the root's entries one by one. It cuts its log only where an entry differs,
+//! since from there on nothing of it can be committed; and it belongs to the new term only when it has all that the
+//! root had. So a root that dies midway leaves nothing behind that is less than what was there before.
+
+use treecast_overlay::id::NodeId;
+
+use super::configurations::{Configuration, Configurations};
+use super::entry::{Body, Held, Life};
+use super::lineage::Lineage;
+use super::term::Term;
+use super::window::Window;
+
+/// A node's part of a topic's log.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Log {
+    /// The random number of this birth of the log.
+    pub birth: u64,
+    /// The births before it.
+    pub lineage: Lineage,
+    /// The entries.
+    pub window: Window,
+    /// Entries before this offset are committed.
+    commit: u64,
+    configurations: Configurations,
+    replica: Option<Replica>,
+    /// The root's log of which this one is, or is to become, a copy.
+    stream: Option<Stream>,
+}
+
+/// A member's state beside its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Replica {
+    /// The node.
+    me: NodeId,
+    /// Its life as a member.
+    pub life: Life,
+    /// No root of an earlier term is listened to.
+    pub promised: Term,
+    /// The term whose root last made this log a copy of its own.
+    pub synced: Term,
+    /// A configuration in its log has named it.
+    named: bool,
+}
+
+/// A log on its way to become a copy of a root's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Stream {
+    term: Term,
+    /// Entries before this offset are the same as the root's.
+    matched: u64,
+    /// How far the root's log reached when the term began for this node.
+    upto: u64,
+}
+
+/// A member's word to a new root: it listens to no earlier one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Promise {
+    /// The member's life.
+    pub life: Life,
+    /// The term whose root last made this log a copy of its own.
+    pub synced: Term,
+    /// The birth of the log.
+    pub birth: u64,
+    /// The births before it.
+    pub lineage: Lineage,
+    /// Offset of the first entry that is kept.
+    pub start: u64,
+    /// Entries before this offset are committed, as far as the member knows.
+    pub commit: u64,
+    /// Offset of the entry to come.
+    pub end: u64,
+    /// The configurations from the last committed one on.
+    pub configurations: Vec<Configuration>,
+}
+
+/// A root's word to a member: its log is to become a copy of the root's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+pub struct Sync {
+    /// The root's term.
+    pub term: Term,
+    /// The life of the member.
+    pub life: Life,
+    /// How far the root's log reaches.
+    pub upto: u64,
+    /// How far it is committed.
+    pub commit: u64,
+    /// The configurations before `next`, from the last committed one on.
+    pub configurations: Vec<Configuration>,
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is the next one.
+    Next,
+    /// It is here already.
+    Duplicate,
+    /// Something before it is missing.
+    Hole,
+    /// It is of another root than the one that this node listens to.
+    Stranger,
+}
+
+impl Log {
+    /// An empty log, the first entry of which will be at `start`.
+    pub fn new(birth: u64, lineage: Lineage, start: u64) -> Log {
+        Log {
+            birth,
+            lineage,
+            window: Window::new(start),
+            commit: start,
+            configurations: Configurations::default(),
+            replica: None,
+            stream: None,
+        }
+    }
+
+    /// Offset of the entry to come.
+    pub fn end(&self) -> u64 {
+        self.window.end()
+    }
+
+    /// Entries before this offset are committed: they may be read, and passed on.
+    pub fn commit(&self) -> u64 {
+        self.commit
+    }
+
+    /// How far this log agrees with that of the root which it is a copy of; its end, if there is none.
+    pub fn matched(&self) -> u64 {
+        self.stream.map_or(self.end(), |stream| stream.matched)
+    }
+
+    /// The configurations from the last committed one on.
+    pub fn configurations(&self) -> &Configurations {
+        &self.configurations
+    }
+
+    /// The state of a member; `None`: this node is none.
+    pub fn replica(&self) -> Option<&Replica> {
+        self.replica.as_ref()
+    }
+
+    /// Becomes a member's copy, in a new life.
+    pub fn begin_life(&mut self, me: NodeId, life: Life) {
+        let (promised, synced, named) = (Term::ZERO, Term::ZERO, false);
+        self.replica = Some(Replica { me, life, promised, synced, named });
+    }
+
+    /// Ends this node's life as a member. What is committed stays.
+    pub fn end_life(&mut self) {
+        self.replica = None;
+        self.stream = None;
+        self.cut(self.commit);
+    }
+
+    /// Whether this node was a member and is none any more: a configuration without it is committed, and none after it
+    /// names it.
+    pub fn is_released(&self) -> bool {
+        let Some(replica) = self.replica.filter(|replica| replica.named) else { return false };
+        let mut counting = self.configurations.all().iter();
+        let committed = self.configurations.all().first().is_some_and(|first| first.at < self.commit);
+        committed && counting.all(|configuration| !configuration.names(replica.me, replica.life))
+    }
+
+    /// A root asks for a promise. Refuses by the term that was promised to another.
+    pub fn on_prepare(&mut self, term: Term) -> Option<Result<Promise, Term>> {
+        let replica = self.replica.as_mut()?;
+        if term < replica.promised {
+            return Some(Err(replica.promised));
+        }
+        replica.promised = term;
+        let (life, synced) = (replica.life, replica.synced);
+        Some(Ok(self.promise(life, synced)))
+    }
+
+    fn promise(&self, life: Life, synced: Term) -> Promise {
+        Promise {
+            life,
+            synced,
+            birth: self.birth,
+            lineage: self.lineage.clone(),
+            start: self.window.start(),
+            commit: self.commit,
+            end: self.end(),
+            configurations: self.configurations.all().to_vec(),
+        }
+    }
+
+    /// A root begins to make this log a copy of its own, from its entry at `next` on. Returns whether it is listened to.
+    pub fn on_sync(&mut self, next: u64, sync: &Sync) -> bool {
+        let Some(replica) = self.replica.as_mut().filter(|replica| replica.life == sync.life) else {
+            return false;
+        };
+        if sync.term < replica.promised || sync.upto < next {
+            return false;
+        }
+        replica.promised = sync.term;
+        if self.stream.is_some_and(|stream| stream.term == sync.term && stream.matched >= next) {
+            // Told again.
+            self.on_commit(sync.commit);
+            return true;
+        }
+        // What is committed here is the same there, also what has fallen out of this window.
+        self.follow(sync.term, next.max(self.window.start().min(self.commit)), sync.upto);
+        if let Some(told) = Configurations::told(sync.configurations.clone())
+            && self.configurations.all().is_empty()
+        {
+            self.configurations = told;
+        }
+        self.complete();
+        self.on_commit(sync.commit);
+        true
+    }
+
+    /// Goes through the entries of another log from `next` to `upto`, to become a copy of it.
+    pub(super) fn follow(&mut self, term: Term, next: u64, upto: u64) {
+        if next > self.end() {
+            // The entries between are committed, and no longer kept there.
+            self.window = Window::new(next);
+            self.commit = self.commit.max(next);
+        }
+        self.stream = Some(Stream { term, matched: next, upto });
+    }
+
+    /// Takes an entry of the root that this node listens to. `from` sent it.
+    pub fn take(&mut self, from: NodeId, offset: u64, held: Held) -> Taken {
+        match self.stream {
+            Some(stream) if stream.term != (Term { number: held.term, root: from }) => Taken::Stranger,
+            Some(_) => self.accept(offset, held),
+            None => Taken::Stranger,
+        }
+    }
+
+    /// Takes an entry of the log that this one becomes a copy of.
+    pub(super) fn accept(&mut self, offset: u64, held: Held) -> Taken {
+        let Some(stream) = self.stream.as_mut() else { return Taken::Stranger };
+        if offset != stream.matched {
+            return if offset < stream.matched { Taken::Duplicate } else { Taken::Hole };
+        }
+        stream.matched += 1;
+        let is_same = self.window.entry(offset).is_some_and(|own| own.is_same(&held));
+        if !is_same {
+            self.cut(offset);
+            self.push(held);
+        }
+        self.complete();
+        Taken::Next
+    }
+
+    /// Takes the next entry, which is committed, from a parent that this node is no member of.
+    pub fn take_committed(&mut self, offset: u64, held: Held) -> Taken {
+        if offset != self.end() {
+            return if offset < self.end() { Taken::Duplicate } else { Taken::Hole };
+        }
+        self.push(held);
+        self.on_commit(offset + 1);
+        Taken::Next
+    }
+
+    /// Appends an entry of this node's own, which is the root.
+    pub(super) fn append(&mut self, held: Held) {
+        self.push(held);
+        let end = self.end();
+        if let Some(stream) = &mut self.stream {
+            (stream.matched, stream.upto) = (end, end);
+        }
+    }
+
+    fn push(&mut self, held: Held) {
+        let at = self.end();
+        if let Body::Configuration { members, birth } = &held.body {
+            if let Some(birth) = birth {
+                self.configurations = Configurations::default();
+                self.lineage = birth.lineage.clone();
+            }
+            self.configurations.note(at, members);
+            if let Some(replica) = &mut self.replica {
+                replica.named |= members.iter().any(|member| member.key() == (replica.me, replica.life));
+            }
+        }
+        self.window.append(held);
+    }
+
+    fn cut(&mut self, end: u64) {
+        self.window.cut(end);
+        self.configurations.cut(end);
+    }
+
+    /// This log is a copy, once it has all that the root's had.
+    fn complete(&mut self) {
+        let Some(stream) = self.stream.filter(|stream| stream.matched >= stream.upto) else { return };
+        let done = self.replica.is_none_or(|replica| replica.synced >= stream.term);
+        if done && self.end() == stream.matched {
+            return;
+        }
+        self.cut(stream.matched);
+        if let Some(replica) = &mut self.replica {
+            replica.synced = replica.synced.max(stream.term);
+        }
+    }
+
+    /// Whether this log is a copy of the log of this term's root.
+    pub fn is_synced(&self, term: Term) -> bool {
+        self.stream.is_some_and(|stream| stream.term == term && stream.matched >= stream.upto)
+    }
+
+    /// Hears how far the log is committed. Returns whether that is news.
+    pub fn on_commit(&mut self, commit: u64) -> bool {
+        let commit = commit.min(self.matched());
+        if commit <= self.commit {
+            return false;
+        }
+        self.commit = commit;
+        self.configurations.settle(commit);
+        true
+    }
+
+    /// Lets old entries fall out until the limits hold. The last committed configuration stays, because its entry holds
+    /// the sessions, and so does what is not committed.
+    pub fn trim(&mut self, messages: usize, bytes: usize) {
+        let keep = if self.replica.is_some() || self.stream.is_some() {
+            self.configurations.all().first().map_or(self.commit, |first| first.at.min(self.commit))
+        } else {
+            self.commit
+        };
+        self.window.trim(messages, bytes, keep);
+    }
+
+    /// Heap bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.window.weight() + self.lineage.weight()
+    }
+
+    /// Panics if the log contradicts itself.
+    pub fn check(&self) {
+        assert!(self.commit >= self.window.start(), "entries that are not committed have fallen out");
+        assert!(self.commit <= self.end(), "committed beyond the end");
+        if let Some(replica) = self.replica {
+            assert!(replica.synced <= replica.promised, "synced by a root that was promised nothing");
+        }
+        if let Some(stream) = self.stream {
+            assert!(stream.matched <= self.end(), "matched beyond the end");
+        }
+        let pending = self.configurations.all().iter().filter(|known| known.at >= self.commit);
+        assert!(pending.count() <= 1, "two configurations are not committed");
+    }
+}
+
+/// For the root.
+impl Log {
+    /// Takes over which configurations lie before an offset.
+    pub(super) fn hear_configurations(&mut self, told: &[Configuration], next: u64) {
+        let newer = |known: &Configuration| self.configurations.last().is_none_or(|last| last.at < known.at);
+        let told = told.iter().filter(|known| known.at < next && newer(known)).cloned();
+        let all: Vec<_> = self.configurations.all().iter().cloned().chain(told).collect();
+        if let Some(all) = Configurations::told(all) {
+            self.configurations = all;
+            self.configurations.settle(self.commit);
+        }
+    }
+
+    /// The own copy is one of this term.
+    pub(super) fn become_synced(&mut self, term: Term) {
+        self.complete();
+        if let Some(replica) = &mut self.replica {
+            replica.promised = replica.promised.max(term);
+            replica.synced = replica.synced.max(term);
+        }
+    }
+
+    /// The next entry begins a birth of this node's own.
+    pub(super) fn begin_birth(&mut self, term: Term) {
+        let end = self.end();
+        self.stream = Some(Stream { term, matched: end, upto: end });
+        self.commit = end;
+        self.become_synced(term);
+    }
+}

@@ -1,0 +1,378 @@
+//! A root's side of the replication: it gathers promises, adopts a log, and commits what a majority holds.
+//!
+//! The root is whoever the ring names, be it a member or not (the primary of Sequence Paxos, chosen from outside). Rules
+//! are those of `docs/design.md` §6.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use treecast_overlay::id::NodeId;
+
+use super::configurations::{Configuration, Configurations};
+use super::entry::{Body, Held, Life, Member};
+use super::part::{Log, Promise, Sync};
+use super::term::Term;
+
+/// A root in its term.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Primary {
+    me: NodeId,
+    term: Term,
+    phase: Phase,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    /// It gathers promises.
+    Preparing {
+        promises: BTreeMap<NodeId, Promise>,
+        /// Lives that have ended.
+        over: BTreeSet<(NodeId, Life)>,
+    },
+    /// It goes through the best log, to make its own a copy.
+    Adopting {
+        promises: BTreeMap<NodeId, Promise>,
+        best: NodeId,
+        commit: u64,
+    },
+    /// It appends and commits.
+    Serving { followers: BTreeMap<NodeId, Follower> },
+}
+
+/// A node that the root makes a copy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Follower {
+    life: Life,
+    /// It is a copy from here on.
+    upto: u64,
+    /// It holds everything before this offset.
+    end: u64,
+}
+
+/// What the promises amount to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// No member is known.
+    Unknown,
+    /// Promises of these are missing.
+    Wait(Vec<Member>),
+    /// A majority of every configuration that counts has promised: this member's log is the one to adopt.
+    Adopt {
+        /// The member.
+        best: NodeId,
+        /// The greatest offset up to which a member knows the log to be committed.
+        commit: u64,
+    },
+    /// A majority of a configuration has ended. `complete`: those that promised hold all that was committed.
+    MajorityEnded {
+        /// The member whose log reaches farthest, if any has promised.
+        best: Option<NodeId>,
+        /// Nothing that was committed can be missing from it.
+        complete: bool,
+    },
+}
+
+impl Primary {
+    /// Begins a term, with the own promise if this node is a member.
+    pub fn prepare(me: NodeId, term: Term, own: Option<Promise>) -> Primary {
+        let promises = own.into_iter().map(|promise| (me, promise)).collect();
+        Primary { me, term, phase: Phase::Preparing { promises, over: BTreeSet::new() } }
+    }
+
+    /// Begins a term in a log of this node's own, which is born with it.
+    pub fn found(me: NodeId, term: Term) -> Primary {
+        Primary { me, term, phase: Phase::Serving { followers: BTreeMap::new() } }
+    }
+
+    /// Its term.
+    pub fn term(&self) -> Term {
+        self.term
+    }
+
+    /// Whether it gives positions.
+    pub fn is_serving(&self) -> bool {
+        matches!(self.phase, Phase::Serving { .. })
+    }
+
+    /// The member whose log is being adopted, and the promise that it gave.
+    pub fn adopting(&self) -> Option<(NodeId, &Promise)> {
+        match &self.phase {
+            Phase::Adopting { promises, best, .. } => Some((*best, promises.get(best)?)),
+            Phase::Preparing { .. } | Phase::Serving { .. } => None,
+        }
+    }
+
+    /// The members that have promised, with what they said.
+    pub fn promises(&self) -> impl Iterator<Item = (NodeId, &Promise)> {
+        let promises = match &self.phase {
+            Phase::Preparing { promises, .. } | Phase::Adopting { promises, .. } => Some(promises),
+            Phase::Serving { .. } => None,
+        };
+        promises.into_iter().flatten().map(|(&node, promise)| (node, promise))
+    }
+
+    /// A member promises.
+    pub fn on_promise(&mut self, from: NodeId, promise: Promise) {
+        if let Phase::Preparing { promises, .. } | Phase::Adopting { promises, .. } = &mut self.phase {
+            promises.insert(from, promise);
+        }
+    }
+
+    /// A life has ended: it will promise nothing any more.
+    pub fn on_life_over(&mut self, node: NodeId, life: Life) {
+        if let Phase::Preparing { promises, over } = &mut self.phase {
+            over.insert((node, life));
+            promises.retain(|&id, promise| (id, promise.life) != (node, life));
+        }
+    }
+
+    /// The member whose log was being adopted is gone: the promises are weighed anew, without its own.
+    pub fn on_best_lost(&mut self) {
+        if let Phase::Adopting { promises, best, .. } = &mut self.phase {
+            let lost = promises.remove(best).map(|promise| (*best, promise.life));
+            let promises = std::mem::take(promises);
+            self.phase = Phase::Preparing { promises, over: lost.into_iter().collect() };
+        }
+    }
+
+    /// Weighs the promises.
+    pub fn verdict(&self) -> Verdict {
+        let Phase::Preparing { promises, over } = &self.phase else { return Verdict::Unknown };
+        let Some(birth) = latest_birth(promises.values()) else { return Verdict::Unknown };
+        let promises: BTreeMap<_, _> = promises.iter().filter(|(_, promise)| promise.birth == birth).collect();
+        let Some((&&best, log)) = promises.iter().max_by_key(|(_, promise)| (promise.synced, promise.end)) else {
+            return Verdict::Unknown;
+        };
+        let commit = promises.values().map(|promise| promise.commit).max().unwrap_or(0).min(log.end);
+        let has = |member: &Member| {
+            promises.get(&member.peer.id).is_some_and(|promise| promise.life == member.life)
+        };
+        let may = |member: &Member| has(member) || !over.contains(&member.key());
+        let counting = counting(log, promises.values().copied(), commit);
+        if counting.is_empty() {
+            return Verdict::Unknown;
+        }
+        if counting.iter().all(|configuration| configuration.has_majority(has)) {
+            return Verdict::Adopt { best, commit };
+        }
+        if counting.iter().all(|configuration| configuration.has_majority(may)) {
+            let missing = counting.iter().flat_map(|configuration| configuration.members.iter());
+            let missing = missing.filter(|member| !has(member) && may(member)).copied();
+            let missing: BTreeMap<_, _> = missing.map(|member| (member.key(), member)).collect();
+            return Verdict::Wait(missing.into_values().collect());
+        }
+        let complete = counting.iter().all(|configuration| {
+            let survivors = configuration.members.iter().filter(|member| has(member)).count();
+            survivors > configuration.members.len() - configuration.majority()
+        });
+        Verdict::MajorityEnded { best: Some(best), complete }
+    }
+
+    /// Begins to make this node's log a copy of a member's, which has promised. Returns from which offset on its entries
+    /// are needed; `None`: this node is the member.
+    pub fn adopt(&mut self, log: &mut Option<Log>, best: NodeId, commit: u64) -> Option<u64> {
+        let Phase::Preparing { promises, .. } = &mut self.phase else { return None };
+        let promises = std::mem::take(promises);
+        let adopted = promises.get(&best)?.clone();
+        let log = match log {
+            Some(log) if log.birth == adopted.birth => log,
+            // Of another birth, or none: of the member's log everything is needed.
+            other => other.insert(Log::new(adopted.birth, adopted.lineage.clone(), adopted.start)),
+        };
+        let own = best == self.me;
+        let next = if own { log.end() } else { log.commit().max(adopted.start) };
+        log.follow(self.term, next, adopted.end);
+        if !own {
+            log.hear_configurations(&adopted.configurations, next);
+        }
+        self.phase = Phase::Adopting { promises, best, commit };
+        self.finish_adopting(log);
+        (!self.is_serving()).then_some(next)
+    }
+
+    /// Takes an entry of the log that is adopted. Returns whether it was the last.
+    pub fn on_pulled(&mut self, log: &mut Log, offset: u64, held: Held) -> bool {
+        if !matches!(self.phase, Phase::Adopting { .. }) {
+            return false;
+        }
+        let _ = log.accept(offset, held);
+        self.finish_adopting(log)
+    }
+
+    fn finish_adopting(&mut self, log: &mut Log) -> bool {
+        let Phase::Adopting { commit, .. } = &self.phase else { return false };
+        if !log.is_synced(self.term) {
+            return false;
+        }
+        log.become_synced(self.term);
+        log.on_commit(*commit);
+        self.phase = Phase::Serving { followers: BTreeMap::new() };
+        self.advance(log);
+        true
+    }
+
+    /// The word by which a member's log becomes a copy of this one, and the first offset that it needs. `promise`: what
+    /// the member said of its log.
+    pub fn sync(&mut self, log: &Log, node: NodeId, promise: &Promise) -> Option<(u64, Sync)> {
+        let Phase::Serving { followers } = &mut self.phase else { return None };
+        let same_birth = promise.birth == log.birth;
+        let next = match same_birth {
+            true if promise.synced == self.term => promise.end.min(log.end()),
+            true => promise.commit.min(log.end()),
+            false => log.window.start(),
+        };
+        let next = next.max(log.window.start());
+        let upto = log.end();
+        let life = promise.life;
+        match followers.get_mut(&node).filter(|follower| follower.life == life) {
+            // It may have come further since.
+            Some(_) => {}
+            None => {
+                followers.insert(node, Follower { life, upto, end: 0 });
+            }
+        }
+        Some((next, self.word(log, next, life, upto)))
+    }
+
+    /// The same, for a member that is told again how things are.
+    pub fn word_for(&self, log: &Log, node: NodeId, next: u64) -> Option<Sync> {
+        let Phase::Serving { followers } = &self.phase else { return None };
+        let follower = followers.get(&node)?;
+        Some(self.word(log, next, follower.life, follower.upto.max(next)))
+    }
+
+    fn word(&self, log: &Log, next: u64, life: Life, upto: u64) -> Sync {
+        let known = log.configurations().all().iter().filter(|known| known.at < next);
+        Sync { term: self.term, life, upto, commit: log.commit(), configurations: known.cloned().collect() }
+    }
+
+    /// Whether a node is made a copy, in this life.
+    pub fn follows(&self, node: NodeId, life: Life) -> bool {
+        match &self.phase {
+            Phase::Serving { followers } => followers.get(&node).is_some_and(|known| known.life == life),
+            Phase::Preparing { .. } | Phase::Adopting { .. } => false,
+        }
+    }
+
+    /// How far a node that is made a copy is.
+    pub fn held_by(&self, node: NodeId) -> Option<u64> {
+        match &self.phase {
+            Phase::Serving { followers } => followers.get(&node).map(|follower| follower.end),
+            Phase::Preparing { .. } | Phase::Adopting { .. } => None,
+        }
+    }
+
+    /// A node is no longer made a copy: what it held counts no more until it says so again.
+    pub fn on_follower_lost(&mut self, node: NodeId) {
+        if let Phase::Serving { followers } = &mut self.phase {
+            followers.remove(&node);
+        }
+    }
+
+    /// Whether an entry may be appended: not while a configuration waits to be committed.
+    pub fn may_append(&self, log: &Log) -> bool {
+        self.is_serving() && log.configurations().pending(log.commit()).is_none()
+    }
+
+    /// Appends an entry. Returns whether something was committed by that.
+    pub fn append(&mut self, log: &mut Log, held: Held) -> bool {
+        debug_assert!(self.is_serving(), "only a root that serves appends");
+        if let Body::Configuration { birth: Some(_), .. } = &held.body {
+            // What was taken over is as good as committed: no other log has anything else there.
+            log.begin_birth(self.term);
+        }
+        log.append(held);
+        self.advance(log)
+    }
+
+    /// A member says how far it is. Returns whether something was committed by that.
+    pub fn on_held(&mut self, log: &mut Log, node: NodeId, life: Life, end: u64) -> bool {
+        let Phase::Serving { followers } = &mut self.phase else { return false };
+        let Some(follower) = followers.get_mut(&node).filter(|follower| follower.life == life) else {
+            return false;
+        };
+        // A member that is not a copy yet may hold something else; nobody holds what was never appended.
+        if end < follower.upto || end > log.end() || end <= follower.end {
+            return false;
+        }
+        follower.end = end;
+        self.advance(log)
+    }
+
+    /// How far a member is, by what it said.
+    fn end_of(&self, log: &Log, member: &Member) -> u64 {
+        let Phase::Serving { followers } = &self.phase else { return 0 };
+        if member.peer.id == self.me {
+            let own = log.replica().is_some_and(|replica| {
+                replica.life == member.life && replica.synced == self.term
+            });
+            return if own { log.end() } else { 0 };
+        }
+        followers.get(&member.peer.id).filter(|follower| follower.life == member.life).map_or(0, |f| f.end)
+    }
+
+    /// In how many copies an entry is held.
+    pub fn copies(&self, log: &Log, offset: u64) -> usize {
+        let configuration = log.configurations().last();
+        let members = configuration.map_or(&[][..], |configuration| &configuration.members);
+        members.iter().filter(|member| self.end_of(log, member) > offset).count()
+    }
+
+    /// Commits what a majority holds: an entry in a majority of the configuration before it, a configuration in a
+    /// majority of the old one and of the new one.
+    fn advance(&self, log: &mut Log) -> bool {
+        let before = log.commit();
+        loop {
+            let commit = log.commit();
+            let quorum = |configuration: &Configuration| {
+                let mut ends: Vec<u64> =
+                    configuration.members.iter().map(|member| self.end_of(log, member)).collect();
+                ends.sort_unstable_by_key(|&end| std::cmp::Reverse(end));
+                ends.get(configuration.majority() - 1).copied().unwrap_or(0)
+            };
+            let configurations: &Configurations = log.configurations();
+            let old = configurations.governing(commit).map(&quorum);
+            let pending = configurations.pending(commit);
+            // A birth has nothing before it.
+            let old = match (old, pending) {
+                (Some(end), _) => end,
+                (None, Some(first)) => quorum(first),
+                (None, None) => return false,
+            };
+            let reached = match pending {
+                Some(new) if old > new.at && quorum(new) > new.at => new.at + 1,
+                Some(new) => old.min(new.at),
+                None => old.min(log.end()),
+            };
+            if !log.on_commit(reached) {
+                return log.commit() > before;
+            }
+        }
+    }
+}
+
+/// The birth whose logs count: the one that took the others over, else the longest.
+fn latest_birth<'a>(promises: impl Iterator<Item = &'a Promise> + Clone) -> Option<u64> {
+    let all = promises.clone();
+    let superseded = |promise: &Promise| {
+        all.clone().any(|other| other.lineage.taken_over(promise.birth).is_some())
+    };
+    let open = promises.filter(|promise| !superseded(promise));
+    open.max_by_key(|promise| (promise.end, promise.birth)).map(|promise| promise.birth)
+}
+
+/// The configurations that count: in the best log, from the last one known to be committed on. If that log does not
+/// reach back so far, another one does.
+fn counting<'a>(
+    best: &Promise,
+    all: impl Iterator<Item = &'a Promise> + Clone,
+    commit: u64,
+) -> Vec<Configuration> {
+    let known = |promise: &Promise| {
+        promise.configurations.iter().filter(|known| known.at < commit).max_by_key(|known| known.at).cloned()
+    };
+    let committed = all.filter_map(known).max_by_key(|known| known.at);
+    let committed = committed.into_iter();
+    let after = committed.clone().next().map_or(0, |known| known.at + 1);
+    let open = best.configurations.iter().filter(|known| known.at >= after).cloned();
+    committed.chain(open).collect()
+}
