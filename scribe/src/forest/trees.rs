@@ -91,7 +91,7 @@ impl Forest {
 
     /// There is something to look after once in a while.
     pub(super) fn keep_beating(&mut self, now: Instant) {
-        self.beat_at.get_or_insert(now + self.config.beat.every);
+        self.upkeep.begin(now, self.config.beat.every);
     }
 
     /// All trees in which a node is the parent lose it.

@@ -58,7 +58,8 @@ fn a_child_behind_a_full_link_falls_out_of_the_window_alone() {
 
 #[test]
 fn a_silent_child_is_not_pushed_more_than_the_limit() {
-    let mut world = World::new(4, 33);
+    let push = PushConfig { messages: 256, ..PushConfig::default() };
+    let mut world = World::with_config(4, 33, Config { push, ..Config::default() });
     let nodes = world.by_distance();
     world.subscribe(nodes[1], Start::Latest);
     world.run(seconds(2));
@@ -76,6 +77,7 @@ fn all_windows_together_stay_within_their_limit() {
     let config = Config {
         max_payload: 16 << 10,
         window: WindowConfig { bytes: 64 << 10, total_bytes: 128 << 10, ..WindowConfig::default() },
+        push: PushConfig { bytes: 64 << 10, ..PushConfig::default() },
         ..Config::default()
     };
     let mut world = World::with_config(1, 34, config);

@@ -7,6 +7,7 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
+use crate::config::Config;
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
 use crate::log::cursor::Cursor;
@@ -15,6 +16,10 @@ use crate::message::{Mark, Position};
 use crate::permit::Permit;
 use crate::sorted::SortedMap;
 use crate::wire::{Ack, Attached, Header, Join};
+
+/// Most entries that fly to a child which has not acknowledged in time: enough to learn what it has, too few to flood
+/// one that is only slow.
+const REPEATED_AT_ONCE: u64 = 32;
 
 /// All children of this node in one tree.
 #[derive(Debug, Default)]
@@ -47,6 +52,8 @@ pub(crate) struct Child {
     sent_at: Instant,
     /// It was sent again: its acknowledgement measures nothing.
     resent: bool,
+    /// It has not acknowledged in time: little is pushed until it does.
+    overdue: bool,
     /// The child has another parent still: nothing is pushed before its first acknowledgement.
     held: bool,
     /// Until then it is offered no parents, and to no node as one.
@@ -194,23 +201,28 @@ impl Children {
             return self.restart(cx, source, id);
         }
         let Some(to) = cx.neighbours.contact(id) else { return };
+        let messages = if child.overdue { REPEATED_AT_ONCE } else { u64::MAX };
+        let messages = messages.min(cx.config.push.messages as u64);
+        let burst = cx.config.push.bytes.div_ceil(4);
+        let mut pushed = 0;
         while let Some(entry) = log.window.entry(cursor.next) {
-            if cx.links.hold_back(to, cx.topic) {
+            if pushed >= burst || cx.links.hold_back(to, cx.topic) {
                 break;
             }
             let flying = cursor.next - cursor.acknowledged;
             let bytes = log.window.bytes_between(cursor.acknowledged, cursor.next) as usize;
             // One message may be larger than the limit: it flies alone.
             let full = bytes + entry.encoded.len() > cx.config.push.bytes;
-            if flying >= cx.config.push.messages as u64 || (full && flying > 0) {
+            if flying >= messages || (full && flying > 0) {
                 break;
             }
+            pushed += entry.encoded.len();
             cx.out.send(to, entry.encoded.clone());
             cursor.next += 1;
         }
         let in_flight = cursor.is_in_flight();
         if in_flight && !cx.timers.is_set(TreeTimer::Push(id)) {
-            cx.timers.set(TreeTimer::Push(id), cx.now + child.rto());
+            cx.timers.set(TreeTimer::Push(id), cx.now + child.patience(cx.config));
         }
     }
 
@@ -254,13 +266,13 @@ impl Children {
             child.seq_seen == child.seq && !child.cursor.is_some_and(|cursor| cursor.is_in_flight());
         let timer = TreeTimer::Push(from.id());
         if progress {
-            child.rto = millis(cx.config.push.rto_min);
+            (child.rto, child.overdue) = (millis(cx.config.push.rto_min), false);
         }
         if progress || settled {
             cx.timers.cancel(timer);
         }
         if !settled {
-            cx.timers.set_earlier(timer, cx.now + child.rto());
+            cx.timers.set_earlier(timer, cx.now + child.patience(cx.config));
         }
         self.push(cx, source, from.id());
         Acked::Taken
@@ -274,6 +286,7 @@ impl Children {
             if cursor.acknowledged < log.window.start() {
                 return self.restart(cx, source, id);
             }
+            child.overdue |= cursor.is_in_flight();
             cursor.next = cursor.acknowledged;
         }
         if child.seq_seen < child.seq {
@@ -283,10 +296,10 @@ impl Children {
         self.push(cx, source, id);
     }
 
-    /// Notes how many subscribers are at and below a child. Returns whether it is one.
-    pub(crate) fn set_subscribers(&mut self, id: NodeId, subscribers: u64) -> bool {
-        let child = self.by_id.get_mut(&id);
-        child.map(|child| child.subscribers = subscribers).is_some()
+    /// Whether a child has acknowledged all up to an offset.
+    pub(crate) fn has_acknowledged(&self, id: NodeId, end: u64) -> bool {
+        let cursor = self.by_id.get(&id).and_then(|child| child.cursor);
+        cursor.is_some_and(|cursor| cursor.acknowledged >= end)
     }
 
     /// Whether a LEAVE is of the child's last JOIN, or of a later life of it, which numbers its JOINs anew.
@@ -383,14 +396,22 @@ impl Child {
             rtt: u32::MAX,
             sent_at: cx.now,
             resent: false,
+            overdue: false,
             held: join.former.is_some(),
             rests_until: cx.now,
             _permit: cx.quota.children.take(),
         }
     }
 
+    /// How long an `Attached` may go unacknowledged.
     fn rto(&self) -> Duration {
         Duration::from_millis(self.rto.into())
+    }
+
+    /// How long the child may be silent: all that it has to acknowledge at once comes sooner than entries.
+    fn patience(&self, config: &Config) -> Duration {
+        let delay = if self.seq_seen < self.seq { Duration::ZERO } else { config.push.ack_delay };
+        self.rto() + delay
     }
 
     /// Notes that it has seen an `Attached`: the last one, if that was sent but once, tells how far away it is.

@@ -104,23 +104,20 @@ impl Flow {
         }
     }
 
-    /// Appends the early entries whose turn has come. Returns how many.
-    pub(crate) fn append_early(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>) -> u32 {
-        let mut count = 0;
+    /// Appends the early entries whose turn has come.
+    pub(crate) fn append_early(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>) {
         while let Some(entry) = self.log.poll_early() {
-            count += 1;
             self.append(cx, way, entry);
         }
         self.count_window(cx);
-        count
     }
 
-    /// Begins where the parent starts this node, or goes on there. Returns how many early entries came by that.
-    pub(crate) fn start(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>, started: &Started) -> u32 {
+    /// Begins where the parent starts this node, or goes on there.
+    pub(crate) fn start(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>, started: &Started) {
         let change = self.log.start(started);
         self.follow(&change);
         self.count_window(cx);
-        self.append_early(cx, way)
+        self.append_early(cx, way);
     }
 
     /// Makes the log one that ends with the known tail, so that a term can follow.

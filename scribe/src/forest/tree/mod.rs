@@ -13,7 +13,7 @@
 //! | `crate::log::LocalLog` | which entries are next, and whose word of the log counts |
 //!
 //! The methods of [`Tree`] call downwards: this file → `adopt`, `entries`, `subscribe` → `parent`, `root`, `moving` →
-//! `serve`, `positions` → `shape` → `state`. Only the three in the middle call each other, because a node without a
+//! `serve`, `positions` → `progress`, `shape` → `state`. Only the three in the middle call each other, because a node without a
 //! parent may turn out to be the root, and a root that steps down looks for a parent.
 
 pub(crate) mod role;
@@ -26,6 +26,7 @@ pub(crate) mod flow;
 mod state;
 pub(crate) mod shape;
 mod serve;
+pub(crate) mod progress;
 mod parent;
 mod root;
 pub(crate) mod positions;

@@ -75,7 +75,7 @@ impl Tree {
 
     /// Tells the parent, after a moment, that there are more subscribers here, or fewer.
     pub(crate) fn note_subscribers(&mut self, cx: &mut TreeCx<'_>) {
-        if self.role.parent().is_some() && self.flow.subscribers() != self.uplink.told_subscribers {
+        if self.role.parent().is_some() && self.flow.subscribers() != self.uplink.told.subscribers {
             cx.timers.set_earlier(TreeTimer::Ack, cx.now + cx.config.push.count_delay);
             cx.note_moved();
         }
