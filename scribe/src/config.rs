@@ -24,6 +24,8 @@ pub struct Config {
     pub push: PushConfig,
     /// A root: how it opens its term, and how long it is one.
     pub root: RootConfig,
+    /// What waits at a root for those that read.
+    pub admission: AdmissionConfig,
     /// Handoffs of a log to the next root.
     pub handoff: HandoffConfig,
     /// A root's memory of its publishers.
@@ -45,6 +47,7 @@ impl Default for Config {
             window: WindowConfig::default(),
             push: PushConfig::default(),
             root: RootConfig::default(),
+            admission: AdmissionConfig::default(),
             handoff: HandoffConfig::default(),
             sessions: SessionsConfig::default(),
             publish: PublishConfig::default(),
@@ -204,6 +207,26 @@ impl Default for RootConfig {
     }
 }
 
+/// What waits at a root for those that read (backpressure; as TCP's receive window, RFC 9293 §3.8.6, but of a whole tree).
+#[derive(Clone, Debug)]
+pub struct AdmissionConfig {
+    /// Most messages that wait at a topic's root because a reader is so far behind that they would push what it lacks out
+    /// of the windows; further ones are left to be sent again. 16 publishers' full windows.
+    pub messages: usize,
+    /// Most bytes of such messages.
+    pub bytes: usize,
+    /// How long all wait for a subscriber that takes nothing although something waits for it. Then it is left behind,
+    /// and gets a gap in the end; as soon as it takes something it counts again. A parent waits for a child half as long
+    /// again, because the child decides so of its own subscribers.
+    pub patience: Duration,
+}
+
+impl Default for AdmissionConfig {
+    fn default() -> AdmissionConfig {
+        AdmissionConfig { messages: 4096, bytes: 8 * MIB, patience: Duration::from_secs(2) }
+    }
+}
+
 /// Handoffs of a log to the next root.
 #[derive(Clone, Debug)]
 pub struct HandoffConfig {
@@ -347,6 +370,7 @@ impl Config {
             ("window.messages", self.window.messages),
             ("push.messages", self.push.messages),
             ("push.bytes", self.push.bytes),
+            ("admission.messages", self.admission.messages),
             ("publish.messages", self.publish.messages),
             ("publish.queue", self.publish.queue),
             ("publish.bytes", self.publish.bytes),
@@ -361,6 +385,9 @@ impl Config {
         }
         if self.max_payload.saturating_add(crate::wire::MAX_DATA_HEADER + ENTRY) > self.window.bytes {
             return wrong("max_payload", "window.bytes (with the header)");
+        }
+        if self.max_payload > self.admission.bytes {
+            return wrong("max_payload", "admission.bytes");
         }
         if self.beat.every > self.beat.parent_silent {
             return wrong("beat.every", "beat.parent_silent");

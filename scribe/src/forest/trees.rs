@@ -80,12 +80,25 @@ impl Forest {
         }
     }
 
-    /// If all windows together are too large, those shrink that were idle longest.
+    /// If all windows together are too large, those shrink that were idle longest: first what is consumed.
     fn shrink_windows(&mut self) {
         let Forest { trees, quota: Quota { windows, .. }, config, .. } = self;
-        while windows.bytes() > config.window.total_bytes {
+        // Most windows that are looked at for what nothing needs any more.
+        const MOST: usize = 64;
+        let limit = config.window.total_bytes;
+        if windows.bytes() <= limit {
+            return;
+        }
+        for topic in windows.by_age().take(MOST).collect::<Vec<_>>() {
+            if windows.bytes() > limit
+                && let Some(tree) = trees.get_mut(&topic)
+            {
+                tree.shrink_window(windows, false);
+            }
+        }
+        while windows.bytes() > limit {
             let Some(tree) = windows.oldest().and_then(|oldest| trees.get_mut(&oldest)) else { break };
-            tree.shrink_window(windows);
+            tree.shrink_window(windows, true);
         }
     }
 

@@ -182,6 +182,18 @@ impl Window {
         self.bytes_between(from, to) + to.saturating_sub(from) * ENTRY as u64
     }
 
+    /// The offset from which on the entries are half of a window with these limits, or the first one.
+    pub(crate) fn half_before_end(&self, bytes: usize, messages: usize) -> u64 {
+        let (mut at, end) = (self.end(), self.end());
+        while at > self.start
+            && 2 * self.cost_between(at, end) < bytes as u64
+            && 2 * (end - at) < messages as u64
+        {
+            at -= 1;
+        }
+        at
+    }
+
     /// Appends the next entry.
     pub(crate) fn append(&mut self, entry: Entry) {
         debug_assert_eq!(entry.position.offset, self.end(), "entries are consecutive");

@@ -379,11 +379,14 @@ pub struct Ack {
     pub subscribers: u64,
     /// The child misses what follows: it is to be sent again.
     pub again: bool,
+    /// The offset before which all subscribers at and below the child have consumed everything, but for those that were
+    /// left behind: the root admits no message that would push what is beyond it out of a window.
+    pub consumed: u64,
 }
 
 impl Ack {
     fn check(&self) -> Result<(), DecodeError> {
-        codec::numbers(&[self.join, self.seq])?;
+        codec::numbers(&[self.join, self.seq, self.consumed])?;
         codec::position(self.position)
     }
 }

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
 use crate::log::cursor::Cursor;
+use crate::log::pace::{Pace, Slowest};
 use crate::log::{Change, Log};
 use crate::message::{Mark, Position};
 use crate::permit::Permit;
@@ -25,6 +26,9 @@ const REPEATED_AT_ONCE: u64 = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Children {
     by_id: SortedMap<NodeId, Child>,
+    /// What one that was behind when it went had consumed, and until when the others wait for it: it may be on its way to
+    /// another parent.
+    gone: Option<(u64, Instant)>,
 }
 
 /// A child of this node.
@@ -44,6 +48,10 @@ pub(crate) struct Child {
     seq_seen: u64,
     /// `None` until it is started.
     cursor: Option<Cursor>,
+    /// The offset before which all at and below it have consumed everything, by its own account.
+    consumed: u64,
+    /// Whether it keeps up.
+    pace: Pace,
     /// How long this node waits for a sign of progress, in milliseconds.
     rto: u32,
     /// Shortest time from an `Attached` to its acknowledgement, in µs; `u32::MAX`: not measured yet.
@@ -139,7 +147,9 @@ impl Children {
             return false;
         }
         if known != Some(number) {
-            self.by_id.insert(contact.id(), Child::new(cx, contact, join));
+            if let Some(old) = self.by_id.insert(contact.id(), Child::new(cx, contact, join)) {
+                self.on_gone(cx, &old);
+            }
         }
         cx.neighbours.add(cx.now, Link::Child, contact, cx.topic);
         true
@@ -152,8 +162,10 @@ impl Children {
         (child.sent_at, child.resent) = (cx.now, false);
         if let (None, Some(log)) = (child.cursor, source.log) {
             child.cursor = Cursor::after(log, child.resume_point.as_deref().copied(), child.seq);
-            if child.cursor.is_some() {
+            if let Some(cursor) = &child.cursor {
                 child.resume_point = None;
+                child.consumed = cursor.next;
+                child.pace.skip_to(cursor.next);
             }
         }
         self.send_attached(cx, source, id);
@@ -231,6 +243,9 @@ impl Children {
         let (Some(log), Some(child)) = (source.log, self.by_id.get_mut(&id)) else { return };
         // Valid from the `Attached` on that says so, which is the next one.
         child.cursor = Some(Cursor::at(log.window.start(), cx.numbers.last_attached() + 1));
+        // What it will say of its subscribers after that leap is no progress of theirs.
+        child.consumed = log.window.start();
+        child.pace.skip_to(child.consumed);
         self.attach(cx, source, id);
         self.push(cx, source, id);
     }
@@ -255,6 +270,7 @@ impl Children {
             && ack.seq >= cursor.seq
         {
             cursor.on_ack(&log.window, ack);
+            child.consumed = ack.consumed;
             if let Some(entry) = cursor.repeat(&log.window, ack) {
                 cx.out.send(from, entry.encoded.clone());
             }
@@ -296,6 +312,37 @@ impl Children {
         self.push(cx, source, id);
     }
 
+    /// Takes into account how far they are, and one that has gone.
+    pub(crate) fn survey(&mut self, now: Instant, end: u64, patience: Duration, slowest: &mut Slowest) {
+        self.gone = self.gone.filter(|&(consumed, until)| consumed < end && now < until);
+        if let Some((consumed, until)) = self.gone {
+            slowest.add_until(now, consumed, until);
+        }
+        // One that has another parent still is counted there.
+        for child in self.by_id.values_mut().filter(|child| child.cursor.is_some() && !child.held) {
+            child.pace.note(now, child.consumed, end);
+            slowest.add(now, &child.pace, patience + patience / 2);
+        }
+    }
+
+    /// A child is gone, or has joined anew: the others wait a while for what it lacked.
+    fn on_gone(&mut self, cx: &TreeCx<'_>, child: &Child) {
+        let patience = cx.config.admission.patience;
+        let mut slowest = Slowest::none(u64::MAX);
+        if child.cursor.is_some() && !child.held {
+            slowest.add(cx.now, &child.pace, patience + patience / 2);
+        }
+        if slowest.until.is_some() {
+            self.wait_for_gone(slowest.consumed, cx.now + patience);
+        }
+    }
+
+    /// Lets the others wait for one that has gone, and had come so far.
+    pub(crate) fn wait_for_gone(&mut self, consumed: u64, until: Instant) {
+        let before = self.gone.map_or(u64::MAX, |(consumed, _)| consumed);
+        self.gone = Some((consumed.min(before), until));
+    }
+
     /// Whether a child has acknowledged all up to an offset.
     pub(crate) fn has_acknowledged(&self, id: NodeId, end: u64) -> bool {
         let cursor = self.by_id.get(&id).and_then(|child| child.cursor);
@@ -317,9 +364,8 @@ impl Children {
 
     /// Lets a child go. Returns whether it was one.
     pub(crate) fn remove(&mut self, cx: &mut TreeCx<'_>, id: NodeId) -> bool {
-        if self.by_id.remove(&id).is_none() {
-            return false;
-        }
+        let Some(child) = self.by_id.remove(&id) else { return false };
+        self.on_gone(cx, &child);
         if let Some(contact) = cx.neighbours.contact(id) {
             forget(cx, contact);
         }
@@ -335,6 +381,7 @@ impl Children {
             cx.tell(contact, &Header::Orphan { topic });
         }
         self.by_id.clear();
+        self.gone = None;
     }
 
     /// Follows a change of the log.
@@ -354,9 +401,11 @@ impl Children {
             .values_mut()
             .filter_map(|child| child.cursor.as_mut())
             .for_each(|cursor| cursor.truncate(end));
+        self.by_id.values_mut().for_each(|child| child.consumed = child.consumed.min(end));
     }
 
     fn detach_cursors(&mut self, old: &Log) {
+        self.gone = None;
         for child in self.by_id.values_mut() {
             if let Some(cursor) = child.cursor.take() {
                 let position = old.window.before(cursor.acknowledged);
@@ -392,6 +441,8 @@ impl Child {
             seq: 0,
             seq_seen: 0,
             cursor: None,
+            consumed: 0,
+            pace: Pace::default(),
             rto: millis(cx.config.push.rto_min),
             rtt: u32::MAX,
             sent_at: cx.now,

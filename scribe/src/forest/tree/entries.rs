@@ -31,11 +31,13 @@ impl Tree {
                 let entry = entry.compact(cx.config.window.copy_below);
                 self.flow.append(cx, self.role.way_up(cx), entry);
                 self.flow.append_early(cx, self.role.way_up(cx));
-                match self.uplink.on_progress(self.flow.log.has_hole(), self.owes_much(cx)) {
+                self.flow.run(cx, self.role.way_up(cx));
+                self.watch_slowest(cx);
+                let much = self.owes_much(cx) || self.owes_consumption(cx);
+                match self.uplink.on_progress(self.flow.log.has_hole(), much) {
                     Acknowledge::Now => self.acknowledge(cx, false),
                     Acknowledge::Soon => self.acknowledge_soon(cx),
                 }
-                self.flow.run(cx, self.role.way_up(cx));
                 // Perhaps that was the last one of an old parent.
                 let tail = self.flow.log.tail();
                 self.relocate(cx, |relocation, _| relocation.on_entry(tail));

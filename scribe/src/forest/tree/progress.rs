@@ -32,6 +32,32 @@ impl Tree {
         cx.timers.set_earlier(TreeTimer::Ack, cx.now + cx.config.push.ack_delay);
     }
 
+    /// Looks how far those that read are. The parent hears of it, or messages that wait at the root are admitted.
+    pub(super) fn review_pace(&mut self, cx: &mut TreeCx<'_>) {
+        self.watch_slowest(cx);
+        if self.role.is_root() {
+            return self.admit_waiting(cx);
+        }
+        if self.role.parent().is_none() || self.flow.consumed == self.uplink.told.consumed {
+            return;
+        }
+        if self.owes_consumption(cx) {
+            self.acknowledge(cx, false);
+        } else {
+            cx.note_moved();
+            self.acknowledge_soon(cx);
+        }
+    }
+
+    /// Whether so much was consumed since the parent heard of it that the root may wait for it. A small part of a window,
+    /// because each node on the way up holds as much back.
+    pub(super) fn owes_consumption(&self, cx: &TreeCx<'_>) -> bool {
+        let Some(log) = self.flow.log.part() else { return false };
+        let (from, to) = (self.uplink.told.consumed, self.flow.consumed);
+        16 * to.saturating_sub(from) >= cx.config.window.messages as u64
+            || 16 * log.window.cost_between(from, to) >= cx.config.window.bytes as u64
+    }
+
     /// Whether the parent waits for the acknowledgement of a quarter of what it may push ahead.
     pub(super) fn owes_much(&self, cx: &TreeCx<'_>) -> bool {
         let Some(log) = self.flow.log.part() else { return false };
@@ -63,6 +89,7 @@ impl Tree {
             position: self.flow.log.tail(),
             subscribers: self.flow.subscribers(),
             again: again || self.flow.log.has_hole(),
+            consumed: self.flow.consumed,
         };
         self.uplink.told = self.state_to_tell();
         Some(ack)
@@ -70,6 +97,6 @@ impl Tree {
 
     fn state_to_tell(&self) -> Told {
         let end = self.flow.log.part().map_or(0, |log| log.window.end());
-        Told { end, subscribers: self.flow.subscribers() }
+        Told { end, consumed: self.flow.consumed, subscribers: self.flow.subscribers() }
     }
 }

@@ -206,6 +206,8 @@ pub(crate) struct Uplink {
 pub(crate) struct Told {
     /// The offset behind this node's last entry.
     pub end: u64,
+    /// The offset before which all at and below it have consumed everything.
+    pub consumed: u64,
     /// Subscribers at and below it.
     pub subscribers: u64,
 }
