@@ -9,6 +9,8 @@ use treecast_overlay::time::Instant;
 pub(crate) struct Pace {
     /// Everything before this offset is consumed.
     consumed: u64,
+    /// The most that it ever had: only what is beyond it is progress.
+    best: u64,
     /// Since when something waits for it, and it takes nothing.
     idle_since: Option<Instant>,
 }
@@ -16,18 +18,18 @@ pub(crate) struct Pace {
 impl Pace {
     /// Notes how far it is in a log that ends at `end`. Only what moves forward is progress.
     pub(crate) fn note(&mut self, now: Instant, consumed: u64, end: u64) {
-        let waits = consumed < end;
-        if consumed > self.consumed {
+        let (waits, best) = (consumed < end, self.best.min(end));
+        if consumed > best {
             self.idle_since = waits.then_some(now);
         } else if waits {
             self.idle_since.get_or_insert(now);
         }
-        self.consumed = consumed;
+        (self.consumed, self.best) = (consumed, best.max(consumed));
     }
 
     /// Notes that it goes on further on, though it has taken nothing.
     pub(crate) fn skip_to(&mut self, consumed: u64) {
-        self.consumed = self.consumed.max(consumed);
+        self.best = self.best.max(consumed);
     }
 
     /// Until when others wait for it, unless it goes on; `None`: it has everything.

@@ -147,9 +147,13 @@ impl Children {
             return false;
         }
         if known != Some(number) {
-            if let Some(old) = self.by_id.insert(contact.id(), Child::new(cx, contact, join)) {
+            let mut child = Child::new(cx, contact, join);
+            if let Some(old) = self.by_id.remove(&contact.id()) {
+                // That it joins anew is no progress of its subscribers.
+                child.pace = old.pace;
                 self.on_gone(cx, &old);
             }
+            self.by_id.insert(contact.id(), child);
         }
         cx.neighbours.add(cx.now, Link::Child, contact, cx.topic);
         true
