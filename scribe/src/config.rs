@@ -4,6 +4,8 @@ use std::time::Duration;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
+/// Bytes that an entry of a window costs at most, beside its own.
+const ENTRY: usize = 256;
 
 /// Scribe's figures. [`Config::default`] is what ships.
 #[derive(Clone, Debug)]
@@ -22,6 +24,8 @@ pub struct Config {
     pub push: PushConfig,
     /// A root: how it opens its term, and how long it is one.
     pub root: RootConfig,
+    /// What waits at a root for those that read.
+    pub admission: AdmissionConfig,
     /// Handoffs of a log to the next root.
     pub handoff: HandoffConfig,
     /// A root's memory of its publishers.
@@ -43,6 +47,7 @@ impl Default for Config {
             window: WindowConfig::default(),
             push: PushConfig::default(),
             root: RootConfig::default(),
+            admission: AdmissionConfig::default(),
             handoff: HandoffConfig::default(),
             sessions: SessionsConfig::default(),
             publish: PublishConfig::default(),
@@ -111,9 +116,10 @@ impl Default for TreeConfig {
 /// The part of a topic's log that a node holds.
 #[derive(Clone, Debug)]
 pub struct WindowConfig {
-    /// Most messages in one tree's window. Older ones fall out: a reader that still needs them gets a gap.
+    /// Most messages in one tree's window. Older ones fall out: a reader that still needs them gets a gap. Far above
+    /// what `bytes` lets in, because a limit that small messages reach first makes bursts of them gaps.
     pub messages: usize,
-    /// Most bytes in one tree's window, counting the buffers that it pins.
+    /// Most bytes in one tree's window, counting the buffers that it pins and what an entry costs beside its own bytes.
     pub bytes: usize,
     /// Most bytes in all windows of this node. Beyond it the window that was idle longest shrinks first.
     pub total_bytes: usize,
@@ -124,26 +130,28 @@ pub struct WindowConfig {
 
 impl Default for WindowConfig {
     fn default() -> WindowConfig {
-        WindowConfig { messages: 1024, bytes: 4 * MIB, total_bytes: 64 * MIB, copy_below: 4 * KIB }
+        WindowConfig { messages: 65_536, bytes: 4 * MIB, total_bytes: 64 * MIB, copy_below: 4 * KIB }
     }
 }
 
 /// The flow of entries to children, and their acknowledgements.
 #[derive(Clone, Debug)]
 pub struct PushConfig {
-    /// Most messages pushed to a child ahead of its acknowledgement.
+    /// Most messages pushed to a child ahead of its acknowledgement. It acknowledges after a quarter of them.
     pub messages: usize,
-    /// Most bytes pushed to a child ahead of its acknowledgement; one message may exceed it.
+    /// Most bytes pushed to a child ahead of its acknowledgement; one message may exceed it. It acknowledges after a
+    /// quarter of them, so that pushing never stands still for an acknowledgement (as QUIC and HTTP/2 open their windows,
+    /// RFC 9000 §4.2, RFC 9113 §5.2). As large as a topic's window, because the link has its own limit.
     pub bytes: usize,
     /// Nothing is pushed towards a peer for which the transport holds more bytes than this.
     pub high_water: usize,
-    /// Shortest wait for a child's acknowledgement before its window is pushed again; doubles without progress.
+    /// Shortest wait for an `Attached` to be acknowledged before it is sent again; doubles. Entries wait `ack_delay`
+    /// longer, because a child may take so long to acknowledge them.
     pub rto_min: Duration,
     /// Longest such wait.
     pub rto_max: Duration,
-    /// A child acknowledges after so many messages …
-    pub ack_every: u64,
-    /// … or after this long, whichever comes first.
+    /// A child acknowledges what is less than a quarter of the window with its next beat; without one (the beat was
+    /// full) after this long. Above a beat's period, so that a slow topic needs no frame for it.
     pub ack_delay: Duration,
     /// How long a changed count of subscribers waits for others before it is told to the parent.
     pub count_delay: Duration,
@@ -152,13 +160,12 @@ pub struct PushConfig {
 impl Default for PushConfig {
     fn default() -> PushConfig {
         PushConfig {
-            messages: 256,
-            bytes: 256 * KIB,
+            messages: 4096,
+            bytes: 4 * MIB,
             high_water: 256 * KIB,
             rto_min: Duration::from_millis(500),
             rto_max: Duration::from_secs(4),
-            ack_every: 16,
-            ack_delay: Duration::from_millis(20),
+            ack_delay: Duration::from_millis(1200),
             count_delay: Duration::from_millis(200),
         }
     }
@@ -197,6 +204,26 @@ impl Default for RootConfig {
             parked_bytes: 4 * MIB,
             idle: Duration::from_secs(600),
         }
+    }
+}
+
+/// What waits at a root for those that read (backpressure; as TCP's receive window, RFC 9293 §3.8.6, but of a whole tree).
+#[derive(Clone, Debug)]
+pub struct AdmissionConfig {
+    /// Most messages that wait at a topic's root because a reader is so far behind that they would push what it lacks out
+    /// of the windows; further ones are left to be sent again. 16 publishers' full windows.
+    pub messages: usize,
+    /// Most bytes of such messages.
+    pub bytes: usize,
+    /// How long all wait for a subscriber that takes nothing although something waits for it. Then it is left behind,
+    /// and gets a gap in the end; as soon as it takes something it counts again. A parent waits for a child half as long
+    /// again, because the child decides so of its own subscribers.
+    pub patience: Duration,
+}
+
+impl Default for AdmissionConfig {
+    fn default() -> AdmissionConfig {
+        AdmissionConfig { messages: 4096, bytes: 8 * MIB, patience: Duration::from_secs(2) }
     }
 }
 
@@ -343,6 +370,7 @@ impl Config {
             ("window.messages", self.window.messages),
             ("push.messages", self.push.messages),
             ("push.bytes", self.push.bytes),
+            ("admission.messages", self.admission.messages),
             ("publish.messages", self.publish.messages),
             ("publish.queue", self.publish.queue),
             ("publish.bytes", self.publish.bytes),
@@ -355,11 +383,17 @@ impl Config {
         if self.window.bytes > self.window.total_bytes {
             return wrong("window.bytes", "window.total_bytes");
         }
-        if self.max_payload.saturating_add(crate::wire::MAX_DATA_HEADER) > self.window.bytes {
+        if self.max_payload.saturating_add(crate::wire::MAX_DATA_HEADER + ENTRY) > self.window.bytes {
             return wrong("max_payload", "window.bytes (with the header)");
+        }
+        if self.max_payload > self.admission.bytes {
+            return wrong("max_payload", "admission.bytes");
         }
         if self.beat.every > self.beat.parent_silent {
             return wrong("beat.every", "beat.parent_silent");
+        }
+        if self.push.bytes > self.window.bytes {
+            return wrong("push.bytes", "window.bytes");
         }
         if self.push.messages > self.window.messages {
             return wrong("push.messages", "window.messages");

@@ -63,10 +63,10 @@ fn messages_of_the_tree() -> Vec<Header> {
     let attached = Attached { topic: T, join: 9, seq: 1, path: vec![b.id, a.id], root: None, start: None };
     let start = |previous, forced| Body::TermStart { previous, forced };
     let data = |position, body| Header::Data(Data { topic: T, position, body });
-    let ack = Ack { topic: T, join: 9, seq: 1, position: None, subscribers: 1, again: false };
+    let ack = Ack { topic: T, join: 9, seq: 1, position: None, subscribers: 1, again: false, consumed: 0 };
     let up = Digest { count: 1, sum: 300 };
     let offered = Offered { contact: b.into(), micros: 300 };
-    let moved = Moved { topic: T, tail: Some(at(2, 5)), subscribers: 3 };
+    let moved = Moved { topic: T, tail: Some(at(2, 5)) };
     vec![
         Header::Join(join),
         Header::Join(Join { after: Some(mark(None)), ..join }),
@@ -79,9 +79,9 @@ fn messages_of_the_tree() -> Vec<Header> {
         data(at(2, 0), start(None, false)),
         data(at(3, 6), start(Some(term(2)), true)),
         Header::Ack(ack),
-        Header::Ack(Ack { position: Some(at(2, 5)), again: true, ..ack }),
-        Header::Beat(Beat { up: Digest::default(), moved: vec![], reply: true }),
-        Header::Beat(Beat { up, moved: vec![moved], reply: false }),
+        Header::Ack(Ack { position: Some(at(2, 5)), again: true, consumed: 300, ..ack }),
+        Header::Beat(Beat { up: Digest::default(), moved: vec![], acks: vec![], reply: true }),
+        Header::Beat(Beat { up, moved: vec![moved], acks: vec![ack], reply: false }),
         Header::Shared(Shared { from: T, to: TopicId(M), topics: vec![T] }),
         Header::Offer(Offer { topic: T, join: 9, parents: vec![offered] }),
         Header::CapacityProbe { topic: T, number: 10 },

@@ -157,7 +157,7 @@ impl Family {
 
     fn acknowledge(&mut self) {
         for (child, ack) in &self.acks {
-            let ack = Ack { position: Some(self.last), ..*ack };
+            let ack = Ack { position: Some(self.last), consumed: self.last.offset + 1, ..*ack };
             let bytes = wire::encode(&Word::Ack(ack), &[]);
             self.parent.handle_frame(self.now, *child, direct(bytes));
         }

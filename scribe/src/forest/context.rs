@@ -100,6 +100,8 @@ pub(super) enum TreeTimer {
     Shape,
     /// A move to another parent takes long.
     Relocate,
+    /// Those that read the topic have waited long enough for one that takes nothing.
+    Patience,
 }
 
 /// The deadlines of one topic's tree.
@@ -142,6 +144,7 @@ impl<'a> TimersOf<'a> {
             TreeTimer::Ack,
             TreeTimer::Shape,
             TreeTimer::Relocate,
+            TreeTimer::Patience,
         ];
         let of_others = children.map(TreeTimer::Push).chain(subscriptions.map(TreeTimer::Start));
         own.into_iter().chain(of_others).for_each(|timer| self.cancel(timer));

@@ -1,5 +1,7 @@
 //! Leads each message and each deadline to the part of the forest that it is for; those of one topic to its tree.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use treecast_overlay::peer::Contact;
 
@@ -12,6 +14,9 @@ use crate::event::Event;
 use crate::message::SubscribeError;
 use crate::topic::TopicId;
 use crate::wire::{self, Capacity, Header, Join};
+
+/// How far apart a node is told that this one is not its child.
+const REFUSALS_APART: Duration = Duration::from_millis(20);
 
 /// How a message came here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +58,7 @@ impl Forest {
                 self.with_publisher(cx, topic, |publishing, cx| publishing.on_message(cx, message));
             }
             Incoming::Handoff { topic, message } => self.on_handoff_message(cx, from, topic, message),
-            Incoming::Neighbour(NeighbourMessage::Beat(beat)) => self.on_beat(cx, from, &beat),
+            Incoming::Neighbour(NeighbourMessage::Beat(beat)) => self.on_beat(cx, from, beat),
             Incoming::Neighbour(NeighbourMessage::Shared(shared)) => self.on_shared(cx, from, &shared),
         }
     }
@@ -84,7 +89,7 @@ impl Forest {
         }
     }
 
-    fn on_topic_message(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, message: TopicMessage) {
+    pub(super) fn on_topic_message(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, message: TopicMessage) {
         if !self.trees.contains_key(&topic) {
             return self.answer_without_tree(cx, from, topic, message.answer_without_tree());
         }
@@ -136,7 +141,7 @@ impl Forest {
 
     /// A node pushes entries of a topic to this one without being its parent. It is told, though not for each.
     fn refuse_entries(&mut self, cx: Context<'_>, from: Contact, topic: TopicId) {
-        if self.neighbours.may_refuse(cx.now, self.config.push.ack_delay) {
+        if self.neighbours.may_refuse(cx.now, REFUSALS_APART) {
             let join = self.numbers.last_join();
             self.out.tell(from, &Header::Leave { topic, join });
         }

@@ -30,6 +30,8 @@ impl Forest {
             ("bytes in one window", largest(|tree| window(tree).1), config.window.bytes),
             ("messages parked by one root", largest(|tree| parked(tree).0), config.root.parked_messages),
             ("bytes parked by one root", largest(|tree| parked(tree).1), config.root.parked_bytes),
+            ("messages waiting at one root", largest(|tree| waiting(tree).0), config.admission.messages),
+            ("bytes waiting at one root", largest(|tree| waiting(tree).1), config.admission.bytes),
         ]);
         sizes.extend(self.publishing.sizes(config));
         sizes
@@ -113,6 +115,11 @@ impl Forest {
 fn window(tree: &Tree) -> (usize, usize) {
     let window = tree.flow.log.part().map(|log| &log.window);
     window.map_or((0, 0), |window| ((window.end() - window.start()) as usize, window.bytes()))
+}
+
+/// Messages and bytes that wait for those that read.
+fn waiting(tree: &Tree) -> (usize, usize) {
+    tree.role.sequencer().map_or((0, 0), |root| root.admission.waiting())
 }
 
 /// Messages and bytes that wait for a tree's term.

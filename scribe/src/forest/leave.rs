@@ -27,6 +27,6 @@ impl Forest {
     pub(super) fn end(&mut self) {
         self.life = Life::Left;
         self.deadlines = Deadlines::default();
-        self.beat_at = None;
+        self.upkeep.at = None;
     }
 }

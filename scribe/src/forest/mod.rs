@@ -45,6 +45,7 @@ use self::publishing::Publishing;
 use self::quota::Quota;
 use self::tree::role::Role;
 use self::tree::{ParentLost, Tree};
+use self::upkeep::Upkeep;
 pub use self::view::Place;
 use crate::config::{Config, ConfigError};
 use crate::event::{Event, SubscriptionId, Token};
@@ -72,9 +73,7 @@ pub struct Forest {
     handoffs: Handoffs,
     numbers: Numbers,
     deadlines: Deadlines<Timer>,
-    /// When neighbours are to be told that this node lives. Not among the deadlines: a node at rest has no others, and
-    /// pays for no B-tree.
-    beat_at: Option<Instant>,
+    upkeep: Upkeep,
     out: Outbox,
 }
 
@@ -98,7 +97,7 @@ impl Forest {
             handoffs: Handoffs::default(),
             numbers: Numbers::default(),
             deadlines: Deadlines::default(),
-            beat_at: None,
+            upkeep: Upkeep::NONE,
             out: Outbox::new(me),
         })
     }
@@ -290,7 +289,7 @@ impl Forest {
             self.on_timer(cx, timer);
             self.drain_loopback(cx);
         }
-        if self.beat_at.is_some_and(|at| at <= cx.now) {
+        if self.upkeep.at.is_some_and(|at| at <= cx.now) {
             self.on_beat_timer(cx);
             self.drain_loopback(cx);
         }
@@ -314,7 +313,7 @@ impl Forest {
 
     /// When [`handle_timeout`](Forest::handle_timeout) wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        earliest(self.deadlines.next(), self.beat_at)
+        earliest(self.deadlines.next(), self.upkeep.at)
     }
 }
 

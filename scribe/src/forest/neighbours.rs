@@ -12,7 +12,7 @@ use treecast_overlay::time::Instant;
 use super::context::Outbox;
 use crate::sorted::SortedSet;
 use crate::topic::TopicId;
-use crate::wire::{Beat, Digest, Header, MAX_SHARED, Moved, Shared};
+use crate::wire::{Ack, Beat, Digest, Header, MAX_SHARED, Moved, Shared};
 
 /// Beats in a row with a wrong digest before the lists are compared: one may cross a JOIN on its way.
 const MISMATCHES: u32 = 2;
@@ -198,27 +198,26 @@ impl Neighbours {
         }
     }
 
-    /// Tells all neighbours that this node lives, and how far so many of the topics are that moved.
-    pub(super) fn send_beats(
-        &mut self,
-        out: &mut Outbox,
-        marks: usize,
-        progress: impl Fn(TopicId) -> Option<Moved>,
-    ) {
-        for neighbour in self.by_id.values_mut() {
-            let moved = neighbour.moved.pop_first(marks).into_iter().filter_map(&progress).collect();
-            let beat = Beat { up: neighbour.up_digest, moved, reply: false };
+    /// Takes out topics about whose progress a neighbour is to hear, so many at most.
+    pub(super) fn take_moved(&mut self, id: NodeId, count: usize) -> Vec<TopicId> {
+        self.by_id.get_mut(&id).map_or_else(Vec::new, |neighbour| neighbour.moved.pop_first(count))
+    }
+
+    /// Tells a neighbour, if it is one still, that this node lives, and how far it is.
+    pub(super) fn send_beat(&self, out: &mut Outbox, id: NodeId, moved: Vec<Moved>, acks: Vec<Ack>) {
+        if let Some(neighbour) = self.find(id) {
+            let beat = Beat { up: neighbour.up_digest, moved, acks, reply: false };
             out.tell(neighbour.contact(), &Header::Beat(beat));
         }
     }
 
     /// Compares the topics that a node says it shares with those that this one knows of. `false`: it is no neighbour.
-    pub(super) fn on_beat(&mut self, out: &mut Outbox, from: Contact, beat: &Beat) -> bool {
+    pub(super) fn on_beat(&mut self, out: &mut Outbox, from: Contact, up: Digest, reply: bool) -> bool {
         let Some(neighbour) = self.by_id.get_mut(&from.id()) else {
-            on_strange_beat(out, from, beat);
+            on_strange_beat(out, from, up, reply);
             return false;
         };
-        if neighbour.down_digest == beat.up {
+        if neighbour.down_digest == up {
             neighbour.mismatches = 0;
         } else {
             neighbour.mismatches += 1;
@@ -232,11 +231,11 @@ impl Neighbours {
 }
 
 /// A node that beats here without sharing a topic has lost something, or this node has.
-fn on_strange_beat(out: &mut Outbox, from: Contact, beat: &Beat) {
-    if beat.up != Digest::default() {
+fn on_strange_beat(out: &mut Outbox, from: Contact, up: Digest, reply: bool) {
+    if up != Digest::default() {
         send_shared(out, from, &[]);
-    } else if !beat.reply {
-        let beat = Beat { up: Digest::default(), moved: Vec::new(), reply: true };
+    } else if !reply {
+        let beat = Beat { up: Digest::default(), moved: Vec::new(), acks: Vec::new(), reply: true };
         out.tell(from, &Header::Beat(beat));
     }
 }
@@ -280,11 +279,11 @@ mod tests {
         let (mut neighbours, mut out) = (Neighbours::default(), Outbox::new(NodeId(1)));
         let topic = TopicId(Key(7));
         neighbours.add(Instant::ZERO, Link::Child, contact(2), topic);
-        let beat = Beat { up: Digest::default(), moved: Vec::new(), reply: false };
-        assert!(neighbours.on_beat(&mut out, contact(2), &beat) && sent(&mut out).is_empty());
-        assert!(neighbours.on_beat(&mut out, contact(2), &beat));
+        let none = Digest::default();
+        assert!(neighbours.on_beat(&mut out, contact(2), none, false) && sent(&mut out).is_empty());
+        assert!(neighbours.on_beat(&mut out, contact(2), none, false));
         assert!(matches!(&sent(&mut out)[..], [Header::Shared(shared)] if shared.topics == [topic]));
-        assert!(!neighbours.on_beat(&mut out, contact(3), &beat), "no neighbour");
+        assert!(!neighbours.on_beat(&mut out, contact(3), none, false), "no neighbour");
         assert!(matches!(&sent(&mut out)[..], [Header::Beat(Beat { reply: true, .. })]));
     }
 
@@ -296,9 +295,9 @@ mod tests {
         }
         neighbours.moved.insert(TopicId(Key(3)));
         neighbours.spread_moved(|_| Some(vec![NodeId(2)]));
-        let progress = |topic| Some(Moved { topic, tail: None, subscribers: 1 });
-        neighbours.send_beats(&mut out, 64, progress);
+        assert_eq!(neighbours.take_moved(NodeId(2), 64), [TopicId(Key(3))]);
+        neighbours.send_beat(&mut out, NodeId(2), Vec::new(), Vec::new());
         let [Header::Beat(beat)] = &sent(&mut out)[..] else { panic!("one beat") };
-        assert_eq!((beat.up.count, beat.moved.len(), beat.moved[0].topic), (9, 1, TopicId(Key(3))));
+        assert_eq!(beat.up.count, 9);
     }
 }

@@ -141,6 +141,11 @@ impl Windows {
         self.by_age.remove(&(share.at, topic));
     }
 
+    /// The trees, with that whose window was idle longest first.
+    pub(super) fn by_age(&self) -> impl Iterator<Item = TopicId> {
+        self.by_age.iter().map(|&(_, topic)| topic)
+    }
+
     /// The tree whose window was idle longest.
     pub(super) fn oldest(&self) -> Option<TopicId> {
         self.by_age.first().map(|&(_, topic)| topic)

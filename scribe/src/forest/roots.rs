@@ -40,17 +40,15 @@ impl Forest {
         root && cx.ring.replica_set(topic.key(), 1).first().is_none_or(|peer| peer.id == self.me)
     }
 
-    /// Roots that no node uses are dropped, sessions that no publisher uses are forgotten, and a change in the ring of
+    /// A root that no node uses is dropped, sessions that no publisher uses are forgotten, and a change in the ring of
     /// which no event told is noticed.
-    pub(super) fn look_after_roots(&mut self, cx: Context<'_>) {
-        for topic in self.topic_ids() {
-            let outcome = self.with_tree(cx, topic, |tree, cx| {
-                tree.review_place(cx);
-                tree.look_after_root(cx)
-            });
-            if outcome == Some(Outcome::Leave) {
-                self.remove_tree(cx, topic);
-            }
+    pub(super) fn look_after_root(&mut self, cx: Context<'_>, topic: TopicId) {
+        let outcome = self.with_tree(cx, topic, |tree, cx| {
+            tree.review_place(cx);
+            tree.look_after_root(cx)
+        });
+        if outcome == Some(Outcome::Leave) {
+            self.remove_tree(cx, topic);
         }
     }
 }

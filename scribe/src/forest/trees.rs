@@ -80,18 +80,31 @@ impl Forest {
         }
     }
 
-    /// If all windows together are too large, those shrink that were idle longest.
+    /// If all windows together are too large, those shrink that were idle longest: first what is consumed.
     fn shrink_windows(&mut self) {
         let Forest { trees, quota: Quota { windows, .. }, config, .. } = self;
-        while windows.bytes() > config.window.total_bytes {
+        // Most windows that are looked at for what nothing needs any more.
+        const MOST: usize = 64;
+        let limit = config.window.total_bytes;
+        if windows.bytes() <= limit {
+            return;
+        }
+        for topic in windows.by_age().take(MOST).collect::<Vec<_>>() {
+            if windows.bytes() > limit
+                && let Some(tree) = trees.get_mut(&topic)
+            {
+                tree.shrink_window(windows, false);
+            }
+        }
+        while windows.bytes() > limit {
             let Some(tree) = windows.oldest().and_then(|oldest| trees.get_mut(&oldest)) else { break };
-            tree.shrink_window(windows);
+            tree.shrink_window(windows, true);
         }
     }
 
     /// There is something to look after once in a while.
     pub(super) fn keep_beating(&mut self, now: Instant) {
-        self.beat_at.get_or_insert(now + self.config.beat.every);
+        self.upkeep.begin(now, self.config.beat.every);
     }
 
     /// All trees in which a node is the parent lose it.

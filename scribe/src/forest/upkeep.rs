@@ -1,28 +1,79 @@
 //! Keep-alives between tree neighbours (promise S7), and all that has to be looked after once in a while.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
+use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Contact;
+use treecast_overlay::time::Instant;
 
 use super::Forest;
 use super::context::Context;
+use super::inbox::TopicMessage;
 use super::neighbours::Link;
 use super::tree::ParentLost;
+use super::tree::progress::Report;
 use super::tree::shape::MOVERS;
 use crate::wire::{Beat, Header, Shared};
 
+/// Trees up to which a node does all of its upkeep at once: few wakes cost less than short ones.
+const AT_ONCE: usize = 64;
+/// Parts in which a node on more trees does it, spread over the time between two beats.
+const PARTS: u32 = 8;
+
+/// When this node looks after its neighbours and trees, and after which of them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Upkeep {
+    /// `None`: there is nothing to look after. Not among the deadlines: a node at rest has no others, and pays for no
+    /// B-tree.
+    pub at: Option<Instant>,
+    /// The part that is next.
+    part: u32,
+    parts: u32,
+}
+
+impl Upkeep {
+    pub(super) const NONE: Upkeep = Upkeep { at: None, part: 0, parts: 1 };
+
+    /// Begins, if it has not begun.
+    pub(super) fn begin(&mut self, now: Instant, every: Duration) {
+        self.at.get_or_insert(now + every);
+    }
+
+    fn go_on(&mut self, now: Instant, every: Duration, trees: usize) {
+        self.parts = if trees > AT_ONCE { PARTS } else { 1 };
+        self.part = (self.part + 1) % self.parts;
+        self.at = Some(now + every / self.parts);
+    }
+
+    /// Whether it is a number's turn. Ids and keys are hashes.
+    fn is_due(self, number: u128) -> bool {
+        number % u128::from(self.parts) == u128::from(self.part)
+    }
+}
+
 impl Forest {
+    /// A part of what is done between two beats.
     pub(super) fn on_beat_timer(&mut self, cx: Context<'_>) {
-        self.beat_at = None;
-        self.trim();
-        self.drop_silent(cx);
-        self.send_beats();
-        self.look_after_roots(cx);
-        self.handoffs.expire(cx.earlier(self.config.handoff.keep));
-        self.publishing.expire(cx.earlier(self.config.publish.idle));
+        self.upkeep.at = None;
+        let (upkeep, me) = (self.upkeep, self.me);
+        let neighbours = self.neighbours.ids();
+        for id in neighbours.into_iter().filter(|id| upkeep.is_due(id.0 ^ me.0)) {
+            self.drop_silent(cx, id);
+            self.send_beat(cx, id);
+        }
+        let topics = self.topic_ids();
+        for topic in topics.into_iter().filter(|topic| upkeep.is_due(topic.key().0)) {
+            self.look_after_root(cx, topic);
+        }
+        if upkeep.part == 0 {
+            self.trim();
+            self.handoffs.expire(cx.earlier(self.config.handoff.keep));
+            self.publishing.expire(cx.earlier(self.config.publish.idle));
+        }
         // Nothing is left to be looked after: the node is not woken again.
         if !(self.trees.is_empty() && self.publishing.is_empty() && self.handoffs.is_empty()) {
-            self.keep_beating(cx.now);
+            self.upkeep.go_on(cx.now, self.config.beat.every, self.trees.len());
         }
     }
 
@@ -35,29 +86,46 @@ impl Forest {
     }
 
     /// A parent silent for three beats is given up; a child gets longer.
-    fn drop_silent(&mut self, cx: Context<'_>) {
-        for id in self.neighbours.ids() {
-            let Some(neighbour) = self.neighbours.find(id) else { continue };
-            let silent = cx.now.since(neighbour.heard);
-            if silent >= self.config.beat.parent_silent {
-                self.lose_parents(cx, id, ParentLost::Silent);
-            }
-            if silent >= self.config.beat.child_silent {
-                self.drop_children(cx, id);
-            }
+    fn drop_silent(&mut self, cx: Context<'_>, id: NodeId) {
+        let Some(neighbour) = self.neighbours.find(id) else { return };
+        let silent = cx.now.since(neighbour.heard);
+        if silent >= self.config.beat.parent_silent {
+            self.lose_parents(cx, id, ParentLost::Silent);
+        }
+        if silent >= self.config.beat.child_silent {
+            self.drop_children(cx, id);
         }
     }
 
-    fn send_beats(&mut self) {
-        let Forest { neighbours, trees, out, config, .. } = self;
+    /// Tells a neighbour that this node lives, and of so many of the topics in which it does not know how far this node
+    /// is.
+    fn send_beat(&mut self, cx: Context<'_>, id: NodeId) {
+        let Forest { neighbours, trees, config, .. } = self;
         neighbours.spread_moved(|topic| trees.get(&topic).map(|tree| tree.neighbours()));
-        neighbours.send_beats(out, config.beat.marks, |topic| trees.get(&topic).map(|tree| tree.progress()));
+        let (mut moved, mut acks, marks) = (Vec::new(), Vec::new(), config.beat.marks);
+        while moved.len() + acks.len() < marks {
+            let topics = self.neighbours.take_moved(id, marks - moved.len() - acks.len());
+            if topics.is_empty() {
+                break;
+            }
+            for topic in topics {
+                match self.with_tree(cx, topic, |tree, cx| tree.report(cx, id)).flatten() {
+                    Some(Report::Moved(told)) => moved.push(told),
+                    Some(Report::Ack(ack)) => acks.push(ack),
+                    None => {}
+                }
+            }
+        }
+        self.neighbours.send_beat(&mut self.out, id, moved, acks);
     }
 
-    pub(super) fn on_beat(&mut self, cx: Context<'_>, from: Contact, beat: &Beat) {
-        if self.neighbours.on_beat(&mut self.out, from, beat) {
+    pub(super) fn on_beat(&mut self, cx: Context<'_>, from: Contact, beat: Beat) {
+        if self.neighbours.on_beat(&mut self.out, from, beat.up, beat.reply) {
             for moved in &beat.moved {
                 self.with_tree(cx, moved.topic, |tree, cx| tree.on_moved(cx, from.id(), moved));
+            }
+            for ack in beat.acks {
+                self.on_topic_message(cx, from, ack.topic, TopicMessage::Ack(ack));
             }
         }
     }

@@ -116,8 +116,8 @@ mod tests {
         assert_eq!(forest.bytes(), 0, "no trees, no heap");
         let sizes = [
             ("forest", size_of::<Forest>(), 2048),
-            ("tree", size_of::<Tree>(), 400),
-            ("child", size_of::<(NodeId, Child)>(), 160),
+            ("tree", size_of::<Tree>(), 448),
+            ("child", size_of::<(NodeId, Child)>(), 192),
             ("neighbour", size_of::<Neighbour>(), 256),
             ("subscriber", size_of::<LocalSubscriber>(), 256),
         ];

@@ -262,13 +262,15 @@ impl LocalLog {
         }
     }
 
-    /// Gives up half of the window, and all early entries: a topic that was quiet for a while keeps its newest
-    /// messages.
-    pub(crate) fn shrink(&mut self) {
+    /// Gives up half of the window, but nothing from this offset on, and all early entries: a topic that was quiet for a
+    /// while keeps its newest messages.
+    pub(crate) fn shrink(&mut self, keep: u64) {
         self.early.clear();
         if let Some(log) = &mut self.part {
             let half = log.window.bytes() / 2;
-            log.window.trim(usize::MAX, half);
+            while log.window.bytes() > half && log.window.start() < keep {
+                log.window.evict();
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ pub(crate) mod early;
 pub(crate) mod cursor;
 pub(crate) mod seen;
 pub(crate) mod reader;
+pub(crate) mod pace;
 pub(crate) mod sessions;
 pub(crate) mod handoff;
 pub(crate) mod local;

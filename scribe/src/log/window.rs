@@ -64,6 +64,9 @@ pub(crate) struct Window {
     young: bool,
 }
 
+/// Bytes that an entry takes beside its own.
+pub(crate) const ENTRY: usize = size_of::<(Held, Until)>();
+
 /// Bytes of all entries up to and including one.
 type Until = u64;
 
@@ -125,9 +128,9 @@ impl Window {
         self.young
     }
 
-    /// Bytes that the entries pin.
+    /// Bytes that the entries pin, and what they cost beside: small ones are mostly that.
     pub(crate) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.entries.len() * ENTRY
     }
 
     /// Heap bytes: the entries and the buffers that they pin.
@@ -171,6 +174,24 @@ impl Window {
             None => self.total,
         };
         until(to).saturating_sub(until(from))
+    }
+
+    /// What the entries in `from..to` cost, in bytes as [`bytes`](Window::bytes) counts them.
+    pub(crate) fn cost_between(&self, from: u64, to: u64) -> u64 {
+        let (from, to) = (from.max(self.start), to.min(self.end()));
+        self.bytes_between(from, to) + to.saturating_sub(from) * ENTRY as u64
+    }
+
+    /// The offset from which on the entries are half of a window with these limits, or the first one.
+    pub(crate) fn half_before_end(&self, bytes: usize, messages: usize) -> u64 {
+        let (mut at, end) = (self.end(), self.end());
+        while at > self.start
+            && 2 * self.cost_between(at, end) < bytes as u64
+            && 2 * (end - at) < messages as u64
+        {
+            at -= 1;
+        }
+        at
     }
 
     /// Appends the next entry.
@@ -217,7 +238,7 @@ impl Window {
 
     /// Lets old entries fall out until the limits hold.
     pub(crate) fn trim(&mut self, messages: usize, bytes: usize) {
-        while self.entries.len() > messages || self.bytes > bytes {
+        while self.entries.len() > messages || self.bytes() > bytes {
             self.evict();
         }
     }
@@ -317,7 +338,7 @@ mod tests {
     #[test]
     fn readers_go_on_where_they_were() {
         let window = two_terms();
-        assert_eq!((window.start(), window.end(), window.bytes()), (3, 9, 60));
+        assert_eq!((window.start(), window.end(), window.bytes()), (3, 9, 60 + 6 * ENTRY));
         assert_eq!(window.follow(Some(at(2, 8))), Follow::At(9));
         assert_eq!(window.follow(Some(at(1, 4))), Follow::At(5));
         assert_eq!(window.follow(Some(at(1, 2))), Follow::At(3));
@@ -402,7 +423,7 @@ mod tests {
             }
             let naive = (from..to).filter(|&offset| window.entry(offset).is_some()).count() as u64 * 10;
             prop_assert_eq!(window.bytes_between(from, to), naive);
-            prop_assert_eq!(window.bytes() as u64, window.bytes_between(0, 20));
+            prop_assert_eq!(window.bytes() as u64, window.cost_between(0, 20));
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::topic::TopicId;
 pub const MAX_PATH: usize = 64;
 /// Most topics in one [`Shared`] message; longer lists go in several, each for a range of ids.
 pub const MAX_SHARED: usize = 1024;
-/// Most marks in one [`Beat`].
+/// Most topics in one of the lists of a [`Beat`].
 pub const MAX_MARKS: usize = 1024;
 /// Most chunks of one handoff.
 pub const MAX_CHUNKS: u32 = 256;
@@ -209,10 +209,7 @@ impl Header {
                 codec::position(Some(data.position))?;
                 codec::body(data.position, &data.body)
             }
-            Header::Ack(ack) => {
-                codec::numbers(&[ack.join, ack.seq])?;
-                codec::position(ack.position)
-            }
+            Header::Ack(ack) => ack.check(),
             Header::Publish(publish) => {
                 codec::numbers(&[publish.session, publish.sequence, publish.acknowledged])
             }
@@ -222,7 +219,9 @@ impl Header {
             }
             Header::Beat(beat) => {
                 codec::at_most(beat.moved.len(), MAX_MARKS)?;
-                beat.moved.iter().try_for_each(|moved| codec::position(moved.tail))
+                codec::at_most(beat.acks.len(), MAX_MARKS)?;
+                beat.moved.iter().try_for_each(|moved| codec::position(moved.tail))?;
+                beat.acks.iter().try_for_each(Ack::check)
             }
             Header::Shared(shared) => codec::at_most(shared.topics.len(), MAX_SHARED),
             Header::QueryAnswer { tip: answer, .. } => codec::tip(*answer),
@@ -380,6 +379,16 @@ pub struct Ack {
     pub subscribers: u64,
     /// The child misses what follows: it is to be sent again.
     pub again: bool,
+    /// The offset before which all subscribers at and below the child have consumed everything, but for those that were
+    /// left behind: the root admits no message that would push what is beyond it out of a window.
+    pub consumed: u64,
+}
+
+impl Ack {
+    fn check(&self) -> Result<(), DecodeError> {
+        codec::numbers(&[self.join, self.seq, self.consumed])?;
+        codec::position(self.position)
+    }
 }
 
 /// A message on its way to its position.
@@ -451,8 +460,10 @@ pub struct LogTip {
 pub struct Beat {
     /// The topics in which the receiver is the sender's parent.
     pub up: Digest,
-    /// The topics that moved since the last beat.
+    /// Topics in which the receiver is the sender's child, and lacks what the sender has for all that the sender knows.
     pub moved: Vec<Moved>,
+    /// Acknowledgements of topics in which the receiver is the sender's parent.
+    pub acks: Vec<Ack>,
     /// This beat answers one from a node with which the sender shares no topic; it is not to be answered.
     pub reply: bool,
 }
@@ -481,8 +492,6 @@ pub struct Moved {
     pub topic: TopicId,
     /// The sender's last entry.
     pub tail: Option<Position>,
-    /// Subscribers at and below the sender.
-    pub subscribers: u64,
 }
 
 /// The topics with ids in `from..=to` in which the receiver is the sender's child, in order.

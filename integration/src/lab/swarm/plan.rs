@@ -200,7 +200,7 @@ fn forest(dice: &mut Rng) -> Config {
     // In this order, which decides what a seed means.
     window.messages = one_of(&[16, 64, 1024], dice);
     push.messages = window.messages.min(one_of(&[8, 256], dice));
-    push.ack_every = one_of(&[1, 16], dice);
+    push.ack_delay = Duration::from_millis(one_of(&[20, 1200], dice));
     window.copy_below = one_of(&[0, 4096], dice);
     tree.linger = Duration::from_secs(one_of(&[0, 2], dice));
     tree.children_per_tree = one_of(&[2, 4, 16], dice);

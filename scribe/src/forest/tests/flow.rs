@@ -6,12 +6,13 @@ fn small_window() -> Config {
     Config {
         window: WindowConfig { messages: 32, ..WindowConfig::default() },
         push: PushConfig { messages: 16, ..PushConfig::default() },
+        tree: TreeConfig { splice_after: seconds(3600), ..TreeConfig::default() },
         ..Config::default()
     }
 }
 
 #[test]
-fn a_subscriber_without_credit_gets_a_gap_and_slows_nobody() {
+fn a_subscriber_that_takes_nothing_is_waited_for_and_then_gets_a_gap() {
     let mut world = World::with_config(12, 31, small_window());
     let nodes = world.by_distance();
     let slow = world.subscribe_with(nodes[3], Start::Latest, 5);
@@ -19,6 +20,8 @@ fn a_subscriber_without_credit_gets_a_gap_and_slows_nobody() {
     let far = world.subscribe(nodes[6], Start::Latest);
     world.run(seconds(2));
     world.publish_many(nodes[8], "message", 100);
+    world.run(millis(1200));
+    assert_eq!(world.texts(nodes[3], fast).len(), 5 + 24, "three quarters of the window");
     world.run(seconds(2));
     world.expect_all(nodes[3], fast, &numbered("message", 100));
     world.expect_all(nodes[6], far, &numbered("message", 100));
@@ -46,6 +49,8 @@ fn a_child_behind_a_full_link_falls_out_of_the_window_alone() {
     world.with(parent, |forest, cx| forest.handle_queued(cx, nodes[3], 300 << 10));
     world.publish_many(nodes[8], "message", 100);
     world.run(seconds(1));
+    assert_eq!(world.texts(nodes[6], fine).len(), 24, "three quarters of the window");
+    world.run(seconds(3));
     assert_eq!(world.messages(nodes[3], stuck).len(), 0, "nothing is pushed above the high-water mark");
     world.expect_all(nodes[6], fine, &numbered("message", 100));
     world.with(parent, |forest, cx| forest.handle_queued(cx, nodes[3], 0));
@@ -57,8 +62,60 @@ fn a_child_behind_a_full_link_falls_out_of_the_window_alone() {
 }
 
 #[test]
+fn a_subscriber_that_goes_on_reading_loses_nothing_whatever_is_published() {
+    let mut world = World::with_config(12, 36, small_window());
+    let nodes = world.by_distance();
+    let slow = world.subscribe_with(nodes[3], Start::Latest, 1);
+    let fast = world.subscribe(nodes[6], Start::Latest);
+    world.run(seconds(2));
+    for number in 0..100 {
+        for publisher in 7..11 {
+            world.publish(nodes[publisher], &format!("{publisher} {number}"));
+        }
+    }
+    for _ in 0..400 {
+        world.run(millis(50));
+        world.with(nodes[3], |forest, cx| forest.add_credit(cx, slow, 1));
+    }
+    world.run(seconds(2));
+    let texts = world.texts(nodes[3], slow);
+    assert_eq!((texts.len(), world.gaps(nodes[3], slow)), (400, Vec::new()));
+    world.expect_all(nodes[6], fast, &texts);
+    for publisher in 7..11 {
+        let own = texts.iter().filter(|text| text.starts_with(&format!("{publisher} ")));
+        let order = (0..100).map(|number| format!("{publisher} {number}"));
+        assert!(own.cloned().eq(order), "in the order of publication");
+        assert_eq!((world.receipts(nodes[publisher]).len(), world.failures(nodes[publisher])), (100, vec![]));
+    }
+}
+
+#[test]
+fn a_slow_subscriber_that_changes_its_parent_loses_nothing() {
+    let mut world = World::with_config(12, 37, small_window());
+    let nodes = world.by_distance();
+    let slow = world.subscribe_with(nodes[3], Start::Latest, 1);
+    let fast = world.subscribe(nodes[6], Start::Latest);
+    world.run(seconds(2));
+    for number in 0..200 {
+        world.publish(nodes[8], &format!("message {number}"));
+    }
+    for step in 0..220 {
+        world.run(millis(50));
+        world.with(nodes[3], |forest, cx| forest.add_credit(cx, slow, 1));
+        if step % 60 == 30
+            && let Some(parent) = world.parent(nodes[3])
+        {
+            world.with(nodes[3], |forest, cx| forest.handle_link_down(cx, parent));
+        }
+    }
+    world.expect_all(nodes[3], slow, &numbered("message", 200));
+    world.expect_all(nodes[6], fast, &numbered("message", 200));
+}
+
+#[test]
 fn a_silent_child_is_not_pushed_more_than_the_limit() {
-    let mut world = World::new(4, 33);
+    let push = PushConfig { messages: 256, ..PushConfig::default() };
+    let mut world = World::with_config(4, 33, Config { push, ..Config::default() });
     let nodes = world.by_distance();
     world.subscribe(nodes[1], Start::Latest);
     world.run(seconds(2));
@@ -76,6 +133,7 @@ fn all_windows_together_stay_within_their_limit() {
     let config = Config {
         max_payload: 16 << 10,
         window: WindowConfig { bytes: 64 << 10, total_bytes: 128 << 10, ..WindowConfig::default() },
+        push: PushConfig { bytes: 64 << 10, ..PushConfig::default() },
         ..Config::default()
     };
     let mut world = World::with_config(1, 34, config);

@@ -7,19 +7,28 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
+use crate::config::Config;
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
 use crate::log::cursor::Cursor;
+use crate::log::pace::{Pace, Slowest};
 use crate::log::{Change, Log};
 use crate::message::{Mark, Position};
 use crate::permit::Permit;
 use crate::sorted::SortedMap;
 use crate::wire::{Ack, Attached, Header, Join};
 
+/// Most entries that fly to a child which has not acknowledged in time: enough to learn what it has, too few to flood
+/// one that is only slow.
+const REPEATED_AT_ONCE: u64 = 32;
+
 /// All children of this node in one tree.
 #[derive(Debug, Default)]
 pub(crate) struct Children {
     by_id: SortedMap<NodeId, Child>,
+    /// What one that was behind when it went had consumed, and until when the others wait for it: it may be on its way to
+    /// another parent.
+    gone: Option<(u64, Instant)>,
 }
 
 /// A child of this node.
@@ -39,6 +48,10 @@ pub(crate) struct Child {
     seq_seen: u64,
     /// `None` until it is started.
     cursor: Option<Cursor>,
+    /// The offset before which all at and below it have consumed everything, by its own account.
+    consumed: u64,
+    /// Whether it keeps up.
+    pace: Pace,
     /// How long this node waits for a sign of progress, in milliseconds.
     rto: u32,
     /// Shortest time from an `Attached` to its acknowledgement, in µs; `u32::MAX`: not measured yet.
@@ -47,6 +60,8 @@ pub(crate) struct Child {
     sent_at: Instant,
     /// It was sent again: its acknowledgement measures nothing.
     resent: bool,
+    /// It has not acknowledged in time: little is pushed until it does.
+    overdue: bool,
     /// The child has another parent still: nothing is pushed before its first acknowledgement.
     held: bool,
     /// Until then it is offered no parents, and to no node as one.
@@ -132,7 +147,13 @@ impl Children {
             return false;
         }
         if known != Some(number) {
-            self.by_id.insert(contact.id(), Child::new(cx, contact, join));
+            let mut child = Child::new(cx, contact, join);
+            if let Some(old) = self.by_id.remove(&contact.id()) {
+                // That it joins anew is no progress of its subscribers.
+                child.pace = old.pace;
+                self.on_gone(cx, &old);
+            }
+            self.by_id.insert(contact.id(), child);
         }
         cx.neighbours.add(cx.now, Link::Child, contact, cx.topic);
         true
@@ -145,8 +166,10 @@ impl Children {
         (child.sent_at, child.resent) = (cx.now, false);
         if let (None, Some(log)) = (child.cursor, source.log) {
             child.cursor = Cursor::after(log, child.resume_point.as_deref().copied(), child.seq);
-            if child.cursor.is_some() {
+            if let Some(cursor) = &child.cursor {
                 child.resume_point = None;
+                child.consumed = cursor.next;
+                child.pace.skip_to(cursor.next);
             }
         }
         self.send_attached(cx, source, id);
@@ -194,23 +217,28 @@ impl Children {
             return self.restart(cx, source, id);
         }
         let Some(to) = cx.neighbours.contact(id) else { return };
+        let messages = if child.overdue { REPEATED_AT_ONCE } else { u64::MAX };
+        let messages = messages.min(cx.config.push.messages as u64);
+        let burst = cx.config.push.bytes.div_ceil(4);
+        let mut pushed = 0;
         while let Some(entry) = log.window.entry(cursor.next) {
-            if cx.links.hold_back(to, cx.topic) {
+            if pushed >= burst || cx.links.hold_back(to, cx.topic) {
                 break;
             }
             let flying = cursor.next - cursor.acknowledged;
             let bytes = log.window.bytes_between(cursor.acknowledged, cursor.next) as usize;
             // One message may be larger than the limit: it flies alone.
             let full = bytes + entry.encoded.len() > cx.config.push.bytes;
-            if flying >= cx.config.push.messages as u64 || (full && flying > 0) {
+            if flying >= messages || (full && flying > 0) {
                 break;
             }
+            pushed += entry.encoded.len();
             cx.out.send(to, entry.encoded.clone());
             cursor.next += 1;
         }
         let in_flight = cursor.is_in_flight();
         if in_flight && !cx.timers.is_set(TreeTimer::Push(id)) {
-            cx.timers.set(TreeTimer::Push(id), cx.now + child.rto());
+            cx.timers.set(TreeTimer::Push(id), cx.now + child.patience(cx.config));
         }
     }
 
@@ -219,6 +247,9 @@ impl Children {
         let (Some(log), Some(child)) = (source.log, self.by_id.get_mut(&id)) else { return };
         // Valid from the `Attached` on that says so, which is the next one.
         child.cursor = Some(Cursor::at(log.window.start(), cx.numbers.last_attached() + 1));
+        // What it will say of its subscribers after that leap is no progress of theirs.
+        child.consumed = log.window.start();
+        child.pace.skip_to(child.consumed);
         self.attach(cx, source, id);
         self.push(cx, source, id);
     }
@@ -243,6 +274,7 @@ impl Children {
             && ack.seq >= cursor.seq
         {
             cursor.on_ack(&log.window, ack);
+            child.consumed = ack.consumed;
             if let Some(entry) = cursor.repeat(&log.window, ack) {
                 cx.out.send(from, entry.encoded.clone());
             }
@@ -254,13 +286,13 @@ impl Children {
             child.seq_seen == child.seq && !child.cursor.is_some_and(|cursor| cursor.is_in_flight());
         let timer = TreeTimer::Push(from.id());
         if progress {
-            child.rto = millis(cx.config.push.rto_min);
+            (child.rto, child.overdue) = (millis(cx.config.push.rto_min), false);
         }
         if progress || settled {
             cx.timers.cancel(timer);
         }
         if !settled {
-            cx.timers.set_earlier(timer, cx.now + child.rto());
+            cx.timers.set_earlier(timer, cx.now + child.patience(cx.config));
         }
         self.push(cx, source, from.id());
         Acked::Taken
@@ -274,6 +306,7 @@ impl Children {
             if cursor.acknowledged < log.window.start() {
                 return self.restart(cx, source, id);
             }
+            child.overdue |= cursor.is_in_flight();
             cursor.next = cursor.acknowledged;
         }
         if child.seq_seen < child.seq {
@@ -283,10 +316,41 @@ impl Children {
         self.push(cx, source, id);
     }
 
-    /// Notes how many subscribers are at and below a child. Returns whether it is one.
-    pub(crate) fn set_subscribers(&mut self, id: NodeId, subscribers: u64) -> bool {
-        let child = self.by_id.get_mut(&id);
-        child.map(|child| child.subscribers = subscribers).is_some()
+    /// Takes into account how far they are, and one that has gone.
+    pub(crate) fn survey(&mut self, now: Instant, end: u64, patience: Duration, slowest: &mut Slowest) {
+        self.gone = self.gone.filter(|&(consumed, until)| consumed < end && now < until);
+        if let Some((consumed, until)) = self.gone {
+            slowest.add_until(now, consumed, until);
+        }
+        // One that has another parent still is counted there.
+        for child in self.by_id.values_mut().filter(|child| child.cursor.is_some() && !child.held) {
+            child.pace.note(now, child.consumed, end);
+            slowest.add(now, &child.pace, patience + patience / 2);
+        }
+    }
+
+    /// A child is gone, or has joined anew: the others wait a while for what it lacked.
+    fn on_gone(&mut self, cx: &TreeCx<'_>, child: &Child) {
+        let patience = cx.config.admission.patience;
+        let mut slowest = Slowest::none(u64::MAX);
+        if child.cursor.is_some() && !child.held {
+            slowest.add(cx.now, &child.pace, patience + patience / 2);
+        }
+        if slowest.until.is_some() {
+            self.wait_for_gone(slowest.consumed, cx.now + patience);
+        }
+    }
+
+    /// Lets the others wait for one that has gone, and had come so far.
+    pub(crate) fn wait_for_gone(&mut self, consumed: u64, until: Instant) {
+        let before = self.gone.map_or(u64::MAX, |(consumed, _)| consumed);
+        self.gone = Some((consumed.min(before), until));
+    }
+
+    /// Whether a child has acknowledged all up to an offset.
+    pub(crate) fn has_acknowledged(&self, id: NodeId, end: u64) -> bool {
+        let cursor = self.by_id.get(&id).and_then(|child| child.cursor);
+        cursor.is_some_and(|cursor| cursor.acknowledged >= end)
     }
 
     /// Whether a LEAVE is of the child's last JOIN, or of a later life of it, which numbers its JOINs anew.
@@ -304,9 +368,8 @@ impl Children {
 
     /// Lets a child go. Returns whether it was one.
     pub(crate) fn remove(&mut self, cx: &mut TreeCx<'_>, id: NodeId) -> bool {
-        if self.by_id.remove(&id).is_none() {
-            return false;
-        }
+        let Some(child) = self.by_id.remove(&id) else { return false };
+        self.on_gone(cx, &child);
         if let Some(contact) = cx.neighbours.contact(id) {
             forget(cx, contact);
         }
@@ -322,6 +385,7 @@ impl Children {
             cx.tell(contact, &Header::Orphan { topic });
         }
         self.by_id.clear();
+        self.gone = None;
     }
 
     /// Follows a change of the log.
@@ -341,9 +405,11 @@ impl Children {
             .values_mut()
             .filter_map(|child| child.cursor.as_mut())
             .for_each(|cursor| cursor.truncate(end));
+        self.by_id.values_mut().for_each(|child| child.consumed = child.consumed.min(end));
     }
 
     fn detach_cursors(&mut self, old: &Log) {
+        self.gone = None;
         for child in self.by_id.values_mut() {
             if let Some(cursor) = child.cursor.take() {
                 let position = old.window.before(cursor.acknowledged);
@@ -379,18 +445,28 @@ impl Child {
             seq: 0,
             seq_seen: 0,
             cursor: None,
+            consumed: 0,
+            pace: Pace::default(),
             rto: millis(cx.config.push.rto_min),
             rtt: u32::MAX,
             sent_at: cx.now,
             resent: false,
+            overdue: false,
             held: join.former.is_some(),
             rests_until: cx.now,
             _permit: cx.quota.children.take(),
         }
     }
 
+    /// How long an `Attached` may go unacknowledged.
     fn rto(&self) -> Duration {
         Duration::from_millis(self.rto.into())
+    }
+
+    /// How long the child may be silent: all that it has to acknowledge at once comes sooner than entries.
+    fn patience(&self, config: &Config) -> Duration {
+        let delay = if self.seq_seen < self.seq { Duration::ZERO } else { config.push.ack_delay };
+        self.rto() + delay
     }
 
     /// Notes that it has seen an `Attached`: the last one, if that was sent but once, tells how far away it is.

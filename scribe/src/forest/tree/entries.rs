@@ -1,11 +1,16 @@
 //! Entries come from the parent.
 
+use std::time::Duration;
+
 use treecast_overlay::peer::Contact;
 
 use super::role::{Acknowledge, Role};
 use super::{Outcome, Tree};
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::log::window::{Arrival, Entry};
+
+/// How long the acknowledgement of an entry that came twice waits for others like it.
+const DUPLICATES: Duration = Duration::from_millis(20);
 
 impl Tree {
     /// An entry came.
@@ -19,18 +24,20 @@ impl Tree {
         // Adopted is not started.
         let Some(arrival) = self.flow.log.arrival(&entry) else { return Outcome::Keep };
         match arrival {
-            Arrival::Duplicate => self.acknowledge_soon(cx),
+            // Its acknowledgement was lost, or the parent has waited too long for it.
+            Arrival::Duplicate => cx.timers.set_earlier(TreeTimer::Ack, cx.now + DUPLICATES),
             Arrival::Hole => self.keep_early(cx, entry.compact(cx.config.window.copy_below)),
             Arrival::Next | Arrival::Supersedes => {
                 let entry = entry.compact(cx.config.window.copy_below);
                 self.flow.append(cx, self.role.way_up(cx), entry);
-                let early = self.flow.append_early(cx, self.role.way_up(cx));
-                self.uplink.count_early(early);
-                match self.uplink.on_progress(self.flow.log.has_hole(), cx.config.push.ack_every) {
+                self.flow.append_early(cx, self.role.way_up(cx));
+                self.flow.run(cx, self.role.way_up(cx));
+                self.watch_slowest(cx);
+                let much = self.owes_much(cx) || self.owes_consumption(cx);
+                match self.uplink.on_progress(self.flow.log.has_hole(), much) {
                     Acknowledge::Now => self.acknowledge(cx, false),
                     Acknowledge::Soon => self.acknowledge_soon(cx),
                 }
-                self.flow.run(cx, self.role.way_up(cx));
                 // Perhaps that was the last one of an old parent.
                 let tail = self.flow.log.tail();
                 self.relocate(cx, |relocation, _| relocation.on_entry(tail));
@@ -47,9 +54,5 @@ impl Tree {
         } else {
             self.acknowledge_soon(cx);
         }
-    }
-
-    fn acknowledge_soon(&self, cx: &mut TreeCx<'_>) {
-        cx.timers.set_earlier(TreeTimer::Ack, cx.now + cx.config.push.ack_delay);
     }
 }

@@ -5,11 +5,14 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
+use super::admission::Admission;
 use super::children::{Acked, Children, Source};
 use super::readers::Readers;
+use crate::config::Config;
 use crate::forest::context::TreeCx;
 use crate::forest::quota::{WindowShare, Windows};
 use crate::log::handoff::Handoff;
+use crate::log::pace::Slowest;
 use crate::log::window::Entry;
 use crate::log::{Change, LocalLog};
 use crate::message::{Mark, Position};
@@ -23,6 +26,8 @@ pub(crate) struct Flow {
     pub log: LocalLog,
     pub children: Children,
     pub readers: Readers,
+    /// The offset before which all that read have consumed everything, but for those that were left behind.
+    pub consumed: u64,
     share: WindowShare,
 }
 
@@ -42,6 +47,7 @@ impl Flow {
             log: LocalLog::default(),
             children: Children::default(),
             readers: Readers::default(),
+            consumed: 0,
             share: WindowShare::new(now),
         }
     }
@@ -104,23 +110,20 @@ impl Flow {
         }
     }
 
-    /// Appends the early entries whose turn has come. Returns how many.
-    pub(crate) fn append_early(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>) -> u32 {
-        let mut count = 0;
+    /// Appends the early entries whose turn has come.
+    pub(crate) fn append_early(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>) {
         while let Some(entry) = self.log.poll_early() {
-            count += 1;
             self.append(cx, way, entry);
         }
         self.count_window(cx);
-        count
     }
 
-    /// Begins where the parent starts this node, or goes on there. Returns how many early entries came by that.
-    pub(crate) fn start(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>, started: &Started) -> u32 {
+    /// Begins where the parent starts this node, or goes on there.
+    pub(crate) fn start(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>, started: &Started) {
         let change = self.log.start(started);
         self.follow(&change);
         self.count_window(cx);
-        self.append_early(cx, way)
+        self.append_early(cx, way);
     }
 
     /// Makes the log one that ends with the known tail, so that a term can follow.
@@ -149,9 +152,10 @@ impl Flow {
         cx.quota.windows.count(self.topic, &mut self.share, self.log.bytes(), cx.now);
     }
 
-    /// Gives up half of the window, because all windows of the node together are too large.
-    pub(crate) fn shrink_window(&mut self, windows: &mut Windows) {
-        self.log.shrink();
+    /// Gives up half of the window, because all windows of the node together are too large; what is not consumed yet only
+    /// if `all` may go.
+    pub(crate) fn shrink_window(&mut self, windows: &mut Windows, all: bool) {
+        self.log.shrink(if all { u64::MAX } else { self.consumed });
         windows.count_shrunk(self.topic, &mut self.share, self.log.bytes());
     }
 
@@ -160,6 +164,37 @@ impl Flow {
         self.deliver(cx);
         let (children, source) = self.serving(way);
         children.push_all(cx, source);
+        self.survey(cx);
+    }
+
+    /// Looks how far the slowest of those that read is. Returns when it is left behind, unless it goes on.
+    pub(crate) fn survey(&mut self, cx: &TreeCx<'_>) -> Option<Instant> {
+        let end = self.log.part()?.window.end();
+        let (mut slowest, patience) = (Slowest::none(end), cx.config.admission.patience);
+        self.readers.survey(cx.now, end, patience, &mut slowest);
+        self.children.survey(cx.now, end, patience, &mut slowest);
+        self.consumed = slowest.consumed;
+        slowest.until
+    }
+
+    /// Whether those that read leave room for another message in the log.
+    pub(crate) fn has_room(&self, config: &Config) -> bool {
+        self.log.part().is_none_or(|log| Admission::has_room(log, self.consumed, config))
+    }
+
+    /// Whether half of the room that readers may leave is taken.
+    pub(crate) fn is_half_full(&self, config: &Config) -> bool {
+        let Some(log) = self.log.part() else { return false };
+        let messages = log.window.end().saturating_sub(self.consumed.max(log.window.start()));
+        let bytes = log.window.cost_between(self.consumed, log.window.end());
+        8 * bytes >= 3 * config.window.bytes as u64 || 8 * messages >= 3 * config.window.messages as u64
+    }
+
+    /// Lets all wait for a while for those that may come: they had most likely consumed all but half a window.
+    pub(crate) fn wait_for_orphans(&mut self, cx: &TreeCx<'_>) {
+        let Some(log) = self.log.part() else { return };
+        let half = log.window.half_before_end(cx.config.window.bytes, cx.config.window.messages);
+        self.children.wait_for_gone(half, cx.now + cx.config.admission.patience);
     }
 
     /// Delivers what the subscribers of this node have credit for.

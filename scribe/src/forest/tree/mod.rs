@@ -10,10 +10,12 @@
 //! | `relocation` | how a child changes to another parent without missing anything |
 //! | `recovering` | how long a new root asks around before it opens its term |
 //! | `sequencer` | which position a message gets |
+//! | `admission` | which messages wait at the root for those that read |
+//! | `progress` | how far this node is, and its slowest reader, as the parent is told |
 //! | `crate::log::LocalLog` | which entries are next, and whose word of the log counts |
 //!
 //! The methods of [`Tree`] call downwards: this file → `adopt`, `entries`, `subscribe` → `parent`, `root`, `moving` →
-//! `serve`, `positions` → `shape` → `state`. Only the three in the middle call each other, because a node without a
+//! `serve` → `progress` → `positions`, `shape` → `state`. Only the three in the middle call each other, because a node without a
 //! parent may turn out to be the root, and a root that steps down looks for a parent.
 
 pub(crate) mod role;
@@ -22,10 +24,12 @@ pub(crate) mod readers;
 pub(crate) mod relocation;
 pub(crate) mod recovering;
 pub(crate) mod sequencer;
+pub(crate) mod admission;
 pub(crate) mod flow;
 mod state;
 pub(crate) mod shape;
 mod serve;
+pub(crate) mod progress;
 mod parent;
 mod root;
 pub(crate) mod positions;
@@ -129,6 +133,7 @@ impl Tree {
             TreeTimer::Recover => self.proceed(cx),
             TreeTimer::Push(child) => self.flow.on_push_timer(cx, self.role.way_up(cx), child),
             TreeTimer::Ack => self.acknowledge(cx, false),
+            TreeTimer::Patience => self.review_pace(cx),
             TreeTimer::Start(subscription) => {
                 self.unsubscribe(cx, subscription);
                 return Outcome::NoStart(subscription);

@@ -8,7 +8,7 @@ use super::role::{News, ParentLink, Role, is_above};
 use crate::forest::context::{Life, TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
 use crate::message::Mark;
-use crate::wire::{self, Ack, Attached, Header, Moved, Started};
+use crate::wire::{self, Attached, Header, Moved, Started};
 
 /// Why a parent is none any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Tree {
         if !cx.is_online() {
             return;
         }
-        self.uplink.told_subscribers = self.flow.subscribers();
+        self.uplink.told.subscribers = self.flow.subscribers();
         let join = self.flow.join_message(self.uplink.join, None);
         self.uplink.on_join_sent(join.after.is_some());
         let join = Header::Join(join);
@@ -225,8 +225,7 @@ impl Tree {
             // for them.
             return self.rejoin(cx);
         }
-        let early = self.flow.start(cx, self.role.way_up(cx), started);
-        self.uplink.count_early(early);
+        self.flow.start(cx, self.role.way_up(cx), started);
         self.start_readers(cx, started.latest);
         self.flow.start_children(cx, self.role.way_up(cx));
         self.flow.run(cx, self.role.way_up(cx));
@@ -242,33 +241,11 @@ impl Tree {
         }
     }
 
-    /// Tells the parent how far this node is. `again`: it is to repeat the missing entry.
-    pub(super) fn acknowledge(&mut self, cx: &mut TreeCx<'_>, again: bool) {
-        cx.timers.cancel(TreeTimer::Ack);
-        let Some(link) = self.role.parent_link() else { return };
-        let Some(to) = cx.neighbours.contact(link.parent) else { return };
-        let subscribers = self.flow.subscribers();
-        let ack = Ack {
-            topic: cx.topic,
-            join: link.join,
-            seq: link.seq,
-            position: self.flow.log.tail(),
-            subscribers,
-            again: again || self.flow.log.has_hole(),
-        };
-        self.uplink.acknowledged(subscribers);
-        cx.tell(to, &Header::Ack(ack));
-    }
-
-    /// A neighbour says how far it is, by a beat: so a last message that was lost is noticed.
+    /// The parent says how far it is, by a beat: so a last message that was lost is noticed.
     pub(crate) fn on_moved(&mut self, cx: &mut TreeCx<'_>, from: NodeId, moved: &Moved) {
-        if self.role.parent() == Some(from) {
-            let behind = self.flow.log.part().is_some_and(|log| log.window.tail() < moved.tail);
-            if behind {
-                self.acknowledge(cx, true);
-            }
-        } else if self.flow.children.set_subscribers(from, moved.subscribers) {
-            self.note_subscribers(cx);
+        let behind = self.flow.log.part().is_some_and(|log| log.window.tail() < moved.tail);
+        if behind && self.role.parent() == Some(from) {
+            self.acknowledge(cx, true);
         }
     }
 

@@ -6,7 +6,7 @@ use super::recovering::Parked;
 use super::role::Role;
 use super::sequencer::Answer;
 use super::{Outcome, Tree};
-use crate::forest::context::TreeCx;
+use crate::forest::context::{TreeCx, TreeTimer};
 use crate::message::Position;
 use crate::wire::{Header, Publish, PublishReceipt, RefusedReason};
 
@@ -21,14 +21,51 @@ impl Tree {
         }
     }
 
-    /// The root's word on a message.
+    /// The root's word on a message, be it that it has to wait.
     pub(super) fn answer(&mut self, cx: &mut TreeCx<'_>, publish: Publish, payload: Bytes) {
         let Role::Root(root) = &mut self.role else { return };
+        if root.admission.precedes(&publish) {
+            root.admission.park(publish, payload, cx.config);
+        } else {
+            self.judge(cx, publish, payload);
+        }
+        self.admit_waiting(cx);
+    }
+
+    /// Admits messages that wait, as many as those that read leave room for.
+    pub(super) fn admit_waiting(&mut self, cx: &mut TreeCx<'_>) {
+        while let Role::Root(root) = &mut self.role
+            && root.admission.waiting().0 > 0
+            && cx.is_root()
+            && !root.lapsed
+            && self.flow.has_room(cx.config)
+        {
+            let Some((publish, payload)) = root.admission.take() else { return };
+            self.judge(cx, publish, payload);
+        }
+    }
+
+    fn judge(&mut self, cx: &mut TreeCx<'_>, publish: Publish, payload: Bytes) {
+        let has_room = self.flow.has_room(cx.config);
+        let Role::Root(root) = &mut self.role else { return };
         match root.answer(cx.now, cx.config, cx.quota, publish, payload) {
+            Answer::Append(publish, payload) if !has_room => {
+                root.admission.park(publish, payload, cx.config);
+                self.watch_slowest(cx);
+            }
             Answer::Append(publish, payload) => self.position(cx, publish, payload),
             Answer::Receipt(publish, at) => self.give_receipt(cx, &publish, at),
             Answer::Refuse(publish, reason) => refuse(cx, &publish, reason),
             Answer::Nothing => {}
+        }
+    }
+
+    /// Looks how far the slowest of those that read is; if others may have to wait for it, also when it has been waited
+    /// for long enough.
+    pub(super) fn watch_slowest(&mut self, cx: &mut TreeCx<'_>) {
+        let Some(until) = self.flow.survey(cx) else { return };
+        if !cx.timers.is_set(TreeTimer::Patience) && self.flow.is_half_full(cx.config) {
+            cx.timers.set(TreeTimer::Patience, until);
         }
     }
 
@@ -42,6 +79,12 @@ impl Tree {
             positions.push((publish, positioned.entry.position));
             next = positioned.next;
             self.flow.append(cx, self.role.way_up(cx), positioned.entry);
+            if let Role::Root(root) = &mut self.role
+                && !self.flow.has_room(cx.config)
+                && let Some((publish, payload)) = next.take()
+            {
+                root.admission.park(publish, payload, cx.config);
+            }
         }
         self.flow.run(cx, self.role.way_up(cx));
         for (publish, at) in positions {

@@ -1,10 +1,14 @@
 //! This node's own subscribers to one topic: cursors into the window like children, with credit in place of
 //! acknowledgements.
 
+use std::time::Duration;
+
 use treecast_overlay::id::NodeId;
+use treecast_overlay::time::Instant;
 
 use crate::event::{Event, SubscriptionId};
 use crate::forest::context::{Outbox, TreeCx, TreeTimer};
+use crate::log::pace::{Pace, Slowest};
 use crate::log::reader::Reader;
 use crate::log::seen::Seen;
 use crate::log::{Change, Log, is_plausible};
@@ -24,6 +28,8 @@ pub(crate) struct LocalSubscriber {
     start: Start,
     /// Items that it takes now.
     credit: u32,
+    /// Whether it keeps up.
+    pace: Pace,
     /// `None` until its start is known.
     reader: Option<Reader>,
     /// The messages that it has had.
@@ -49,7 +55,14 @@ impl Readers {
     /// Adds a subscriber, which has no start yet.
     pub(crate) fn add(&mut self, id: SubscriptionId, start: Start, credit: u32) {
         let start = in_range(start);
-        let new = LocalSubscriber { start, credit, reader: None, seen: Seen::default(), parent_news: None };
+        let new = LocalSubscriber {
+            start,
+            credit,
+            pace: Pace::default(),
+            reader: None,
+            seen: Seen::default(),
+            parent_news: None,
+        };
         self.by_id.insert(id, new);
     }
 
@@ -100,6 +113,16 @@ impl Readers {
         for (&id, subscriber) in self.by_id.iter_mut() {
             while let Some(item) = subscriber.poll_item(log) {
                 out.event(Event::Item { subscription: id, item });
+            }
+        }
+    }
+
+    /// Takes into account how far they are.
+    pub(crate) fn survey(&mut self, now: Instant, end: u64, patience: Duration, slowest: &mut Slowest) {
+        for subscriber in self.by_id.values_mut() {
+            if let Some(reader) = &subscriber.reader {
+                subscriber.pace.note(now, reader.next, end);
+                slowest.add(now, &subscriber.pace, patience);
             }
         }
     }

@@ -195,12 +195,21 @@ pub(crate) struct Uplink {
     unanswered: u8,
     /// The parent before this one, to tell a change from a first attachment.
     last_parent: Option<Option<NodeId>>,
-    /// Subscribers as last told.
-    pub told_subscribers: u64,
-    /// Entries of whose arrival the parent does not know yet.
-    unacknowledged: u32,
+    /// What the parent was last told.
+    pub told: Told,
     /// The parent was asked to repeat since the last progress.
     asked_again: bool,
+}
+
+/// How far this node is, as its parent was last told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Told {
+    /// The offset behind this node's last entry.
+    pub end: u64,
+    /// The offset before which all at and below it have consumed everything.
+    pub consumed: u64,
+    /// Subscribers at and below it.
+    pub subscribers: u64,
 }
 
 /// When the parent is to hear how far this node is.
@@ -247,26 +256,11 @@ impl Uplink {
         !std::mem::replace(&mut self.asked_again, true)
     }
 
-    /// Counts early entries whose turn has come.
-    pub(crate) fn count_early(&mut self, count: u32) {
-        self.unacknowledged = self.unacknowledged.saturating_add(count);
-    }
-
-    /// Counts an entry that came in its turn. Behind a hole that was filled there may be another one.
-    pub(crate) fn on_progress(&mut self, has_hole: bool, ack_every: u64) -> Acknowledge {
+    /// Notes an entry that came in its turn: behind a hole that was filled there may be another one. `much`: the parent
+    /// waits for the acknowledgement of much.
+    pub(crate) fn on_progress(&mut self, has_hole: bool, much: bool) -> Acknowledge {
         self.asked_again = has_hole;
-        self.unacknowledged = self.unacknowledged.saturating_add(1);
-        if u64::from(self.unacknowledged) >= ack_every || has_hole {
-            Acknowledge::Now
-        } else {
-            Acknowledge::Soon
-        }
-    }
-
-    /// Notes that the parent is told by an acknowledgement.
-    pub(crate) fn acknowledged(&mut self, subscribers: u64) {
-        self.unacknowledged = 0;
-        self.told_subscribers = subscribers;
+        if much || has_hole { Acknowledge::Now } else { Acknowledge::Soon }
     }
 }
 
@@ -308,9 +302,9 @@ mod tests {
     fn a_parent_is_asked_to_repeat_once_and_given_up_after_three_repetitions() {
         let mut uplink = Uplink::default();
         assert!(uplink.on_hole() && !uplink.on_hole());
-        assert_eq!(uplink.on_progress(true, 16), Acknowledge::Now, "there is another hole");
+        assert_eq!(uplink.on_progress(true, false), Acknowledge::Now, "there is another hole");
         assert!(!uplink.on_hole(), "that one was asked for with the acknowledgement");
-        assert_eq!(uplink.on_progress(false, 16), Acknowledge::Soon);
+        assert_eq!(uplink.on_progress(false, false), Acknowledge::Soon);
         assert!(uplink.on_hole());
         assert_eq!([0; 4].map(|_| uplink.on_no_answer()), [false, false, false, true]);
         assert!(!uplink.note_parent(Some(ME)), "the first one");

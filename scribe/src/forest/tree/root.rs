@@ -234,6 +234,7 @@ impl Tree {
         let entry = Entry::encode(cx.topic, at, body, &[]);
         self.flow.append(cx, self.role.way_up(cx), entry);
         self.flow.log.set_term(term);
+        self.flow.wait_for_orphans(cx);
         self.start_readers(cx, None);
         self.flow.start_children(cx, self.role.way_up(cx));
         self.flow.run(cx, self.role.way_up(cx));

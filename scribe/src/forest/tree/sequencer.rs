@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use treecast_overlay::time::Instant;
 
+use super::admission::Admission;
 use crate::config::Config;
 use crate::forest::quota::Quota;
 use crate::log::Log;
@@ -15,6 +16,8 @@ use crate::wire::{Body, Publish, RefusedReason};
 #[derive(Debug)]
 pub(crate) struct Sequencer {
     pub sessions: Sessions,
+    /// Messages that wait for those that read.
+    pub admission: Admission,
     /// From then on every session that counts is known: one that is not known cannot have been in the log.
     certain_from: Instant,
     /// When it was last of use.
@@ -47,7 +50,13 @@ pub(crate) struct Positioned {
 impl Sequencer {
     /// A root that knows of no session.
     pub(crate) fn new(now: Instant) -> Sequencer {
-        Sequencer { sessions: Sessions::default(), certain_from: now, used: now, lapsed: false }
+        Sequencer {
+            sessions: Sessions::default(),
+            admission: Admission::default(),
+            certain_from: now,
+            used: now,
+            lapsed: false,
+        }
     }
 
     /// Goes on after its leases ended for a while.

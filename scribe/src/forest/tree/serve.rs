@@ -10,9 +10,10 @@ use crate::forest::quota::Windows;
 use crate::wire::{Ack, Header};
 
 impl Tree {
-    /// Gives up half of the window, because all windows of the node together are too large.
-    pub(crate) fn shrink_window(&mut self, windows: &mut Windows) {
-        self.flow.shrink_window(windows);
+    /// Gives up half of the window, because all windows of the node together are too large. `all`: also what is not
+    /// consumed yet.
+    pub(crate) fn shrink_window(&mut self, windows: &mut Windows, all: bool) {
+        self.flow.shrink_window(windows, all);
     }
 
     /// Pushes to a child: its link has room again.
@@ -48,13 +49,17 @@ impl Tree {
             self.note_subscribers(cx);
             self.review_need(cx);
             self.review_shape(cx);
+            self.review_pace(cx);
         }
     }
 
     /// A child says how far it is.
     pub(super) fn on_ack(&mut self, cx: &mut TreeCx<'_>, from: Contact, ack: &Ack) {
         match self.flow.on_ack(cx, self.role.way_up(cx), from, ack) {
-            Acked::Taken => self.note_subscribers(cx),
+            Acked::Taken => {
+                self.note_subscribers(cx);
+                self.review_pace(cx);
+            }
             Acked::OtherJoin => {}
             Acked::Stranger => cx.send_orphan(from),
         }
@@ -75,7 +80,7 @@ impl Tree {
 
     /// Tells the parent, after a moment, that there are more subscribers here, or fewer.
     pub(crate) fn note_subscribers(&mut self, cx: &mut TreeCx<'_>) {
-        if self.role.parent().is_some() && self.flow.subscribers() != self.uplink.told_subscribers {
+        if self.role.parent().is_some() && self.flow.subscribers() != self.uplink.told.subscribers {
             cx.timers.set_earlier(TreeTimer::Ack, cx.now + cx.config.push.count_delay);
             cx.note_moved();
         }

@@ -8,7 +8,7 @@ use super::Tree;
 use super::role::{Role, is_above};
 use crate::forest::context::TreeCx;
 use crate::topic::TopicId;
-use crate::wire::{Attached, MAX_PATH, Moved};
+use crate::wire::{Attached, MAX_PATH};
 
 impl Tree {
     pub(crate) fn topic(&self) -> TopicId {
@@ -38,11 +38,6 @@ impl Tree {
     /// The nodes next to this one: its children, and its parent.
     pub(crate) fn neighbours(&self) -> Vec<NodeId> {
         self.flow.children.ids().chain(self.role.parent()).collect()
-    }
-
-    /// How far this node is, for its neighbours.
-    pub(crate) fn progress(&self) -> Moved {
-        Moved { topic: self.flow.topic, tail: self.flow.log.tail(), subscribers: self.flow.subscribers() }
     }
 
     /// Whether this node may take a child. One that is its own ancestor would close a loop.

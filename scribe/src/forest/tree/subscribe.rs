@@ -33,6 +33,7 @@ impl Tree {
     pub(crate) fn add_credit(&mut self, cx: &mut TreeCx<'_>, id: SubscriptionId, items: u32) {
         self.flow.readers.add_credit(id, items);
         self.flow.deliver(cx);
+        self.review_pace(cx);
     }
 
     /// Lets a subscriber go.
@@ -42,6 +43,7 @@ impl Tree {
         self.note_subscribers(cx);
         self.review_need(cx);
         self.review_shape(cx);
+        self.review_pace(cx);
     }
 
     /// Lets all subscribers go, because the node leaves: what they have to say goodbye to follows.

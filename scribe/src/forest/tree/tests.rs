@@ -3,6 +3,7 @@
 use treecast_overlay::id::NodeId;
 
 use super::flow::{Flow, WayUp};
+use super::progress::Report;
 use super::role::Role;
 use super::testing::{ME, Surroundings, TOPIC, at, contact, join};
 use super::{Outcome, ParentLost, Tree};
@@ -42,7 +43,7 @@ fn flow_with_child(around: &mut Surroundings) -> Flow {
 
 fn ack(flow: &Flow, offset: u64, again: bool) -> Ack {
     let seq = flow.children.get(CHILD).unwrap().seq;
-    Ack { topic: TOPIC, join: 1, seq, position: Some(at(offset)), subscribers: 3, again }
+    Ack { topic: TOPIC, join: 1, seq, position: Some(at(offset)), subscribers: 3, again, consumed: offset + 1 }
 }
 
 /// Offsets of the entries that were sent.
@@ -219,4 +220,43 @@ fn entries_of_a_stranger_are_refused_and_a_tree_without_use_is_left() {
     assert!(matches!(&around.sent()[..], [Header::Leave { .. }]));
     assert!(!around.waits_for(TreeTimer::Linger), "its deadlines are gone with it");
     assert!(matches!(tree.role, Role::Child(_)), "its role does not matter any more");
+}
+
+#[test]
+fn a_child_acknowledges_a_quarter_of_the_window_and_less_with_its_beat() {
+    let mut around = Surroundings::new(Config {
+        push: PushConfig { messages: 16, ..PushConfig::default() },
+        ..Config::default()
+    });
+    let mut tree = child_tree(&mut around);
+    let push = |tree: &mut Tree, around: &mut Surroundings, offset| {
+        let outcome = tree.on_message(&mut around.cx(), contact(2), TopicMessage::Entry(entry(offset)));
+        assert_eq!(outcome, Outcome::Keep);
+    };
+    (0..3).for_each(|offset| push(&mut tree, &mut around, offset));
+    assert_eq!(around.sent(), []);
+    push(&mut tree, &mut around, 3);
+    assert!(matches!(&around.sent()[..], [Header::Ack(ack)] if ack.position == Some(at(3))));
+    assert_eq!(tree.report(&mut around.cx(), NodeId(2)), None, "the parent knows");
+    push(&mut tree, &mut around, 4);
+    assert!(around.waits_for(TreeTimer::Ack), "the last resort");
+    let told = tree.report(&mut around.cx(), NodeId(2));
+    assert!(matches!(told, Some(Report::Ack(ack)) if ack.position == Some(at(4))), "{told:?}");
+    assert!(!around.waits_for(TreeTimer::Ack) && around.sent().is_empty());
+}
+
+#[test]
+fn a_child_that_acknowledges_late_is_not_flooded() {
+    let mut around = Surroundings::new(Config::default());
+    let mut flow = flow_with_child(&mut around);
+    for offset in 0..100 {
+        flow.append(&mut around.cx(), WAY, entry(offset));
+    }
+    flow.run(&mut around.cx(), WAY);
+    assert_eq!(pushed(&mut around).len(), 100);
+    flow.on_push_timer(&mut around.cx(), WAY, CHILD);
+    assert_eq!(pushed(&mut around).len(), 32);
+    let late = ack(&flow, 49, false);
+    flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &late);
+    assert_eq!(pushed(&mut around).len(), 50, "it lives: all that it lacks");
 }
