@@ -11,6 +11,10 @@ use crate::peer::{Contact, Peer, Seed};
 use crate::time::Instant;
 use crate::wire::{NodeState, RouteFailure, Routed, TraceHop};
 
+/// How many nodes on each side of this one [`Event::NearestChanged`] looks at: a replica set that this node stands in has no
+/// other nodes, if it has at most one more than this.
+pub const NEAREST: usize = 8;
+
 /// A node's place on its ring, as the layer above may read it at any time, without changing anything.
 pub trait RingView {
     /// How others reach this node now. For an edge it changes with its access node.
@@ -164,6 +168,9 @@ pub enum Event {
     },
     /// The nodes around this one on the ring changed, or its leases did: keys may have moved to it or away from it.
     NeighboursChanged,
+    /// The nodes nearest to this one changed: one of the [`NEAREST`] on a side came, died, left, or lives anew. The replica set
+    /// of a key for which this node stands may be another one. At most once for each call of the machine, and never at an edge.
+    NearestChanged,
     /// A node was found dead, or left. A node that depends on it looks for another.
     PeerDown(NodeId),
     /// How others reach this node changed: its old access node is gone, or it became a ring node.

@@ -165,6 +165,8 @@ impl<R: KeyBasedRouting> Stack<R> {
                 self.moves += 1;
                 forest.handle_neighbours_changed(cx);
             }
+            // No tree keeps copies of its log yet.
+            kbr::Event::NearestChanged => {}
             kbr::Event::PeerDown(peer) => forest.handle_peer_down(cx, peer),
             kbr::Event::ContactChanged(contact) => {
                 forest.handle_contact_changed(cx);

@@ -155,7 +155,7 @@ impl<G: Geometry> Node<G> {
         for (&neighbour, &(asked, sides)) in &committed {
             self.leases.hold(now, &mut self.core, &self.tables, neighbour, sides, asked);
         }
-        self.tables.leaf_set = view;
+        self.tables.take_over(view);
         self.be_ready(now, false);
         for peer in self.tables.members() {
             self.merge.lost.forget(peer.id);

@@ -70,7 +70,7 @@ impl<G: Geometry> Node<G> {
         let before = self.tables.leaf_set.ring_neighbours();
         let (geometry, mut cx) = self.shaping(now);
         let in_table = geometry.on_met(&mut cx, peer, told);
-        let in_leaf_set = self.tables.leaf_set.insert(peer);
+        let in_leaf_set = self.tables.insert(peer);
         if in_table || in_leaf_set {
             self.detector.begin(now, peer);
         }
@@ -370,7 +370,7 @@ impl<G: Geometry> Node<G> {
         let dropping = Dropping::of(&self.core, &self.tables, id);
         self.leases.forget(id);
         self.tables.cancel_removal(id);
-        let Some(dropped) = self.tables.leaf_set.remove(id) else { return };
+        let Some(dropped) = self.tables.remove(id) else { return };
         if !self.detector.has_left(&dropped) {
             self.merge.lost.note(now, dropped);
         }

@@ -217,6 +217,9 @@ impl<G: Geometry> Node<G> {
                 self.unpark(now);
             }
         }
+        if self.core.is_on_ring() && self.tables.take_nearest_changed() {
+            self.core.emit(Event::NearestChanged);
+        }
         self.choose_paths(now, reply);
         #[cfg(debug_assertions)]
         self.assert_invariants();

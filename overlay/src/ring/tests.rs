@@ -30,6 +30,7 @@ mod idle;
 mod members;
 mod merge;
 mod near;
+mod nearest;
 mod hints;
 mod slots;
 
@@ -80,6 +81,7 @@ trait Stories {
     fn ring(n: usize) -> Self;
     fn join(&mut self, through: Option<usize>, config: Config) -> usize;
     fn start(&mut self, peer: Peer, config: Config, bootstrap: Bootstrap) -> usize;
+    fn revive(&mut self, slot: usize, peer: Peer, bootstrap: Bootstrap);
     fn configure(&mut self, slot: usize, change: impl FnOnce(&mut Config));
     fn ready(&self) -> Vec<usize>;
     fn route(&mut self, slot: usize, key: Key, text: &'static str);
@@ -116,6 +118,13 @@ impl Stories for Net {
     fn join(&mut self, through: Option<usize>, config: Config) -> usize {
         let join = through.map(|slot| Seed::from(Addr::Memory(slot as u32))).into_iter().collect();
         self.start(peer_at(self.nodes.len()), config, Bootstrap { join, ..Bootstrap::default() })
+    }
+
+    /// Starts another life in a slot whose node is gone.
+    fn revive(&mut self, slot: usize, peer: Peer, bootstrap: Bootstrap) {
+        let seed = [peer.incarnation as u8 ^ 0x80; 32];
+        self.nodes[slot] = Some(Node::new(peer, Config::default(), seed).unwrap());
+        self.command(slot, Command::Start(bootstrap));
     }
 
     /// Gives a running node other figures.
