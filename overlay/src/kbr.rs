@@ -171,8 +171,18 @@ pub enum Event {
     /// The nodes nearest to this one changed: one of the [`NEAREST`] on a side came, died, left, or lives anew. The replica set
     /// of a key for which this node stands may be another one. At most once for each call of the machine, and never at an edge.
     NearestChanged,
-    /// A node was found dead, or left. A node that depends on it looks for another.
-    PeerDown(NodeId),
+    /// A node was found dead, left, or was heard in a later life: this life of it is over. A node that depends on it looks for
+    /// another.
+    PeerDown {
+        /// The node.
+        id: NodeId,
+        /// Which of its lives.
+        incarnation: u64,
+    },
+    /// A node was heard that this one knew in an earlier life: it has lost its memory. [`PeerDown`](Event::PeerDown) for the earlier
+    /// life has come before. The node stands or stood in the tables, is an edge of this node, or has sent messages to it. Rarely it is
+    /// told twice.
+    PeerRestarted(Peer),
     /// How others reach this node changed: its old access node is gone, or it became a ring node.
     ContactChanged(Contact),
     /// The node has left the ring.

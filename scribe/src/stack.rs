@@ -167,7 +167,9 @@ impl<R: KeyBasedRouting> Stack<R> {
             }
             // No tree keeps copies of its log yet.
             kbr::Event::NearestChanged => {}
-            kbr::Event::PeerDown(peer) => forest.handle_peer_down(cx, peer),
+            kbr::Event::PeerDown { id, .. } => forest.handle_peer_down(cx, id),
+            // `PeerDown` for its earlier life came before.
+            kbr::Event::PeerRestarted(_) => {}
             kbr::Event::ContactChanged(contact) => {
                 forest.handle_contact_changed(cx);
                 events.push_back(Event::ContactChanged(contact));

@@ -113,7 +113,9 @@ impl<G: Geometry> Node<G> {
         if let Admission::NotNeighbour { members } = &admission {
             // A death that this node has found may have been none, or a node may be about to die there too: the nearer ones
             // are asked for themselves.
-            members.iter().for_each(|peer| self.detector.clear_dead(*peer));
+            for &peer in members {
+                self.detector.clear_dead(peer);
+            }
         }
         let detector = &self.detector;
         let is_barred = |peer: &Peer| detector.is_not_to_be_asked(now, peer);

@@ -25,7 +25,7 @@ use crate::peer::{Contact, Peer, Seed};
 use crate::random;
 use crate::table::LeafSet;
 use crate::time::Instant;
-use crate::wire::{self, Frame, Header, NodeState};
+use crate::wire::{Direct, Frame, Header, NodeState};
 
 /// One node of the overlay.
 pub struct Node<G: Geometry = Pastry> {
@@ -126,7 +126,7 @@ impl<G: Geometry> Node<G> {
     /// Handles a frame, unless a later life of its sender is known: then it is void. Returns whether it was handled. `relay`:
     /// the node that passed it on, if its sender did not reach this node directly.
     fn on_heard_frame(&mut self, now: Instant, from: Peer, relay: Option<Peer>, frame: Frame) -> bool {
-        match self.hear(now, from) {
+        match self.hear(now, from, relay) {
             Ok(()) => {
                 self.on_frame(now, from, relay, frame);
                 return true;
@@ -147,7 +147,12 @@ impl<G: Geometry> Node<G> {
             Header::Routed(routed) => self.on_routed(now, from, routed, payload),
             Header::HopAck { hop } => self.on_hop_ack(now, from, hop),
             Header::HopRefused { hop } => self.on_hop_refused(now, from, hop),
-            Header::Direct(direct) => self.on_direct(now, from.into(), direct, payload),
+            Header::Direct(direct) => {
+                if direct == Direct::Payload && relay.is_none() {
+                    self.detector.note_partner(now, from);
+                }
+                self.on_direct(now, from.into(), direct, payload);
+            }
             Header::RelayedDirect { to, from: sender, direct } => {
                 self.on_relayed_direct(now, from, *to, *sender, direct, payload)
             }
@@ -380,7 +385,7 @@ impl<G: Geometry> KeyBasedRouting for Node<G> {
     }
 
     fn send(&mut self, now: Instant, to: &Contact, payload: Bytes) {
-        self.send_direct(now, to, wire::Direct::Payload, payload);
+        self.send_direct(now, to, Direct::Payload, payload);
         self.finish(now, None);
     }
 

@@ -20,13 +20,14 @@ use crate::peer::{Contact, Peer, Seed};
 use crate::sides::{Side, Sides};
 use crate::testing::{self, Told, peer_at, slot_of};
 use crate::time::Instant;
-use crate::wire::{Frame, Header, NodeState, Probe};
+use crate::wire::{Direct, Frame, Header, NodeState, Probe};
 use std::sync::Arc;
 
 mod carried;
 mod cuts;
 mod hostile;
 mod idle;
+mod lives;
 mod members;
 mod merge;
 mod near;

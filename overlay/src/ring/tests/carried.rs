@@ -240,7 +240,7 @@ fn strangers_who_ask_keep_nobody_from_hearing_of_a_death() {
     assert!(0 < answers && answers < 64, "{answers} of 200");
     let now = net.now;
     let neighbour = net.node(0).leaf_set().ring_neighbours()[0];
-    net.node(0).on_peer_dead(now, neighbour.id);
+    net.node(0).on_peer_dead(now, neighbour);
     net.node(0).drop_member(now, neighbour.id);
     let told: Vec<Peer> = net.node(0).repair.budget.waiting().iter().map(|&(peer, _)| peer).collect();
     let members: Vec<Peer> = net.node(0).leaf_set().iter().copied().collect();
