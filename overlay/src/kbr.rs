@@ -9,7 +9,7 @@ use crate::id::{Key, NodeId};
 use crate::machine::{Machine, Refusal};
 use crate::peer::{Contact, Peer, Seed};
 use crate::time::Instant;
-use crate::wire::{NodeState, RouteFailure, Routed, TraceHop};
+use crate::wire::{Class, NodeState, RouteFailure, Routed, TraceHop};
 
 /// How many nodes on each side of this one [`Event::NearestChanged`] looks at: a replica set that this node stands in has no
 /// other nodes, if it has at most one more than this.
@@ -40,8 +40,9 @@ pub trait KeyBasedRouting: RingView + Machine<Command = Command, Event = Event> 
     /// may be this node), [`Event::Undeliverable`] here if it stops on its way.
     fn route(&mut self, now: Instant, key: Key, payload: Bytes);
 
-    /// Sends a message to one node, best effort.
-    fn send(&mut self, now: Instant, to: &Contact, payload: Bytes);
+    /// Sends a message to one node, best effort. Control goes before data on every way there; a payload over
+    /// [`MAX_CONTROL`](crate::wire::MAX_CONTROL) is data whatever its class. Messages of different classes overtake each other.
+    fn send(&mut self, now: Instant, to: &Contact, payload: Bytes, class: Class);
 
     /// Gives a message back that [`Event::Forward`] handed out: it goes on.
     fn resume(&mut self, now: Instant, transit: Transit);

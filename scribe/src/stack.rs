@@ -112,7 +112,7 @@ impl<R: KeyBasedRouting> Stack<R> {
     fn on_request(&mut self, now: Instant, request: Request) {
         match request {
             Request::Route { key, payload } => self.ring.route(now, key, payload),
-            Request::Send { to, payload } => self.ring.send(now, &to, payload),
+            Request::Send { to, payload, class } => self.ring.send(now, &to, payload, class),
         }
     }
 

@@ -20,7 +20,7 @@ use crate::peer::{Contact, Peer, Seed};
 use crate::sides::{Side, Sides};
 use crate::testing::{self, Told, peer_at, slot_of};
 use crate::time::Instant;
-use crate::wire::{Direct, Frame, Header, NodeState, Probe};
+use crate::wire::{Class, Direct, Frame, Header, NodeState, Probe};
 use std::sync::Arc;
 
 mod carried;
@@ -570,14 +570,14 @@ fn letters_reach_an_edge_through_its_access_node() {
     net.run(Duration::from_secs(2));
     let contact = net.node(edge).contact();
     let now = net.now;
-    net.node(1).send(now, &contact, Bytes::from_static(b"hello edge"));
+    net.node(1).send(now, &contact, Bytes::from_static(b"hello edge"), Class::Data);
     net.drain(1);
     net.run(Duration::from_secs(1));
     let sender = net.node(1).contact();
     assert!(net.events.iter().any(|(slot, event)| *slot == edge
         && matches!(event, Event::Received { from, payload } if *from == sender && payload == "hello edge")));
     let now = net.now;
-    net.node(edge).send(now, &sender, Bytes::from_static(b"hello ring"));
+    net.node(edge).send(now, &sender, Bytes::from_static(b"hello ring"), Class::Control);
     net.drain(edge);
     net.run(Duration::from_secs(1));
     assert!(net.events.iter().any(|(slot, event)| *slot == 1

@@ -28,7 +28,7 @@ fn renewals(net: &mut Net, pair: [usize; 2], mut talk: impl FnMut(&mut Net, u32)
 
 fn say(net: &mut Net, from: usize, to: usize) {
     let (contact, now) = (peer_at(to).into(), net.now);
-    net.node(from).send(now, &contact, Bytes::from_static(b"hi"));
+    net.node(from).send(now, &contact, Bytes::from_static(b"hi"), Class::Data);
     net.drain(from);
 }
 

@@ -168,8 +168,7 @@ fn large_messages_that_nobody_takes_over_fill_no_more_memory_than_they_may() {
     }
     net.node(0).assert_invariants();
     assert_eq!(net.node(0).hops.pending(), 64);
-    let refused =
-        |header: &Header| matches!(header, Header::Direct(Direct::Undeliverable { .. }));
+    let refused = |header: &Header| matches!(header, Header::Direct(Direct::Undeliverable { .. }));
     assert_eq!(net.on_the_way().filter(|(from, _, frame)| *from == me && refused(&frame.header)).count(), 36);
 }
 

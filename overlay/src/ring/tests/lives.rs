@@ -84,7 +84,11 @@ fn what_another_node_passes_on_restarts_no_stranger() {
     let lie = Peer { incarnation: 9, ..stranger };
     let now = net.now;
     net.events.clear();
-    net.node(0).handle_frame(now, relay, Frame::new(Header::Via { to: me, from: lie }, inner));
+    net.node(0).handle_frame(
+        now,
+        relay,
+        Frame::new(Header::Via { to: me, from: lie, class: Class::Control }, inner),
+    );
     net.drain(0);
     assert_eq!(net.lives(0, stranger.id), []);
     net.hear(0, Peer { incarnation: 2, ..stranger }, message());

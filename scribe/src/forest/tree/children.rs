@@ -205,7 +205,7 @@ impl Children {
             if flying >= cx.config.push.messages as u64 || (full && flying > 0) {
                 break;
             }
-            cx.out.send(to, entry.encoded.clone());
+            cx.out.send_data(to, entry.encoded.clone());
             cursor.next += 1;
         }
         let in_flight = cursor.is_in_flight();
@@ -244,7 +244,7 @@ impl Children {
         {
             cursor.on_ack(&log.window, ack);
             if let Some(entry) = cursor.repeat(&log.window, ack) {
-                cx.out.send(from, entry.encoded.clone());
+                cx.out.send_data(from, entry.encoded.clone());
             }
         }
         // Settled: nothing is awaited from the child. The wait begins anew only with progress, because otherwise a
