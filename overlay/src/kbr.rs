@@ -9,7 +9,11 @@ use crate::id::{Key, NodeId};
 use crate::machine::{Machine, Refusal};
 use crate::peer::{Contact, Peer, Seed};
 use crate::time::Instant;
-use crate::wire::{NodeState, RouteFailure, Routed, TraceHop};
+use crate::wire::{Class, NodeState, RouteFailure, Routed, TraceHop};
+
+/// How many nodes on each side of this one [`Event::NearestChanged`] looks at: a replica set that this node stands in has no
+/// other nodes, if it has at most one more than this.
+pub const NEAREST: usize = 8;
 
 /// A node's place on its ring, as the layer above may read it at any time, without changing anything.
 pub trait RingView {
@@ -36,8 +40,9 @@ pub trait KeyBasedRouting: RingView + Machine<Command = Command, Event = Event> 
     /// may be this node), [`Event::Undeliverable`] here if it stops on its way.
     fn route(&mut self, now: Instant, key: Key, payload: Bytes);
 
-    /// Sends a message to one node, best effort.
-    fn send(&mut self, now: Instant, to: &Contact, payload: Bytes);
+    /// Sends a message to one node, best effort. Control goes before data on every way there; a payload over
+    /// [`MAX_CONTROL`](crate::wire::MAX_CONTROL) is data whatever its class. Messages of different classes overtake each other.
+    fn send(&mut self, now: Instant, to: &Contact, payload: Bytes, class: Class);
 
     /// Gives a message back that [`Event::Forward`] handed out: it goes on.
     fn resume(&mut self, now: Instant, transit: Transit);
@@ -164,8 +169,21 @@ pub enum Event {
     },
     /// The nodes around this one on the ring changed, or its leases did: keys may have moved to it or away from it.
     NeighboursChanged,
-    /// A node was found dead, or left. A node that depends on it looks for another.
-    PeerDown(NodeId),
+    /// The nodes nearest to this one changed: one of the [`NEAREST`] on a side came, died, left, or lives anew. The replica set
+    /// of a key for which this node stands may be another one. At most once for each call of the machine, and never at an edge.
+    NearestChanged,
+    /// A node was found dead, left, or was heard in a later life: this life of it is over. A node that depends on it looks for
+    /// another.
+    PeerDown {
+        /// The node.
+        id: NodeId,
+        /// Which of its lives.
+        incarnation: u64,
+    },
+    /// A node was heard that this one knew in an earlier life: it has lost its memory. [`PeerDown`](Event::PeerDown) for the earlier
+    /// life has come before. The node stands or stood in the tables, is an edge of this node, or has sent messages to it. Rarely it is
+    /// told twice.
+    PeerRestarted(Peer),
     /// How others reach this node changed: its old access node is gone, or it became a ring node.
     ContactChanged(Contact),
     /// The node has left the ring.

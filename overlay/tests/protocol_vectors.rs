@@ -9,9 +9,9 @@ use treecast_overlay::id::Key;
 use treecast_overlay::peer::{Addr, Addresses, Contact};
 use treecast_overlay::sides::Sides;
 use treecast_overlay::wire::{
-    Admission, Answer, Ask, DecodeError, Direct, Frame, Grant, Header, Hello, LeasePiggyback,
-    MAX_NETWORK_NAME, MAX_PATH, MAX_PEERS, MAX_TRACE, NodeState, PROTOCOL_VERSION, Probe, ProbeAck, Purpose,
-    RouteFailure, Routed, TraceHop, decode, encode,
+    Admission, Answer, Ask, Class, DecodeError, Direct, Frame, Grant, Header, Hello, LeasePiggyback,
+    MAX_CONTROL, MAX_NETWORK_NAME, MAX_PATH, MAX_PEERS, MAX_TRACE, NodeState, PROTOCOL_VERSION, Probe,
+    ProbeAck, Purpose, RouteFailure, Routed, TraceHop, decode, encode,
 };
 
 fn hellos() -> Vec<Hello> {
@@ -36,6 +36,7 @@ fn frames_with_payload() -> Vec<Frame> {
     let headers = [
         routed(K, a.into(), Purpose::Application, None),
         Header::Direct(Direct::Payload),
+        Header::Direct(Direct::Control),
         Header::RelayedDirect { to: edge.into(), from: Contact::from(b).into(), direct: Direct::Payload },
         Header::Broadcast { hop: 8, origin: a.into(), id: 9, until: M },
     ];
@@ -121,7 +122,8 @@ fn headers_of_upkeep() -> Vec<Header> {
         Header::Attached { accepted: false, members: vec![] },
         Header::Detach,
         Header::Outdated(a),
-        Header::Via { to: a, from: b },
+        Header::Via { to: a, from: b, class: Class::Control },
+        Header::Via { to: a, from: b, class: Class::Data },
         Header::PeerDeadHint(a),
         Header::HopRefused { hop: 7 },
     ]
@@ -238,6 +240,7 @@ fn the_limits_of_the_page_are_those_of_the_code() {
     let limits = [
         ("PROTOCOL_VERSION", u64::from(PROTOCOL_VERSION)),
         ("MAX_NETWORK_NAME", MAX_NETWORK_NAME as u64),
+        ("MAX_CONTROL", MAX_CONTROL as u64),
         ("MAX_PEERS", MAX_PEERS as u64),
         ("MAX_PATH", MAX_PATH as u64),
         ("MAX_TRACE", MAX_TRACE as u64),

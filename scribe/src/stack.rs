@@ -112,7 +112,7 @@ impl<R: KeyBasedRouting> Stack<R> {
     fn on_request(&mut self, now: Instant, request: Request) {
         match request {
             Request::Route { key, payload } => self.ring.route(now, key, payload),
-            Request::Send { to, payload } => self.ring.send(now, &to, payload),
+            Request::Send { to, payload, class } => self.ring.send(now, &to, payload, class),
         }
     }
 
@@ -165,7 +165,11 @@ impl<R: KeyBasedRouting> Stack<R> {
                 self.moves += 1;
                 forest.handle_neighbours_changed(cx);
             }
-            kbr::Event::PeerDown(peer) => forest.handle_peer_down(cx, peer),
+            // No tree keeps copies of its log yet.
+            kbr::Event::NearestChanged => {}
+            kbr::Event::PeerDown { id, .. } => forest.handle_peer_down(cx, id),
+            // `PeerDown` for its earlier life came before.
+            kbr::Event::PeerRestarted(_) => {}
             kbr::Event::ContactChanged(contact) => {
                 forest.handle_contact_changed(cx);
                 events.push_back(Event::ContactChanged(contact));

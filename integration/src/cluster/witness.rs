@@ -7,7 +7,7 @@ use treecast_overlay::config::Role;
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::machine::{Destination, Machine, Transmit};
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::{Direct, Frame, Header, Purpose, Routed, within};
+use treecast_overlay::wire::{Frame, Header, Purpose, Routed, within};
 use treecast_scribe::event::{Command, Event, Token, TreeStatus};
 use treecast_scribe::message::MessageId;
 use treecast_scribe::wire::{self, Body, Data, Header as ForestHeader, Signature};
@@ -194,7 +194,7 @@ impl<N: RingNode> Observer<Stack<N>> for Witness {
 
 /// Returns the frame that a node sends by a detour, if it is its own. A frame that it relays was seen where it was first sent.
 pub(super) fn by_detour(me: NodeId, frame: &Frame) -> Option<Transmit> {
-    let Header::Via { to, from } = &frame.header else { return None };
+    let Header::Via { to, from, .. } = &frame.header else { return None };
     let frame = within(frame).filter(|_| from.id == me)?;
     Some(Transmit { to: Destination::Peer(*to), frame })
 }
@@ -223,7 +223,7 @@ pub fn forest_message(frame: &Frame) -> Option<(ForestHeader, Bytes)> {
     } else {
         matches!(
             &frame.header,
-            Header::Direct(Direct::Payload) | Header::RelayedDirect { direct: Direct::Payload, .. }
+            Header::Direct(direct) | Header::RelayedDirect { direct, .. } if direct.is_payload()
         )
     };
     carries.then(|| wire::decode(&frame.payload).ok()).flatten()

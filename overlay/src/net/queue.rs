@@ -127,6 +127,7 @@ impl Queue {
         let state = &mut *self.lock();
         let lane = if control { &mut state.control } else { &mut state.data };
         let refused = if frame.payload.len() + HEAD > COPY_UP_TO {
+            debug_assert!(!control, "control is small");
             push_large(lane, frame, limits)
         } else {
             push_small(lane, frame, control, limits)
@@ -312,7 +313,7 @@ mod tests {
     use super::super::records::{Reader, Record};
     use super::*;
     use crate::peer::Addresses;
-    use crate::wire::{Direct, Header};
+    use crate::wire::{Direct, Header, MAX_CONTROL};
 
     fn data(len: usize) -> Frame {
         Frame::new(Header::Direct(Direct::Payload), Bytes::from(vec![7; len]))
@@ -352,6 +353,19 @@ mod tests {
             sizes.iter().map(|&len| control(len as u64)).chain(sizes.map(data)).collect();
         assert_eq!(frames(take_all(&queue)), expected);
         assert!(queue.is_empty());
+    }
+
+    #[test]
+    fn a_small_message_of_the_layer_above_goes_before_its_data() {
+        let (queue, limits) = (Queue::default(), Limits::default());
+        let frame = |direct, len| Frame::new(Header::Direct(direct), Bytes::from(vec![7; len]));
+        let pushed =
+            [data(200_000), data(3), frame(Direct::Control, MAX_CONTROL), frame(Direct::Control, 5_000)];
+        for frame in &pushed {
+            assert!(matches!(queue.push(frame, &limits), Pushed::Queued { .. }));
+        }
+        let [large, small, control, too_large] = pushed;
+        assert_eq!(frames(take_all(&queue)), [control, large, small, too_large]);
     }
 
     #[test]

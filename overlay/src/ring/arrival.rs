@@ -113,7 +113,9 @@ impl<G: Geometry> Node<G> {
         if let Admission::NotNeighbour { members } = &admission {
             // A death that this node has found may have been none, or a node may be about to die there too: the nearer ones
             // are asked for themselves.
-            members.iter().for_each(|peer| self.detector.clear_dead(*peer));
+            for &peer in members {
+                self.detector.clear_dead(peer);
+            }
         }
         let detector = &self.detector;
         let is_barred = |peer: &Peer| detector.is_not_to_be_asked(now, peer);
@@ -155,7 +157,7 @@ impl<G: Geometry> Node<G> {
         for (&neighbour, &(asked, sides)) in &committed {
             self.leases.hold(now, &mut self.core, &self.tables, neighbour, sides, asked);
         }
-        self.tables.leaf_set = view;
+        self.tables.take_over(view);
         self.be_ready(now, false);
         for peer in self.tables.members() {
             self.merge.lost.forget(peer.id);

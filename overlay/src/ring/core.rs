@@ -240,7 +240,7 @@ pub(crate) fn passed_on(to: Peer, from: Peer, frame: Frame) -> Frame {
     let mut inner = BytesMut::with_capacity(encoded.len());
     inner.extend_from_slice(&encoded.head);
     inner.extend_from_slice(&encoded.payload);
-    Frame::new(Header::Via { to, from }, inner.freeze())
+    Frame::new(Header::Via { to, from, class: frame.class() }, inner.freeze())
 }
 
 /// Frames to be sent, and events for the layer above.

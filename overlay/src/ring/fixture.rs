@@ -33,7 +33,7 @@ pub(super) fn core() -> Core {
 /// Its tables, with these nodes in the leaf set.
 pub(super) fn tables(members: &[u8]) -> Tables {
     let mut tables = Tables::new(peer(100).id, Config::default().tables.leaf_set);
-    members.iter().for_each(|&point| assert!(tables.leaf_set.insert(peer(point))));
+    members.iter().for_each(|&point| assert!(tables.insert(peer(point))));
     tables
 }
 

@@ -25,24 +25,32 @@ const TOLD: usize = 1;
 // Nodes come.
 impl<G: Geometry> Node<G> {
     /// A frame of `from` arrived: it lives. The frames of an older incarnation are void: then, an error with the newer one,
-    /// if it is known where that lives.
-    pub(super) fn hear(&mut self, now: Instant, from: Peer) -> Result<(), Option<Peer>> {
+    /// if it is known where that lives. `relay`: the node that passed the frame on.
+    pub(super) fn hear(&mut self, now: Instant, from: Peer, relay: Option<Peer>) -> Result<(), Option<Peer>> {
         let member = self.member(from.id);
         let known = [self.slots.joiner(from.id), self.edges.peer(from.id), member];
         if let Some(newer) = self.detector.newer_life(from, known) {
             return Err(newer);
         }
-        let incarnation = self.detector.incarnation(from.id);
-        if let Some(known) = incarnation.or(member.map(|peer| peer.incarnation)) {
-            if from.incarnation > known {
-                // Whatever was known of the older one is void, except a lease that it holds.
-                self.on_peer_dead(now, from.id);
-                self.detector.begin(now, from);
-                return Ok(());
+        let incarnation = self.detector.incarnation(from.id).or(member.map(|peer| peer.incarnation));
+        let is_later = incarnation.is_some_and(|known| from.incarnation > known);
+        // That the earlier life is over was said when it was found dead.
+        let mut is_told = self.detector.clear_dead(from);
+        if is_later {
+            // Whatever was known of the older one is void, except a lease that it holds.
+            let is_going = self.tables.is_being_removed(from.id);
+            let was_met = self.detector.has_heard(from.id) || member.is_some() && !is_going;
+            let earlier = self.close_place(now, from);
+            self.detector.clear_dead(from);
+            self.detector.begin(now, from);
+            if was_met {
+                self.core.emit(earlier);
+                is_told = true;
             }
+        } else if incarnation.is_some() {
             self.detector.note_heard(now, from);
         }
-        self.detector.clear_dead(from);
+        self.tell_of_restart(from, relay, is_told);
         // First what is nearly always false, because every frame comes by here.
         if self.tables.is_being_removed(from.id) {
             let leaf = self.tables.leaf_set.get(from.id);
@@ -51,6 +59,22 @@ impl<G: Geometry> Node<G> {
             }
         }
         Ok(())
+    }
+
+    /// A peer was heard: tells the layer above if it was known in an earlier life. `is_told`: that this life is over was said. What
+    /// others pass on is no proof of a later life of a node that stands in no table.
+    fn tell_of_restart(&mut self, from: Peer, relay: Option<Peer>, is_told: bool) {
+        let (partner, edge) = match relay {
+            None => (self.detector.renew_partner(from), self.edges.forget_earlier(from)),
+            Some(_) => (None, None),
+        };
+        let earlier = partner.max(edge);
+        if let Some(incarnation) = earlier.filter(|_| !is_told) {
+            self.core.emit(Event::PeerDown { id: from.id, incarnation });
+        }
+        if is_told || earlier.is_some() {
+            self.core.emit(Event::PeerRestarted(from));
+        }
     }
 
     /// A ready node showed itself: it enters the tables where it fits. `told`: how near it says that it is.
@@ -70,7 +94,7 @@ impl<G: Geometry> Node<G> {
         let before = self.tables.leaf_set.ring_neighbours();
         let (geometry, mut cx) = self.shaping(now);
         let in_table = geometry.on_met(&mut cx, peer, told);
-        let in_leaf_set = self.tables.leaf_set.insert(peer);
+        let in_leaf_set = self.tables.insert(peer);
         if in_table || in_leaf_set {
             self.detector.begin(now, peer);
         }
@@ -239,10 +263,12 @@ impl<G: Geometry> Node<G> {
         match ack.node_state {
             NodeState::Ready if self.core.is_ready() => self.meet_answering(now, from, ack.number),
             NodeState::Ready => {}
-            // A member of the tables that is not on the ring has restarted, or left.
+            // A member of the tables that is not on the ring has left it. (A later life of a member on its way out was told when it
+            // was heard first.)
             NodeState::Starting | NodeState::Joining | NodeState::Edge => {
-                if self.core.is_ready() && self.member(from.id).is_some() {
-                    self.on_peer_dead(now, from.id);
+                let member = self.member(from.id).filter(|member| member.incarnation == from.incarnation);
+                if self.core.is_ready() && member.is_some() {
+                    self.on_peer_dead(now, from);
                 }
             }
         }
@@ -316,9 +342,9 @@ impl<G: Geometry> Node<G> {
                     }
                 }
             }
-            Some(Detected::Dead { id, is_own }) => {
-                let routed_by = self.geometry.get(id).copied();
-                self.on_peer_dead(now, id);
+            Some(Detected::Dead { peer, is_own }) => {
+                let routed_by = self.geometry.get(peer.id).copied();
+                self.on_peer_dead(now, peer);
                 // A node that has believed it after one silence tells no node: gossip does not live on what others believed.
                 if let Some(dead) = routed_by.filter(|_| is_own && self.core.is_ready()) {
                     for near in self.geometry.gossip_partners(&self.detector, TOLD) {
@@ -338,9 +364,18 @@ impl<G: Geometry> Node<G> {
         }
     }
 
-    /// This node is dead. Its place is closed, its messages go other ways.
-    pub(super) fn on_peer_dead(&mut self, now: Instant, id: NodeId) {
+    /// This node is dead.
+    pub(super) fn on_peer_dead(&mut self, now: Instant, peer: Peer) {
+        let news = self.close_place(now, peer);
+        self.core.emit(news);
+    }
+
+    /// This life of a node, or the earlier one that is known, is over: its place is closed, its messages go other ways. Returns
+    /// what the layer above is to hear.
+    fn close_place(&mut self, now: Instant, peer: Peer) -> Event {
+        let id = peer.id;
         let member = self.member(id);
+        let known = self.detector.incarnation(id).or(member.map(|member| member.incarnation));
         self.detector.on_dead(now, &mut self.core, id, member);
         self.leases.end_waking(id);
         self.leases.forget_piggyback(id);
@@ -349,7 +384,7 @@ impl<G: Geometry> Node<G> {
         self.drop_when_lease_ends(now, id);
         self.on_dead_while_joining(now, id);
         self.reroute(now, id);
-        self.core.emit(Event::PeerDown(id));
+        Event::PeerDown { id, incarnation: known.unwrap_or(peer.incarnation) }
     }
 
     /// Drops a leaf-set member at once, or when its lease has ended.
@@ -370,7 +405,7 @@ impl<G: Geometry> Node<G> {
         let dropping = Dropping::of(&self.core, &self.tables, id);
         self.leases.forget(id);
         self.tables.cancel_removal(id);
-        let Some(dropped) = self.tables.leaf_set.remove(id) else { return };
+        let Some(dropped) = self.tables.remove(id) else { return };
         if !self.detector.has_left(&dropped) {
             self.merge.lost.note(now, dropped);
         }
@@ -403,7 +438,7 @@ impl<G: Geometry> Node<G> {
         if self.core.is_edge() {
             return self.lose_access(now, from.id);
         }
-        self.on_peer_dead(now, from.id);
+        self.on_peer_dead(now, from);
         self.consider_all(now, members);
     }
 

@@ -13,7 +13,7 @@ use crate::id::{Key, NodeId};
 use crate::kbr::{BroadcastFailure, Delivery, Event, Transit};
 use crate::peer::{Contact, Peer};
 use crate::time::Instant;
-use crate::wire::{Answer, Direct, Frame, Header, MAX_PATH, Purpose, RouteFailure, Routed, TraceHop};
+use crate::wire::{Answer, Class, Direct, Frame, Header, MAX_PATH, Purpose, RouteFailure, Routed, TraceHop};
 
 // Routed messages.
 impl<G: Geometry> Node<G> {
@@ -427,7 +427,7 @@ impl<G: Geometry> Node<G> {
 
     pub(super) fn on_direct(&mut self, now: Instant, from: Contact, direct: Direct, payload: Bytes) {
         match direct {
-            Direct::Payload => self.core.emit(Event::Received { from, payload }),
+            Direct::Payload | Direct::Control => self.core.emit(Event::Received { from, payload }),
             Direct::Answer(answer) if self.lookups.contains(answer.id) => {
                 self.lookups.on_answer(now, &mut self.core, *answer);
             }
@@ -437,9 +437,15 @@ impl<G: Geometry> Node<G> {
     }
 
     /// Passes on a frame that is for another node.
-    pub(super) fn pass_frame_on(&mut self, previous: Peer, to: Peer, from: Peer, inner: Bytes) {
+    pub(super) fn pass_frame_on(
+        &mut self,
+        previous: Peer,
+        (to, from): (Peer, Peer),
+        class: Class,
+        inner: Bytes,
+    ) {
         if let Some(known) = self.relaying().detour(previous, to.id, from) {
-            self.core.send_straight(known, Frame::new(Header::Via { to, from }, inner));
+            self.core.send_straight(known, Frame::new(Header::Via { to, from, class }, inner));
         }
     }
 }

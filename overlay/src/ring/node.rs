@@ -25,7 +25,7 @@ use crate::peer::{Contact, Peer, Seed};
 use crate::random;
 use crate::table::LeafSet;
 use crate::time::Instant;
-use crate::wire::{self, Frame, Header, NodeState};
+use crate::wire::{Class, Direct, Frame, Header, NodeState};
 
 /// One node of the overlay.
 pub struct Node<G: Geometry = Pastry> {
@@ -108,7 +108,7 @@ impl<G: Geometry> Node<G> {
     /// Handles a frame from this peer, and what it holds for this node if the peer has passed it on. Returns the path by
     /// which the answers go.
     fn on_incoming(&mut self, now: Instant, from: Peer, frame: Frame) -> ReplyPath {
-        let passed_on = if let &Header::Via { to, from: sender } = &frame.header {
+        let passed_on = if let &Header::Via { to, from: sender, .. } = &frame.header {
             (to.id == self.core.me.id).then(|| (to, sender, frame.payload.clone()))
         } else {
             None
@@ -126,7 +126,7 @@ impl<G: Geometry> Node<G> {
     /// Handles a frame, unless a later life of its sender is known: then it is void. Returns whether it was handled. `relay`:
     /// the node that passed it on, if its sender did not reach this node directly.
     fn on_heard_frame(&mut self, now: Instant, from: Peer, relay: Option<Peer>, frame: Frame) -> bool {
-        match self.hear(now, from) {
+        match self.hear(now, from, relay) {
             Ok(()) => {
                 self.on_frame(now, from, relay, frame);
                 return true;
@@ -147,7 +147,12 @@ impl<G: Geometry> Node<G> {
             Header::Routed(routed) => self.on_routed(now, from, routed, payload),
             Header::HopAck { hop } => self.on_hop_ack(now, from, hop),
             Header::HopRefused { hop } => self.on_hop_refused(now, from, hop),
-            Header::Direct(direct) => self.on_direct(now, from.into(), direct, payload),
+            Header::Direct(direct) => {
+                if direct.is_payload() && relay.is_none() {
+                    self.detector.note_partner(now, from);
+                }
+                self.on_direct(now, from.into(), direct, payload);
+            }
             Header::RelayedDirect { to, from: sender, direct } => {
                 self.on_relayed_direct(now, from, *to, *sender, direct, payload)
             }
@@ -167,7 +172,7 @@ impl<G: Geometry> Node<G> {
                 let piece = Piece { broadcast: BroadcastId { origin, id }, until, payload };
                 self.on_broadcast(now, from, hop, piece);
             }
-            Header::Via { to, from: sender } => self.pass_frame_on(from, to, sender, payload),
+            Header::Via { to, from: sender, class } => self.pass_frame_on(from, (to, sender), class, payload),
             Header::Outdated(life) => self.core.look_for_twin(now, life),
             Header::PeerDeadHint(dead) => self.on_death_hint(now, dead),
             Header::Attach => self.edges.on_attach(now, &mut self.core, &self.tables, from),
@@ -216,6 +221,9 @@ impl<G: Geometry> Node<G> {
             if serving {
                 self.unpark(now);
             }
+        }
+        if self.core.is_on_ring() && self.tables.take_nearest_changed() {
+            self.core.emit(Event::NearestChanged);
         }
         self.choose_paths(now, reply);
         #[cfg(debug_assertions)]
@@ -376,8 +384,8 @@ impl<G: Geometry> KeyBasedRouting for Node<G> {
         self.finish(now, None);
     }
 
-    fn send(&mut self, now: Instant, to: &Contact, payload: Bytes) {
-        self.send_direct(now, to, wire::Direct::Payload, payload);
+    fn send(&mut self, now: Instant, to: &Contact, payload: Bytes, class: Class) {
+        self.send_direct(now, to, Direct::of(class, payload.len()), payload);
         self.finish(now, None);
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::geometry::Geometry;
 use crate::id::{Key, NodeId};
+use crate::kbr::NEAREST;
 use crate::memory;
 use crate::peer::Peer;
 use crate::table::LeafSet;
@@ -15,16 +16,42 @@ pub(crate) struct Tables {
     pub(crate) leaf_set: LeafSet,
     /// Members that were found dead, or restarted, while a lease of theirs runs: out of use, but not dropped before it ends.
     removing: Vec<(NodeId, Instant)>,
+    /// The nearest members are not the ones that were told last.
+    nearest_changed: bool,
 }
 
 impl Tables {
     pub(crate) fn new(me: NodeId, leaf_set: usize) -> Tables {
-        Tables { leaf_set: LeafSet::new(me, leaf_set), removing: Vec::new() }
+        Tables { leaf_set: LeafSet::new(me, leaf_set), removing: Vec::new(), nearest_changed: false }
     }
 
     /// The node of this id in the tables that are kept alive: these, and the geometry's.
     pub(crate) fn member(&self, geometry: &impl Geometry, id: NodeId) -> Option<Peer> {
         self.leaf_set.get(id).or_else(|| geometry.get(id)).copied()
+    }
+
+    /// Takes a node into the leaf set, where it fits. Returns whether anything changed.
+    pub(crate) fn insert(&mut self, peer: Peer) -> bool {
+        let is_new = self.leaf_set.insert(peer);
+        self.nearest_changed |= is_new && self.leaf_set.is_near(peer.id, NEAREST);
+        is_new
+    }
+
+    /// Takes a node out of the leaf set.
+    pub(crate) fn remove(&mut self, id: NodeId) -> Option<Peer> {
+        self.nearest_changed |= self.leaf_set.is_near(id, NEAREST);
+        self.leaf_set.remove(id)
+    }
+
+    /// Takes over the leaf set of a joiner that has its place now.
+    pub(crate) fn take_over(&mut self, view: LeafSet) {
+        self.nearest_changed |= view != self.leaf_set;
+        self.leaf_set = view;
+    }
+
+    /// Whether the nearest members changed since the last call.
+    pub(crate) fn take_nearest_changed(&mut self) -> bool {
+        std::mem::take(&mut self.nearest_changed)
     }
 
     /// Takes a member out of use until its lease ends.

@@ -20,16 +20,18 @@ use crate::peer::{Contact, Peer, Seed};
 use crate::sides::{Side, Sides};
 use crate::testing::{self, Told, peer_at, slot_of};
 use crate::time::Instant;
-use crate::wire::{Frame, Header, NodeState, Probe};
+use crate::wire::{Class, Direct, Frame, Header, NodeState, Probe};
 use std::sync::Arc;
 
 mod carried;
 mod cuts;
 mod hostile;
 mod idle;
+mod lives;
 mod members;
 mod merge;
 mod near;
+mod nearest;
 mod hints;
 mod slots;
 
@@ -80,6 +82,7 @@ trait Stories {
     fn ring(n: usize) -> Self;
     fn join(&mut self, through: Option<usize>, config: Config) -> usize;
     fn start(&mut self, peer: Peer, config: Config, bootstrap: Bootstrap) -> usize;
+    fn revive(&mut self, slot: usize, peer: Peer, bootstrap: Bootstrap);
     fn configure(&mut self, slot: usize, change: impl FnOnce(&mut Config));
     fn ready(&self) -> Vec<usize>;
     fn route(&mut self, slot: usize, key: Key, text: &'static str);
@@ -116,6 +119,13 @@ impl Stories for Net {
     fn join(&mut self, through: Option<usize>, config: Config) -> usize {
         let join = through.map(|slot| Seed::from(Addr::Memory(slot as u32))).into_iter().collect();
         self.start(peer_at(self.nodes.len()), config, Bootstrap { join, ..Bootstrap::default() })
+    }
+
+    /// Starts another life in a slot whose node is gone.
+    fn revive(&mut self, slot: usize, peer: Peer, bootstrap: Bootstrap) {
+        let seed = [peer.incarnation as u8 ^ 0x80; 32];
+        self.nodes[slot] = Some(Node::new(peer, Config::default(), seed).unwrap());
+        self.command(slot, Command::Start(bootstrap));
     }
 
     /// Gives a running node other figures.
@@ -560,14 +570,14 @@ fn letters_reach_an_edge_through_its_access_node() {
     net.run(Duration::from_secs(2));
     let contact = net.node(edge).contact();
     let now = net.now;
-    net.node(1).send(now, &contact, Bytes::from_static(b"hello edge"));
+    net.node(1).send(now, &contact, Bytes::from_static(b"hello edge"), Class::Data);
     net.drain(1);
     net.run(Duration::from_secs(1));
     let sender = net.node(1).contact();
     assert!(net.events.iter().any(|(slot, event)| *slot == edge
         && matches!(event, Event::Received { from, payload } if *from == sender && payload == "hello edge")));
     let now = net.now;
-    net.node(edge).send(now, &sender, Bytes::from_static(b"hello ring"));
+    net.node(edge).send(now, &sender, Bytes::from_static(b"hello ring"), Class::Control);
     net.drain(edge);
     net.run(Duration::from_secs(1));
     assert!(net.events.iter().any(|(slot, event)| *slot == 1

@@ -146,6 +146,11 @@ impl LeafSet {
         neighbour.map_or(self.me, |peer| peer.id)
     }
 
+    /// Whether a peer is one of the nearest `n` members of a side.
+    pub fn is_near(&self, id: NodeId, n: usize) -> bool {
+        self.lefts().take(n).chain(self.rights().take(n)).any(|near| near.id == id)
+    }
+
     /// On which sides a node is this node's ring neighbour, or would be: both, if this node is alone.
     pub fn sides_for(&self, id: NodeId) -> Sides {
         let me = self.me.key();

@@ -17,6 +17,20 @@ pub const MAX_PATH: usize = 64;
 /// Most nodes that a trace may name: those of the longest path, both ends included.
 pub const MAX_TRACE: usize = MAX_PATH + 1;
 
+/// Most bytes of a payload of the layer above that goes before data: a larger one is data whatever was asked for.
+pub const MAX_CONTROL: usize = 4 * 1024;
+/// Room for the header of a frame that another node passes on, beside its payload.
+const VIA_ROOM: usize = 1024;
+
+/// The two kinds of frames in every queue towards a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Class {
+    /// Small, and goes before data: it keeps leases alive, rings and trees whole, and acknowledges.
+    Control,
+    /// Waits for its turn, and is counted in [`Machine::handle_queued`](crate::machine::Machine::handle_queued).
+    Data,
+}
+
 /// The header of a [`Frame`](super::Frame). Frames that carry a payload say so.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Header {
@@ -114,6 +128,8 @@ pub enum Header {
         to: Peer,
         /// The sender.
         from: Peer,
+        /// The class of the frame inside.
+        class: Class,
     },
     /// The sender has found this peer dead, which the receiver may have in its routing table too. (A hint: a node that hears
     /// it looks for itself.)
@@ -127,7 +143,7 @@ pub enum Header {
 
 /// Names of the kinds of frames, for counts. Routed messages are told apart by purpose and direct messages by content, so joins and
 /// lookups are counted separately.
-pub const KINDS: [&str; 27] = [
+pub const KINDS: [&str; 28] = [
     "routed/application",
     "routed/lookup",
     "routed/seek",
@@ -156,6 +172,7 @@ pub const KINDS: [&str; 27] = [
     "via",
     "peer_dead_hint",
     "hop_refused",
+    "direct/control",
 ];
 
 impl Header {
@@ -190,6 +207,7 @@ impl Header {
             Header::Via { .. } => 24,
             Header::PeerDeadHint(_) => 25,
             Header::HopRefused { .. } => 26,
+            Header::Direct(Direct::Control) => 27,
         }
     }
 
@@ -197,7 +215,7 @@ impl Header {
     pub fn carries_payload(&self) -> bool {
         match self {
             Header::Routed(routed) => routed.purpose == Purpose::Application,
-            Header::Direct(direct) | Header::RelayedDirect { direct, .. } => *direct == Direct::Payload,
+            Header::Direct(direct) | Header::RelayedDirect { direct, .. } => direct.class().is_some(),
             Header::Broadcast { .. } | Header::Via { .. } => true,
             Header::HopAck { .. }
             | Header::HopRefused { .. }
@@ -219,6 +237,37 @@ impl Header {
         }
     }
 
+    /// The class of a frame with this header and a payload of so many bytes.
+    pub(super) fn class(&self, payload: usize) -> Class {
+        let (class, most) = match self {
+            Header::Routed(routed) if routed.purpose == Purpose::Application => (Class::Data, 0),
+            Header::Broadcast { .. } => (Class::Data, 0),
+            Header::Direct(direct) | Header::RelayedDirect { direct, .. } => {
+                (direct.class().unwrap_or(Class::Control), MAX_CONTROL)
+            }
+            Header::Via { class, .. } => (*class, MAX_CONTROL + VIA_ROOM),
+            Header::Routed(_)
+            | Header::HopAck { .. }
+            | Header::HopRefused { .. }
+            | Header::Probe(_)
+            | Header::ProbeAck(_)
+            | Header::JoinRequest
+            | Header::Admission(_)
+            | Header::JoinCommit { .. }
+            | Header::JoinCommitted { .. }
+            | Header::JoinAbort { .. }
+            | Header::LeafSet { .. }
+            | Header::Geometry(_)
+            | Header::Leave { .. }
+            | Header::Outdated(_)
+            | Header::PeerDeadHint(_)
+            | Header::Attach
+            | Header::Attached { .. }
+            | Header::Detach => (Class::Control, 0),
+        };
+        if payload > most { Class::Data } else { class }
+    }
+
     /// The limit of a list that is longer than it may be, if there is one: its decoder has kept one entry too many.
     pub(super) fn list_over_limit(&self) -> Option<usize> {
         match self {
@@ -234,8 +283,11 @@ impl Header {
             | Header::Leave { members }
             | Header::Attached { members, .. } => over_limit(Some(members), MAX_PEERS),
             Header::Geometry(frame) => over_limit(Some(&frame.body), MAX_GEOMETRY_BYTES),
-            Header::Direct(Direct::Payload | Direct::Undeliverable { .. })
-            | Header::RelayedDirect { direct: Direct::Payload | Direct::Undeliverable { .. }, .. }
+            Header::Direct(Direct::Payload | Direct::Control | Direct::Undeliverable { .. })
+            | Header::RelayedDirect {
+                direct: Direct::Payload | Direct::Control | Direct::Undeliverable { .. },
+                ..
+            }
             | Header::HopAck { .. }
             | Header::HopRefused { .. }
             | Header::Probe(_)
@@ -269,7 +321,7 @@ impl Header {
             | Header::Leave { members }
             | Header::Attached { members, .. } => members.iter().all(is_so),
             Header::Outdated(peer) | Header::PeerDeadHint(peer) => is_so(peer),
-            Header::Via { to, from } => is_so(to) && is_so(from),
+            Header::Via { to, from, .. } => is_so(to) && is_so(from),
             Header::HopAck { .. }
             | Header::HopRefused { .. }
             | Header::Probe(_)
@@ -324,7 +376,7 @@ const _: () = assert!(size_of::<Header>() <= 192);
 /// A message of one node to another, near or far.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Direct {
-    /// A payload of the layer above: the frame's tail.
+    /// A payload of the layer above, data: the frame's tail.
     Payload,
     /// The answer of the root of a key to a lookup, or to a node that seeks its place on the ring.
     Answer(Box<Answer>),
@@ -337,6 +389,8 @@ pub enum Direct {
         /// Why it stopped.
         reason: RouteFailure,
     },
+    /// A small payload of the layer above, which goes before data: the frame's tail.
+    Control,
 }
 
 /// The header of a routed message.
@@ -405,10 +459,32 @@ pub struct Answer {
 }
 
 impl Direct {
+    /// A payload of so many bytes that is to go in this class. One over [`MAX_CONTROL`] is data.
+    pub fn of(class: Class, payload: usize) -> Direct {
+        match class {
+            Class::Control if payload <= MAX_CONTROL => Direct::Control,
+            Class::Control | Class::Data => Direct::Payload,
+        }
+    }
+
+    /// The class that was asked for a payload of the layer above; `None`: this carries none.
+    fn class(&self) -> Option<Class> {
+        match self {
+            Direct::Payload => Some(Class::Data),
+            Direct::Control => Some(Class::Control),
+            Direct::Answer(_) | Direct::Undeliverable { .. } => None,
+        }
+    }
+
+    /// Whether it is a payload of the layer above.
+    pub fn is_payload(&self) -> bool {
+        self.class().is_some()
+    }
+
     fn all_peers(&self, is_so: &mut impl FnMut(&Peer) -> bool) -> bool {
         match self {
             Direct::Answer(answer) => is_so(&answer.root) && answer.leaf_set.iter().all(is_so),
-            Direct::Payload | Direct::Undeliverable { .. } => true,
+            Direct::Payload | Direct::Control | Direct::Undeliverable { .. } => true,
         }
     }
 }

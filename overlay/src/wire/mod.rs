@@ -11,8 +11,9 @@ mod tests;
 
 pub use codec::{DecodeError, EncodedFrame, decode, encode, encode_head, within};
 pub use header::{
-    Admission, Answer, Ask, Direct, GeometryFrame, Grant, Header, KINDS, LeasePiggyback, MAX_GEOMETRY_BYTES,
-    MAX_PATH, MAX_PEERS, MAX_TRACE, NodeState, Probe, ProbeAck, Purpose, RouteFailure, Routed, TraceHop,
+    Admission, Answer, Ask, Class, Direct, GeometryFrame, Grant, Header, KINDS, LeasePiggyback, MAX_CONTROL,
+    MAX_GEOMETRY_BYTES, MAX_PATH, MAX_PEERS, MAX_TRACE, NodeState, Probe, ProbeAck, Purpose, RouteFailure,
+    Routed, TraceHop,
 };
 pub use hello::{Hello, HelloError, MAX_NETWORK_NAME, PROTOCOL_VERSION};
 
@@ -35,10 +36,14 @@ impl Frame {
         Frame { piggyback: None, header, payload }
     }
 
-    /// Whether this frame goes before data in every queue: the overlay's own frames keep leases alive and rings
-    /// whole, and are small.
+    /// Its class, by its header. What carries more than control may is data, whatever its header says.
+    pub fn class(&self) -> Class {
+        self.header.class(self.payload.len())
+    }
+
+    /// Whether this frame goes before data in every queue.
     pub fn is_control(&self) -> bool {
-        self.payload.is_empty()
+        self.class() == Class::Control
     }
 }
 

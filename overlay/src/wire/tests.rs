@@ -93,6 +93,7 @@ fn direct() -> BoxedStrategy<Direct> {
     let undeliverable = (number(), point(), reason);
     prop_oneof![
         Just(Direct::Payload),
+        Just(Direct::Control),
         answer().prop_map(|answer| Direct::Answer(answer.into())),
         undeliverable.prop_map(|(id, key, reason)| Direct::Undeliverable { id, key: Key(key), reason }),
     ]
@@ -199,7 +200,8 @@ fn header() -> impl Strategy<Value = Header> {
         peer().prop_map(Header::Outdated),
         peer().prop_map(Header::PeerDeadHint),
         number().prop_map(|hop| Header::HopRefused { hop }),
-        (peer(), peer()).prop_map(|(to, from)| Header::Via { to, from }),
+        (peer(), peer(), select(vec![Class::Control, Class::Data]))
+            .prop_map(|(to, from, class)| Header::Via { to, from, class }),
     ];
     let of_upkeep = prop_oneof![
         probe().prop_map(Header::Probe),
@@ -222,7 +224,9 @@ fn may_carry(header: &Header) -> bool {
     text.starts_with("Broadcast")
         || text.starts_with("Via")
         || text.starts_with("Direct(Payload")
-        || text.starts_with("RelayedDirect") && text.ends_with("direct: Payload }")
+        || text.starts_with("Direct(Control")
+        || text.starts_with("RelayedDirect")
+            && (text.ends_with("direct: Payload }") || text.ends_with("direct: Control }"))
         || text.starts_with("Routed") && text.contains("purpose: Application")
 }
 
@@ -441,4 +445,32 @@ fn every_list_in_a_header_is_bounded_while_it_is_decoded() {
     for at in lists {
         assert!(lines[at - 1].contains("\"bounded::"), "line {}: {}", at + 1, lines[at]);
     }
+}
+
+#[test]
+fn a_frame_has_the_class_of_its_header_if_it_is_small() {
+    let of = |header: Header, len: usize| Frame::new(header, Bytes::from(vec![1; len])).class();
+    let (to, from) = (peer_of(1), peer_of(2));
+    let relayed =
+        |direct| Header::RelayedDirect { to: Box::new(to.into()), from: Box::new(from.into()), direct };
+    for header in [Header::Direct(Direct::Control), relayed(Direct::Control)] {
+        assert_eq!(of(header.clone(), 0), Class::Control);
+        assert_eq!(of(header.clone(), MAX_CONTROL), Class::Control);
+        assert_eq!(of(header, MAX_CONTROL + 1), Class::Data, "too large");
+    }
+    for header in [Header::Direct(Direct::Payload), relayed(Direct::Payload)] {
+        assert_eq!(of(header, 1), Class::Data, "it was asked to be data");
+    }
+    for class in [Class::Control, Class::Data] {
+        assert_eq!(of(Header::Via { to, from, class }, MAX_CONTROL + 100), class);
+        assert_eq!(of(Header::Via { to, from, class }, 2 * MAX_CONTROL), Class::Data);
+    }
+    assert_eq!(of(Header::HopAck { hop: 1 }, 0), Class::Control);
+    assert_eq!(Direct::of(Class::Control, MAX_CONTROL), Direct::Control);
+    assert_eq!(Direct::of(Class::Control, MAX_CONTROL + 1), Direct::Payload);
+    assert_eq!(Direct::of(Class::Data, 1), Direct::Payload);
+}
+
+fn peer_of(id: u128) -> Peer {
+    Peer { id: NodeId(id), incarnation: 1, addr: Addr::Unreachable }
 }

@@ -11,7 +11,7 @@ pub use treecast_overlay::kbr::RingView;
 use treecast_overlay::peer::Contact;
 use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
-use treecast_overlay::wire::NodeState;
+use treecast_overlay::wire::{Class, NodeState};
 
 use super::handoffs::{HandoffCx, Handoffs};
 use super::links::Links;
@@ -63,6 +63,8 @@ pub enum Request {
         to: Contact,
         /// An encoded [`Header`] and its payload.
         payload: Bytes,
+        /// Whether it goes before data.
+        class: Class,
     },
 }
 
@@ -179,15 +181,19 @@ impl Outbox {
 
     /// Sends a message without payload.
     pub(super) fn tell(&mut self, to: Contact, header: &Header) {
-        self.send(to, wire::encode(header, &[]));
+        self.send(to, wire::encode(header, &[]), header.class());
     }
 
-    /// Sends an encoded message.
-    pub(super) fn send(&mut self, to: Contact, payload: Bytes) {
+    /// Sends an encoded message that carries an entry, a publication or a piece of a log.
+    pub(super) fn send_data(&mut self, to: Contact, payload: Bytes) {
+        self.send(to, payload, Class::Data);
+    }
+
+    fn send(&mut self, to: Contact, payload: Bytes, class: Class) {
         if to.id() == self.me {
             self.loopback.push_back(payload);
         } else {
-            self.requests.push_back(Request::Send { to, payload });
+            self.requests.push_back(Request::Send { to, payload, class });
         }
     }
 

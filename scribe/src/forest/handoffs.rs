@@ -159,7 +159,7 @@ impl Handoffs {
     fn send_chunks(&mut self, cx: HandoffCx<'_>, topic: TopicId) {
         let Some(transfer) = self.outgoing.get(&topic) else { return };
         for &chunk in transfer.open.iter().take(AHEAD) {
-            cx.out.send(transfer.to, transfer.encode(topic, chunk));
+            cx.out.send_data(transfer.to, transfer.encode(topic, chunk));
         }
         cx.deadlines.set(Timer::Handoff(topic), cx.now + cx.config.handoff.retry);
     }
@@ -207,7 +207,7 @@ impl Handoffs {
         }
         // Chunks before the window's end are on their way already.
         if let Some(&next) = transfer.open.iter().nth(AHEAD - 1) {
-            cx.out.send(transfer.to, transfer.encode(topic, next));
+            cx.out.send_data(transfer.to, transfer.encode(topic, next));
             cx.deadlines.set(Timer::Handoff(topic), cx.now + cx.config.handoff.retry);
         }
         false

@@ -81,7 +81,7 @@ impl Publishing {
         while let Some(out) = publisher.poll_send(cx.now, cx.config, cx.told_root) {
             let (root, message) = (out.root, publish_message(cx, out));
             match root {
-                Some(root) => cx.out.send(root, message),
+                Some(root) => cx.out.send_data(root, message),
                 None => cx.out.route(cx.topic, message),
             }
         }

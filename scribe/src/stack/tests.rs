@@ -10,12 +10,13 @@ use treecast_overlay::kbr::{Bootstrap, RingView};
 use treecast_overlay::peer::{Addr, Seed};
 use treecast_overlay::random::{self, Rng};
 use treecast_overlay::testing::{Net, Told, peer_at};
-use treecast_overlay::wire::NodeState;
+use treecast_overlay::wire::{Header as RingHeader, NodeState};
 
 use super::*;
 use crate::event::SubscriptionId;
 use crate::message::{GapReason, Item, Receipt, Start};
 use crate::topic::Topic;
+use crate::wire::{self, Header};
 
 const DELAY: Duration = Duration::from_millis(2);
 
@@ -316,4 +317,33 @@ fn a_node_alone_needs_nobody() {
     assert!(kinds(|event| matches!(event, Event::Found { token: Token(7), .. })));
     assert!(kinds(|event| matches!(event, Event::Status { token: Token(8), .. })));
     assert!(kinds(|event| matches!(event, Event::Left)));
+}
+
+#[test]
+fn entries_and_publications_are_data_and_all_else_that_is_sent_goes_before_them() {
+    let mut world = World::ring(6);
+    let edge = world.enter(Role::Edge { promote_after: None });
+    world.run(seconds(3));
+    for slot in 0..=edge {
+        world.subscribe(slot);
+    }
+    world.logs = true;
+    world.publish_many(1, "one", 20);
+    world.publish_many(edge, "two", 20);
+    world.run(seconds(2));
+    let mut seen = [0; 4];
+    for (.., frame) in &world.log {
+        let (RingHeader::Direct(direct) | RingHeader::RelayedDirect { direct, .. }) = &frame.header else {
+            continue;
+        };
+        if !direct.is_payload() {
+            continue;
+        }
+        let relayed = matches!(frame.header, RingHeader::RelayedDirect { .. });
+        let (header, _) = wire::decode(&frame.payload).unwrap();
+        let is_data = matches!(header, Header::Data(_) | Header::Publish(_) | Header::HandoffChunk { .. });
+        assert_eq!(frame.is_control(), !is_data, "{header:?}");
+        seen[2 * usize::from(relayed) + usize::from(is_data)] += 1;
+    }
+    assert!(seen.iter().all(|&count| count > 0), "{seen:?}");
 }

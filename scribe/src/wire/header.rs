@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
+use treecast_overlay::wire::Class;
 
 use super::codec::{self, DecodeError};
 use super::short::{LogTipForm, StartedForm};
@@ -186,6 +187,30 @@ impl Header {
             | Header::CapacityAnswer { .. }
             | Header::Detach { .. }
             | Header::Detached { .. } => false,
+        }
+    }
+
+    /// The class in which it goes: entries, publications and pieces of logs are data, and what all else says goes before them.
+    pub fn class(&self) -> Class {
+        match self {
+            Header::Data(_) | Header::Publish(_) | Header::HandoffChunk { .. } => Class::Data,
+            Header::Join(_)
+            | Header::Attached(_)
+            | Header::Leave { .. }
+            | Header::Orphan { .. }
+            | Header::Ack(_)
+            | Header::Receipt(_)
+            | Header::Refused { .. }
+            | Header::Beat(_)
+            | Header::Shared(_)
+            | Header::Query { .. }
+            | Header::QueryAnswer { .. }
+            | Header::HandoffTaken { .. }
+            | Header::Offer(_)
+            | Header::CapacityProbe { .. }
+            | Header::CapacityAnswer { .. }
+            | Header::Detach { .. }
+            | Header::Detached { .. } => Class::Control,
         }
     }
 

@@ -162,14 +162,17 @@ impl Access {
     /// An access node is gone, or refuses this edge.
     pub(crate) fn lose(&mut self, core: &mut Core, id: NodeId) -> AccessLost {
         let was_primary = self.primary().is_some_and(|peer| peer.id == id);
-        let was_attached = self.contains(id);
+        let attached = self.nodes.iter().find(|node| node.peer.id == id).map(|node| node.peer.incarnation);
         self.nodes.retain(|node| node.peer.id != id);
         self.candidates.retain(|peer| peer.id != id);
         self.asked.take_if(|(peer, _)| peer.id == id);
-        if was_attached {
-            core.emit(Event::PeerDown(id));
+        if let Some(incarnation) = attached {
+            core.emit(Event::PeerDown { id, incarnation });
         }
-        AccessLost { was_attached, contact_changed: was_primary && self.primary().is_some() }
+        AccessLost {
+            was_attached: attached.is_some(),
+            contact_changed: was_primary && self.primary().is_some(),
+        }
     }
 
     /// Notes since when there is no access node.

@@ -48,9 +48,18 @@ impl Edges {
     }
 
     pub(crate) fn on_detach(&mut self, core: &mut Core, from: NodeId) {
-        if self.by_id.remove(&from).is_some() {
-            core.emit(Event::PeerDown(from));
+        if let Some((Peer { id, incarnation, .. }, _)) = self.by_id.remove(&from) {
+            core.emit(Event::PeerDown { id, incarnation });
         }
+    }
+
+    /// This life of a peer was heard: an earlier one is attached here no more. Returns its incarnation, if it was.
+    pub(crate) fn forget_earlier(&mut self, life: Peer) -> Option<u64> {
+        let attached = self.by_id.get(&life.id)?.0.incarnation;
+        (attached < life.incarnation).then(|| {
+            self.by_id.remove(&life.id);
+            attached
+        })
     }
 
     /// Forgets edges that fell silent.

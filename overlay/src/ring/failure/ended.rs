@@ -64,9 +64,15 @@ impl EndedLives {
     }
 
     /// The node itself was heard, in this incarnation or a later one: it is not dead. Or a node near it names it, and it
-    /// deserves another look.
-    pub(super) fn clear_dead(&mut self, peer: Peer) {
-        self.dead.retain(|&(id, incarnation, _)| id != peer.id || incarnation > peer.incarnation);
+    /// deserves another look. Returns whether an earlier incarnation was found dead.
+    pub(super) fn clear_dead(&mut self, peer: Peer) -> bool {
+        let mut earlier = false;
+        self.dead.retain(|&(id, incarnation, _)| {
+            let is_cleared = id == peer.id && incarnation <= peer.incarnation;
+            earlier |= is_cleared && incarnation < peer.incarnation;
+            !is_cleared
+        });
+        earlier
     }
 
     /// Forgets those whose time is over, and gives back what a burst has taken.

@@ -36,7 +36,7 @@ pub(crate) enum Detected {
     /// It was asked again.
     Suspect(NodeId),
     /// It is dead. `is_own`: by more than one silence, or without any node's hint.
-    Dead { id: NodeId, is_own: bool },
+    Dead { peer: Peer, is_own: bool },
 }
 
 /// A probe that was answered.

@@ -14,6 +14,7 @@ mod death_rate;
 mod detours;
 mod ended;
 mod findings;
+mod partners;
 mod peer_state;
 
 use std::hash::{Hash, Hasher};
@@ -26,6 +27,7 @@ use self::death_rate::DeathRate;
 use self::detours::Detours;
 use self::ended::EndedLives;
 pub(crate) use self::findings::{Answered, Detected, Ground, Sweep};
+use self::partners::Partners;
 pub(crate) use self::peer_state::Question;
 use self::peer_state::{Asked, PeerStates, RoundTrip};
 use super::core::{Core, Timer};
@@ -65,6 +67,7 @@ const JUST_HEARD: Duration = Duration::from_secs(5);
 pub struct FailureDetector {
     states: PeerStates,
     ended: EndedLives,
+    partners: Partners,
     detours: Detours,
     deaths: DeathRate,
     /// When timers were last looked after: a long gap was a sleep.
@@ -74,7 +77,7 @@ pub struct FailureDetector {
 /// A model checker compares this: rates and measured times decide nothing there.
 impl Hash for FailureDetector {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (&self.states, &self.ended, &self.detours).hash(state);
+        (&self.states, &self.ended, &self.partners, &self.detours).hash(state);
     }
 }
 
@@ -288,7 +291,7 @@ impl FailureDetector {
             return Some(Detected::Suspect(id));
         }
         tracing::debug!(node = %core.me.id, peer = %id, "found dead: {attempts} probes unanswered");
-        Some(Detected::Dead { id, is_own: attempts > 1 || !question.suspected })
+        Some(Detected::Dead { peer, is_own: attempts > 1 || !question.suspected })
     }
 
     /// A suspect may not be the only one: if all between it and this node are suspect too, so that no other node watches
@@ -376,6 +379,11 @@ impl FailureDetector {
         self.states.get(id).map(|state| state.incarnation)
     }
 
+    /// Whether the life of this peer that is watched was heard itself: others may have named it only.
+    pub(crate) fn has_heard(&self, id: NodeId) -> bool {
+        self.states.get(id).is_some_and(|state| state.heard_itself)
+    }
+
     /// A frame of a known life arrived.
     pub(crate) fn note_heard(&mut self, now: Instant, peer: Peer) {
         self.states.note_heard(now, peer);
@@ -423,9 +431,19 @@ impl FailureDetector {
     }
 
     /// The node itself was heard, in this incarnation or a later one: it is not dead. Or a node near it names it, and it
-    /// deserves another look.
-    pub(crate) fn clear_dead(&mut self, peer: Peer) {
-        self.ended.clear_dead(peer);
+    /// deserves another look. Returns whether an earlier incarnation was found dead.
+    pub(crate) fn clear_dead(&mut self, peer: Peer) -> bool {
+        self.ended.clear_dead(peer)
+    }
+
+    /// A message of this peer's, over its own connection, has come to the layer above.
+    pub(crate) fn note_partner(&mut self, now: Instant, peer: Peer) {
+        self.partners.note(now, peer);
+    }
+
+    /// This life of a peer was heard over its own connection. Returns the earlier one, if the layer above has got messages of it.
+    pub(crate) fn renew_partner(&mut self, peer: Peer) -> Option<u64> {
+        self.partners.renew(peer)
     }
 
     /// This node was the one that could not be reached: nothing that it found out counts.
@@ -537,6 +555,7 @@ impl FailureDetector {
         let Sweep { watched } = sweep;
         self.states.keep(|id| watched.binary_search_by_key(&id, |(peer, _)| peer.id).is_ok());
         self.ended.tidy(now);
+        self.partners.tidy(now);
         self.states.tidy();
     }
 
@@ -547,7 +566,7 @@ impl FailureDetector {
 
     /// Adds up the bytes on the heap.
     pub(crate) fn memory(&self, parts: &mut Memory) {
-        parts.add("liveness", self.states.bytes() + self.ended.bytes());
+        parts.add("liveness", self.states.bytes() + self.ended.bytes() + self.partners.bytes());
         parts.add("tuning", self.deaths.bytes());
         parts.add("detours", self.detours.bytes());
     }
@@ -555,7 +574,11 @@ impl FailureDetector {
     /// How much is remembered (promise O5). Of lives that go on: the tables' members, and the nodes that others named, up to a
     /// limit that is kept where they are asked.
     pub(crate) fn sizes(&self) -> impl Iterator<Item = Size> {
-        self.ended.sizes().into_iter().chain(self.detours.sizes()).chain([self.deaths.size()])
+        self.ended
+            .sizes()
+            .into_iter()
+            .chain(self.detours.sizes())
+            .chain([self.deaths.size(), self.partners.size()])
     }
 }
 
@@ -602,7 +625,7 @@ mod tests {
             }
             let found = detector.on_probe_timeout(at(3_000), &mut core, &ground, far.id);
             match found {
-                Some(Detected::Dead { id, is_own: true }) => assert!(!hears && id == far.id),
+                Some(Detected::Dead { peer, is_own: true }) => assert!(!hears && peer == far),
                 Some(Detected::Alive { peer, .. }) => assert!(hears && peer == far),
                 other => panic!("{other:?}"),
             }

@@ -28,7 +28,7 @@ fn renewals(net: &mut Net, pair: [usize; 2], mut talk: impl FnMut(&mut Net, u32)
 
 fn say(net: &mut Net, from: usize, to: usize) {
     let (contact, now) = (peer_at(to).into(), net.now);
-    net.node(from).send(now, &contact, Bytes::from_static(b"hi"));
+    net.node(from).send(now, &contact, Bytes::from_static(b"hi"), Class::Data);
     net.drain(from);
 }
 
@@ -240,7 +240,7 @@ fn strangers_who_ask_keep_nobody_from_hearing_of_a_death() {
     assert!(0 < answers && answers < 64, "{answers} of 200");
     let now = net.now;
     let neighbour = net.node(0).leaf_set().ring_neighbours()[0];
-    net.node(0).on_peer_dead(now, neighbour.id);
+    net.node(0).on_peer_dead(now, neighbour);
     net.node(0).drop_member(now, neighbour.id);
     let told: Vec<Peer> = net.node(0).repair.budget.waiting().iter().map(|&(peer, _)| peer).collect();
     let members: Vec<Peer> = net.node(0).leaf_set().iter().copied().collect();

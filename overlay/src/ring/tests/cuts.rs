@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::wire::Direct;
+use crate::wire::MAX_CONTROL;
 
 impl Net {
     /// The slots of the ring neighbours.
@@ -118,36 +119,47 @@ fn a_frame_is_passed_on_once_and_in_nobody_elses_name() {
         let encoded = crate::wire::encode(&header.into());
         encoded.head
     };
-    let now = net.now;
+    let (now, class) = (net.now, Class::Control);
     let mut hand = |slot: usize, from: Peer, header: Header, payload: Bytes| {
         let node = net.node(slot);
         node.handle_frame(now, from, Frame::new(header, payload));
         node.take_sent(now).map(|sent| sent.frame.header).collect::<Vec<_>>()
     };
     let detach = inner(Header::JoinAbort { number: 1 });
-    let passed = hand(2, a, Header::Via { to: b, from: a }, detach.clone());
-    assert!(matches!(passed[..], [Header::Via { .. }]), "{passed:?}");
-    let forged = hand(2, stranger, Header::Via { to: b, from: a }, detach);
+    let passed = hand(2, a, Header::Via { to: b, from: a, class }, detach.clone());
+    assert!(matches!(passed[..], [Header::Via { class: Class::Control, .. }]), "{passed:?}");
+    let forged = hand(2, stranger, Header::Via { to: b, from: a, class }, detach);
     assert!(forged.is_empty(), "only what is the sender's own: {forged:?}");
-    let direct = |from: Peer| Header::RelayedDirect {
-        to: Box::new(b.into()),
-        from: Box::new(from.into()),
-        direct: Direct::Payload,
+    let of = |direct: Direct, from: Peer| {
+        let (to, from) = (Box::new(b.into()), Box::new(from.into()));
+        Header::RelayedDirect { to, from, direct }
     };
+    let small = hand(2, a, of(Direct::Control, a), Bytes::from_static(b"hi"));
+    assert!(matches!(small[..], [Header::Via { class: Class::Control, .. }]), "it stays control: {small:?}");
+    let large = hand(2, a, of(Direct::Control, a), Bytes::from_static(&[0; MAX_CONTROL + 1]));
+    assert!(
+        matches!(large[..], [Header::Via { class: Class::Data, .. }]),
+        "too large for control: {large:?}"
+    );
+    let direct = |from: Peer| of(Direct::Payload, from);
     let passed = hand(2, a, direct(a), Bytes::from_static(b"hi"));
-    assert!(matches!(passed[..], [Header::Via { to, from }] if to == b && from == a), "{passed:?}");
+    assert!(
+        matches!(passed[..], [Header::Via { to, from, class: Class::Data }] if to == b && from == a),
+        "{passed:?}"
+    );
     let forged = hand(2, stranger, direct(a), Bytes::from_static(b"hi"));
     assert!(forged.is_empty(), "likewise: {forged:?}");
     let number = 77;
     let probe =
         Header::Probe(Probe { number, node_state: NodeState::Ready, lease: Sides::None, leaf_set: false });
-    let answer = hand(1, relay, Header::Via { to: b, from: a }, inner(probe.clone()));
+    let answer = hand(1, relay, Header::Via { to: b, from: a, class }, inner(probe.clone()));
     assert!(matches!(answer[..], [Header::Via { to, .. }] if to == a), "the answer goes back: {answer:?}");
-    let nested = hand(1, relay, Header::Via { to: b, from: a }, inner(Header::Via { to: b, from: a }));
+    let nested =
+        hand(1, relay, Header::Via { to: b, from: a, class }, inner(Header::Via { to: b, from: a, class }));
     assert!(nested.is_empty(), "{nested:?}");
     let newer = Peer { incarnation: 9, ..a };
-    let other_life = hand(1, relay, Header::Via { to: b, from: newer }, inner(probe));
+    let other_life = hand(1, relay, Header::Via { to: b, from: newer, class }, inner(probe));
     assert!(other_life.is_empty(), "another's word ends nobody's life: {other_life:?}");
-    let garbage = hand(1, relay, Header::Via { to: b, from: a }, Bytes::from_static(&[0xff; 40]));
+    let garbage = hand(1, relay, Header::Via { to: b, from: a, class }, Bytes::from_static(&[0xff; 40]));
     assert!(garbage.is_empty(), "{garbage:?}");
 }

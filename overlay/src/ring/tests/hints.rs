@@ -128,7 +128,7 @@ fn who_comes_next_is_known_before_a_member_is_found_dead() {
     net.hand(0, neighbour, Header::LeafSet { members, reply: false });
     let now = net.now;
     let node = net.node(0);
-    node.on_peer_dead(now, victim.id);
+    node.on_peer_dead(now, victim);
     let sent: Vec<Transmit> = node.take_sent(now).collect();
     assert!(sent.iter().any(|sent| is_probe(sent, behind)), "{sent:?}");
     assert!(

@@ -168,8 +168,7 @@ fn large_messages_that_nobody_takes_over_fill_no_more_memory_than_they_may() {
     }
     net.node(0).assert_invariants();
     assert_eq!(net.node(0).hops.pending(), 64);
-    let refused =
-        |header: &Header| matches!(header, Header::Direct(crate::wire::Direct::Undeliverable { .. }));
+    let refused = |header: &Header| matches!(header, Header::Direct(Direct::Undeliverable { .. }));
     assert_eq!(net.on_the_way().filter(|(from, _, frame)| *from == me && refused(&frame.header)).count(), 36);
 }
 
@@ -178,7 +177,7 @@ fn nobody_speaks_in_the_name_of_a_node_of_the_ring() {
     let mut net = Net::ring(3);
     net.run(Duration::from_secs(2));
     let (to, liar, victim) = (net.node(0).contact(), net.node(1).peer(), net.node(2).peer());
-    let direct = crate::wire::Direct::Payload;
+    let direct = Direct::Payload;
     for (speaker, heard) in [(victim, 0), (stranger(6), 1)] {
         let from = Contact { peer: speaker, via: Some(liar) };
         net.hand(0, liar, Header::RelayedDirect { to: to.into(), from: from.into(), direct: direct.clone() });

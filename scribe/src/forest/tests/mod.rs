@@ -247,8 +247,9 @@ impl World {
     fn carry_out(&mut self, from: Contact, request: Request) {
         match request {
             Request::Route { key, payload } => self.route(from, from.id(), key, payload),
-            Request::Send { to, payload } => {
+            Request::Send { to, payload, class } => {
                 let (header, _) = wire::decode(&payload).unwrap();
+                assert_eq!(class, header.class(), "{header:?}");
                 *self.sent.entry(header.kind()).or_default() += 1;
                 if self.cut.is_some_and(|cut| cut(&header)) || self.rng.random_range(0..100) < self.loss {
                     return;

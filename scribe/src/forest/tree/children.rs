@@ -233,7 +233,7 @@ impl Children {
                 break;
             }
             pushed += entry.encoded.len();
-            cx.out.send(to, entry.encoded.clone());
+            cx.out.send_data(to, entry.encoded.clone());
             cursor.next += 1;
         }
         let in_flight = cursor.is_in_flight();
@@ -276,7 +276,7 @@ impl Children {
             cursor.on_ack(&log.window, ack);
             child.consumed = ack.consumed;
             if let Some(entry) = cursor.repeat(&log.window, ack) {
-                cx.out.send(from, entry.encoded.clone());
+                cx.out.send_data(from, entry.encoded.clone());
             }
         }
         // Settled: nothing is awaited from the child. The wait begins anew only with progress, because otherwise a
