@@ -8,9 +8,8 @@ pub mod message;
 pub mod config;
 pub mod event;
 pub mod wire;
-mod log;
 #[doc(hidden)]
-pub mod rlog;
+pub mod log;
 mod permit;
 mod sorted;
 mod publisher;

@@ -9,39 +9,21 @@ use thiserror::Error;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::kbr::BroadcastFailure;
 
-/// A place in a topic's log. Offsets go on over terms; positions order by term, then offset.
+/// A place in a topic's log. Offsets go on over births. Within one birth an offset is one message for ever.
 ///
-/// Shown as `NUMBER:OFFSET`. Where nodes cannot reach each other, two roots may open terms of the same number: the
-/// alternate form, `NUMBER@ROOT:OFFSET`, tells their positions apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// Shown as `OFFSET`; the alternate form is `BIRTH:OFFSET`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Position {
-    /// The root's term.
-    pub term: Term,
-    /// The place in the log, from 0.
+    /// The random number of this birth of the log. A log begins anew only when a majority of its members has ended.
+    pub birth: u64,
+    /// The place in the log, from 0. The log's own entries take places, too: messages need not be at consecutive ones.
     pub offset: u64,
-}
-
-impl Position {
-    /// The place of the entry before this one, which is of that term; `None` at the log's beginning.
-    pub(crate) fn behind(self, previous: Option<Term>) -> Option<Position> {
-        Some(Position { term: previous?, offset: self.offset.checked_sub(1)? })
-    }
 }
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Position { term: Term { number, root }, offset } = self;
-        if f.alternate() { write!(f, "{number}@{root:#}:{offset}") } else { write!(f, "{number}:{offset}") }
+        if f.alternate() { write!(f, "{:016x}:{}", self.birth, self.offset) } else { write!(f, "{}", self.offset) }
     }
-}
-
-/// The term of a root. Ordered by number, then by the root's id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Term {
-    /// Grows with every change of the root.
-    pub number: u64,
-    /// The root.
-    pub root: NodeId,
 }
 
 /// Identity of a message within its topic. One session is one life of one publisher on one topic.
@@ -55,30 +37,25 @@ pub struct MessageId {
     pub sequence: u64,
 }
 
-/// How far a subscriber has come: everything up to and including `position` is behind it. Text form
-/// `2.BIRTH.NUMBER.ROOT.OFFSET`, where number and root are the term's (the leading number is the form's version).
+/// How far a subscriber has come: everything before the offset `next` is behind it. Text form `3.BIRTH.NEXT` (the leading
+/// number is the form's version).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Mark {
-    /// The log's random birth id: a log that was opened anew has another.
+    /// The log's birth.
     pub birth: u64,
-    /// The last position that is behind the subscriber; `None` before the log's first.
-    pub position: Option<Position>,
+    /// The offset of what comes next.
+    pub next: u64,
 }
 
 impl fmt::Display for Mark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.position {
-            Some(Position { term: Term { number, root }, offset }) => {
-                write!(f, "2.{:016x}.{number}.{root}.{offset}", self.birth)
-            }
-            None => write!(f, "2.{:016x}.-", self.birth),
-        }
+        write!(f, "3.{:016x}.{}", self.birth, self.next)
     }
 }
 
 /// A text that is no mark.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-#[error("`{0}` is not a mark of version 2 (`2.BIRTH.NUMBER.ROOT.OFFSET`)")]
+#[error("`{0}` is not a mark of version 3 (`3.BIRTH.NEXT`, as a subscriber printed it)")]
 pub struct ParseMarkError(String);
 
 impl FromStr for Mark {
@@ -87,20 +64,14 @@ impl FromStr for Mark {
     fn from_str(text: &str) -> Result<Mark, ParseMarkError> {
         let parse = || {
             let mut fields = text.split('.');
-            if fields.next()? != "2" {
+            if fields.next()? != "3" {
                 return None;
             }
             let birth = fields.next().filter(|digits| digits.len() == 16)?;
             let birth = u64::from_str_radix(birth, 16).ok()?;
-            let position = match fields.next()? {
-                "-" => None,
-                number => {
-                    let number = number.parse().ok()?;
-                    let root = fields.next()?.parse().ok()?;
-                    Some(Position { term: Term { number, root }, offset: fields.next()?.parse().ok()? })
-                }
-            };
-            fields.next().is_none().then_some(Mark { birth, position })
+            let next = fields.next().filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))?;
+            let next = next.parse().ok()?;
+            fields.next().is_none().then_some(Mark { birth, next })
         };
         parse().ok_or_else(|| ParseMarkError(text.chars().take(64).collect()))
     }
@@ -120,13 +91,13 @@ pub struct Message {
     pub payload: Bytes,
 }
 
-/// Positions that a subscriber did not and will not get. Nothing is ever dropped silently.
+/// Messages that a subscriber did not and will not get, or may not. Nothing is ever dropped silently.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
-    /// The last position before the gap that the subscriber had, if any.
+    /// The last place before the gap that is behind the subscriber, if any.
     pub after: Option<Position>,
-    /// The first position behind the gap; `None` if it is not known.
-    pub until: Option<Position>,
+    /// The first place behind the gap.
+    pub until: Position,
     /// Why.
     pub reason: GapReason,
 }
@@ -134,10 +105,10 @@ pub struct Gap {
 /// Why there is a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum GapReason {
-    /// The subscriber came too late, or was too slow: the window has moved on.
-    OutOfWindow,
-    /// The root was lost, and with it what only it had; maybe nothing.
-    RootLost,
+    /// The subscriber came too late, or was too slow: no node that it can ask keeps what it lacks.
+    TooOld,
+    /// A majority of the members that held the log has ended. What only they had is lost; maybe nothing.
+    Unreplicated,
     /// The log that the subscriber's mark belongs to is no more; this is another one.
     OtherLog,
 }
@@ -154,23 +125,27 @@ pub enum Item {
 }
 
 /// Where a subscription begins.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Start {
     /// With what is published from now on.
     #[default]
     Latest,
-    /// After this mark; what the window no longer holds is announced as a gap.
+    /// With the earliest message that is kept.
+    Earliest,
+    /// With the last so many messages that are kept.
+    Last(u32),
+    /// After this mark; what is no longer kept is announced as a gap.
     After(Mark),
 }
 
-/// The root's word that a message has its position in the log.
+/// The root's word that a message is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
     /// The message.
     pub id: MessageId,
     /// Its place in the log.
     pub position: Position,
-    /// In how many copies the log held it when the receipt was written.
+    /// How many members of the log held it when the receipt was written.
     pub copies: u32,
     /// Subscribers of the topic, by the counts that came up the tree: an estimate; 0 only if there was none at all.
     pub listeners: u64,

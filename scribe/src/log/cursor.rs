@@ -1,9 +1,9 @@
 //! A child's place in its parent's window (design §6: "Each child is a cursor into its parent's window").
 
-use super::window::{Follow, Held, Window};
-use super::{Log, is_plausible};
-use crate::message::{Mark, Term};
-use crate::wire::{Ack, Started};
+use super::Log;
+use super::window::{Held, Window};
+use crate::message::{Mark, Start};
+use crate::wire::{Ack, Body};
 
 /// A child's place in this node's window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,108 +24,66 @@ impl Cursor {
         Cursor { next, acknowledged: next, seq, repeated: None }
     }
 
-    /// The cursor of a child that has everything up to a mark. `None`: the mark is of a term of which this node is yet
-    /// to hear.
-    pub(crate) fn after(log: &Log, after: Option<Mark>, seq: u64) -> Option<Cursor> {
-        place(log, after).map(|next| Cursor::at(next, seq))
-    }
-
-    /// The start that the child is told.
-    pub(crate) fn started(&self, log: &Log) -> Started {
-        // Only what the child has acknowledged is surely there: what flies must not look like a gap to it.
-        let position = log.window.before(self.acknowledged);
-        let after = Mark { birth: log.birth, position };
-        Started { term: log.term, after, latest: log.window.tail() }
-    }
-
     /// Whether something was pushed that was not acknowledged.
     pub(crate) fn is_in_flight(&self) -> bool {
         self.next > self.acknowledged
     }
 
-    /// Moves by an acknowledgement.
+    /// Moves by an acknowledgement. One of entries that were never pushed is not believed.
     pub(crate) fn on_ack(&mut self, window: &Window, ack: &Ack) {
-        if let Follow::At(offset) = window.follow(ack.position)
-            && offset > self.acknowledged
-        {
-            self.acknowledged = offset;
-            self.next = self.next.max(offset);
+        if ack.next > self.acknowledged && ack.next <= window.end() {
+            self.acknowledged = ack.next;
+            self.next = self.next.max(ack.next);
             self.repeated = None;
         }
     }
 
     /// The one entry that the child misses, if it was pushed, and others after it have come. It is sent again once at
     /// the child's request; if that is lost too, the timer goes back and pushes all that follows.
-    pub(crate) fn repeat<'a>(&mut self, window: &'a Window, ack: &Ack) -> Option<&'a Held> {
+    pub(crate) fn repeat<'a>(&mut self, window: &'a Window, ack: &Ack) -> Option<(u64, &'a Held)> {
         let at = self.acknowledged;
         if !ack.again || self.next <= at || self.repeated == Some(at) {
             return None;
         }
         let entry = window.entry(at)?;
         self.repeated = Some(at);
-        Some(entry)
-    }
-
-    /// Goes back to where the log leaves the branch on which the cursor stands.
-    pub(crate) fn truncate(&mut self, end: u64) {
-        self.next = self.next.min(end);
-        self.acknowledged = self.acknowledged.min(end);
+        Some((at, entry))
     }
 }
 
-/// Where in the window a child begins.
-fn place(log: &Log, after: Option<Mark>) -> Option<u64> {
-    match after {
-        None => Some(log.window.end()),
-        Some(mark) if mark.birth != log.birth => Some(log.window.start()),
-        Some(mark) => match log.window.follow(mark.position) {
-            // Not beyond what is here: a child that asks on behalf of its own child has no log yet, and begins where
-            // this node says.
-            Follow::At(offset) => Some(offset.min(log.window.end())),
-            Follow::TooOld => Some(log.window.start()),
-            // Nothing is here yet, and the child's term is this one: no start of another will come to start it.
-            Follow::Newer if log.window.tail().is_none() && is_of(mark, log.term) => Some(log.window.end()),
-            Follow::Newer if is_plausible(mark.position) => None,
-            Follow::Newer => Some(log.window.start()),
+/// Where in a log one begins that is to read it. Never beyond what is committed here: one that asks on behalf of another
+/// has no log yet, and begins where this node says.
+pub(crate) fn place(log: &Log, start: Start) -> u64 {
+    let first = log.window.start();
+    match start {
+        Start::Latest => log.commit(),
+        Start::Earliest => first,
+        Start::Last(count) => last_messages(log, count),
+        Start::After(mark) => match own_offset(log, mark) {
+            Some(next) => next.clamp(first, log.commit()),
+            None => first,
         },
     }
 }
 
-/// Whether a mark lies in this term, or before it.
-fn is_of(mark: Mark, term: Term) -> bool {
-    mark.position.is_none_or(|position| position.term <= term)
+/// The offset of a mark in this log, if it is one of its own or of a birth before it; what the log did not take over is
+/// left out.
+pub(crate) fn own_offset(log: &Log, mark: Mark) -> Option<u64> {
+    if mark.birth == log.birth {
+        return Some(mark.next);
+    }
+    log.lineage.taken_over(mark.birth).map(|end| mark.next.min(end))
 }
 
-#[cfg(test)]
-mod tests {
-    use treecast_overlay::id::NodeId;
-
-    use super::*;
-    use crate::message::Position;
-
-    #[test]
-    fn a_child_ahead_of_an_empty_window_is_started() {
-        let term = Term { number: 1, root: NodeId(1) };
-        let log = Log { birth: 7, term, window: Window::new(None) };
-        let from = |number| {
-            let position = Position { term: Term { number, root: NodeId(1) }, offset: 0 };
-            Some(Mark { birth: 7, position: Some(position) })
-        };
-        assert_eq!(place(&log, from(1)), Some(0), "what it has comes again, and is passed over");
-        assert_eq!(place(&log, from(2)), None, "the start of its term is yet to come");
-    }
-
-    #[test]
-    fn a_child_is_started_where_its_cursor_stands() {
-        let term = Term { number: 1, root: NodeId(1) };
-        let at = |offset| Some(Position { term, offset });
-        let log = Log { birth: 7, term, window: Window::new(at(22)) };
-        // The grandchild is ahead of this window, the child between them has nothing at all.
-        for (from, begins) in [(at(22), 23), (at(23), 23), (at(40), 23)] {
-            let cursor = Cursor::after(&log, Some(Mark { birth: 7, position: from }), 1).unwrap();
-            assert_eq!(cursor.next, begins, "{from:?}");
-            let told = cursor.started(&log).after.position.unwrap();
-            assert_eq!(told.offset + 1, cursor.next, "what it is told to expect is what it is sent");
+/// Where the last so many messages begin.
+fn last_messages(log: &Log, count: u32) -> u64 {
+    let mut next = log.commit();
+    let mut left = count;
+    while left > 0 && next > log.window.start() {
+        next -= 1;
+        if log.window.entry(next).is_some_and(|entry| matches!(entry.body, Body::Message { .. })) {
+            left -= 1;
         }
     }
+    next
 }

@@ -2,13 +2,31 @@
 
 use std::collections::BTreeMap;
 
-use super::window::{Arrival, Entry, Window};
+use super::window::Held;
 
 /// Entries behind a hole, by offset. The caller of `keep` gives the bounds.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Early {
-    entries: BTreeMap<u64, Entry>,
+    entries: BTreeMap<u64, Arrived>,
     bytes: usize,
+}
+
+/// An entry as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrived {
+    /// The birth that it is of.
+    pub birth: u64,
+    pub offset: u64,
+    /// How many entries before it were not committed when it was encoded.
+    pub behind: u64,
+    pub held: Held,
+}
+
+impl Arrived {
+    /// The entry in a buffer of its own, if it is smaller than this.
+    pub(crate) fn compact(self, copy_below: usize) -> Arrived {
+        Arrived { held: self.held.compact(copy_below), ..self }
+    }
 }
 
 impl Early {
@@ -23,28 +41,27 @@ impl Early {
     }
 
     /// Keeps an entry, unless there is no room for it: then it has to be sent again.
-    pub(crate) fn keep(&mut self, entry: Entry, messages: usize, bytes: usize) {
-        let offset = entry.position.offset;
-        let older = self.entries.get(&offset).is_none_or(|old| old.position < entry.position);
-        if !older || self.entries.len() >= messages || self.bytes + entry.held.encoded.len() > bytes {
+    pub(crate) fn keep(&mut self, entry: Arrived, messages: usize, bytes: usize) {
+        let len = entry.held.encoded.len();
+        let newer = self.entries.get(&entry.offset).is_none_or(|old| old.held.term < entry.held.term);
+        if !newer || self.entries.len() >= messages || self.bytes + len > bytes {
             return;
         }
-        self.bytes += entry.held.encoded.len();
-        if let Some(old) = self.entries.insert(offset, entry) {
+        self.bytes += len;
+        if let Some(old) = self.entries.insert(entry.offset, entry) {
             self.bytes -= old.held.encoded.len();
         }
     }
 
-    /// Takes out the entry that the window takes next, and forgets those that it has.
-    pub(crate) fn poll_next(&mut self, window: &Window) -> Option<Entry> {
+    /// Takes out the entry at an offset, and forgets those before it.
+    pub(crate) fn take(&mut self, offset: u64) -> Option<Arrived> {
         while let Some(first) = self.entries.first_entry() {
-            let arrival = window.arrival(first.get().position, &first.get().held.body);
-            if arrival == Arrival::Hole {
+            if *first.key() > offset {
                 return None;
             }
             let entry = first.remove();
             self.bytes -= entry.held.encoded.len();
-            if arrival != Arrival::Duplicate {
+            if entry.offset == offset {
                 return Some(entry);
             }
         }

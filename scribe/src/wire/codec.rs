@@ -3,8 +3,8 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::{Body, Header, LogTip, MAX_NUMBER};
-use crate::message::{Mark, Position};
+use super::{Body, Configuration, CopyState, Header, Lineage, MAX_CONFIGURATIONS, MAX_MEMBERS, MAX_NUMBER, Member, Sync};
+use crate::message::Start;
 
 /// Bytes that are no message.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -23,9 +23,12 @@ pub enum DecodeError {
     /// A number is larger than any that counting leads to.
     #[error("number {0} is out of range")]
     OutOfRange(u64),
-    /// A term's first entry does not follow one of the term that it names.
-    #[error("a term starts at offset {0}, behind no entry of an earlier term")]
-    TermStart(u64),
+    /// A configuration without members, or with one twice.
+    #[error("a configuration names no member, or one twice")]
+    Members,
+    /// Births whose ends do not grow.
+    #[error("the births of a log are not in order")]
+    Lineage,
     /// Bytes behind a header that carries no payload.
     #[error("{0} bytes follow a header that carries no payload")]
     UnexpectedPayload(usize),
@@ -51,31 +54,53 @@ pub fn decode(bytes: &Bytes) -> Result<(Header, Bytes), DecodeError> {
     Ok((header, payload))
 }
 
-pub(super) fn body(at: Position, body: &Body) -> Result<(), DecodeError> {
-    match *body {
-        Body::Message { session, sequence, .. } => numbers(&[session, sequence]),
-        Body::TermStart { previous, .. } => {
-            let follows = match previous {
-                None => at.offset == 0,
-                Some(previous) => at.offset > 0 && previous.number < at.term.number,
-            };
-            if follows { Ok(()) } else { Err(DecodeError::TermStart(at.offset)) }
+pub(super) fn body(body: &Body) -> Result<(), DecodeError> {
+    match body {
+        Body::Message { session, sequence, .. } => numbers(&[*session, *sequence]),
+        Body::Configuration { members: named, birth } => {
+            members(named)?;
+            birth.as_deref().map_or(Ok(()), |birth| lineage(&birth.lineage))
         }
     }
 }
 
-pub(super) fn mark(mark: Option<Mark>) -> Result<(), DecodeError> {
-    position(mark.and_then(|mark| mark.position))
+fn members(named: &[Member]) -> Result<(), DecodeError> {
+    at_most(named.len(), MAX_MEMBERS)?;
+    named.iter().try_for_each(|member| numbers(&[member.life]))?;
+    let twice = |(at, member): (usize, &Member)| named[..at].iter().any(|other| other.peer.id == member.peer.id);
+    if named.is_empty() || named.iter().enumerate().any(twice) { Err(DecodeError::Members) } else { Ok(()) }
 }
 
-pub(super) fn position(position: Option<Position>) -> Result<(), DecodeError> {
-    position.map_or(Ok(()), |position| numbers(&[position.term.number, position.offset]))
+pub(super) fn lineage(lineage: &Lineage) -> Result<(), DecodeError> {
+    lineage.ancestors().iter().try_for_each(|ancestor| numbers(&[ancestor.end]))?;
+    if lineage.is_sound() { Ok(()) } else { Err(DecodeError::Lineage) }
 }
 
-pub(super) fn tip(tip: Option<LogTip>) -> Result<(), DecodeError> {
-    let Some(tip) = tip else { return Ok(()) };
-    numbers(&[tip.term.number])?;
-    position(tip.tail)
+pub(super) fn start(start: Start) -> Result<(), DecodeError> {
+    match start {
+        Start::After(mark) => numbers(&[mark.next]),
+        Start::Latest | Start::Earliest | Start::Last(_) => Ok(()),
+    }
+}
+
+fn configurations(all: &[Configuration]) -> Result<(), DecodeError> {
+    at_most(all.len(), MAX_CONFIGURATIONS)?;
+    all.iter().try_for_each(|configuration| {
+        numbers(&[configuration.at])?;
+        members(&configuration.members)
+    })
+}
+
+pub(super) fn copy(copy: &CopyState) -> Result<(), DecodeError> {
+    numbers(&[copy.life, copy.synced.number, copy.start, copy.commit, copy.end])?;
+    lineage(&copy.lineage)?;
+    configurations(&copy.configurations)?;
+    if copy.start <= copy.commit && copy.commit <= copy.end { Ok(()) } else { Err(DecodeError::OutOfRange(copy.commit)) }
+}
+
+pub(super) fn sync(sync: &Sync) -> Result<(), DecodeError> {
+    numbers(&[sync.life, sync.term.number, sync.upto, sync.commit])?;
+    configurations(&sync.configurations)
 }
 
 pub(super) fn numbers(numbers: &[u64]) -> Result<(), DecodeError> {

@@ -6,8 +6,8 @@ use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::wire::Class;
 
 use super::codec::{self, DecodeError};
-use super::short::{LogTipForm, StartedForm};
-use crate::message::{Mark, Position, Term};
+use super::{Body, CopyState, Lineage, Signature, Sync, Term};
+use crate::message::{Mark, Position, Start};
 use crate::topic::TopicId;
 
 /// Longest path to a root that a node accepts: Pastry's hop limit (promise O2). A longer one is a loop.
@@ -16,8 +16,10 @@ pub const MAX_PATH: usize = 64;
 pub const MAX_SHARED: usize = 1024;
 /// Most topics in one of the lists of a [`Beat`].
 pub const MAX_MARKS: usize = 1024;
-/// Most chunks of one handoff.
-pub const MAX_CHUNKS: u32 = 256;
+/// Most members of a log.
+pub const MAX_MEMBERS: usize = 7;
+/// Most configurations in one message: the last committed one, and those that may follow.
+pub const MAX_CONFIGURATIONS: usize = 4;
 /// Terms, offsets, sessions and sequences stay below this: sums of them never overflow, whatever a peer says.
 pub const MAX_NUMBER: u64 = 1 << 56;
 /// Most bytes that the header of a [`Data`] message takes.
@@ -26,7 +28,7 @@ pub const MAX_DATA_HEADER: usize = 96;
 /// Most parents in one [`Offer`].
 pub const MAX_OFFERED: usize = 32;
 
-/// The head of a Scribe message. `Data`, `Publish` and `HandoffChunk` carry a payload, the message's tail.
+/// The head of a Scribe message. `Data`, `Publish` and `Pulled` carry a payload, the message's tail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Header {
     /// A child looks for a parent, or tells its parent news of itself. Routed towards the topic's key, or sent.
@@ -68,39 +70,60 @@ pub enum Header {
     Beat(Beat),
     /// A part of the list of topics in which the receiver is the sender's child; sent when a digest did not match.
     Shared(Shared),
-    /// A new root asks what a node knows of a topic's log.
-    Query {
+    /// A new root asks a node for its promise, and for what it holds of a topic's log.
+    Prepare {
+        /// The topic.
+        topic: TopicId,
+        /// The root's term.
+        term: Term,
+    },
+    /// The answer to `Prepare`.
+    Promise(Promise),
+    /// The other answer to `Prepare`: the sender has promised to listen to no root before this term's.
+    PromiseRefused {
+        /// The topic.
+        topic: TopicId,
+        /// The term.
+        promised: Term,
+    },
+    /// A root asks a node to become a member of a topic's log. It answers with a JOIN, or with `InviteRefused`.
+    Invite {
         /// The topic.
         topic: TopicId,
     },
-    /// The answer to `Query`.
-    QueryAnswer {
+    /// The sender will not be a member, or not any longer: it leaves, or has no room.
+    InviteRefused {
         /// The topic.
         topic: TopicId,
-        /// The tip that the sender knows, if any.
-        tip: Option<LogTip>,
-        /// The sender was the root: a handoff follows.
-        handoff: bool,
     },
-    /// A chunk of a former root's state. Carries the chunk.
-    HandoffChunk {
+    /// A root tells a member how far the log is committed.
+    Commit {
         /// The topic.
         topic: TopicId,
-        /// The sender's number for this handoff.
-        transfer: u64,
-        /// Which chunk, from 0.
-        chunk: u32,
-        /// How many chunks there are.
-        chunks: u32,
+        /// The root's term.
+        term: Term,
+        /// Entries before this offset are committed.
+        commit: u64,
     },
-    /// A chunk of a handoff was taken.
-    HandoffTaken {
+    /// A node asks for entries.
+    Pull(Pull),
+    /// The answer to `Pull`: an entry as it travels is the payload.
+    Pulled {
         /// The topic.
         topic: TopicId,
-        /// The sender's number for the handoff.
-        transfer: u64,
-        /// Which chunk.
-        chunk: u32,
+        /// The number in `Pull`.
+        number: u64,
+        /// The offset of the entry that follows as the payload.
+        offset: u64,
+    },
+    /// The other answer to `Pull`: what is asked for is not here.
+    NotPulled {
+        /// The topic.
+        topic: TopicId,
+        /// The number in `Pull`.
+        number: u64,
+        /// The first offset that is here, if the log is.
+        start: Option<u64>,
     },
     /// A parent wants its child to attach to another node.
     Offer(Offer),
@@ -133,8 +156,8 @@ pub enum Header {
         topic: TopicId,
         /// The number in `Detach`.
         join: u64,
-        /// The last entry that was pushed to the receiver.
-        last: Option<Position>,
+        /// The offset behind the last entry that was pushed to the receiver, if any was.
+        end: Option<u64>,
     },
 }
 
@@ -153,10 +176,15 @@ impl Header {
             Header::Refused { .. } => "Refused",
             Header::Beat(_) => "Beat",
             Header::Shared(_) => "Shared",
-            Header::Query { .. } => "Query",
-            Header::QueryAnswer { .. } => "QueryAnswer",
-            Header::HandoffChunk { .. } => "HandoffChunk",
-            Header::HandoffTaken { .. } => "HandoffTaken",
+            Header::Prepare { .. } => "Prepare",
+            Header::Promise(_) => "Promise",
+            Header::PromiseRefused { .. } => "PromiseRefused",
+            Header::Invite { .. } => "Invite",
+            Header::InviteRefused { .. } => "InviteRefused",
+            Header::Commit { .. } => "Commit",
+            Header::Pull(_) => "Pull",
+            Header::Pulled { .. } => "Pulled",
+            Header::NotPulled { .. } => "NotPulled",
             Header::Offer(_) => "Offer",
             Header::CapacityProbe { .. } => "CapacityProbe",
             Header::CapacityAnswer { .. } => "CapacityAnswer",
@@ -168,8 +196,7 @@ impl Header {
     /// Whether a payload may follow.
     pub fn carries_payload(&self) -> bool {
         match self {
-            Header::Data(data) => matches!(data.body, Body::Message { .. }),
-            Header::Publish(_) | Header::HandoffChunk { .. } => true,
+            Header::Data(_) | Header::Publish(_) | Header::Pulled { .. } => true,
             Header::Join(_)
             | Header::Attached(_)
             | Header::Leave { .. }
@@ -179,9 +206,14 @@ impl Header {
             | Header::Refused { .. }
             | Header::Beat(_)
             | Header::Shared(_)
-            | Header::Query { .. }
-            | Header::QueryAnswer { .. }
-            | Header::HandoffTaken { .. }
+            | Header::Prepare { .. }
+            | Header::Promise(_)
+            | Header::PromiseRefused { .. }
+            | Header::Invite { .. }
+            | Header::InviteRefused { .. }
+            | Header::Commit { .. }
+            | Header::Pull(_)
+            | Header::NotPulled { .. }
             | Header::Offer(_)
             | Header::CapacityProbe { .. }
             | Header::CapacityAnswer { .. }
@@ -193,7 +225,7 @@ impl Header {
     /// The class in which it goes: entries, publications and pieces of logs are data, and what all else says goes before them.
     pub fn class(&self) -> Class {
         match self {
-            Header::Data(_) | Header::Publish(_) | Header::HandoffChunk { .. } => Class::Data,
+            Header::Data(_) | Header::Publish(_) | Header::Pulled { .. } => Class::Data,
             Header::Join(_)
             | Header::Attached(_)
             | Header::Leave { .. }
@@ -203,9 +235,14 @@ impl Header {
             | Header::Refused { .. }
             | Header::Beat(_)
             | Header::Shared(_)
-            | Header::Query { .. }
-            | Header::QueryAnswer { .. }
-            | Header::HandoffTaken { .. }
+            | Header::Prepare { .. }
+            | Header::Promise(_)
+            | Header::PromiseRefused { .. }
+            | Header::Invite { .. }
+            | Header::InviteRefused { .. }
+            | Header::Commit { .. }
+            | Header::Pull(_)
+            | Header::NotPulled { .. }
             | Header::Offer(_)
             | Header::CapacityProbe { .. }
             | Header::CapacityAnswer { .. }
@@ -219,51 +256,57 @@ impl Header {
         match self {
             Header::Join(join) => {
                 codec::numbers(&[join.number])?;
-                codec::mark(join.after)?;
-                codec::tip(join.best_known)
+                codec::start(join.start)?;
+                join.copy.as_deref().map_or(Ok(()), codec::copy)
             }
             Header::Attached(attached) => {
                 codec::numbers(&[attached.join, attached.seq])?;
                 codec::at_most(attached.path.len(), MAX_PATH)?;
-                let Some(start) = attached.start else { return Ok(()) };
-                codec::numbers(&[start.term.number])?;
-                codec::mark(Some(start.after))?;
-                codec::position(start.latest)
+                let Some(start) = &attached.start else { return Ok(()) };
+                codec::numbers(&[start.next, start.latest])?;
+                codec::lineage(&start.lineage)?;
+                start.sync.as_deref().map_or(Ok(()), codec::sync)
             }
             Header::Data(data) => {
-                codec::position(Some(data.position))?;
-                codec::body(data.position, &data.body)
+                codec::numbers(&[data.offset, data.term, data.behind, data.stamp])?;
+                codec::body(&data.body)
             }
             Header::Ack(ack) => ack.check(),
             Header::Publish(publish) => {
                 codec::numbers(&[publish.session, publish.sequence, publish.acknowledged])
             }
             Header::Receipt(receipt) => {
-                codec::numbers(&[receipt.session, receipt.sequence])?;
-                codec::position(Some(receipt.position))
+                codec::numbers(&[receipt.session, receipt.sequence, receipt.position.offset])
             }
             Header::Beat(beat) => {
                 codec::at_most(beat.moved.len(), MAX_MARKS)?;
                 codec::at_most(beat.acks.len(), MAX_MARKS)?;
-                beat.moved.iter().try_for_each(|moved| codec::position(moved.tail))?;
+                beat.moved.iter().try_for_each(|moved| codec::numbers(&[moved.next]))?;
                 beat.acks.iter().try_for_each(Ack::check)
             }
             Header::Shared(shared) => codec::at_most(shared.topics.len(), MAX_SHARED),
-            Header::QueryAnswer { tip: answer, .. } => codec::tip(*answer),
-            Header::HandoffChunk { chunk, chunks, .. } => {
-                codec::at_most(*chunks as usize, MAX_CHUNKS as usize)?;
-                if chunk < chunks { Ok(()) } else { Err(DecodeError::OutOfRange(u64::from(*chunk))) }
+            Header::Prepare { term, .. } | Header::PromiseRefused { promised: term, .. } => {
+                codec::numbers(&[term.number])
             }
+            Header::Promise(promise) => {
+                codec::numbers(&[promise.term.number, promise.join])?;
+                promise.known.iter().try_for_each(|mark| codec::numbers(&[mark.next]))?;
+                promise.copy.as_deref().map_or(Ok(()), codec::copy)
+            }
+            Header::Commit { term, commit, .. } => codec::numbers(&[term.number, *commit]),
+            Header::Pull(pull) => codec::numbers(&[pull.number, pull.from, pull.until]),
+            Header::Pulled { number, offset, .. } => codec::numbers(&[*number, *offset]),
+            Header::NotPulled { number, start, .. } => codec::numbers(&[*number, start.unwrap_or(0)]),
             Header::Offer(offer) => codec::at_most(offer.parents.len(), MAX_OFFERED),
-            Header::Detached { last, .. } => codec::position(*last),
+            Header::Detached { end, .. } => codec::numbers(&[end.unwrap_or(0)]),
             Header::Leave { .. }
             | Header::Orphan { .. }
             | Header::CapacityProbe { .. }
             | Header::CapacityAnswer { .. }
             | Header::Detach { .. }
             | Header::Refused { .. }
-            | Header::Query { .. }
-            | Header::HandoffTaken { .. } => Ok(()),
+            | Header::Invite { .. }
+            | Header::InviteRefused { .. } => Ok(()),
         }
     }
 }
@@ -300,21 +343,21 @@ pub enum Capacity {
 }
 
 /// A child asks to attach to a parent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Join {
     /// The topic.
     pub topic: TopicId,
     /// The child's number for this JOIN: grows with every new one, over all topics; a repetition keeps it.
     pub number: u64,
-    /// The mark that the child has, or wants to continue after; `None`: whatever comes next.
-    pub after: Option<Mark>,
-    /// The most that the child has heard of the log: a new root's term must be above it.
-    pub best_known: Option<LogTip>,
+    /// Where the child wants to begin, or goes on.
+    pub start: Start,
     /// Subscribers at and below the child.
     pub subscribers: u64,
     /// The parent that the child has as long as this one does not push: nothing is pushed before the child's first
     /// `Ack`. `None`: it has none, or the receiver is it.
     pub former: Option<NodeId>,
+    /// The child is a member of the log, or is to become one: only the root may be its parent.
+    pub copy: Option<Box<CopyState>>,
 }
 
 /// A parent tells its child how things are.
@@ -335,50 +378,69 @@ pub struct Attached {
 }
 
 /// Where a parent starts its child.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "StartedForm", into = "StartedForm")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Started {
-    /// The log's term as the parent knows it.
+    /// The log's birth.
+    pub birth: u64,
+    /// The births before it.
+    pub lineage: Lineage,
+    /// Offset of the first entry that is pushed.
+    pub next: u64,
+    /// The offset behind the parent's last committed entry.
+    pub latest: u64,
+    /// The child's log is to become a copy of the root's. `None`: the child is no member.
+    pub sync: Option<Box<Sync>>,
+}
+
+/// The answer to `Prepare`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Promise {
+    /// The topic.
+    pub topic: TopicId,
+    /// The root's term.
     pub term: Term,
-    /// The first entry that is pushed follows this.
-    pub after: Mark,
-    /// The parent's last entry.
-    pub latest: Option<Position>,
+    /// The sender's number for the JOIN that this is as well.
+    pub join: u64,
+    /// The sender's copy; `None`: it is no member.
+    pub copy: Option<Box<CopyState>>,
+    /// How far the sender's part of the log reaches, if it has one: all of it was committed.
+    pub known: Option<Mark>,
+}
+
+/// A node asks for entries in `from..until`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pull {
+    /// The topic.
+    pub topic: TopicId,
+    /// The sender's number for this request.
+    pub number: u64,
+    /// The log's birth.
+    pub birth: u64,
+    /// Offset of the first entry.
+    pub from: u64,
+    /// The offset behind the last one.
+    pub until: u64,
+    /// For a root that adopts this log: the term that was promised. Else only what is committed is given.
+    pub term: Option<Term>,
 }
 
 /// An entry of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Data {
     /// The topic.
     pub topic: TopicId,
-    /// Its place.
-    pub position: Position,
-    /// A message, or a term's start.
+    /// The birth of the log.
+    pub birth: u64,
+    /// Its offset.
+    pub offset: u64,
+    /// The number of the term of the root that sends it to members; for all others without a meaning.
+    pub term: u64,
+    /// How many entries before it were not committed yet when it was encoded: members hear of commits by it.
+    pub behind: u64,
+    /// When the root appended it, in unix milliseconds.
+    pub stamp: u64,
+    /// A message, or a configuration.
     pub body: Body,
-}
-
-/// The content of an entry of the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Body {
-    /// A message; the payload is the tail.
-    Message {
-        /// The node that published it.
-        publisher: NodeId,
-        /// In which session.
-        session: u64,
-        /// Its number in the session.
-        sequence: u64,
-        /// The publisher's signature.
-        signature: Signature,
-    },
-    /// A root opens the term of this position. It takes a position like a message (as leaders of VSR and Raft append a
-    /// no-op), so that it is ordered, acknowledged and repaired by the same cursors.
-    TermStart {
-        /// The term of the entry before this one; `None` at the log's beginning.
-        previous: Option<Term>,
-        /// The previous root did not hand its log over: what only it had is lost.
-        forced: bool,
-    },
 }
 
 /// A message's signature. The field is there from the first day, with its version as the enum's tag (promise S8).
@@ -398,8 +460,8 @@ pub struct Ack {
     pub join: u64,
     /// The last `Attached` of that JOIN that the child has seen.
     pub seq: u64,
-    /// The last entry that the child has; all before it are there too.
-    pub position: Option<Position>,
+    /// The child has everything before this offset. Of a member: what is the same as the root's.
+    pub next: u64,
     /// Subscribers at and below the child.
     pub subscribers: u64,
     /// The child misses what follows: it is to be sent again.
@@ -412,7 +474,7 @@ pub struct Ack {
 impl Ack {
     fn check(&self) -> Result<(), DecodeError> {
         codec::numbers(&[self.join, self.seq, self.consumed])?;
-        codec::position(self.position)
+        codec::numbers(&[self.next])
     }
 }
 
@@ -431,6 +493,8 @@ pub struct Publish {
     pub acknowledged: u64,
     /// It was sent before: if this root does not know the session, an earlier one may have known the message.
     pub resent: bool,
+    /// The birth of the log in which this session's messages are, if the publisher knows.
+    pub birth: Option<u64>,
     /// The publisher's signature.
     pub signature: Signature,
 }
@@ -459,6 +523,18 @@ pub struct PublishReceipt {
 pub enum RefusedReason {
     /// The root does not know the session, and earlier messages of it may be in the log.
     UnknownSession,
+    /// The log has begun anew, and earlier messages of the session may be in it or not. What was sent but once is in none.
+    OtherBirth {
+        /// The log's birth now.
+        birth: u64,
+        /// The message came here by a way on which it may have been doubled.
+        repeated: bool,
+    },
+    /// The receiver of the message is the root no more, and has not taken it; the new one, if it is known.
+    NotRoot {
+        /// The root.
+        root: Option<Contact>,
+    },
     /// The root keeps as many topics or sessions as it can.
     Full,
     /// The payload is larger than the root allows; its limit.
@@ -466,18 +542,6 @@ pub enum RefusedReason {
         /// In bytes.
         limit: u64,
     },
-}
-
-/// The end of a topic's log as far as a node knows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "LogTipForm", into = "LogTipForm")]
-pub struct LogTip {
-    /// The log's birth.
-    pub birth: u64,
-    /// The highest term heard of.
-    pub term: Term,
-    /// The last entry known.
-    pub tail: Option<Position>,
 }
 
 /// A sign of life between tree neighbours.
@@ -515,8 +579,8 @@ impl Digest {
 pub struct Moved {
     /// The topic.
     pub topic: TopicId,
-    /// The sender's last entry.
-    pub tail: Option<Position>,
+    /// The offset behind the sender's last committed entry.
+    pub next: u64,
 }
 
 /// The topics with ids in `from..=to` in which the receiver is the sender's child, in order.

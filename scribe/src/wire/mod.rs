@@ -2,14 +2,19 @@
 //! travel as the payloads of the overlay's frames.
 
 mod codec;
+mod entry;
 mod header;
-mod short;
+mod lineage;
+mod replication;
 #[cfg(test)]
 mod tests;
 
 pub use codec::{DecodeError, decode, encode};
+pub use entry::{Birth, Body, Life, Member, Members};
 pub use header::{
-    Ack, Attached, Beat, Body, Capacity, Data, Digest, Header, Join, LogTip, MAX_CHUNKS, MAX_DATA_HEADER,
-    MAX_MARKS, MAX_NUMBER, MAX_OFFERED, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Publish, PublishReceipt,
-    RefusedReason, Shared, Signature, Started,
+    Ack, Attached, Beat, Capacity, Data, Digest, Header, Join, MAX_CONFIGURATIONS, MAX_DATA_HEADER, MAX_MARKS,
+    MAX_MEMBERS, MAX_NUMBER, MAX_OFFERED, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Promise, Publish,
+    PublishReceipt, Pull, RefusedReason, Shared, Signature, Started,
 };
+pub use lineage::{Ancestor, Lineage, MAX_LINEAGE};
+pub use replication::{Configuration, CopyState, Sync, Term};

@@ -8,12 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Addr, Peer};
-use treecast_scribe::rlog::entry::{Birth, Body, Held, Life, Member, Members};
-use treecast_scribe::rlog::lineage::Lineage;
-use treecast_scribe::rlog::part::{Log, Promise, Sync};
-use treecast_scribe::rlog::primary::{Primary, Verdict};
-use treecast_scribe::rlog::term::Term;
-use treecast_scribe::wire::Signature;
+use treecast_scribe::log::Log;
+use treecast_scribe::log::primary::{Primary, Verdict};
+use treecast_scribe::log::window::Held;
+use treecast_scribe::wire::{Birth, Body, CopyState, Life, Lineage, Member, Members, Signature, Sync, Term};
 
 use super::{LogBug, LogModel};
 
@@ -45,7 +43,7 @@ struct Used {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Node {
     life: Life,
-    log: Option<Log>,
+    log: Option<Box<Log>>,
     primary: Option<Primary>,
 }
 
@@ -54,7 +52,7 @@ struct Node {
 enum Word {
     Prepare { to: u8, term: Term },
     /// With it, the log that the root may pull.
-    Promise { from: u8, term: Term, promise: Promise, log: Log },
+    Promise { from: u8, term: Term, promise: CopyState, log: Log },
     Copy { to: u8, next: u64, sync: Sync, entries: Vec<Held> },
     Holds { from: u8, life: Life, term: Term, end: u64 },
 }
@@ -156,7 +154,7 @@ fn held(term: Term, stamp: u64, body: Body) -> Held {
 }
 
 fn configuration(members: Members, birth: Option<Birth>) -> Body {
-    Body::Configuration { members, birth }
+    Body::Configuration { members, birth: birth.map(Box::new) }
 }
 
 impl Net {
@@ -178,7 +176,7 @@ impl Net {
         let members: Members = (0..3).map(|node| member(node, 0)).collect();
         let birth = Birth { lineage: Lineage::default(), complete: true };
         primary.append(&mut log, held(term, 0, configuration(members, Some(birth))));
-        net.nodes[0] = Node { life: 0, log: Some(log), primary: Some(primary) };
+        net.nodes[0] = Node { life: 0, log: Some(Box::new(log)), primary: Some(primary) };
         for node in [1, 2] {
             net.invite(0, node);
         }
@@ -392,7 +390,7 @@ impl Net {
         if primary.follows(id(node), life) {
             return;
         }
-        let nothing = Promise {
+        let nothing = CopyState {
             life,
             synced: Term::ZERO,
             birth: 0,
@@ -422,7 +420,7 @@ impl Net {
     }
 
     /// Makes one that has promised a copy.
-    fn copy_to(&mut self, root: u8, node: u8, promise: &Promise) {
+    fn copy_to(&mut self, root: u8, node: u8, promise: &CopyState) {
         let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else { return };
         let Some((next, sync)) = primary.sync(log, id(node), promise) else { return };
         let entries = log.window.entries_from(next);
@@ -439,7 +437,7 @@ impl Net {
                 if node.primary.as_ref().is_some_and(|primary| primary.term() < *term) {
                     node.primary = None;
                 }
-                let log = log.clone();
+                let log = Log::clone(log);
                 self.send(Word::Promise { from: *to, term: *term, promise, log });
             }
             Word::Promise { from, term, promise, log } => self.on_promise(model, *from, *term, promise, log),
@@ -450,7 +448,7 @@ impl Net {
         }
     }
 
-    fn on_promise(&mut self, model: &LogModel, from: u8, term: Term, promise: &Promise, log: &Log) {
+    fn on_promise(&mut self, model: &LogModel, from: u8, term: Term, promise: &CopyState, log: &Log) {
         let root = term.root.0 as u8;
         let node = &mut self.nodes[usize::from(root)];
         let Some(primary) = node.primary.as_mut().filter(|primary| primary.term() == term) else { return };
@@ -477,8 +475,8 @@ impl Net {
     fn weigh(&mut self, root: u8, told: Option<(u8, &Log)>) {
         let node = &mut self.nodes[usize::from(root)];
         let Some(primary) = &mut node.primary else { return };
-        let Verdict::Adopt { best, commit } = primary.verdict() else { return };
-        let promised: Vec<(NodeId, Promise)> =
+        let Verdict::Adopt { best, commit } = primary.verdict(|_| false) else { return };
+        let promised: Vec<(NodeId, CopyState)> =
             primary.promises().map(|(node, promise)| (node, promise.clone())).collect();
         let term = primary.term();
         // It is told of by an earlier message if not by this one; what was promised has not changed since.
@@ -525,7 +523,7 @@ impl Net {
         let log = node.log.get_or_insert_with(|| {
             let mut log = Log::new(BIRTH, Lineage::default(), next);
             log.begin_life(id(to), sync.life);
-            log
+            Box::new(log)
         });
         if log.replica().is_none() {
             log.begin_life(id(to), sync.life);

@@ -3,14 +3,14 @@
 //! The root is whoever the ring names, be it a member or not (the primary of Sequence Paxos, chosen from outside). Rules
 //! are those of `docs/design.md` §6.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use treecast_overlay::id::NodeId;
 
-use super::configurations::{Configuration, Configurations};
-use super::entry::{Body, Held, Life, Member};
-use super::part::{Log, Promise, Sync};
-use super::term::Term;
+use super::configurations::Configurations;
+use super::part::Log;
+use super::window::Held;
+use crate::wire::{Body, Configuration, CopyState, Life, Member, Sync, Term};
 
 /// A root in its term.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -23,14 +23,10 @@ pub struct Primary {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Phase {
     /// It gathers promises.
-    Preparing {
-        promises: BTreeMap<NodeId, Promise>,
-        /// Lives that have ended.
-        over: BTreeSet<(NodeId, Life)>,
-    },
+    Preparing { promises: BTreeMap<NodeId, CopyState> },
     /// It goes through the best log, to make its own a copy.
     Adopting {
-        promises: BTreeMap<NodeId, Promise>,
+        promises: BTreeMap<NodeId, CopyState>,
         best: NodeId,
         commit: u64,
     },
@@ -53,7 +49,7 @@ struct Follower {
 pub enum Verdict {
     /// No member is known.
     Unknown,
-    /// Promises of these are missing.
+    /// CopyStates of these are missing.
     Wait(Vec<Member>),
     /// A majority of every configuration that counts has promised: this member's log is the one to adopt.
     Adopt {
@@ -73,9 +69,9 @@ pub enum Verdict {
 
 impl Primary {
     /// Begins a term, with the own promise if this node is a member.
-    pub fn prepare(me: NodeId, term: Term, own: Option<Promise>) -> Primary {
+    pub fn prepare(me: NodeId, term: Term, own: Option<CopyState>) -> Primary {
         let promises = own.into_iter().map(|promise| (me, promise)).collect();
-        Primary { me, term, phase: Phase::Preparing { promises, over: BTreeSet::new() } }
+        Primary { me, term, phase: Phase::Preparing { promises } }
     }
 
     /// Begins a term in a log of this node's own, which is born with it.
@@ -94,7 +90,7 @@ impl Primary {
     }
 
     /// The member whose log is being adopted, and the promise that it gave.
-    pub fn adopting(&self) -> Option<(NodeId, &Promise)> {
+    pub fn adopting(&self) -> Option<(NodeId, &CopyState)> {
         match &self.phase {
             Phase::Adopting { promises, best, .. } => Some((*best, promises.get(best)?)),
             Phase::Preparing { .. } | Phase::Serving { .. } => None,
@@ -102,41 +98,33 @@ impl Primary {
     }
 
     /// The members that have promised, with what they said.
-    pub fn promises(&self) -> impl Iterator<Item = (NodeId, &Promise)> {
+    pub fn promises(&self) -> impl Iterator<Item = (NodeId, &CopyState)> {
         let promises = match &self.phase {
-            Phase::Preparing { promises, .. } | Phase::Adopting { promises, .. } => Some(promises),
+            Phase::Preparing { promises } | Phase::Adopting { promises, .. } => Some(promises),
             Phase::Serving { .. } => None,
         };
         promises.into_iter().flatten().map(|(&node, promise)| (node, promise))
     }
 
     /// A member promises.
-    pub fn on_promise(&mut self, from: NodeId, promise: Promise) {
-        if let Phase::Preparing { promises, .. } | Phase::Adopting { promises, .. } = &mut self.phase {
+    pub fn on_promise(&mut self, from: NodeId, promise: CopyState) {
+        if let Phase::Preparing { promises } | Phase::Adopting { promises, .. } = &mut self.phase {
             promises.insert(from, promise);
-        }
-    }
-
-    /// A life has ended: it will promise nothing any more.
-    pub fn on_life_over(&mut self, node: NodeId, life: Life) {
-        if let Phase::Preparing { promises, over } = &mut self.phase {
-            over.insert((node, life));
-            promises.retain(|&id, promise| (id, promise.life) != (node, life));
         }
     }
 
     /// The member whose log was being adopted is gone: the promises are weighed anew, without its own.
     pub fn on_best_lost(&mut self) {
         if let Phase::Adopting { promises, best, .. } = &mut self.phase {
-            let lost = promises.remove(best).map(|promise| (*best, promise.life));
+            promises.remove(best);
             let promises = std::mem::take(promises);
-            self.phase = Phase::Preparing { promises, over: lost.into_iter().collect() };
+            self.phase = Phase::Preparing { promises };
         }
     }
 
-    /// Weighs the promises.
-    pub fn verdict(&self) -> Verdict {
-        let Phase::Preparing { promises, over } = &self.phase else { return Verdict::Unknown };
+    /// Weighs the promises. `is_over`: whether a member's life has ended, so that it will promise nothing any more.
+    pub fn verdict(&self, is_over: impl Fn(&Member) -> bool) -> Verdict {
+        let Phase::Preparing { promises } = &self.phase else { return Verdict::Unknown };
         let Some(birth) = latest_birth(promises.values()) else { return Verdict::Unknown };
         let promises: BTreeMap<_, _> = promises.iter().filter(|(_, promise)| promise.birth == birth).collect();
         let Some((&&best, log)) = promises.iter().max_by_key(|(_, promise)| (promise.synced, promise.end)) else {
@@ -146,7 +134,7 @@ impl Primary {
         let has = |member: &Member| {
             promises.get(&member.peer.id).is_some_and(|promise| promise.life == member.life)
         };
-        let may = |member: &Member| has(member) || !over.contains(&member.key());
+        let may = |member: &Member| has(member) || !is_over(member);
         let counting = counting(log, promises.values().copied(), commit);
         if counting.is_empty() {
             return Verdict::Unknown;
@@ -169,14 +157,14 @@ impl Primary {
 
     /// Begins to make this node's log a copy of a member's, which has promised. Returns from which offset on its entries
     /// are needed; `None`: this node is the member.
-    pub fn adopt(&mut self, log: &mut Option<Log>, best: NodeId, commit: u64) -> Option<u64> {
-        let Phase::Preparing { promises, .. } = &mut self.phase else { return None };
+    pub fn adopt(&mut self, log: &mut Option<Box<Log>>, best: NodeId, commit: u64) -> Option<u64> {
+        let Phase::Preparing { promises } = &mut self.phase else { return None };
         let promises = std::mem::take(promises);
         let adopted = promises.get(&best)?.clone();
         let log = match log {
             Some(log) if log.birth == adopted.birth => log,
             // Of another birth, or none: of the member's log everything is needed.
-            other => other.insert(Log::new(adopted.birth, adopted.lineage.clone(), adopted.start)),
+            other => other.insert(Box::new(Log::new(adopted.birth, adopted.lineage.clone(), adopted.start))),
         };
         let own = best == self.me;
         let next = if own { log.end() } else { log.commit().max(adopted.start) };
@@ -212,7 +200,7 @@ impl Primary {
 
     /// The word by which a member's log becomes a copy of this one, and the first offset that it needs. `promise`: what
     /// the member said of its log.
-    pub fn sync(&mut self, log: &Log, node: NodeId, promise: &Promise) -> Option<(u64, Sync)> {
+    pub fn sync(&mut self, log: &Log, node: NodeId, promise: &CopyState) -> Option<(u64, Sync)> {
         let Phase::Serving { followers } = &mut self.phase else { return None };
         let same_birth = promise.birth == log.birth;
         let next = match same_birth {
@@ -351,9 +339,9 @@ impl Primary {
 }
 
 /// The birth whose logs count: the one that took the others over, else the longest.
-fn latest_birth<'a>(promises: impl Iterator<Item = &'a Promise> + Clone) -> Option<u64> {
+fn latest_birth<'a>(promises: impl Iterator<Item = &'a CopyState> + Clone) -> Option<u64> {
     let all = promises.clone();
-    let superseded = |promise: &Promise| {
+    let superseded = |promise: &CopyState| {
         all.clone().any(|other| other.lineage.taken_over(promise.birth).is_some())
     };
     let open = promises.filter(|promise| !superseded(promise));
@@ -363,11 +351,11 @@ fn latest_birth<'a>(promises: impl Iterator<Item = &'a Promise> + Clone) -> Opti
 /// The configurations that count: in the best log, from the last one known to be committed on. If that log does not
 /// reach back so far, another one does.
 fn counting<'a>(
-    best: &Promise,
-    all: impl Iterator<Item = &'a Promise> + Clone,
+    best: &CopyState,
+    all: impl Iterator<Item = &'a CopyState> + Clone,
     commit: u64,
 ) -> Vec<Configuration> {
-    let known = |promise: &Promise| {
+    let known = |promise: &CopyState| {
         promise.configurations.iter().filter(|known| known.at < commit).max_by_key(|known| known.at).cloned()
     };
     let committed = all.filter_map(known).max_by_key(|known| known.at);

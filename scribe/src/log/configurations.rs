@@ -2,34 +2,7 @@
 
 use std::sync::Arc;
 
-use super::entry::{Life, Member, Members};
-use treecast_overlay::id::NodeId;
-
-/// Members, and the offset of the entry that names them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub struct Configuration {
-    /// Offset of the entry.
-    pub at: u64,
-    /// The members from there on.
-    pub members: Members,
-}
-
-impl Configuration {
-    /// Whether it names this life of a node.
-    pub fn names(&self, node: NodeId, life: Life) -> bool {
-        self.members.iter().any(|member| member.key() == (node, life))
-    }
-
-    /// Whether a majority of its members is such.
-    pub fn has_majority(&self, is_such: impl Fn(&Member) -> bool) -> bool {
-        self.members.iter().filter(|member| is_such(member)).count() >= self.majority()
-    }
-
-    /// How many members are a majority.
-    pub fn majority(&self) -> usize {
-        self.members.len() / 2 + 1
-    }
-}
+use crate::wire::{Configuration, Members};
 
 /// The configurations that a node knows of, oldest first: of the committed ones the last only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -9,11 +9,9 @@
 
 use treecast_overlay::id::NodeId;
 
-use super::configurations::{Configuration, Configurations};
-use super::entry::{Body, Held, Life};
-use super::lineage::Lineage;
-use super::term::Term;
-use super::window::Window;
+use super::configurations::Configurations;
+use super::window::{Held, Window};
+use crate::wire::{Body, Configuration, CopyState, Life, Lineage, Sync, Term};
 
 /// A node's part of a topic's log.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,42 +53,6 @@ struct Stream {
     matched: u64,
     /// How far the root's log reached when the term began for this node.
     upto: u64,
-}
-
-/// A member's word to a new root: it listens to no earlier one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub struct Promise {
-    /// The member's life.
-    pub life: Life,
-    /// The term whose root last made this log a copy of its own.
-    pub synced: Term,
-    /// The birth of the log.
-    pub birth: u64,
-    /// The births before it.
-    pub lineage: Lineage,
-    /// Offset of the first entry that is kept.
-    pub start: u64,
-    /// Entries before this offset are committed, as far as the member knows.
-    pub commit: u64,
-    /// Offset of the entry to come.
-    pub end: u64,
-    /// The configurations from the last committed one on.
-    pub configurations: Vec<Configuration>,
-}
-
-/// A root's word to a member: its log is to become a copy of the root's.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
-pub struct Sync {
-    /// The root's term.
-    pub term: Term,
-    /// The life of the member.
-    pub life: Life,
-    /// How far the root's log reaches.
-    pub upto: u64,
-    /// How far it is committed.
-    pub commit: u64,
-    /// The configurations before `next`, from the last committed one on.
-    pub configurations: Vec<Configuration>,
 }
 
 /// What became of an entry.
@@ -151,6 +113,11 @@ impl Log {
         self.replica = Some(Replica { me, life, promised, synced, named });
     }
 
+    /// The copy as it stands, if this node is a member.
+    pub fn copy_state(&self) -> Option<CopyState> {
+        self.replica.map(|replica| self.state(replica.life, replica.synced))
+    }
+
     /// Ends this node's life as a member. What is committed stays.
     pub fn end_life(&mut self) {
         self.replica = None;
@@ -167,19 +134,19 @@ impl Log {
         committed && counting.all(|configuration| !configuration.names(replica.me, replica.life))
     }
 
-    /// A root asks for a promise. Refuses by the term that was promised to another.
-    pub fn on_prepare(&mut self, term: Term) -> Option<Result<Promise, Term>> {
+    /// A root asks for a promise. Refuses by the term that was promised to another; `None`: this node is no member.
+    pub fn on_prepare(&mut self, term: Term) -> Option<Result<CopyState, Term>> {
         let replica = self.replica.as_mut()?;
         if term < replica.promised {
             return Some(Err(replica.promised));
         }
         replica.promised = term;
         let (life, synced) = (replica.life, replica.synced);
-        Some(Ok(self.promise(life, synced)))
+        Some(Ok(self.state(life, synced)))
     }
 
-    fn promise(&self, life: Life, synced: Term) -> Promise {
-        Promise {
+    fn state(&self, life: Life, synced: Term) -> CopyState {
+        CopyState {
             life,
             synced,
             birth: self.birth,
@@ -218,7 +185,7 @@ impl Log {
     }
 
     /// Goes through the entries of another log from `next` to `upto`, to become a copy of it.
-    pub(super) fn follow(&mut self, term: Term, next: u64, upto: u64) {
+    pub(crate) fn follow(&mut self, term: Term, next: u64, upto: u64) {
         if next > self.end() {
             // The entries between are committed, and no longer kept there.
             self.window = Window::new(next);
@@ -237,7 +204,7 @@ impl Log {
     }
 
     /// Takes an entry of the log that this one becomes a copy of.
-    pub(super) fn accept(&mut self, offset: u64, held: Held) -> Taken {
+    pub(crate) fn accept(&mut self, offset: u64, held: Held) -> Taken {
         let Some(stream) = self.stream.as_mut() else { return Taken::Stranger };
         if offset != stream.matched {
             return if offset < stream.matched { Taken::Duplicate } else { Taken::Hole };
@@ -263,7 +230,7 @@ impl Log {
     }
 
     /// Appends an entry of this node's own, which is the root.
-    pub(super) fn append(&mut self, held: Held) {
+    pub(crate) fn append(&mut self, held: Held) {
         self.push(held);
         let end = self.end();
         if let Some(stream) = &mut self.stream {
@@ -320,15 +287,46 @@ impl Log {
         true
     }
 
+    /// Goes on at a later offset: what is before it is not to be had.
+    pub(crate) fn skip_to(&mut self, next: u64) {
+        self.window = Window::new(next);
+        self.commit = next;
+    }
+
+    /// Becomes a log of a later birth, which took this one over up to an offset.
+    pub(crate) fn go_over(&mut self, birth: u64, lineage: Lineage, end: u64) {
+        let window = std::mem::replace(&mut self.window, Window::new(end));
+        let commit = self.commit.min(end);
+        *self = Log::new(birth, lineage, end);
+        if window.start() <= end && commit <= window.end() {
+            self.window = window;
+            self.commit = commit;
+            // A node that is no member holds committed entries only.
+            self.window.cut(end.min(commit));
+        }
+    }
+
+    /// Gives up half of the window, but nothing from this offset on, and nothing that a member has to keep.
+    pub(crate) fn shrink(&mut self, keep: u64) {
+        let half = self.window.bytes() / 2;
+        let keep = keep.min(self.kept_from());
+        self.window.trim(usize::MAX, half, keep);
+    }
+
     /// Lets old entries fall out until the limits hold. The last committed configuration stays, because its entry holds
     /// the sessions, and so does what is not committed.
     pub fn trim(&mut self, messages: usize, bytes: usize) {
-        let keep = if self.replica.is_some() || self.stream.is_some() {
-            self.configurations.all().first().map_or(self.commit, |first| first.at.min(self.commit))
-        } else {
-            self.commit
-        };
+        let keep = self.kept_from();
         self.window.trim(messages, bytes, keep);
+    }
+
+    /// The first entry that must not fall out.
+    fn kept_from(&self) -> u64 {
+        if self.stream.is_none() {
+            return self.commit;
+        }
+        let first = self.configurations.all().first();
+        first.map_or(self.commit, |first| first.at.min(self.commit))
     }
 
     /// Heap bytes.
@@ -354,7 +352,7 @@ impl Log {
 /// For the root.
 impl Log {
     /// Takes over which configurations lie before an offset.
-    pub(super) fn hear_configurations(&mut self, told: &[Configuration], next: u64) {
+    pub(crate) fn hear_configurations(&mut self, told: &[Configuration], next: u64) {
         let newer = |known: &Configuration| self.configurations.last().is_none_or(|last| last.at < known.at);
         let told = told.iter().filter(|known| known.at < next && newer(known)).cloned();
         let all: Vec<_> = self.configurations.all().iter().cloned().chain(told).collect();
@@ -365,7 +363,7 @@ impl Log {
     }
 
     /// The own copy is one of this term.
-    pub(super) fn become_synced(&mut self, term: Term) {
+    pub(crate) fn become_synced(&mut self, term: Term) {
         self.complete();
         if let Some(replica) = &mut self.replica {
             replica.promised = replica.promised.max(term);
@@ -374,7 +372,7 @@ impl Log {
     }
 
     /// The next entry begins a birth of this node's own.
-    pub(super) fn begin_birth(&mut self, term: Term) {
+    pub(crate) fn begin_birth(&mut self, term: Term) {
         let end = self.end();
         self.stream = Some(Stream { term, matched: end, upto: end });
         self.commit = end;

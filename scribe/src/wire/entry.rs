@@ -1,14 +1,12 @@
-//! Entries of a topic's log: messages, and the configurations in which they are committed.
+//! The content of a log's entries: messages, and the configurations in which they are committed.
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Peer;
 
-use super::lineage::Lineage;
-use crate::wire::Signature;
+use super::{Lineage, Signature};
 
 /// Numbers the lives of one node as a member. A life ends with a restart and with the dropping of the copy, and never
 /// comes back.
@@ -52,7 +50,7 @@ pub enum Body {
         /// The members.
         members: Members,
         /// With it the log begins anew.
-        birth: Option<Birth>,
+        birth: Option<Box<Birth>>,
     },
 }
 
@@ -73,26 +71,4 @@ pub struct Birth {
     pub lineage: Lineage,
     /// Nothing that was committed before is missing.
     pub complete: bool,
-}
-
-/// An entry as a node holds it. Its place follows from where it stands.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Held {
-    /// The number of the root's term that sent it.
-    pub term: u64,
-    /// When the root appended it, in unix milliseconds; never less than that of the entry before.
-    pub stamp: u64,
-    /// Its content.
-    pub body: Body,
-    /// The whole message as it travels: the same bytes for every child.
-    pub encoded: Bytes,
-    /// The payload, a slice of `encoded`.
-    pub payload: Bytes,
-}
-
-impl Held {
-    /// Whether it is the same entry, by whichever root it was sent.
-    pub fn is_same(&self, other: &Held) -> bool {
-        self.stamp == other.stamp && self.body == other.body && self.payload == other.payload
-    }
 }

@@ -1,0 +1,178 @@
+//! A root that does not serve yet: whom it has asked for a promise, what they answered, and what it still pulls (design
+//! §6, replication).
+
+use std::collections::BTreeMap;
+
+use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::{Contact, Peer};
+use treecast_overlay::time::Instant;
+
+use crate::config::Config;
+use crate::message::Mark;
+use crate::wire::{CopyState, Life, Member};
+
+/// The nodes that a root has asked, and their answers.
+#[derive(Debug)]
+pub(crate) struct Preparation {
+    /// When the term began.
+    since: Instant,
+    asked: BTreeMap<NodeId, Asked>,
+    /// When those that have not answered are asked again.
+    ask_at: Instant,
+    /// The entries that are being pulled.
+    pub pull: Option<PullUnderWay>,
+}
+
+#[derive(Debug)]
+struct Asked {
+    contact: Contact,
+    since: Instant,
+    answer: Answer,
+}
+
+#[derive(Debug)]
+enum Answer {
+    /// None yet.
+    Awaited,
+    /// It is a member, and promises. The number of the JOIN that its promise is.
+    Copy(Box<CopyState>, u64),
+    /// It is none. All before the mark is in its window.
+    NoCopy(Option<Mark>),
+    /// It was found dead.
+    Dead,
+}
+
+/// Entries on their way from one node to a root.
+#[derive(Debug)]
+pub(crate) struct PullUnderWay {
+    /// Where they are.
+    pub from: Contact,
+    /// This node's number for the request.
+    pub number: u64,
+    /// The next offset.
+    pub next: u64,
+    /// The offset behind the last one.
+    pub until: u64,
+    /// When they are asked for again.
+    pub again_at: Instant,
+    /// When the source is given up.
+    pub give_up_at: Instant,
+    /// It is a member's copy, which is adopted; else a window that completes a log whose members have ended.
+    pub adopts: bool,
+}
+
+impl Preparation {
+    /// Begins, with nobody asked.
+    pub(crate) fn new(now: Instant) -> Preparation {
+        Preparation { since: now, asked: BTreeMap::new(), ask_at: now, pull: None }
+    }
+
+    /// Adds nodes to be asked. Returns those that were not asked before.
+    pub(crate) fn ask(&mut self, now: Instant, peers: impl IntoIterator<Item = Peer>) -> Vec<Contact> {
+        let mut new = Vec::new();
+        for peer in peers {
+            let known = self.asked.get(&peer.id).is_some_and(|asked| {
+                asked.contact.peer.incarnation >= peer.incarnation && !matches!(asked.answer, Answer::Dead)
+            });
+            if !known {
+                let contact = Contact::from(peer);
+                self.asked.insert(peer.id, Asked { contact, since: now, answer: Answer::Awaited });
+                new.push(contact);
+            }
+        }
+        new
+    }
+
+    /// Those that have not answered, if it is time to ask them again.
+    pub(crate) fn ask_again(&mut self, now: Instant, config: &Config) -> Vec<Contact> {
+        if self.ask_at > now {
+            return Vec::new();
+        }
+        self.ask_at = now + config.root.query_retry;
+        let silent = self.asked.values().filter(|asked| matches!(asked.answer, Answer::Awaited));
+        silent.map(|asked| asked.contact).collect()
+    }
+
+    /// A node is a member, and promises.
+    pub(crate) fn on_copy(&mut self, now: Instant, from: Contact, copy: CopyState, join: u64) {
+        let answer = Answer::Copy(Box::new(copy), join);
+        self.asked.insert(from.id(), Asked { contact: from, since: now, answer });
+    }
+
+    /// A node is no member.
+    pub(crate) fn on_no_copy(&mut self, now: Instant, from: Contact, known: Option<Mark>) {
+        let answer = Answer::NoCopy(known);
+        self.asked.insert(from.id(), Asked { contact: from, since: now, answer });
+    }
+
+    /// A node was found dead. Returns whether its answer was waited for.
+    pub(crate) fn on_dead(&mut self, id: NodeId) -> bool {
+        let asked = self.asked.get_mut(&id);
+        asked.map(|asked| asked.answer = Answer::Dead).is_some()
+    }
+
+    /// The members that have promised: how to reach them, their copies, and the JOINs that their promises are.
+    pub(crate) fn copies(&self) -> impl Iterator<Item = (Contact, &CopyState, u64)> {
+        self.asked.values().filter_map(|asked| match &asked.answer {
+            Answer::Copy(copy, join) => Some((asked.contact, &**copy, *join)),
+            Answer::Awaited | Answer::NoCopy(_) | Answer::Dead => None,
+        })
+    }
+
+    /// The windows of nodes that are no members.
+    pub(crate) fn windows(&self) -> impl Iterator<Item = (Contact, Mark)> {
+        self.asked.values().filter_map(|asked| match asked.answer {
+            Answer::NoCopy(Some(mark)) => Some((asked.contact, mark)),
+            Answer::NoCopy(None) | Answer::Copy(..) | Answer::Awaited | Answer::Dead => None,
+        })
+    }
+
+    /// How to reach a node that was asked.
+    pub(crate) fn contact(&self, id: NodeId) -> Option<Contact> {
+        self.asked.get(&id).map(|asked| asked.contact)
+    }
+
+    /// Whether a member's life has ended, as far as is known. `is_near`: whether the ring knows a node.
+    pub(crate) fn is_over(
+        &self,
+        now: Instant,
+        config: &Config,
+        member: &Member,
+        is_near: impl Fn(NodeId) -> bool,
+    ) -> bool {
+        let Some(asked) = self.asked.get(&member.peer.id) else { return false };
+        match &asked.answer {
+            Answer::Copy(copy, _) => copy.life != member.life,
+            Answer::NoCopy(_) | Answer::Dead => true,
+            // The ring has found it dead before it was asked.
+            Answer::Awaited => {
+                now.since(asked.since) >= config.root.force_after && !is_near(member.peer.id)
+            }
+        }
+    }
+
+    /// Whether all have answered, or are dead, or were waited for long enough.
+    pub(crate) fn is_answered(&self, now: Instant, config: &Config) -> bool {
+        let awaited = |asked: &Asked| matches!(asked.answer, Answer::Awaited);
+        now.since(self.since) >= config.root.query_timeout || !self.asked.values().any(awaited)
+    }
+
+    /// Whether it has waited so long that a majority which has ended may be given up.
+    pub(crate) fn may_force(&self, now: Instant, config: &Config) -> bool {
+        now.since(self.since) >= config.root.force_after
+    }
+
+    /// When to look again.
+    pub(crate) fn look_again_at(&self, now: Instant, config: &Config) -> Instant {
+        let next = self.pull.as_ref().map_or(self.ask_at, |pull| pull.again_at);
+        next.max(now + config.root.query_retry / 4)
+    }
+
+    /// The life in which a node promised.
+    pub(crate) fn life_of(&self, id: NodeId) -> Option<Life> {
+        match &self.asked.get(&id)?.answer {
+            Answer::Copy(copy, _) => Some(copy.life),
+            Answer::NoCopy(_) | Answer::Awaited | Answer::Dead => None,
+        }
+    }
+}

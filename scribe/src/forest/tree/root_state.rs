@@ -1,0 +1,43 @@
+//! A root's state: its term, the sessions of its publishers, receipts that wait, and the choice of members.
+
+use treecast_overlay::id::NodeId;
+use treecast_overlay::time::Instant;
+
+use super::preparation::Preparation;
+use super::receipts::Receipts;
+use super::sequencer::Sequencer;
+use super::team::Team;
+use crate::log::primary::Primary;
+use crate::wire::{CopyState, Term};
+
+/// The state of a root beside its part of the log.
+#[derive(Debug)]
+pub(crate) struct RootState {
+    pub primary: Primary,
+    pub preparation: Preparation,
+    pub sequencer: Sequencer,
+    pub receipts: Receipts,
+    pub team: Team,
+    /// Its leases have ended: another node may have been the root since.
+    pub lapsed: bool,
+    /// When it was last of use.
+    pub used: Instant,
+    /// Since when it serves.
+    pub serves_since: Option<Instant>,
+}
+
+impl RootState {
+    /// Begins a term.
+    pub(crate) fn new(now: Instant, me: NodeId, term: Term, own: Option<CopyState>) -> RootState {
+        RootState {
+            primary: Primary::prepare(me, term, own),
+            preparation: Preparation::new(now),
+            sequencer: Sequencer::default(),
+            receipts: Receipts::default(),
+            team: Team::default(),
+            lapsed: false,
+            used: now,
+            serves_since: None,
+        }
+    }
+}
