@@ -37,7 +37,8 @@ fn all_get_all(publishers: usize, subscribers: usize) {
         .collect();
     let writers: Vec<_> = (0..publishers).map(|n| publish(format!("writer {n}"), through, lines)).collect();
     // All at once: a reader whose test does not read its output is a slow one.
-    let readers: Vec<_> = readers.into_iter().map(|mut reader| thread::spawn(move || reader.wait())).collect();
+    let readers: Vec<_> =
+        readers.into_iter().map(|mut reader| thread::spawn(move || reader.wait())).collect();
     for writer in writers {
         let (success, said) = writer.join().unwrap();
         assert!(success, "{}", talk(&said));

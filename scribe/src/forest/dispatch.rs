@@ -13,7 +13,7 @@ use super::tree::Outcome;
 use crate::event::Event;
 use crate::message::SubscribeError;
 use crate::topic::TopicId;
-use crate::wire::{self, Capacity, Header, Join};
+use crate::wire::{self, Beat, Capacity, Header, Join};
 
 /// How far apart a node is told that this one is not its child.
 const REFUSALS_APART: Duration = Duration::from_millis(20);
@@ -63,6 +63,18 @@ impl Forest {
         }
     }
 
+    /// A neighbour lives, and says how far it is.
+    fn on_beat(&mut self, cx: Context<'_>, from: Contact, beat: Beat) {
+        if self.neighbours.on_beat(&mut self.out, from, beat.up, beat.reply) {
+            for moved in &beat.moved {
+                self.with_tree(cx, moved.topic, |tree, cx| tree.on_moved(cx, from.id(), moved));
+            }
+            for ack in beat.acks {
+                self.on_topic_message(cx, from, ack.topic, TopicMessage::Ack(ack));
+            }
+        }
+    }
+
     fn on_join(&mut self, cx: Context<'_>, child: Contact, join: &Join, way: Way) {
         let topic = join.topic;
         if child.id() == self.me {
@@ -89,7 +101,7 @@ impl Forest {
         }
     }
 
-    pub(super) fn on_topic_message(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, message: TopicMessage) {
+    fn on_topic_message(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, message: TopicMessage) {
         if !self.trees.contains_key(&topic) {
             return self.answer_without_tree(cx, from, topic, message.answer_without_tree());
         }

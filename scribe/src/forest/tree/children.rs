@@ -275,7 +275,7 @@ impl Children {
         {
             cursor.on_ack(&log.window, ack);
             child.consumed = ack.consumed;
-            if let Some(entry) = cursor.repeat(&log.window, ack) {
+            if let Some(entry) = cursor.repeat(cx.now, &log.window, ack) {
                 cx.out.send(from, entry.encoded.clone());
             }
         }

@@ -12,6 +12,9 @@ use crate::log::window::{Arrival, Entry};
 /// How long the acknowledgement of an entry that came twice waits for others like it.
 const DUPLICATES: Duration = Duration::from_millis(20);
 
+/// How far apart the parent is asked for an entry that is missing still.
+const ASKED_APART: Duration = Duration::from_millis(250);
+
 impl Tree {
     /// An entry came.
     pub(super) fn on_entry(&mut self, cx: &mut TreeCx<'_>, from: Contact, entry: Entry) -> Outcome {
@@ -52,7 +55,7 @@ impl Tree {
         if self.uplink.on_hole() {
             self.acknowledge(cx, true);
         } else {
-            self.acknowledge_soon(cx);
+            cx.timers.set_earlier(TreeTimer::Ack, cx.now + ASKED_APART);
         }
     }
 }
