@@ -25,7 +25,7 @@ struct Ratchet {
 const RATCHETS: [Ratchet; 3] = [
     Ratchet { folder: "overlay/src/ring", name: "Node", fields: 14, methods: 150, circle: 3 },
     Ratchet { folder: "scribe/src/forest", name: "Forest", fields: 15, methods: 67, circle: 1 },
-    Ratchet { folder: "scribe/src/forest", name: "Tree", fields: 7, methods: 97, circle: 3 },
+    Ratchet { folder: "scribe/src/forest", name: "Tree", fields: 7, methods: 105, circle: 3 },
 ];
 
 /// The name of the type that an `impl` block is about, if this line begins one.

@@ -1,6 +1,6 @@
 //! The context of a call into the forest, the forest's requests in return, and the part of both that one tree may use.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,14 +13,13 @@ use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::{Class, NodeState};
 
-use super::handoffs::{HandoffCx, Handoffs};
 use super::links::Links;
 use super::neighbours::Neighbours;
 use super::quota::Quota;
 use crate::config::Config;
 use crate::event::{Event, SubscriptionId};
 use crate::topic::TopicId;
-use crate::wire::{self, Header, LogTip};
+use crate::wire::{self, Header, Life as MemberLife};
 
 /// The context of every call into the forest: the time, and the ring as it is now.
 #[derive(Clone, Copy)]
@@ -75,8 +74,6 @@ pub(super) enum Timer {
     Tree(TreeTimer, TopicId),
     /// A receipt is overdue.
     Publish(TopicId),
-    /// Chunks of a handoff are to be sent again.
-    Handoff(TopicId),
     /// There are too many children in all trees together.
     Crowd,
     /// Leaving has taken long enough.
@@ -90,8 +87,12 @@ pub(super) enum TreeTimer {
     Join,
     /// No child and no subscriber needs the tree: it is to be left.
     Linger,
-    /// A term is to be opened.
+    /// The next step towards a term is to be taken.
     Recover,
+    /// The members are to be looked at.
+    Members,
+    /// A receipt has waited for all members for long enough.
+    Receipts,
     /// A child's acknowledgement is overdue.
     Push(NodeId),
     /// An acknowledgement is to be sent.
@@ -143,6 +144,8 @@ impl<'a> TimersOf<'a> {
             TreeTimer::Join,
             TreeTimer::Linger,
             TreeTimer::Recover,
+            TreeTimer::Members,
+            TreeTimer::Receipts,
             TreeTimer::Ack,
             TreeTimer::Shape,
             TreeTimer::Relocate,
@@ -212,6 +215,7 @@ impl Outbox {
 pub(super) struct Numbers {
     joins: u64,
     attached: u64,
+    lives: MemberLife,
 }
 
 impl Numbers {
@@ -219,6 +223,14 @@ impl Numbers {
     pub(super) fn next_join(&mut self) -> u64 {
         self.joins += 1;
         self.joins
+    }
+
+    /// A life as a member, greater than any before, also than those before a restart.
+    pub(super) fn next_life(&mut self, incarnation: u64) -> MemberLife {
+        /// Lives for each millisecond between two starts: far more than a node can begin in one.
+        const LIVES: u64 = 1 << 14;
+        self.lives = (self.lives + 1).max(incarnation.saturating_mul(LIVES)) % wire::MAX_NUMBER;
+        self.lives
     }
 
     /// The last number for a JOIN.
@@ -254,7 +266,8 @@ pub(super) struct TreeCx<'a> {
     pub links: &'a mut Links,
     pub quota: &'a mut Quota,
     pub numbers: &'a mut Numbers,
-    pub handoffs: &'a mut Handoffs,
+    /// Topics that have something to say when the turn ends.
+    pub turn: &'a mut BTreeSet<TopicId>,
 }
 
 impl TreeCx<'_> {
@@ -291,28 +304,26 @@ impl TreeCx<'_> {
         self.tell(to, &orphan);
     }
 
-    /// Hands on a handoff that a former root left here, because this node never came to be the root.
-    pub(super) fn hand_off_unused(&mut self, to: Contact) {
-        if let Some(handoff) = self.handoffs.claim(self.topic) {
-            self.hand_off(handoff.into_chunks(), to);
-        }
+    /// The topic has something to say when the turn ends.
+    pub(super) fn at_turn_end(&mut self) {
+        self.turn.insert(self.topic);
     }
 
-    /// Answers a new root that asks for the end of the log.
-    pub(super) fn answer_query(&mut self, to: Contact, tip: Option<LogTip>) {
-        let handoff = self.handoffs.is_under_way(self.topic, to.id());
-        let answer = Header::QueryAnswer { topic: self.topic, tip, handoff };
-        self.tell(to, &answer);
+    /// A new life of this node as a member.
+    pub(super) fn next_life(&mut self) -> MemberLife {
+        self.numbers.next_life(self.ring.contact().peer.incarnation)
+    }
+
+    /// The time in unix milliseconds, as far as a node knows that has no wall clock: its incarnation is the time of its
+    /// start.
+    pub(super) fn unix_ms(&self) -> u64 {
+        let since_start = self.now.as_nanos() / 1_000_000;
+        self.ring.contact().peer.incarnation.saturating_add(since_start) % wire::MAX_NUMBER
     }
 
     /// The time so long ago.
     pub(super) fn earlier(&self, ago: Duration) -> Instant {
         Context { now: self.now, ring: self.ring }.earlier(ago)
-    }
-
-    /// Whether another node is closer to the topic's key than this one.
-    pub(super) fn is_closer(&self, other: NodeId) -> bool {
-        self.topic.key().is_closer(other, self.me)
     }
 
     /// Notes that neighbours are to hear of the topic's progress with the next beat.
@@ -328,12 +339,6 @@ impl TreeCx<'_> {
     /// Looks whether this node has too many children in all trees together.
     pub(super) fn review_crowd(&mut self) {
         self.quota.review_crowd(self.now, self.config, self.rng, self.timers.all);
-    }
-
-    /// Hands chunks over to a node that is the root in this one's place.
-    pub(super) fn hand_off(&mut self, chunks: Vec<Bytes>, to: Contact) {
-        let cx = HandoffCx { now: self.now, config: self.config, out: self.out, deadlines: self.timers.all };
-        self.handoffs.start(cx, self.topic, chunks, to);
     }
 }
 

@@ -7,13 +7,12 @@ use treecast_overlay::peer::Contact;
 
 use super::Forest;
 use super::context::{Context, Life, Timer};
-use super::handoffs::Arrived;
-use super::inbox::{self, AnswerWithoutTree, HandoffMessage, Incoming, NeighbourMessage, TopicMessage};
+use super::inbox::{self, AnswerWithoutTree, Incoming, NeighbourMessage, TopicMessage};
 use super::tree::Outcome;
 use crate::event::Event;
 use crate::message::SubscribeError;
 use crate::topic::TopicId;
-use crate::wire::{self, Capacity, Header, Join};
+use crate::wire::{self, Beat, Capacity, Header, Join, Promise};
 
 /// How far apart a node is told that this one is not its child.
 const REFUSALS_APART: Duration = Duration::from_millis(20);
@@ -57,9 +56,21 @@ impl Forest {
             Incoming::Publisher { topic, message } => {
                 self.with_publisher(cx, topic, |publishing, cx| publishing.on_message(cx, message));
             }
-            Incoming::Handoff { topic, message } => self.on_handoff_message(cx, from, topic, message),
+            Incoming::Invite { topic } => self.on_invite(cx, from, topic),
             Incoming::Neighbour(NeighbourMessage::Beat(beat)) => self.on_beat(cx, from, beat),
             Incoming::Neighbour(NeighbourMessage::Shared(shared)) => self.on_shared(cx, from, &shared),
+        }
+    }
+
+    /// A neighbour lives, and says how far it is.
+    fn on_beat(&mut self, cx: Context<'_>, from: Contact, beat: Beat) {
+        if self.neighbours.on_beat(&mut self.out, from, beat.up, beat.reply) {
+            for moved in &beat.moved {
+                self.with_tree(cx, moved.topic, |tree, cx| tree.on_moved(cx, from.id(), moved));
+            }
+            for ack in beat.acks {
+                self.on_topic_message(cx, from, ack.topic, TopicMessage::Ack(ack));
+            }
         }
     }
 
@@ -89,7 +100,16 @@ impl Forest {
         }
     }
 
-    pub(super) fn on_topic_message(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, message: TopicMessage) {
+    /// A root asks this node to become a member of a log.
+    fn on_invite(&mut self, cx: Context<'_>, from: Contact, topic: TopicId) {
+        if self.life == Life::Running && self.ensure_tree(cx.now, topic) {
+            self.with_tree(cx, topic, |tree, cx| tree.on_invite(cx, from));
+        } else {
+            self.out.tell(from, &Header::InviteRefused { topic });
+        }
+    }
+
+    fn on_topic_message(&mut self, cx: Context<'_>, from: Contact, topic: TopicId, message: TopicMessage) {
         if !self.trees.contains_key(&topic) {
             return self.answer_without_tree(cx, from, topic, message.answer_without_tree());
         }
@@ -111,17 +131,18 @@ impl Forest {
             AnswerWithoutTree::Leave { join } => tree_cx.send_leave(from, join),
             AnswerWithoutTree::RefuseEntries => self.refuse_entries(cx, from, topic),
             AnswerWithoutTree::Orphan => tree_cx.send_orphan(from),
-            AnswerWithoutTree::KnowsNothing => {
-                if tree_cx.is_closer(from.id()) {
-                    tree_cx.hand_off_unused(from);
-                }
-                tree_cx.answer_query(from, None);
+            AnswerWithoutTree::NoCopy { term } => {
+                let promise = Promise { topic, term, join: 0, copy: None, known: None };
+                tree_cx.tell(from, &Header::Promise(promise));
+            }
+            AnswerWithoutTree::NotPulled { number } => {
+                tree_cx.tell(from, &Header::NotPulled { topic, number, start: None });
             }
             AnswerWithoutTree::NoCapacity { number } => {
                 tree_cx.tell(from, &Header::CapacityAnswer { topic, number, capacity: Capacity::None });
             }
             AnswerWithoutTree::Detached { join } => {
-                tree_cx.tell(from, &Header::Detached { topic, join, last: None });
+                tree_cx.tell(from, &Header::Detached { topic, join, end: None });
             }
         }
     }
@@ -147,45 +168,6 @@ impl Forest {
         }
     }
 
-    fn on_handoff_message(
-        &mut self,
-        cx: Context<'_>,
-        from: Contact,
-        topic: TopicId,
-        message: HandoffMessage,
-    ) {
-        match message {
-            HandoffMessage::Chunk(chunk) => {
-                let taken = Header::HandoffTaken { topic, transfer: chunk.transfer, chunk: chunk.index };
-                let arrived = self.handoffs.on_chunk(cx.now, &self.config, topic, from.id(), chunk);
-                if !matches!(arrived, Arrived::NoRoom) {
-                    self.out.tell(from, &taken);
-                    self.on_arrived(cx, topic, arrived);
-                }
-            }
-            HandoffMessage::Taken { transfer, chunk } => {
-                let (handoffs, handoff_cx) = self.handing_off(cx.now);
-                let over = handoffs.on_taken(handoff_cx, from.id(), topic, transfer, chunk);
-                self.on_transfers_over(cx, over);
-            }
-        }
-    }
-
-    fn on_arrived(&mut self, cx: Context<'_>, topic: TopicId, arrived: Arrived) {
-        let Arrived::All(handoff) = arrived else {
-            self.with_tree(cx, topic, |tree, cx| tree.on_handoff_chunk(cx));
-            return;
-        };
-        let mut unused = Some(handoff);
-        self.with_tree(cx, topic, |tree, cx| {
-            unused = unused.take().and_then(|handoff| tree.on_handoff(cx, handoff));
-        });
-        if let Some(handoff) = unused {
-            self.handoffs.keep(topic, handoff);
-        }
-        self.keep_beating(cx.now);
-    }
-
     pub(super) fn on_timer(&mut self, cx: Context<'_>, timer: Timer) {
         match timer {
             Timer::Tree(timer, topic) => {
@@ -194,11 +176,6 @@ impl Forest {
             }
             Timer::Publish(topic) => {
                 self.with_publisher(cx, topic, |publishing, cx| publishing.on_timer(cx));
-            }
-            Timer::Handoff(topic) => {
-                let (handoffs, handoff_cx) = self.handing_off(cx.now);
-                let over = handoffs.on_timer(handoff_cx, topic);
-                self.on_transfers_over(cx, over);
             }
             Timer::Crowd => self.on_crowd_timer(cx),
             Timer::Leave => self.finish_leaving(cx),

@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use crate::log::window::{Entry, Held};
-use crate::message::Position;
+use crate::log::early::Arrived;
+use crate::log::window::Held;
 use crate::topic::TopicId;
 use crate::wire::{
-    Ack, Attached, Beat, Capacity, Data, Header, Join, LogTip, Offer, Publish, PublishReceipt, RefusedReason,
-    Shared,
+    self, Ack, Attached, Beat, Capacity, Data, Header, Join, Offer, Promise, Publish, PublishReceipt, Pull,
+    RefusedReason, Shared, Term,
 };
 
 /// A message, sorted.
@@ -21,8 +21,8 @@ pub(super) enum Incoming {
     Topic { topic: TopicId, message: TopicMessage },
     /// For this node's publisher on one topic.
     Publisher { topic: TopicId, message: PublisherMessage },
-    /// Of the handoff of one topic's log.
-    Handoff { topic: TopicId, message: HandoffMessage },
+    /// Asks this node to become a member of a log, of whose tree it may not be yet.
+    Invite { topic: TopicId },
     /// Between neighbours, of all the topics that they share.
     Neighbour(NeighbourMessage),
 }
@@ -33,15 +33,21 @@ pub(super) enum TopicMessage {
     Attached(Attached),
     Leave { join: u64 },
     Orphan,
-    Entry(Entry),
+    Entry(Arrived),
     Ack(Ack),
-    Query,
-    QueryAnswer { tip: Option<LogTip>, handoff: bool },
+    Prepare { term: Term },
+    Promise(Promise),
+    PromiseRefused { promised: Term },
+    InviteRefused,
+    Commit { term: Term, commit: u64 },
+    Pull(Pull),
+    Pulled { number: u64, entry: Arrived },
+    NotPulled { number: u64 },
     Offer(Offer),
     CapacityProbe { number: u64 },
     Capacity { number: u64, capacity: Capacity },
     Detach { join: u64 },
-    Detached { join: u64, last: Option<Position> },
+    Detached { join: u64, end: Option<u64> },
 }
 
 /// The answer to a message for a tree that this node is not on, though its sender believes it is.
@@ -56,8 +62,14 @@ pub(super) enum AnswerWithoutTree {
     RefuseEntries,
     /// The sender is no child of this node's.
     Orphan,
-    /// This node knows nothing of the log.
-    KnowsNothing,
+    /// This node is no member of the log.
+    NoCopy {
+        term: Term,
+    },
+    /// It has no entries.
+    NotPulled {
+        number: u64,
+    },
     /// There is no room here.
     NoCapacity {
         number: u64,
@@ -74,12 +86,18 @@ impl TopicMessage {
             TopicMessage::Attached(ref attached) => AnswerWithoutTree::Leave { join: attached.join },
             TopicMessage::Entry(_) => AnswerWithoutTree::RefuseEntries,
             TopicMessage::Ack(_) => AnswerWithoutTree::Orphan,
-            TopicMessage::Query => AnswerWithoutTree::KnowsNothing,
+            TopicMessage::Prepare { term } => AnswerWithoutTree::NoCopy { term },
+            TopicMessage::Pull(ref pull) => AnswerWithoutTree::NotPulled { number: pull.number },
             TopicMessage::CapacityProbe { number } => AnswerWithoutTree::NoCapacity { number },
             TopicMessage::Detach { join } => AnswerWithoutTree::Detached { join },
             TopicMessage::Leave { .. }
             | TopicMessage::Orphan
-            | TopicMessage::QueryAnswer { .. }
+            | TopicMessage::Promise(_)
+            | TopicMessage::PromiseRefused { .. }
+            | TopicMessage::InviteRefused
+            | TopicMessage::Commit { .. }
+            | TopicMessage::Pulled { .. }
+            | TopicMessage::NotPulled { .. }
             | TopicMessage::Offer(_)
             | TopicMessage::Capacity { .. }
             | TopicMessage::Detached { .. } => AnswerWithoutTree::Nothing,
@@ -92,23 +110,6 @@ impl TopicMessage {
 pub(super) enum PublisherMessage {
     Receipt(PublishReceipt),
     Refused { session: u64, sequence: u64, reason: RefusedReason },
-}
-
-/// A message between a former root and its successor.
-#[derive(Debug)]
-pub(super) enum HandoffMessage {
-    Chunk(Chunk),
-    Taken { transfer: u64, chunk: u32 },
-}
-
-/// A chunk of a handoff.
-#[derive(Debug)]
-pub(super) struct Chunk {
-    pub transfer: u64,
-    pub index: u32,
-    /// How many chunks there are.
-    pub count: u32,
-    pub bytes: Bytes,
 }
 
 /// A message between neighbours about all topics.
@@ -129,35 +130,50 @@ pub(super) fn sort(header: Header, encoded: &Bytes, payload: Bytes) -> Incoming 
         Header::Orphan { topic } => for_tree(topic, TopicMessage::Orphan),
         Header::Data(data) => for_tree(data.topic, TopicMessage::Entry(entry(data, encoded, payload))),
         Header::Ack(ack) => for_tree(ack.topic, TopicMessage::Ack(ack)),
-        Header::Query { topic } => for_tree(topic, TopicMessage::Query),
-        Header::QueryAnswer { topic, tip, handoff } => {
-            for_tree(topic, TopicMessage::QueryAnswer { tip, handoff })
+        Header::Prepare { topic, term } => for_tree(topic, TopicMessage::Prepare { term }),
+        Header::Promise(promise) => for_tree(promise.topic, TopicMessage::Promise(promise)),
+        Header::PromiseRefused { topic, promised } => {
+            for_tree(topic, TopicMessage::PromiseRefused { promised })
         }
+        Header::Invite { topic } => Incoming::Invite { topic },
+        Header::InviteRefused { topic } => for_tree(topic, TopicMessage::InviteRefused),
+        Header::Commit { topic, term, commit } => for_tree(topic, TopicMessage::Commit { term, commit }),
+        Header::Pull(pull) => for_tree(pull.topic, TopicMessage::Pull(pull)),
+        Header::Pulled { topic, number, offset } => match pulled(topic, offset, &payload) {
+            Some(entry) => for_tree(topic, TopicMessage::Pulled { number, entry }),
+            None => for_tree(topic, TopicMessage::NotPulled { number }),
+        },
+        Header::NotPulled { topic, number, .. } => for_tree(topic, TopicMessage::NotPulled { number }),
         Header::Offer(offer) => for_tree(offer.topic, TopicMessage::Offer(offer)),
         Header::CapacityProbe { topic, number } => for_tree(topic, TopicMessage::CapacityProbe { number }),
         Header::CapacityAnswer { topic, number, capacity } => {
             for_tree(topic, TopicMessage::Capacity { number, capacity })
         }
         Header::Detach { topic, join } => for_tree(topic, TopicMessage::Detach { join }),
-        Header::Detached { topic, join, last } => for_tree(topic, TopicMessage::Detached { join, last }),
+        Header::Detached { topic, join, end } => for_tree(topic, TopicMessage::Detached { join, end }),
         Header::Receipt(receipt) => {
             Incoming::Publisher { topic: receipt.topic, message: PublisherMessage::Receipt(receipt) }
         }
         Header::Refused { topic, session, sequence, reason } => {
             Incoming::Publisher { topic, message: PublisherMessage::Refused { session, sequence, reason } }
         }
-        Header::HandoffChunk { topic, transfer, chunk, chunks } => {
-            let chunk = Chunk { transfer, index: chunk, count: chunks, bytes: payload };
-            Incoming::Handoff { topic, message: HandoffMessage::Chunk(chunk) }
-        }
-        Header::HandoffTaken { topic, transfer, chunk } => {
-            Incoming::Handoff { topic, message: HandoffMessage::Taken { transfer, chunk } }
-        }
         Header::Beat(beat) => Incoming::Neighbour(NeighbourMessage::Beat(beat)),
         Header::Shared(shared) => Incoming::Neighbour(NeighbourMessage::Shared(shared)),
     }
 }
 
-fn entry(Data { position, body, .. }: Data, encoded: &Bytes, payload: Bytes) -> Entry {
-    Entry { position, held: Held { body, encoded: encoded.clone(), payload } }
+fn entry(data: Data, encoded: &Bytes, payload: Bytes) -> Arrived {
+    let Data { birth, offset, term, behind, stamp, body, .. } = data;
+    let held = Held { term, stamp, body, encoded: encoded.clone(), payload };
+    Arrived { birth, offset, behind, held }
+}
+
+/// An entry within the answer to a `Pull`; `None`: it is none, or another one.
+fn pulled(topic: TopicId, offset: u64, bytes: &Bytes) -> Option<Arrived> {
+    match wire::decode(bytes) {
+        Ok((Header::Data(data), payload)) if data.topic == topic && data.offset == offset => {
+            Some(entry(data, bytes, payload))
+        }
+        _ => None,
+    }
 }

@@ -20,7 +20,6 @@ impl Forest {
             ("trees", self.trees.len(), config.tree.max_trees),
             ("sessions of all topics", self.quota.sessions.count(), config.sessions.max),
             ("bytes of all windows", self.quota.windows.bytes(), config.window.total_bytes),
-            self.handoffs.size(config),
         ];
         let largest =
             |of: fn(&Tree) -> usize| self.trees.values().map(|tree| of(tree)).max().unwrap_or_default();

@@ -1,14 +1,15 @@
-//! This node's end: logs are handed over, parents and children are told, and nothing goes on.
+//! This node's end: it is replaced as a member of logs, parents and children are told, and nothing goes on.
 
 use treecast_overlay::deadlines::Deadlines;
 
 use super::Forest;
 use super::context::{Context, Life};
+use super::upkeep::Upkeep;
 
 impl Forest {
-    /// Handoffs have come to their end: if they were the last ones, a node that leaves has nothing more to do.
-    pub(super) fn on_transfers_over(&mut self, cx: Context<'_>, over: bool) {
-        if over && self.handoffs.is_done() {
+    /// A node that leaves goes once it holds no log that counts on it.
+    pub(super) fn review_leaving(&mut self, cx: Context<'_>) {
+        if self.life == Life::Leaving && !self.trees.values().any(|tree| tree.is_held_by_its_log()) {
             self.finish_leaving(cx);
         }
     }
@@ -27,6 +28,6 @@ impl Forest {
     pub(super) fn end(&mut self) {
         self.life = Life::Left;
         self.deadlines = Deadlines::default();
-        self.upkeep.at = None;
+        self.upkeep = Upkeep::NONE;
     }
 }

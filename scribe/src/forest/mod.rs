@@ -8,7 +8,6 @@ mod context;
 mod quota;
 mod links;
 mod neighbours;
-mod handoffs;
 mod publishing;
 mod inbox;
 mod tree;
@@ -36,7 +35,6 @@ use treecast_overlay::wire::NodeState;
 pub use self::context::{Context, Request, RingView};
 use self::context::{Life, Numbers, Outbox, Timer};
 use self::dispatch::Way;
-use self::handoffs::Handoffs;
 pub use self::invariants::Size;
 use self::links::Links;
 use self::links::WaitingChildren;
@@ -70,7 +68,8 @@ pub struct Forest {
     neighbours: Neighbours,
     links: Links,
     quota: Quota,
-    handoffs: Handoffs,
+    /// Topics that have something to say when the turn ends.
+    turn: BTreeSet<TopicId>,
     numbers: Numbers,
     deadlines: Deadlines<Timer>,
     upkeep: Upkeep,
@@ -94,7 +93,7 @@ impl Forest {
             neighbours: Neighbours::default(),
             links: Links::default(),
             quota: Quota::default(),
-            handoffs: Handoffs::default(),
+            turn: BTreeSet::new(),
             numbers: Numbers::default(),
             deadlines: Deadlines::default(),
             upkeep: Upkeep::NONE,
@@ -158,7 +157,7 @@ impl Forest {
         self.drain_loopback(cx);
     }
 
-    /// Leaves all trees: logs are handed over first. [`has_left`](Forest::has_left) says when the ring may be left.
+    /// Leaves all trees. Members of logs are replaced first. [`has_left`](Forest::has_left) says when the ring may be left.
     pub fn leave(&mut self, cx: Context<'_>) {
         if self.life != Life::Running {
             return;
@@ -168,17 +167,10 @@ impl Forest {
         self.life = Life::Leaving;
         self.for_each_tree(cx, |tree, cx| {
             tree.drop_subscribers(cx);
-            let around = cx.ring.replica_set(cx.topic.key(), 2);
-            let successor = around.into_iter().find(|peer| peer.id != cx.me);
-            if let (Role::Root(_), Some(successor)) = (&tree.role, successor) {
-                tree.step_down(cx, successor.into());
-            }
+            tree.ask_to_be_replaced(cx);
         });
-        if self.handoffs.is_done() {
-            self.finish_leaving(cx);
-        } else {
-            self.deadlines.set(Timer::Leave, cx.now + self.config.leave_timeout);
-        }
+        self.deadlines.set(Timer::Leave, cx.now + self.config.leave_timeout);
+        self.review_leaving(cx);
         self.drain_loopback(cx);
     }
 
@@ -252,9 +244,7 @@ impl Forest {
         self.lose_parents(cx, peer, ParentLost::PeerDown);
         self.drop_children(cx, peer);
         self.links.on_down(peer);
-        let over = self.handoffs.on_peer_down(&mut self.deadlines, peer);
-        self.on_transfers_over(cx, over);
-        self.for_each_tree(cx, |tree, cx| tree.stop_awaiting(cx, peer));
+        self.for_each_tree(cx, |tree, cx| tree.on_node_down(cx, peer));
         self.trees.values_mut().for_each(|tree| tree.role.forget_root(peer));
         for topic in self.publishing.topics() {
             self.with_publisher(cx, topic, |publishing, cx| publishing.on_peer_down(cx, peer));

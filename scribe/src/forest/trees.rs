@@ -5,7 +5,6 @@ use treecast_overlay::peer::Contact;
 use treecast_overlay::time::Instant;
 
 use super::context::{Context, TimersOf, TreeCx};
-use super::handoffs::{HandoffCx, Handoffs};
 use super::neighbours::Link;
 use super::publishing::{PublishCx, Publishing};
 use super::quota::Quota;
@@ -30,7 +29,7 @@ impl Forest {
             links: &mut self.links,
             quota: &mut self.quota,
             numbers: &mut self.numbers,
-            handoffs: &mut self.handoffs,
+            turn: &mut self.turn,
         };
         (&mut self.trees, tree_cx)
     }
@@ -141,11 +140,5 @@ impl Forest {
             told_root,
         };
         act(&mut self.publishing, &mut publish_cx)
-    }
-
-    /// The handoffs, and what they are sent with.
-    pub(super) fn handing_off(&mut self, now: Instant) -> (&mut Handoffs, HandoffCx<'_>) {
-        let Forest { handoffs, config, out, deadlines, .. } = self;
-        (handoffs, HandoffCx { now, config, out, deadlines })
     }
 }

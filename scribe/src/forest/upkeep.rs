@@ -9,12 +9,11 @@ use treecast_overlay::time::Instant;
 
 use super::Forest;
 use super::context::Context;
-use super::inbox::TopicMessage;
 use super::neighbours::Link;
 use super::tree::ParentLost;
 use super::tree::progress::Report;
 use super::tree::shape::MOVERS;
-use crate::wire::{Beat, Header, Shared};
+use crate::wire::{Header, Shared};
 
 /// Trees up to which a node does all of its upkeep at once: few wakes cost less than short ones.
 const AT_ONCE: usize = 64;
@@ -40,7 +39,7 @@ impl Upkeep {
         self.at.get_or_insert(now + every);
     }
 
-    fn go_on(&mut self, now: Instant, every: Duration, trees: usize) {
+    fn schedule(&mut self, now: Instant, every: Duration, trees: usize) {
         self.parts = if trees > AT_ONCE { PARTS } else { 1 };
         self.part = (self.part + 1) % self.parts;
         self.at = Some(now + every / self.parts);
@@ -68,12 +67,11 @@ impl Forest {
         }
         if upkeep.part == 0 {
             self.trim();
-            self.handoffs.expire(cx.earlier(self.config.handoff.keep));
             self.publishing.expire(cx.earlier(self.config.publish.idle));
         }
         // Nothing is left to be looked after: the node is not woken again.
-        if !(self.trees.is_empty() && self.publishing.is_empty() && self.handoffs.is_empty()) {
-            self.upkeep.go_on(cx.now, self.config.beat.every, self.trees.len());
+        if !(self.trees.is_empty() && self.publishing.is_empty()) {
+            self.upkeep.schedule(cx.now, self.config.beat.every, self.trees.len());
         }
     }
 
@@ -117,17 +115,6 @@ impl Forest {
             }
         }
         self.neighbours.send_beat(&mut self.out, id, moved, acks);
-    }
-
-    pub(super) fn on_beat(&mut self, cx: Context<'_>, from: Contact, beat: Beat) {
-        if self.neighbours.on_beat(&mut self.out, from, beat.up, beat.reply) {
-            for moved in &beat.moved {
-                self.with_tree(cx, moved.topic, |tree, cx| tree.on_moved(cx, from.id(), moved));
-            }
-            for ack in beat.acks {
-                self.on_topic_message(cx, from, ack.topic, TopicMessage::Ack(ack));
-            }
-        }
     }
 
     /// The sender's view of this node as its child, for a range of topics: both sides are made to agree.

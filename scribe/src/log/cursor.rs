@@ -1,9 +1,16 @@
 //! A child's place in its parent's window (design §6: "Each child is a cursor into its parent's window").
 
+use std::time::Duration;
+
+use treecast_overlay::time::Instant;
+
 use super::Log;
 use super::window::{Held, Window};
 use crate::message::{Mark, Start};
 use crate::wire::{Ack, Body};
+
+/// How far apart the same entry is pushed again at a child's request.
+const REPEATS_APART: Duration = Duration::from_millis(200);
 
 /// A child's place in this node's window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,8 +21,9 @@ pub(crate) struct Cursor {
     pub acknowledged: u64,
     /// The `Attached` by which the cursor was last set: older acknowledgements say nothing of it.
     pub seq: u64,
-    /// The place from which an entry was pushed again at the child's request: once is enough.
-    repeated: Option<u64>,
+    /// The place from which an entry was pushed again at the child's request, and when: once is enough, unless that is
+    /// lost too.
+    repeated: Option<(u64, Instant)>,
 }
 
 impl Cursor {
@@ -38,15 +46,17 @@ impl Cursor {
         }
     }
 
-    /// The one entry that the child misses, if it was pushed, and others after it have come. It is sent again once at
-    /// the child's request; if that is lost too, the timer goes back and pushes all that follows.
-    pub(crate) fn repeat<'a>(&mut self, window: &'a Window, ack: &Ack) -> Option<(u64, &'a Held)> {
+    /// The one entry that the child misses, if it was pushed, and others after it have come. It is sent again at the
+    /// child's request, though not for each that comes in a short time; if the child is not heard, the timer goes back and
+    /// pushes all that follows.
+    pub(crate) fn repeat<'a>(&mut self, now: Instant, window: &'a Window, ack: &Ack) -> Option<(u64, &'a Held)> {
         let at = self.acknowledged;
-        if !ack.again || self.next <= at || self.repeated == Some(at) {
+        let done = self.repeated.is_some_and(|(place, when)| place == at && now < when + REPEATS_APART);
+        if !ack.again || self.next <= at || done {
             return None;
         }
         let entry = window.entry(at)?;
-        self.repeated = Some(at);
+        self.repeated = Some((at, now));
         Some((at, entry))
     }
 }

@@ -152,7 +152,7 @@ impl LocalLog {
             // The root's word that no configuration which counts names this node.
             self.end_life();
         }
-        let change = self.go_over(started);
+        let change = self.go_over(started.birth, &started.lineage, started.next);
         let log = self.part.as_mut()?;
         if let Some(sync) = sync {
             if log.replica().is_none() {
@@ -168,19 +168,19 @@ impl LocalLog {
         Some(change)
     }
 
-    /// Makes the part one of the birth that the parent has.
-    fn go_over(&mut self, started: &Started) -> Change {
-        let fresh = || Box::new(Log::new(started.birth, started.lineage.clone(), started.next));
+    /// Makes the part one of this birth; what is new begins at `next`.
+    pub(crate) fn go_over(&mut self, birth: u64, lineage: &Lineage, next: u64) -> Change {
+        let fresh = || Box::new(Log::new(birth, lineage.clone(), next));
         match &mut self.part {
             None => self.part = Some(fresh()),
-            Some(log) if log.birth == started.birth => {}
+            Some(log) if log.birth == birth => {}
             Some(log) => {
                 self.early.clear();
-                let Some(end) = started.lineage.taken_over(log.birth) else {
+                let Some(end) = lineage.taken_over(log.birth) else {
                     self.part = Some(fresh());
-                    return Change::Replaced { start: started.next };
+                    return Change::Replaced { start: next };
                 };
-                log.go_over(started.birth, started.lineage.clone(), end);
+                log.go_over(birth, lineage.clone(), end);
                 return Change::Branched { end };
             }
         }

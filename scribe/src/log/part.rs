@@ -306,6 +306,14 @@ impl Log {
         }
     }
 
+    /// Becomes a log of a birth of this node's own, which takes over all that is here.
+    pub(crate) fn begin_anew(&mut self, birth: u64, lineage: Lineage) {
+        let window = std::mem::replace(&mut self.window, Window::new(0));
+        let end = window.end();
+        *self = Log::new(birth, lineage, end);
+        self.window = window;
+    }
+
     /// Gives up half of the window, but nothing from this offset on, and nothing that a member has to keep.
     pub(crate) fn shrink(&mut self, keep: u64) {
         let half = self.window.bytes() / 2;

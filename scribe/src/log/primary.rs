@@ -305,6 +305,13 @@ impl Primary {
         members.iter().filter(|member| self.end_of(log, member) > offset).count()
     }
 
+    /// The offset before which every member holds all.
+    pub fn held_by_all(&self, log: &Log) -> u64 {
+        let configuration = log.configurations().last();
+        let members = configuration.map_or(&[][..], |configuration| &configuration.members);
+        members.iter().map(|member| self.end_of(log, member)).min().unwrap_or(0)
+    }
+
     /// Commits what a majority holds: an entry in a majority of the configuration before it, a configuration in a
     /// majority of the old one and of the new one.
     fn advance(&self, log: &mut Log) -> bool {

@@ -38,6 +38,11 @@ pub(crate) struct TopicPublisher {
     resent: Option<Instant>,
     /// Time-outs in a row: each doubles the wait.
     backoff: u32,
+    /// When the oldest message without a receipt came to be the oldest: a root that is only slow makes progress, and the
+    /// others wait for it from then on.
+    progress: Instant,
+    /// The root before it was silent for long. If it answers, it has what was sent to it.
+    silent: Option<Contact>,
     used: Instant,
 }
 
@@ -80,6 +85,8 @@ impl TopicPublisher {
             round_trip: None,
             resent: None,
             backoff: 0,
+            progress: now,
+            silent: None,
             used: now,
         }
     }
@@ -187,7 +194,8 @@ impl TopicPublisher {
     /// When [`on_timeout`](TopicPublisher::on_timeout) wants to be called.
     pub(crate) fn deadline(&self, config: &Config) -> Option<Instant> {
         let (_, oldest) = self.flight.first_key_value()?;
-        earliest(Some(oldest.first_sent + config.publish.timeout), Some(oldest.last_sent + self.rto(config)))
+        let given_up = oldest.first_sent.max(self.progress) + config.publish.timeout;
+        earliest(Some(given_up), Some(oldest.last_sent.max(self.progress) + self.rto(config)))
     }
 
     fn rto(&self, config: &Config) -> Duration {
@@ -204,11 +212,12 @@ impl TopicPublisher {
         new_session: u64,
     ) -> Vec<(Token, PublishError)> {
         let Some((_, oldest)) = self.flight.first_key_value() else { return Vec::new() };
-        if oldest.first_sent + config.publish.timeout <= now {
+        if oldest.first_sent.max(self.progress) + config.publish.timeout <= now {
             return self.abandon(new_session);
         }
         let rto = self.rto(config);
-        let late = |flight: &&mut InFlight| flight.last_sent + rto <= now;
+        let progress = self.progress;
+        let late = |flight: &&mut InFlight| flight.last_sent.max(progress) + rto <= now;
         // Without a known root, one message finds it; the others follow directly.
         let count = if self.root.is_some() { RESEND_AT_ONCE } else { 1 };
         let mut any = false;
@@ -221,7 +230,7 @@ impl TopicPublisher {
         }
         if self.backoff > 1 {
             // Twice in a row is more than a lost message: maybe another node is the root now.
-            self.root = None;
+            self.silent = self.root.take().or(self.silent);
         }
         Vec::new()
     }
@@ -237,7 +246,11 @@ impl TopicPublisher {
         if session != self.session {
             return None;
         }
+        let oldest = self.flight.first_key_value().is_some_and(|(&first, _)| first == sequence);
         let flight = self.flight.remove(&sequence)?;
+        if oldest {
+            self.progress = now;
+        }
         self.flight_bytes -= flight.payload.len();
         self.used = now;
         self.backoff = 0;
@@ -246,8 +259,9 @@ impl TopicPublisher {
             // for it.
             self.round_trip = Some(RoundTrip::after(self.round_trip, now.since(flight.last_sent)));
         }
-        if self.root != Some(root) {
-            self.root = Some(root);
+        let known = self.root.or(self.silent.take());
+        self.root = Some(root);
+        if known != Some(root) {
             self.flight.values_mut().for_each(|flight| flight.due = true);
         }
         Some((flight.token, self.id(sequence)))
@@ -291,15 +305,15 @@ impl TopicPublisher {
         self.flight_bytes = 0;
         self.session = new_session;
         self.next = 1;
-        self.root = None;
+        (self.root, self.silent) = (None, None);
         self.backoff = 0;
         failed
     }
 
     /// A node is down: if it was the root, the oldest message looks for the next one at once.
     pub(crate) fn on_peer_down(&mut self, peer: NodeId) {
-        if self.root.is_some_and(|root| root.id() == peer) {
-            self.root = None;
+        if self.root.or(self.silent).is_some_and(|root| root.id() == peer) {
+            (self.root, self.silent) = (None, None);
             if let Some(mut oldest) = self.flight.first_entry() {
                 oldest.get_mut().due = true;
             }
@@ -429,5 +443,32 @@ mod tests {
         let out: Vec<_> = std::iter::from_fn(|| publisher.poll_send(seconds(1), &config, None)).collect();
         assert!(out.iter().all(|out| out.root.map(|root| root.id()) == Some(NodeId(10)) && out.sends > 1));
         assert_eq!(out.iter().map(|out| out.sequence).collect::<Vec<_>>(), [3, 4]);
+    }
+
+    #[test]
+    fn a_root_that_is_slow_and_makes_progress_is_neither_flooded_nor_given_up() {
+        let (mut publisher, config) = with_messages(5);
+        sends(&mut publisher, Instant::ZERO, &config);
+        publisher.on_receipt(Instant::ZERO, 77, 1, contact(9));
+        assert_eq!(sends(&mut publisher, Instant::ZERO, &config).len(), 4);
+        publisher.on_receipt(seconds(20), 77, 2, contact(9));
+        assert_eq!(publisher.on_timeout(seconds(20), &config, 78), []);
+        assert_eq!(sends(&mut publisher, seconds(20), &config), [], "the others wait since then");
+        assert_eq!(publisher.on_timeout(seconds(49), &config, 78), []);
+        publisher.on_timeout(seconds(49), &config, 78);
+        let again = sends(&mut publisher, seconds(49), &config);
+        assert_eq!(again, [(77, 3, true), (77, 4, true), (77, 5, true)]);
+        assert_eq!(publisher.on_timeout(seconds(50), &config, 78).len(), 3, "it is silent");
+    }
+
+    #[test]
+    fn a_receipt_that_was_lost_is_asked_for_though_later_ones_come() {
+        let (mut publisher, config) = with_messages(3);
+        sends(&mut publisher, Instant::ZERO, &config);
+        publisher.on_receipt(Instant::ZERO, 77, 1, contact(9));
+        sends(&mut publisher, Instant::ZERO, &config);
+        publisher.on_receipt(seconds(1), 77, 3, contact(9));
+        publisher.on_timeout(seconds(2), &config, 78);
+        assert_eq!(sends(&mut publisher, seconds(2), &config), [(77, 2, true)]);
     }
 }

@@ -2,9 +2,11 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::Stream;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::Scribe;
 use crate::event::SubscriptionId;
@@ -14,9 +16,10 @@ use crate::topic::Topic;
 /// The messages of a topic, in the order of its log, with explicit notices where something is missing or the
 /// tree has changed. Dropping it leaves the topic.
 ///
-/// It holds at most [`Builder::queue`](super::Builder::queue) items: a subscriber that does not read neither slows
-/// others nor costs them memory, but falls out of the topic's window in the end, and is told so by an
-/// [`Item::Gap`]. As long as it lives, so does its node.
+/// It holds at most [`Builder::queue`](super::Builder::queue) items. A subscriber that reads slowly slows the topic's
+/// publishers, and loses nothing; one that reads nothing for two seconds
+/// ([`AdmissionConfig::patience`](crate::config::AdmissionConfig::patience)) slows no other any more, but falls out of
+/// the topic's window in the end, and is told so by an [`Item::Gap`]. As long as it lives, so does its node.
 #[derive(Debug)]
 pub struct Subscription {
     topic: Topic,
@@ -25,8 +28,13 @@ pub struct Subscription {
     /// Consumed, and not yet reported to the core.
     consumed: u32,
     batch: u32,
+    /// When that was last reported.
+    reported: Instant,
     guard: SubscriptionGuard,
 }
+
+/// How long what a subscriber has consumed goes unreported at most: far below the patience that others have with it.
+const REPORT_EVERY: Duration = Duration::from_millis(200);
 
 /// A place in the dispatch tables; gives itself up when dropped.
 #[derive(Debug)]
@@ -50,7 +58,7 @@ impl Subscription {
     ) -> Subscription {
         // Credit goes back in batches of half the queue: few commands, and the core never runs dry meanwhile.
         let batch = u32::try_from(items.max_capacity() / 2).unwrap_or(u32::MAX).max(1);
-        Subscription { topic, mark, items, consumed: 0, batch, guard }
+        Subscription { topic, mark, items, consumed: 0, batch, reported: Instant::now(), guard }
     }
 
     /// The topic.
@@ -83,9 +91,11 @@ impl Subscription {
             Item::Gap(_) | Item::ParentChanged(_) => {}
         }
         self.consumed += 1;
-        if self.consumed >= self.batch {
+        // Also of a slow subscriber: by its credit the topic's root knows that it goes on reading.
+        if self.consumed >= self.batch || self.reported.elapsed() >= REPORT_EVERY {
             self.guard.node.dispatch().owe_credit(self.guard.id, self.consumed);
             self.consumed = 0;
+            self.reported = Instant::now();
         }
     }
 }

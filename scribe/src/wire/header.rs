@@ -579,6 +579,8 @@ impl Digest {
 pub struct Moved {
     /// The topic.
     pub topic: TopicId,
+    /// The birth of its log.
+    pub birth: u64,
     /// The offset behind the sender's last committed entry.
     pub next: u64,
 }

@@ -69,8 +69,8 @@ fn a_subscriber_that_goes_on_reading_loses_nothing_whatever_is_published() {
     let fast = world.subscribe(nodes[6], Start::Latest);
     world.run(seconds(2));
     for number in 0..100 {
-        for publisher in 7..11 {
-            world.publish(nodes[publisher], &format!("{publisher} {number}"));
+        for &publisher in &nodes[7..11] {
+            world.publish(publisher, &format!("{publisher} {number}"));
         }
     }
     for _ in 0..400 {
@@ -81,11 +81,11 @@ fn a_subscriber_that_goes_on_reading_loses_nothing_whatever_is_published() {
     let texts = world.texts(nodes[3], slow);
     assert_eq!((texts.len(), world.gaps(nodes[3], slow)), (400, Vec::new()));
     world.expect_all(nodes[6], fast, &texts);
-    for publisher in 7..11 {
+    for &publisher in &nodes[7..11] {
         let own = texts.iter().filter(|text| text.starts_with(&format!("{publisher} ")));
         let order = (0..100).map(|number| format!("{publisher} {number}"));
         assert!(own.cloned().eq(order), "in the order of publication");
-        assert_eq!((world.receipts(nodes[publisher]).len(), world.failures(nodes[publisher])), (100, vec![]));
+        assert_eq!((world.receipts(publisher).len(), world.failures(publisher)), (100, vec![]));
     }
 }
 

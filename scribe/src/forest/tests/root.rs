@@ -351,7 +351,8 @@ fn a_child_that_was_ahead_of_its_root_hears_of_the_next_term() {
     let child = &world.nodes[&nodes[0]].forest.trees[&topic()].flow.children.get(nodes[2]).unwrap();
     let ahead = mark.position.map(|at| Position { offset: at.offset + 1, ..at });
     let (join, seq) = (child.join, child.seq);
-    let ack = wire::Ack { topic: topic(), join, seq, position: ahead, subscribers: 1, again: false, consumed: 0 };
+    let ack =
+        wire::Ack { topic: topic(), join, seq, position: ahead, subscribers: 1, again: false, consumed: 0 };
     let payload = wire::encode(&Header::Ack(ack), &[]);
     let contact = world.nodes[&nodes[2]].contact;
     world.with(nodes[0], |forest, cx| forest.handle_received(cx, &contact, &payload));

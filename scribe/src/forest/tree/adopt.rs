@@ -3,15 +3,16 @@
 use treecast_overlay::peer::Contact;
 
 use super::Tree;
+use super::role::Role;
 use crate::forest::context::{TreeCx, TreeTimer};
-use crate::log::window::Follow;
-use crate::message::Mark;
+use crate::log::cursor::own_offset;
+use crate::message::Start;
 use crate::wire::{Capacity, Join};
 
 impl Tree {
     /// A JOIN passes on its way to the root. Returns whether it ends here.
     pub(crate) fn intercept(&mut self, cx: &mut TreeCx<'_>, child: Contact, join: &Join) -> bool {
-        let taken = self.may_adopt(cx, child.id()) && !self.misses_history(join.after);
+        let taken = self.may_adopt(cx, child.id()) && !self.misses_history(join.start);
         if taken {
             self.adopt(cx, child, join);
         }
@@ -28,7 +29,7 @@ impl Tree {
     /// A JOIN has come to the root.
     pub(crate) fn on_join_delivered(&mut self, cx: &mut TreeCx<'_>, child: Contact, join: &Join) {
         if !self.role.is_root() {
-            self.begin_recovery(cx);
+            self.become_root(cx);
         }
         self.adopt(cx, child, join);
     }
@@ -36,8 +37,12 @@ impl Tree {
     /// A JOIN was sent to this node: by a child, or by one that was offered this node as a parent.
     pub(crate) fn on_join_sent(&mut self, cx: &mut TreeCx<'_>, child: Contact, join: &Join) {
         let moves = join.former.is_some() && !self.flow.children.contains(child.id());
-        let welcome =
-            self.may_adopt(cx, child.id()) && (!moves || self.capacity(cx, join.former) != Capacity::None);
+        let full = moves && self.capacity(cx, join.former) == Capacity::None;
+        // Members are children of the root, and of no other node; there they always have room.
+        let welcome = match join.copy {
+            Some(_) => self.role.is_root() && child.id() != cx.me,
+            None => self.may_adopt(cx, child.id()) && !full,
+        };
         if welcome {
             self.adopt(cx, child, join);
         } else {
@@ -46,28 +51,35 @@ impl Tree {
     }
 
     fn adopt(&mut self, cx: &mut TreeCx<'_>, contact: Contact, join: &Join) {
-        let before = self.flow.resume_point();
+        let before = self.flow.start_wanted();
         if !self.flow.children.admit(cx, contact, join) {
             return;
         }
         cx.timers.cancel(TreeTimer::Linger);
-        self.flow.attach(cx, self.role.way_up(cx), contact.id());
-        if let Some(tip) = join.best_known {
-            self.hear(cx, tip);
+        if join.copy.is_some() {
+            self.take_member(cx, contact.id());
         }
-        self.review_resume_point(cx, before);
+        self.flow.attach(cx, self.role.way_up(cx), contact.id());
+        self.review_start(cx, before);
         self.note_subscribers(cx);
         self.flow.push(cx, self.role.way_up(cx), contact.id());
         self.review_shape(cx);
+        self.review_pace(cx);
+        if matches!(self.role, Role::Root(_)) {
+            self.review_members(cx);
+        }
     }
 
     /// Whether this node's window began too late for a child, while those of its ancestors may reach back further: then
     /// the JOIN goes on towards them.
-    fn misses_history(&self, after: Option<Mark>) -> bool {
-        let (Some(log), Some(mark)) = (self.flow.log.part(), after) else { return false };
-        !self.role.is_root()
-            && mark.birth == log.birth
-            && log.window.is_young()
-            && log.window.follow(mark.position) == Follow::TooOld
+    fn misses_history(&self, start: Start) -> bool {
+        let Some(log) = self.flow.log.part().filter(|log| !self.role.is_root() && log.window.is_young()) else {
+            return false;
+        };
+        match start {
+            Start::Latest => false,
+            Start::Earliest | Start::Last(_) => true,
+            Start::After(mark) => own_offset(log, mark).is_some_and(|next| next < log.window.start()),
+        }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
@@ -10,13 +11,16 @@ use treecast_overlay::time::Instant;
 use crate::config::Config;
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
-use crate::log::cursor::Cursor;
+use crate::log::cursor::{Cursor, place};
 use crate::log::pace::{Pace, Slowest};
+use crate::log::primary::Primary;
+use crate::log::reader::mark_at;
+use crate::log::window::Held;
 use crate::log::{Change, Log};
-use crate::message::{Mark, Position};
+use crate::message::{Mark, Start};
 use crate::permit::Permit;
 use crate::sorted::SortedMap;
-use crate::wire::{Ack, Attached, Header, Join};
+use crate::wire::{Ack, Attached, CopyState, Header, Join, Life, Started};
 
 /// Most entries that fly to a child which has not acknowledged in time: enough to learn what it has, too few to flood
 /// one that is only slow.
@@ -38,8 +42,14 @@ pub(crate) struct Child {
     incarnation: u64,
     /// Its JOIN.
     pub join: u64,
-    /// The mark that it asked to continue after; not kept once it is started.
-    resume_point: Option<Box<Mark>>,
+    /// Where it asked to begin; not kept once it is started.
+    start: Option<Box<Start>>,
+    /// A member, or one that is to become it: how its copy stood when it joined.
+    copy: Option<Box<CopyState>>,
+    /// The life in which it follows this root's log.
+    follows: Option<Life>,
+    /// How far it was last told that the log is committed.
+    told_commit: u64,
     /// Subscribers at and below it.
     subscribers: u64,
     /// The number of the last `Attached` that it was sent.
@@ -79,6 +89,8 @@ pub(crate) struct Source<'a> {
     pub root: Option<Peer>,
     /// `None` until this node is started itself.
     pub log: Option<&'a Log>,
+    /// `None` if this node is not the root, or does not serve yet.
+    pub primary: Option<&'a Primary>,
 }
 
 /// The fate of an acknowledgement.
@@ -88,14 +100,17 @@ pub(crate) enum Acked {
     Stranger,
     /// It is of another JOIN than the child's last one.
     OtherJoin,
-    Taken,
+    Taken {
+        /// It is a member's: in that life it holds everything before that offset.
+        held: Option<(Life, u64)>,
+    },
 }
 
 /// A child's place when it says goodbye for another parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Farewell {
-    /// The last entry that was pushed to it.
-    pub last: Option<Position>,
+    /// The offset behind the last entry that was pushed to it.
+    pub end: Option<u64>,
 }
 
 impl Children {
@@ -133,9 +148,71 @@ impl Children {
         self.by_id.values().fold(0, |sum, child| sum.saturating_add(child.subscribers))
     }
 
-    /// The marks that children which were not started asked to continue after.
-    pub(crate) fn resume_points(&self) -> impl Iterator<Item = Mark> {
-        self.by_id.values().filter_map(|child| child.resume_point.as_deref().copied())
+    /// Where children that were not started asked to begin.
+    pub(crate) fn starts(&self) -> impl Iterator<Item = Start> {
+        self.by_id.values().filter_map(|child| child.start.as_deref().copied())
+    }
+
+    /// How many of them are no members: those count for the tree's shape.
+    pub(crate) fn ordinary(&self) -> usize {
+        self.by_id.values().filter(|child| child.copy.is_none()).count()
+    }
+
+    /// Children that are members, or are to become it, and how their copies stood when they joined.
+    pub(crate) fn copies(&self) -> impl Iterator<Item = (NodeId, &CopyState)> {
+        self.iter().filter_map(|(id, child)| Some((id, child.copy.as_deref()?)))
+    }
+
+    /// How the copy of a child stood when it joined, if it is a member or is to become one.
+    pub(crate) fn copy_of(&self, id: NodeId) -> Option<&CopyState> {
+        self.by_id.get(&id)?.copy.as_deref()
+    }
+
+    /// Where children begin that were not started and have a log, and how they are reached: all before is in their windows.
+    pub(crate) fn starts_with_contacts(&self, cx: &TreeCx<'_>) -> Vec<(Contact, Mark)> {
+        let of = |(id, child): (NodeId, &Child)| match child.start.as_deref() {
+            Some(Start::After(mark)) => Some((cx.neighbours.contact(id)?, *mark)),
+            _ => None,
+        };
+        self.iter().filter_map(of).collect()
+    }
+
+    /// Those that follow this root's log, serve others, and may not know how far it is committed.
+    pub(crate) fn followers_to_tell(&mut self, commit: u64) -> Vec<NodeId> {
+        let mut tell = Vec::new();
+        for (&id, child) in self.by_id.iter_mut() {
+            if child.follows.is_some() && child.subscribers > 0 && child.told_commit < commit {
+                child.told_commit = commit;
+                tell.push(id);
+            }
+        }
+        tell
+    }
+
+    /// This node is the root no more: members find the next one.
+    pub(crate) fn unfollow(&mut self) {
+        for child in self.by_id.values_mut().filter(|child| child.follows.is_some()) {
+            child.follows = None;
+            child.cursor = None;
+        }
+    }
+
+    /// Makes a child a copy of this root's log, from an offset on.
+    pub(crate) fn follow_root(&mut self, cx: &TreeCx<'_>, id: NodeId, life: Life, next: u64) {
+        let Some(child) = self.by_id.get_mut(&id) else { return };
+        child.follows = Some(life);
+        // Valid from the `Attached` on that says so, which is the next one.
+        child.cursor = Some(Cursor::at(next, cx.numbers.last_attached() + 1));
+        child.start = None;
+        child.consumed = next;
+        child.pace.skip_to(next);
+    }
+
+    /// A child is no member, nor to become one: it goes on like the others.
+    pub(crate) fn release(&mut self, id: NodeId) -> bool {
+        let Some(child) = self.by_id.get_mut(&id) else { return false };
+        child.follows = None;
+        child.copy.take().is_some()
     }
 
     /// Takes a child by its JOIN. A repetition changes nothing: its answer was lost, or is on its way, and is sent
@@ -164,13 +241,13 @@ impl Children {
         let Some(child) = self.by_id.get_mut(&id) else { return };
         child.seq = cx.numbers.next_attached();
         (child.sent_at, child.resent) = (cx.now, false);
-        if let (None, Some(log)) = (child.cursor, source.log) {
-            child.cursor = Cursor::after(log, child.resume_point.as_deref().copied(), child.seq);
-            if let Some(cursor) = &child.cursor {
-                child.resume_point = None;
-                child.consumed = cursor.next;
-                child.pace.skip_to(cursor.next);
-            }
+        // A member is started by the root that makes it a copy, and by nobody else.
+        if let (None, Some(log), None) = (child.cursor, source.log, &child.copy) {
+            let start = child.start.take().map_or(Start::Latest, |start| *start);
+            let cursor = Cursor::at(place(log, start), child.seq);
+            child.cursor = Some(cursor);
+            child.consumed = cursor.next;
+            child.pace.skip_to(cursor.next);
         }
         self.send_attached(cx, source, id);
     }
@@ -194,7 +271,7 @@ impl Children {
         let Some(child) = self.by_id.get(&id) else { return };
         let mut path = vec![cx.me];
         path.extend_from_slice(source.path);
-        let start = child.cursor.as_ref().zip(source.log).map(|(cursor, log)| cursor.started(log));
+        let start = source.started(id, child);
         let attached =
             Attached { topic: cx.topic, join: child.join, seq: child.seq, path, root: source.root, start };
         let Some(to) = cx.neighbours.contact(id) else { return };
@@ -220,8 +297,11 @@ impl Children {
         let messages = if child.overdue { REPEATED_AT_ONCE } else { u64::MAX };
         let messages = messages.min(cx.config.push.messages as u64);
         let burst = cx.config.push.bytes.div_ceil(4);
+        let end = source.end_for(child.follows);
         let mut pushed = 0;
-        while let Some(entry) = log.window.entry(cursor.next) {
+        while cursor.next < end
+            && let Some(entry) = log.window.entry(cursor.next)
+        {
             if pushed >= burst || cx.links.hold_back(to, cx.topic) {
                 break;
             }
@@ -233,7 +313,7 @@ impl Children {
                 break;
             }
             pushed += entry.encoded.len();
-            cx.out.send_data(to, entry.encoded.clone());
+            cx.out.send_data(to, source.encoded(cx, child.follows, cursor.next, entry));
             cursor.next += 1;
         }
         let in_flight = cursor.is_in_flight();
@@ -269,14 +349,16 @@ impl Children {
         child.subscribers = ack.subscribers;
         child.note_seen(cx.now, ack.seq);
         let before = child.cursor;
-        // An acknowledgement from before the cursor was last set speaks of another window, or of another branch.
+        let mut held = None;
+        // An acknowledgement from before the cursor was last set speaks of another window, or of another birth.
         if let (Some(log), Some(cursor)) = (source.log, &mut child.cursor)
             && ack.seq >= cursor.seq
         {
             cursor.on_ack(&log.window, ack);
             child.consumed = ack.consumed;
-            if let Some(entry) = cursor.repeat(&log.window, ack) {
-                cx.out.send_data(from, entry.encoded.clone());
+            held = child.follows.map(|life| (life, ack.next));
+            if let Some((offset, entry)) = cursor.repeat(cx.now, &log.window, ack) {
+                cx.out.send_data(from, source.encoded(cx, child.follows, offset, entry));
             }
         }
         // Settled: nothing is awaited from the child. The wait begins anew only with progress, because otherwise a
@@ -295,7 +377,7 @@ impl Children {
             cx.timers.set_earlier(timer, cx.now + child.patience(cx.config));
         }
         self.push(cx, source, from.id());
-        Acked::Taken
+        Acked::Taken { held }
     }
 
     /// A child has not acknowledged in time: goes back, and pushes again.
@@ -360,10 +442,9 @@ impl Children {
     }
 
     /// Where a child stands that goes to another parent, unless it has joined anew since.
-    pub(crate) fn farewell(&self, id: NodeId, join: u64, log: Option<&Log>) -> Option<Farewell> {
+    pub(crate) fn farewell(&self, id: NodeId, join: u64) -> Option<Farewell> {
         let child = self.by_id.get(&id).filter(|child| child.join <= join)?;
-        let last = log.zip(child.cursor).and_then(|(log, cursor)| log.window.before(cursor.next));
-        Some(Farewell { last })
+        Some(Farewell { end: child.cursor.map(|cursor| cursor.next) })
     }
 
     /// Lets a child go. Returns whether it was one.
@@ -388,39 +469,25 @@ impl Children {
         self.gone = None;
     }
 
-    /// Follows a change of the log.
-    pub(crate) fn follow(&mut self, change: &Change) {
-        match change {
-            Change::None => {}
-            Change::Truncated { end } => self.truncate_cursors(*end),
-            // An offset of the old window may lie on another branch in the new one, and without a mark a child of
-            // another log would begin at its end, and not hear that the log is another one: children are started anew,
-            // from where they are, with the term that is about to begin.
-            Change::Rebased { old } | Change::Replaced { old } => self.detach_cursors(old),
+    /// Follows a change of the log, which was of this birth before: children are started anew, from where they are.
+    pub(crate) fn follow(&mut self, old: &Log, change: Change) {
+        if change == Change::None {
+            return;
         }
-    }
-
-    fn truncate_cursors(&mut self, end: u64) {
-        self.by_id
-            .values_mut()
-            .filter_map(|child| child.cursor.as_mut())
-            .for_each(|cursor| cursor.truncate(end));
-        self.by_id.values_mut().for_each(|child| child.consumed = child.consumed.min(end));
-    }
-
-    fn detach_cursors(&mut self, old: &Log) {
         self.gone = None;
         for child in self.by_id.values_mut() {
             if let Some(cursor) = child.cursor.take() {
-                let position = old.window.before(cursor.acknowledged);
-                child.resume_point = Some(Box::new(Mark { birth: old.birth, position }));
+                child.start = Some(Box::new(Start::After(mark_at(old, cursor.acknowledged))));
             }
         }
     }
 
     /// Heap bytes.
     pub(crate) fn weight(&self) -> usize {
-        let boxed = |child: &Child| child.resume_point.as_ref().map_or(0, |mark| size_of_val(&**mark));
+        let boxed = |child: &Child| {
+            let start = child.start.as_ref().map_or(0, |start| size_of_val(&**start));
+            start + child.copy.as_ref().map_or(0, |copy| size_of_val(&**copy))
+        };
         self.by_id.bytes() + self.by_id.values().map(boxed).sum::<usize>()
     }
 
@@ -440,7 +507,10 @@ impl Child {
         Child {
             incarnation: contact.peer.incarnation,
             join: join.number,
-            resume_point: join.after.map(Box::new),
+            start: Some(Box::new(join.start)),
+            copy: join.copy.clone(),
+            follows: None,
+            told_commit: 0,
             subscribers: join.subscribers,
             seq: 0,
             seq_seen: 0,
@@ -480,6 +550,16 @@ impl Child {
         self.held = false;
     }
 
+    /// The life in which it is made a copy of this root's log.
+    pub(crate) fn followed_life(&self) -> Option<Life> {
+        self.follows
+    }
+
+    /// Whether it is made a copy of this root's log.
+    pub(crate) fn follows_root(&self) -> bool {
+        self.follows.is_some()
+    }
+
     /// Whether nothing is pushed to it yet, because it has another parent still.
     #[cfg(test)]
     pub(crate) fn is_held(&self) -> bool {
@@ -493,7 +573,44 @@ impl Child {
 
     /// Whether it is settled here, so that it can be asked to move, or be offered to others as a parent.
     pub(crate) fn is_movable(&self, now: Instant) -> bool {
-        !self.held && self.cursor.is_some() && self.seq_seen > 0 && self.rests_until <= now
+        let settled = !self.held && self.cursor.is_some() && self.seq_seen > 0;
+        settled && self.copy.is_none() && self.rests_until <= now
+    }
+}
+
+impl Source<'_> {
+    /// The end of what may be pushed: the whole log to a node that follows it, to all others what is committed.
+    fn end_for(&self, follows: Option<Life>) -> u64 {
+        match (self.log, follows) {
+            (Some(log), Some(_)) => log.end(),
+            (Some(log), None) => log.commit(),
+            (None, _) => 0,
+        }
+    }
+
+    /// An entry as it goes to a child. One that follows takes only what this root's term says.
+    fn encoded(&self, cx: &TreeCx<'_>, follows: Option<Life>, offset: u64, entry: &Held) -> Bytes {
+        let term = self.primary.map(|primary| primary.term().number).filter(|_| follows.is_some());
+        match (term, self.log) {
+            (Some(term), Some(log)) if term != entry.term => {
+                entry.in_term(cx.topic, log.birth, offset, term).encoded
+            }
+            _ => entry.encoded.clone(),
+        }
+    }
+
+    /// Where a child is started, as it is told.
+    fn started(&self, id: NodeId, child: &Child) -> Option<Started> {
+        let (log, cursor) = (self.log?, child.cursor?);
+        // Only what the child has acknowledged is surely there: what flies must not look like a gap to it.
+        let next = cursor.acknowledged;
+        let sync = match (child.follows, self.primary) {
+            (Some(_), Some(primary)) => Some(Box::new(primary.word_for(log, id, next)?)),
+            (Some(_), None) => return None,
+            (None, _) => None,
+        };
+        let (birth, lineage, latest) = (log.birth, log.lineage.clone(), log.commit());
+        Some(Started { birth, lineage, next, latest, sync })
     }
 }
 

@@ -11,13 +11,14 @@ use super::readers::Readers;
 use crate::config::Config;
 use crate::forest::context::TreeCx;
 use crate::forest::quota::{WindowShare, Windows};
-use crate::log::handoff::Handoff;
+use crate::log::early::Arrived;
+use crate::log::local::Arrival;
 use crate::log::pace::Slowest;
-use crate::log::window::Entry;
-use crate::log::{Change, LocalLog};
-use crate::message::{Mark, Position};
+use crate::log::primary::Primary;
+use crate::log::{Change, LocalLog, Log};
+use crate::message::Start;
 use crate::topic::TopicId;
-use crate::wire::{Ack, Body, Join, LogTip, Started};
+use crate::wire::{Ack, Join, Started};
 
 /// A topic's log at one node, with those that read it.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub(crate) struct WayUp<'a> {
     pub path: &'a [NodeId],
     /// How the path's last node, the root, is reached, if that is known.
     pub root: Option<Peer>,
+    /// `None` if this node is not the root, or does not serve yet.
+    pub primary: Option<&'a Primary>,
 }
 
 impl Flow {
@@ -71,76 +74,54 @@ impl Flow {
     /// pushes.
     pub(crate) fn join_message(&self, number: u64, former: Option<NodeId>) -> Join {
         let subscribers = self.subscribers();
-        let (after, best_known) = (self.resume_point(), self.implied_tip());
-        Join { topic: self.topic, number, after, best_known, subscribers, former }
+        let copy = self.log.copy_state().map(Box::new);
+        Join { topic: self.topic, number, start: self.start_wanted(), subscribers, former, copy }
     }
 
-    /// The end of the log as a JOIN tells it: the known tip; else the one that the resume point implies.
-    fn implied_tip(&self) -> Option<LogTip> {
-        let implied = || {
-            let mark = self.resume_point()?;
-            Some(LogTip { birth: mark.birth, term: mark.position?.term, tail: mark.position })
-        };
-        self.log.tip().or_else(implied)
-    }
-
-    /// The mark that this node wants to continue after: its own, else the oldest that its children and subscribers ask
-    /// for.
-    pub(crate) fn resume_point(&self) -> Option<Mark> {
-        if let Some(log) = self.log.part() {
-            return Some(log.mark());
+    /// Where this node wants to begin or to go on: where its own log ends, else at the earliest place that its children and
+    /// subscribers ask for.
+    pub(crate) fn start_wanted(&self) -> Start {
+        if let Some(mark) = self.log.mark() {
+            return Start::After(mark);
         }
-        let mut marks = self.children.resume_points().chain(self.readers.resume_points());
-        let first = marks.next()?;
-        let older = |oldest: Mark, mark: Mark| if mark.position < oldest.position { mark } else { oldest };
-        // Marks of other births say nothing of this one; the first decides.
-        Some(marks.filter(|mark| mark.birth == first.birth).fold(first, older))
+        self.children.starts().chain(self.readers.starts()).fold(Start::Latest, earlier)
     }
 
-    /// Appends an entry that was found to be next, or to start a term on an earlier entry.
-    pub(crate) fn append(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>, entry: Entry) {
-        let starts_term = matches!(entry.held.body, Body::TermStart { .. });
-        let change = self.log.make_way(&entry);
-        self.follow(&change);
-        self.log.push(entry);
-        cx.note_moved();
+    /// Takes an entry from the parent.
+    pub(crate) fn take(&mut self, cx: &mut TreeCx<'_>, from: NodeId, entry: Arrived) -> Arrival {
+        let arrival = self.log.take(from, entry, cx.config.push.messages, cx.config.push.bytes);
         self.count_window(cx);
-        if starts_term {
-            self.start_children(cx, way);
+        if arrival == Arrival::Next {
+            cx.note_moved();
         }
+        arrival
     }
 
-    /// Appends the early entries whose turn has come.
-    pub(crate) fn append_early(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>) {
-        while let Some(entry) = self.log.poll_early() {
-            self.append(cx, way, entry);
+    /// Begins where the parent starts this node, or goes on there. Returns `false` if the parent takes this node for a
+    /// member in a life that is not its own.
+    pub(crate) fn start(&mut self, cx: &mut TreeCx<'_>, started: &Started) -> bool {
+        let me = cx.me;
+        let taken = self.change_log(|log| match log.start(me, started) {
+            Some(change) => (change, true),
+            None => (Change::None, false),
+        });
+        self.count_window(cx);
+        taken
+    }
+
+    /// Changes the log, and lets children and subscribers follow.
+    pub(crate) fn change_log<T>(&mut self, change: impl FnOnce(&mut LocalLog) -> (Change, T)) -> T {
+        // Whatever a child has not acknowledged yet it is started anew with.
+        let old = self.log.part().map(|log| Log::new(log.birth, log.lineage.clone(), log.commit()));
+        let (change, result) = change(&mut self.log);
+        if let Some(old) = old {
+            self.follow(&old, change);
         }
-        self.count_window(cx);
+        result
     }
 
-    /// Begins where the parent starts this node, or goes on there.
-    pub(crate) fn start(&mut self, cx: &mut TreeCx<'_>, way: WayUp<'_>, started: &Started) {
-        let change = self.log.start(started);
-        self.follow(&change);
-        self.count_window(cx);
-        self.append_early(cx, way);
-    }
-
-    /// Makes the log one that ends with the known tail, so that a term can follow.
-    pub(crate) fn end_at(&mut self, tip: LogTip) {
-        let change = self.log.end_at(tip);
-        self.follow(&change);
-    }
-
-    /// Completes the log by a handoff, or replaces it.
-    pub(crate) fn fill(&mut self, handoff: &Handoff) {
-        let change = self.log.fill(handoff);
-        self.follow(&change);
-    }
-
-    /// Lets children and subscribers follow a change of the log.
-    fn follow(&mut self, change: &Change) {
-        self.children.follow(change);
+    fn follow(&mut self, old: &Log, change: Change) {
+        self.children.follow(old, change);
         if let Some(log) = self.log.part() {
             self.readers.follow(change, log);
         }
@@ -169,7 +150,7 @@ impl Flow {
 
     /// Looks how far the slowest of those that read is. Returns when it is left behind, unless it goes on.
     pub(crate) fn survey(&mut self, cx: &TreeCx<'_>) -> Option<Instant> {
-        let end = self.log.part()?.window.end();
+        let end = self.log.part()?.commit();
         let (mut slowest, patience) = (Slowest::none(end), cx.config.admission.patience);
         self.readers.survey(cx.now, end, patience, &mut slowest);
         self.children.survey(cx.now, end, patience, &mut slowest);
@@ -204,10 +185,12 @@ impl Flow {
         }
     }
 
-    /// Gives a start to the subscribers that have none, if the log was started. Returns the claims about the log that
-    /// their marks make.
-    pub(crate) fn start_readers(&mut self, cx: &mut TreeCx<'_>, latest: Option<Position>) -> Vec<LogTip> {
-        self.log.part().map_or_else(Vec::new, |log| self.readers.start_waiting(cx, log, latest))
+    /// Gives a start to the subscribers that have none, if the log was started. `latest`: the end of the parent's log, if it
+    /// has just said so.
+    pub(crate) fn start_readers(&mut self, cx: &mut TreeCx<'_>, latest: u64) {
+        if let Some(log) = self.log.part() {
+            self.readers.start_waiting(cx, log, latest);
+        }
     }
 
     /// Starts the children that waited for this node's own start, or for its term.
@@ -246,7 +229,7 @@ impl Flow {
 
     /// The children, and the source of all that they are told and pushed.
     fn serving<'a>(&'a mut self, way: WayUp<'a>) -> (&'a mut Children, Source<'a>) {
-        (&mut self.children, Source { path: way.path, root: way.root, log: self.log.part() })
+        (&mut self.children, Source { path: way.path, root: way.root, log: self.log.part(), primary: way.primary })
     }
 
     /// The node leaves the tree: sends the children away, and counts nothing any more.
@@ -266,5 +249,18 @@ impl Flow {
         let started = self.log.part().is_some();
         self.children.check(started);
         assert!(started || !self.readers.any_started(), "a reader without a log");
+    }
+}
+
+/// The place of two to begin at so that both find what they want. Marks of different births say nothing of each other;
+/// the first decides.
+fn earlier(one: Start, other: Start) -> Start {
+    match (one, other) {
+        (Start::Latest, start) | (start, Start::Latest) => start,
+        (Start::Earliest, _) | (_, Start::Earliest) => Start::Earliest,
+        (Start::After(a), Start::After(b)) => Start::After(if a.birth == b.birth && b.next < a.next { b } else { a }),
+        (Start::Last(a), Start::Last(b)) => Start::Last(a.max(b)),
+        // A count and a mark: only all that is kept is enough for both.
+        (Start::Last(_), Start::After(_)) | (Start::After(_), Start::Last(_)) => Start::Earliest,
     }
 }

@@ -8,8 +8,10 @@
 //! | `children` | … the children: when each is told and pushed something, and |
 //! | `readers` | … this node's own subscribers: which items they get |
 //! | `relocation` | how a child changes to another parent without missing anything |
-//! | `recovering` | how long a new root asks around before it opens its term |
+//! | `preparation` | whom a root asks before it serves, and what it pulls |
+//! | `team` | which nodes are to be members of the log |
 //! | `sequencer` | which position a message gets |
+//! | `receipts` | which receipts wait for a commit |
 //! | `admission` | which messages wait at the root for those that read |
 //! | `progress` | how far this node is, and its slowest reader, as the parent is told |
 //! | `crate::log::LocalLog` | which entries are next, and whose word of the log counts |
@@ -22,7 +24,10 @@ pub(crate) mod role;
 pub(crate) mod children;
 pub(crate) mod readers;
 pub(crate) mod relocation;
-pub(crate) mod recovering;
+pub(crate) mod preparation;
+pub(crate) mod receipts;
+pub(crate) mod root_state;
+pub(crate) mod team;
 pub(crate) mod sequencer;
 pub(crate) mod admission;
 pub(crate) mod flow;
@@ -32,6 +37,7 @@ mod serve;
 pub(crate) mod progress;
 mod parent;
 mod root;
+mod membership;
 pub(crate) mod positions;
 mod moving;
 mod adopt;
@@ -65,6 +71,8 @@ pub(crate) struct Tree {
     pub(super) relocation: Option<Box<Relocation>>,
     /// It stays until then, even if no node needs it.
     keep_until: Instant,
+    /// The greatest number of a term that this node has heard of.
+    known_term: u64,
     /// Attempts to bring the tree into shape since its children last changed.
     shape_tries: u8,
     /// Counts the topic among the node's own.
@@ -92,6 +100,7 @@ impl Tree {
             flow: Flow::new(now, topic),
             relocation: None,
             keep_until: now,
+            known_term: 0,
             shape_tries: 0,
             own: None,
         }
@@ -110,8 +119,14 @@ impl Tree {
             TopicMessage::Orphan => self.on_orphan(cx, from.id()),
             TopicMessage::Entry(entry) => return self.on_entry(cx, from, entry),
             TopicMessage::Ack(ack) => self.on_ack(cx, from, &ack),
-            TopicMessage::Query => self.on_query(cx, from),
-            TopicMessage::QueryAnswer { tip, handoff } => self.on_query_answer(cx, from.id(), tip, handoff),
+            TopicMessage::Prepare { term } => self.on_prepare(cx, from, term),
+            TopicMessage::Promise(promise) => self.on_promise(cx, from, promise),
+            TopicMessage::PromiseRefused { promised } => self.on_promise_refused(cx, promised),
+            TopicMessage::InviteRefused => self.on_invite_refused(cx, from.id()),
+            TopicMessage::Commit { term, commit } => self.on_commit(cx, from.id(), term, commit),
+            TopicMessage::Pull(pull) => self.on_pull(cx, from, &pull),
+            TopicMessage::Pulled { number, entry } => self.on_pulled(cx, number, entry),
+            TopicMessage::NotPulled { number } => self.on_not_pulled(cx, number),
             TopicMessage::Offer(offer) => self.on_offer(cx, from.id(), offer),
             TopicMessage::CapacityProbe { number } => self.on_capacity_probe(cx, from, number),
             TopicMessage::Capacity { number, capacity } => {
@@ -120,7 +135,7 @@ impl Tree {
                 });
             }
             TopicMessage::Detach { join } => return self.on_detach(cx, from, join),
-            TopicMessage::Detached { join, last } => self.on_detached(cx, from.id(), join, last),
+            TopicMessage::Detached { join, end } => self.on_detached(cx, from.id(), join, end),
         }
         Outcome::Keep
     }
@@ -131,6 +146,8 @@ impl Tree {
             TreeTimer::Join => self.on_join_timer(cx),
             TreeTimer::Linger => return self.on_linger_timer(),
             TreeTimer::Recover => self.proceed(cx),
+            TreeTimer::Members => self.review_members(cx),
+            TreeTimer::Receipts => self.give_receipts(cx),
             TreeTimer::Push(child) => self.flow.on_push_timer(cx, self.role.way_up(cx), child),
             TreeTimer::Ack => self.acknowledge(cx, false),
             TreeTimer::Patience => self.review_pace(cx),

@@ -8,7 +8,6 @@ use super::relocation::{Relocation, Step};
 use super::role::{ParentLink, Role};
 use crate::forest::context::{Life, TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
-use crate::message::Position;
 use crate::wire::{Attached, Header, Offer};
 
 impl Tree {
@@ -19,7 +18,8 @@ impl Tree {
         }
         let Some(link) = self.role.parent_link() else { return };
         let mine = link.parent == from && link.join == offer.join && self.uplink.join == offer.join;
-        if !mine || self.relocation.is_some() || self.flow.log.part().is_none() {
+        let is_member = self.flow.log.copy_state().is_some();
+        if !mine || is_member || self.relocation.is_some() || self.flow.log.part().is_none() {
             return;
         }
         let other = |id| id != cx.me && id != from && !self.flow.children.contains(id);
@@ -42,11 +42,11 @@ impl Tree {
         cx: &mut TreeCx<'_>,
         from: NodeId,
         join: u64,
-        last: Option<Position>,
+        end: Option<u64>,
     ) {
-        let tail = self.flow.log.tail();
+        let next = self.flow.log.matched();
         if self.role.parent() == Some(from) {
-            self.relocate(cx, |relocation, _| relocation.on_detached(join, last, tail));
+            self.relocate(cx, |relocation, _| relocation.on_detached(join, end, next));
         }
     }
 

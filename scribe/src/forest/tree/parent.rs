@@ -7,7 +7,7 @@ use super::Tree;
 use super::role::{News, ParentLink, Role, is_above};
 use crate::forest::context::{Life, TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
-use crate::message::Mark;
+use crate::message::Start;
 use crate::wire::{self, Attached, Header, Moved, Started};
 
 /// Why a parent is none any more.
@@ -58,7 +58,7 @@ impl Tree {
             return;
         }
         if cx.is_online() && cx.is_root() {
-            return self.begin_recovery(cx);
+            return self.become_root(cx);
         }
         // A child on its way to another parent may have it already: then there is nothing to look for.
         if self.hurry_relocation(cx) {
@@ -79,7 +79,7 @@ impl Tree {
                 cx.neighbours.remove(Link::Parent, link.parent, cx.topic);
                 former
             }
-            Role::Recovering(_) | Role::Root(_) => None,
+            Role::Root(_) => None,
         }
     }
 
@@ -100,10 +100,10 @@ impl Tree {
         self.send_join(cx);
     }
 
-    /// Asks again, further up, if this node's resume point has changed while it waits to be started.
-    pub(super) fn review_resume_point(&mut self, cx: &mut TreeCx<'_>, before: Option<Mark>) {
+    /// Asks again, further up, if this node wants to begin elsewhere while it waits to be started.
+    pub(super) fn review_start(&mut self, cx: &mut TreeCx<'_>, before: Start) {
         let asked = !self.role.is_root() && self.uplink.join > 0;
-        if self.flow.log.part().is_none() && asked && self.flow.resume_point() != before {
+        if self.flow.log.part().is_none() && asked && self.flow.start_wanted() != before {
             self.rejoin(cx);
         }
     }
@@ -117,7 +117,7 @@ impl Tree {
         }
         self.uplink.told.subscribers = self.flow.subscribers();
         let join = self.flow.join_message(self.uplink.join, None);
-        self.uplink.on_join_sent(join.after.is_some());
+        self.uplink.on_join_sent(matches!(join.start, Start::After(_)));
         let join = Header::Join(join);
         match self.role.parent().and_then(|parent| cx.neighbours.contact(parent)) {
             Some(parent) => cx.tell(parent, &join),
@@ -127,7 +127,7 @@ impl Tree {
 
     pub(super) fn on_join_timer(&mut self, cx: &mut TreeCx<'_>) {
         match &self.role {
-            Role::Joining { .. } if cx.is_online() && cx.is_root() => self.begin_recovery(cx),
+            Role::Joining { .. } if cx.is_online() && cx.is_root() => self.become_root(cx),
             Role::Joining { .. } => self.send_join(cx),
             Role::Child(link) if link.join != self.uplink.join => {
                 if self.uplink.on_no_answer() {
@@ -136,7 +136,7 @@ impl Tree {
                     self.send_join(cx);
                 }
             }
-            Role::Child(_) | Role::Recovering(_) | Role::Root(_) => {}
+            Role::Child(_) | Role::Root(_) => {}
         }
     }
 
@@ -189,7 +189,7 @@ impl Tree {
                 self.role = Role::Child(ParentLink::through(from.id(), cx.now, attached.clone()));
                 true
             }
-            Role::Recovering(_) | Role::Root(_) => return false,
+            Role::Root(_) => return false,
         };
         self.on_link_changed(cx, from, path_changed);
         true
@@ -219,16 +219,19 @@ impl Tree {
 
     /// The parent says where it starts this node.
     pub(super) fn on_started(&mut self, cx: &mut TreeCx<'_>, started: &Started) {
-        if self.uplink.is_markless() && self.flow.log.would_skip(started.after) {
+        if started.sync.is_none() && self.uplink.is_markless() && self.flow.log.would_skip(started) {
             // A late copy of a JOIN without a mark found a parent that had forgotten this node meanwhile. That begins
             // this node at the parent's own end, though the parent may hold earlier entries: a JOIN with the mark asks
             // for them.
             return self.rejoin(cx);
         }
-        self.flow.start(cx, self.role.way_up(cx), started);
+        if !self.flow.start(cx, started) {
+            // The root takes this node for a member that it is no more, or not yet.
+            return self.rejoin(cx);
+        }
         self.start_readers(cx, started.latest);
         self.flow.start_children(cx, self.role.way_up(cx));
-        self.flow.run(cx, self.role.way_up(cx));
+        self.on_progress(cx);
     }
 
     /// A parent disowns this node.
@@ -243,8 +246,17 @@ impl Tree {
 
     /// The parent says how far it is, by a beat: so a last message that was lost is noticed.
     pub(crate) fn on_moved(&mut self, cx: &mut TreeCx<'_>, from: NodeId, moved: &Moved) {
-        let behind = self.flow.log.part().is_some_and(|log| log.window.tail() < moved.tail);
-        if behind && self.role.parent() == Some(from) {
+        let Some(log) = self.flow.log.part.as_mut().filter(|log| log.birth == moved.birth) else { return };
+        if self.role.parent() != Some(from) {
+            return;
+        }
+        // What a member holds of its root's log is committed as far as the root's is.
+        let news = log.replica().is_some() && log.on_commit(moved.next);
+        let behind = log.matched() < moved.next;
+        if news {
+            self.on_committed(cx);
+        }
+        if behind {
             self.acknowledge(cx, true);
         }
     }

@@ -1,60 +1,69 @@
-//! The root gives messages their positions, and answers their publishers.
+//! The root gives messages their positions, and answers their publishers once they are committed.
 
 use bytes::Bytes;
 
-use super::recovering::Parked;
+use super::receipts::Waiting;
 use super::role::Role;
 use super::sequencer::Answer;
 use super::{Outcome, Tree};
 use crate::forest::context::{TreeCx, TreeTimer};
-use crate::message::Position;
+use crate::log::reader::position;
 use crate::wire::{Header, Publish, PublishReceipt, RefusedReason};
 
-/// With one holder of the log, the root itself, a receipt can promise no more.
-const COPIES: u32 = 1;
-
 impl Tree {
-    /// Answers the messages that waited for the term.
-    pub(super) fn answer_all(&mut self, cx: &mut TreeCx<'_>, parked: Parked) {
-        for (publish, payload) in parked {
-            self.answer(cx, publish, payload);
-        }
-    }
-
     /// The root's word on a message, be it that it has to wait.
     pub(super) fn answer(&mut self, cx: &mut TreeCx<'_>, publish: Publish, payload: Bytes) {
+        let may = self.may_position(cx);
         let Role::Root(root) = &mut self.role else { return };
-        if root.admission.precedes(&publish) {
-            root.admission.park(publish, payload, cx.config);
+        root.used = cx.now;
+        if !may || root.sequencer.admission.precedes(&publish) {
+            root.sequencer.admission.park(publish, payload, cx.config);
         } else {
             self.judge(cx, publish, payload);
         }
         self.admit_waiting(cx);
     }
 
+    /// Whether this root may give positions now: it serves, its leases run, no configuration waits to be committed, and
+    /// there are as many members as there should be, or they were waited for.
+    fn may_position(&self, cx: &TreeCx<'_>) -> bool {
+        let (Role::Root(root), Some(log)) = (&self.role, self.flow.log.part()) else { return false };
+        let Some(since) = root.serves_since else { return false };
+        if root.lapsed || !cx.is_root() || !root.primary.may_append(log) {
+            return false;
+        }
+        let members = log.configurations().last().map_or(0, |last| last.members.len());
+        let wanted = cx.config.replication.copies;
+        members >= wanted
+            || cx.now.since(since) >= cx.config.replication.patience
+            || members >= cx.ring.replica_set(cx.topic.key(), wanted).len()
+    }
+
     /// Admits messages that wait, as many as those that read leave room for.
     pub(super) fn admit_waiting(&mut self, cx: &mut TreeCx<'_>) {
-        while let Role::Root(root) = &mut self.role
-            && root.admission.waiting().0 > 0
-            && cx.is_root()
-            && !root.lapsed
+        while self.may_position(cx)
             && self.flow.has_room(cx.config)
+            && let Role::Root(root) = &mut self.role
         {
-            let Some((publish, payload)) = root.admission.take() else { return };
+            let Some((publish, payload)) = root.sequencer.admission.take() else { return };
             self.judge(cx, publish, payload);
         }
     }
 
     fn judge(&mut self, cx: &mut TreeCx<'_>, publish: Publish, payload: Bytes) {
         let has_room = self.flow.has_room(cx.config);
-        let Role::Root(root) = &mut self.role else { return };
-        match root.answer(cx.now, cx.config, cx.quota, publish, payload) {
+        let unix_ms = cx.unix_ms();
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) else { return };
+        match root.sequencer.answer(unix_ms, cx.config, cx.quota, log.birth, publish, payload) {
             Answer::Append(publish, payload) if !has_room => {
-                root.admission.park(publish, payload, cx.config);
+                root.sequencer.admission.park(publish, payload, cx.config);
                 self.watch_slowest(cx);
             }
             Answer::Append(publish, payload) => self.position(cx, publish, payload),
-            Answer::Receipt(publish, at) => self.give_receipt(cx, &publish, at),
+            Answer::Positioned(publish, offset) => {
+                root.receipts.wait(cx.now, &publish, offset);
+                self.give_receipts(cx);
+            }
             Answer::Refuse(publish, reason) => refuse(cx, &publish, reason),
             Answer::Nothing => {}
         }
@@ -69,55 +78,103 @@ impl Tree {
         }
     }
 
+    /// When the next entry is appended, in unix milliseconds: never before the one before it.
+    pub(super) fn next_stamp(&self, cx: &TreeCx<'_>) -> u64 {
+        let last = self.flow.log.part().and_then(|log| log.window.entry(log.end().checked_sub(1)?));
+        cx.unix_ms().max(last.map_or(0, |entry| entry.stamp))
+    }
+
     /// Appends a message, and those of its session that waited for it.
     fn position(&mut self, cx: &mut TreeCx<'_>, publish: Publish, payload: Bytes) {
         let mut next = Some((publish, payload));
-        let mut positions = Vec::new();
+        let mut committed = false;
         while let Some((publish, payload)) = next {
-            let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) else { return };
-            let positioned = root.position(cx.now, cx.config, cx.quota, log, &publish, &payload);
-            positions.push((publish, positioned.entry.position));
+            let stamp = self.next_stamp(cx);
+            let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
+            let (term, offset) = (root.primary.term().number, log.end());
+            let positioned =
+                root.sequencer.position(stamp, term, cx.config, cx.quota, log, &publish, &payload);
+            root.receipts.wait(cx.now, &publish, offset);
             next = positioned.next;
-            self.flow.append(cx, self.role.way_up(cx), positioned.entry);
+            committed |= root.primary.append(log, positioned.held);
+            self.flow.count_window(cx);
             if let Role::Root(root) = &mut self.role
                 && !self.flow.has_room(cx.config)
                 && let Some((publish, payload)) = next.take()
             {
-                root.admission.park(publish, payload, cx.config);
+                root.sequencer.admission.park(publish, payload, cx.config);
             }
         }
-        self.flow.run(cx, self.role.way_up(cx));
-        for (publish, at) in positions {
-            self.give_receipt(cx, &publish, at);
+        if committed {
+            self.on_committed(cx);
+        } else {
+            self.flow.run(cx, self.role.way_up(cx));
+        }
+        self.review_checkpoint(cx);
+    }
+
+    /// A log that has gone on far since its last configuration entry gets another one: it carries the sessions, and
+    /// entries before it may fall out.
+    fn review_checkpoint(&mut self, cx: &mut TreeCx<'_>) {
+        let (Role::Root(root), Some(log)) = (&self.role, self.flow.log.part()) else { return };
+        let Some(last) = log.configurations().last().filter(|_| root.primary.may_append(log)) else { return };
+        let cost = log.window.cost_between(last.at, log.end());
+        let far = 4 * cost >= cx.config.window.bytes as u64
+            || 4 * (log.end() - last.at) >= cx.config.window.messages as u64;
+        if far {
+            let members = last.members.clone();
+            self.configure(cx, members);
         }
     }
 
-    fn give_receipt(&mut self, cx: &mut TreeCx<'_>, publish: &Publish, position: Position) {
-        let receipt = PublishReceipt {
-            topic: cx.topic,
-            session: publish.session,
-            sequence: publish.sequence,
-            position,
-            copies: COPIES,
-            listeners: self.flow.listeners(),
-            root: cx.ring.contact(),
-        };
-        cx.tell(publish.publisher, &Header::Receipt(receipt));
+    /// Answers publishers whose messages are committed, and held by all members; by those that are slow not for long.
+    pub(super) fn give_receipts(&mut self, cx: &mut TreeCx<'_>) {
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) else { return };
+        if root.receipts.len() == 0 {
+            return;
+        }
+        let patience = cx.config.replication.receipt_patience;
+        let held_by_all = root.primary.held_by_all(log);
+        let listeners = self.flow.listeners();
+        while let Some(waiting) = root.receipts.take(cx.now, log.commit(), held_by_all, patience) {
+            let copies = root.primary.copies(log, waiting.offset);
+            let Waiting { offset, publisher, session, sequence, .. } = waiting;
+            let receipt = PublishReceipt {
+                topic: cx.topic,
+                session,
+                sequence,
+                position: position(log, offset),
+                copies: u32::try_from(copies).unwrap_or(u32::MAX),
+                listeners,
+                root: cx.ring.contact(),
+            };
+            cx.tell(publisher, &Header::Receipt(receipt));
+        }
+        match root.receipts.due_at(log.commit(), patience) {
+            Some(at) => cx.timers.set(TreeTimer::Receipts, at),
+            None => cx.timers.cancel(TreeTimer::Receipts),
+        }
     }
 
     /// Once in a while: sessions that were silent are forgotten, and a root without listeners and publishers is
     /// dropped.
-    pub(crate) fn look_after_root(&mut self, cx: &TreeCx<'_>) -> Outcome {
+    pub(crate) fn look_after_root(&mut self, cx: &mut TreeCx<'_>) -> Outcome {
         let needed = self.flow.is_needed();
+        let limit = cx.unix_ms().saturating_sub(millis(cx.config.sessions.idle));
         let Role::Root(root) = &mut self.role else { return Outcome::Keep };
-        root.sessions.expire(cx.earlier(cx.config.sessions.idle));
+        root.sequencer.sessions.expire(limit);
         if needed {
             root.used = cx.now;
         } else if root.used < cx.earlier(cx.config.root.idle) {
             return Outcome::Leave;
         }
+        self.review_members(cx);
         Outcome::Keep
     }
+}
+
+fn millis(wait: std::time::Duration) -> u64 {
+    u64::try_from(wait.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Tells a publisher that its message will get no position.

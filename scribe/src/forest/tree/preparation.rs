@@ -1,7 +1,7 @@
 //! A root that does not serve yet: whom it has asked for a promise, what they answered, and what it still pulls (design
 //! §6, replication).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
@@ -17,6 +17,8 @@ pub(crate) struct Preparation {
     /// When the term began.
     since: Instant,
     asked: BTreeMap<NodeId, Asked>,
+    /// Nodes that were found dead since.
+    dead: BTreeSet<NodeId>,
     /// When those that have not answered are asked again.
     ask_at: Instant,
     /// The entries that are being pulled.
@@ -38,8 +40,6 @@ enum Answer {
     Copy(Box<CopyState>, u64),
     /// It is none. All before the mark is in its window.
     NoCopy(Option<Mark>),
-    /// It was found dead.
-    Dead,
 }
 
 /// Entries on their way from one node to a root.
@@ -64,7 +64,7 @@ pub(crate) struct PullUnderWay {
 impl Preparation {
     /// Begins, with nobody asked.
     pub(crate) fn new(now: Instant) -> Preparation {
-        Preparation { since: now, asked: BTreeMap::new(), ask_at: now, pull: None }
+        Preparation { since: now, asked: BTreeMap::new(), dead: BTreeSet::new(), ask_at: now, pull: None }
     }
 
     /// Adds nodes to be asked. Returns those that were not asked before.
@@ -72,9 +72,10 @@ impl Preparation {
         let mut new = Vec::new();
         for peer in peers {
             let known = self.asked.get(&peer.id).is_some_and(|asked| {
-                asked.contact.peer.incarnation >= peer.incarnation && !matches!(asked.answer, Answer::Dead)
+                asked.contact.peer.incarnation >= peer.incarnation
             });
             if !known {
+                self.dead.remove(&peer.id);
                 let contact = Contact::from(peer);
                 self.asked.insert(peer.id, Asked { contact, since: now, answer: Answer::Awaited });
                 new.push(contact);
@@ -89,33 +90,45 @@ impl Preparation {
             return Vec::new();
         }
         self.ask_at = now + config.root.query_retry;
-        let silent = self.asked.values().filter(|asked| matches!(asked.answer, Answer::Awaited));
-        silent.map(|asked| asked.contact).collect()
+        let silent = self.asked.iter().filter(|(id, asked)| self.awaits(**id, asked));
+        silent.map(|(_, asked)| asked.contact).collect()
     }
 
     /// A node is a member, and promises.
     pub(crate) fn on_copy(&mut self, now: Instant, from: Contact, copy: CopyState, join: u64) {
         let answer = Answer::Copy(Box::new(copy), join);
+        self.dead.remove(&from.id());
         self.asked.insert(from.id(), Asked { contact: from, since: now, answer });
     }
 
     /// A node is no member.
     pub(crate) fn on_no_copy(&mut self, now: Instant, from: Contact, known: Option<Mark>) {
         let answer = Answer::NoCopy(known);
+        self.dead.remove(&from.id());
         self.asked.insert(from.id(), Asked { contact: from, since: now, answer });
     }
 
     /// A node was found dead. Returns whether its answer was waited for.
     pub(crate) fn on_dead(&mut self, id: NodeId) -> bool {
-        let asked = self.asked.get_mut(&id);
-        asked.map(|asked| asked.answer = Answer::Dead).is_some()
+        let awaited = self.asked.get(&id).is_some_and(|asked| self.awaits(id, asked));
+        self.dead.insert(id);
+        awaited
+    }
+
+    fn awaits(&self, id: NodeId, asked: &Asked) -> bool {
+        matches!(asked.answer, Answer::Awaited) && !self.dead.contains(&id)
+    }
+
+    /// Whether a node was found dead.
+    pub(crate) fn is_dead(&self, id: NodeId) -> bool {
+        self.dead.contains(&id)
     }
 
     /// The members that have promised: how to reach them, their copies, and the JOINs that their promises are.
     pub(crate) fn copies(&self) -> impl Iterator<Item = (Contact, &CopyState, u64)> {
         self.asked.values().filter_map(|asked| match &asked.answer {
             Answer::Copy(copy, join) => Some((asked.contact, &**copy, *join)),
-            Answer::Awaited | Answer::NoCopy(_) | Answer::Dead => None,
+            Answer::Awaited | Answer::NoCopy(_) => None,
         })
     }
 
@@ -123,7 +136,7 @@ impl Preparation {
     pub(crate) fn windows(&self) -> impl Iterator<Item = (Contact, Mark)> {
         self.asked.values().filter_map(|asked| match asked.answer {
             Answer::NoCopy(Some(mark)) => Some((asked.contact, mark)),
-            Answer::NoCopy(None) | Answer::Copy(..) | Answer::Awaited | Answer::Dead => None,
+            Answer::NoCopy(None) | Answer::Copy(..) | Answer::Awaited => None,
         })
     }
 
@@ -140,10 +153,13 @@ impl Preparation {
         member: &Member,
         is_near: impl Fn(NodeId) -> bool,
     ) -> bool {
+        if self.dead.contains(&member.peer.id) {
+            return true;
+        }
         let Some(asked) = self.asked.get(&member.peer.id) else { return false };
         match &asked.answer {
             Answer::Copy(copy, _) => copy.life != member.life,
-            Answer::NoCopy(_) | Answer::Dead => true,
+            Answer::NoCopy(_) => true,
             // The ring has found it dead before it was asked.
             Answer::Awaited => {
                 now.since(asked.since) >= config.root.force_after && !is_near(member.peer.id)
@@ -153,8 +169,8 @@ impl Preparation {
 
     /// Whether all have answered, or are dead, or were waited for long enough.
     pub(crate) fn is_answered(&self, now: Instant, config: &Config) -> bool {
-        let awaited = |asked: &Asked| matches!(asked.answer, Answer::Awaited);
-        now.since(self.since) >= config.root.query_timeout || !self.asked.values().any(awaited)
+        let late = now.since(self.since) >= config.root.query_timeout;
+        late || !self.asked.iter().any(|(id, asked)| self.awaits(*id, asked))
     }
 
     /// Whether it has waited so long that a majority which has ended may be given up.
@@ -166,13 +182,5 @@ impl Preparation {
     pub(crate) fn look_again_at(&self, now: Instant, config: &Config) -> Instant {
         let next = self.pull.as_ref().map_or(self.ask_at, |pull| pull.again_at);
         next.max(now + config.root.query_retry / 4)
-    }
-
-    /// The life in which a node promised.
-    pub(crate) fn life_of(&self, id: NodeId) -> Option<Life> {
-        match &self.asked.get(&id)?.answer {
-            Answer::Copy(copy, _) => Some(copy.life),
-            Answer::NoCopy(_) | Answer::Awaited | Answer::Dead => None,
-        }
     }
 }

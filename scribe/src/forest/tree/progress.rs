@@ -4,6 +4,7 @@
 use treecast_overlay::id::NodeId;
 
 use super::Tree;
+use super::children::Child;
 use super::role::Told;
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::wire::{Ack, Header, Moved};
@@ -61,7 +62,7 @@ impl Tree {
     /// Whether the parent waits for the acknowledgement of a quarter of what it may push ahead.
     pub(super) fn owes_much(&self, cx: &TreeCx<'_>) -> bool {
         let Some(log) = self.flow.log.part() else { return false };
-        let (from, end) = (self.uplink.told.end, log.window.end());
+        let (from, end) = (self.uplink.told.end, log.matched());
         let bytes = log.window.bytes_between(from, end);
         4 * end.saturating_sub(from) >= cx.config.push.messages as u64
             || 4 * bytes >= cx.config.push.bytes as u64
@@ -74,8 +75,11 @@ impl Tree {
             return if known { None } else { self.ack(cx, false).map(Report::Ack) };
         }
         let log = self.flow.log.part()?;
-        let has_all = self.flow.children.has_acknowledged(to, log.window.end());
-        (!has_all).then(|| Report::Moved(Moved { topic: cx.topic, tail: log.window.tail() }))
+        let has_all = self.flow.children.has_acknowledged(to, log.commit());
+        // A member that has everything may not know that it is committed.
+        let follows = self.flow.children.get(to).is_some_and(Child::follows_root);
+        let moved = Moved { topic: cx.topic, birth: log.birth, next: log.commit() };
+        (!has_all || follows).then_some(Report::Moved(moved))
     }
 
     /// The acknowledgement that is about to go to the parent.
@@ -86,7 +90,7 @@ impl Tree {
             topic: cx.topic,
             join: link.join,
             seq: link.seq,
-            position: self.flow.log.tail(),
+            next: self.flow.log.matched(),
             subscribers: self.flow.subscribers(),
             again: again || self.flow.log.has_hole(),
             consumed: self.flow.consumed,
@@ -96,7 +100,7 @@ impl Tree {
     }
 
     fn state_to_tell(&self) -> Told {
-        let end = self.flow.log.part().map_or(0, |log| log.window.end());
+        let end = self.flow.log.matched();
         Told { end, consumed: self.flow.consumed, subscribers: self.flow.subscribers() }
     }
 }

@@ -10,11 +10,10 @@ use crate::event::{Event, SubscriptionId};
 use crate::forest::context::{Outbox, TreeCx, TreeTimer};
 use crate::log::pace::{Pace, Slowest};
 use crate::log::reader::Reader;
-use crate::log::seen::Seen;
-use crate::log::{Change, Log, is_plausible};
-use crate::message::{Item, Mark, Position, Start};
+use crate::log::{Change, Log};
+use crate::message::{Item, Mark, Start};
 use crate::sorted::SortedMap;
-use crate::wire::{LogTip, MAX_NUMBER};
+use crate::wire::MAX_NUMBER;
 
 /// All subscribers of this node in one tree.
 #[derive(Debug, Default)]
@@ -32,8 +31,6 @@ pub(crate) struct LocalSubscriber {
     pace: Pace,
     /// `None` until its start is known.
     reader: Option<Reader>,
-    /// The messages that it has had.
-    seen: Seen,
     /// A new parent that it has not heard of yet.
     parent_news: Option<Option<NodeId>>,
 }
@@ -60,7 +57,6 @@ impl Readers {
             credit,
             pace: Pace::default(),
             reader: None,
-            seen: Seen::default(),
             parent_news: None,
         };
         self.by_id.insert(id, new);
@@ -81,31 +77,19 @@ impl Readers {
         }
     }
 
-    /// Marks that subscriptions are to continue after.
-    pub(crate) fn resume_points(&self) -> impl Iterator<Item = Mark> {
-        self.by_id.values().filter_map(|subscriber| match subscriber.start {
-            Start::Latest => None,
-            Start::After(mark) => Some(mark),
-        })
+    /// Where those begin that have no start yet.
+    pub(crate) fn starts(&self) -> impl Iterator<Item = Start> {
+        self.by_id.values().filter(|subscriber| subscriber.reader.is_none()).map(|subscriber| subscriber.start)
     }
 
-    /// Gives a start to those that have none (promise S5). `latest`: the parent's last entry, if it has just said so.
-    /// Returns the claims about the log that their marks make.
-    pub(crate) fn start_waiting(
-        &mut self,
-        cx: &mut TreeCx<'_>,
-        log: &Log,
-        latest: Option<Position>,
-    ) -> Vec<LogTip> {
-        let mut claims = Vec::new();
+    /// Gives a start to those that have none (promise S5). `latest`: the end of the parent's log, if it has just said so.
+    pub(crate) fn start_waiting(&mut self, cx: &mut TreeCx<'_>, log: &Log, latest: u64) {
         for (&id, subscriber) in self.by_id.iter_mut().filter(|(_, s)| s.reader.is_none()) {
             let (reader, mark) = Reader::begin(log, subscriber.start, latest);
             subscriber.reader = Some(reader);
-            claims.extend(claim(log, mark));
             cx.timers.cancel(TreeTimer::Start(id));
             cx.out.event(Event::Subscribed { subscription: id, mark });
         }
-        claims
     }
 
     /// Delivers as many items as they have credit for.
@@ -135,20 +119,19 @@ impl Readers {
     }
 
     /// Follows a change of the log, which is this one now.
-    pub(crate) fn follow(&mut self, change: &Change, log: &Log) {
+    pub(crate) fn follow(&mut self, change: Change, log: &Log) {
         for reader in self.by_id.values_mut().filter_map(|subscriber| subscriber.reader.as_mut()) {
             match change {
                 Change::None => {}
-                Change::Truncated { end } => reader.truncate(*end),
-                Change::Rebased { .. } => reader.rebase(&log.window),
-                Change::Replaced { .. } => reader.restart(&log.window),
+                Change::Branched { end } => reader.branch(log, end),
+                Change::Replaced { start } => reader.restart(start),
             }
         }
     }
 
     /// Heap bytes.
     pub(crate) fn weight(&self) -> usize {
-        self.by_id.bytes() + self.by_id.values().map(|subscriber| subscriber.seen.weight()).sum::<usize>()
+        self.by_id.bytes()
     }
 
     /// Whether any of them was given a start.
@@ -166,24 +149,17 @@ impl LocalSubscriber {
         }
         let item = match self.parent_news.take() {
             Some(parent) => Item::ParentChanged(parent),
-            None => reader.poll_item(log, &mut self.seen)?,
+            None => reader.poll_item(log)?,
         };
         self.credit -= 1;
         Some(item)
     }
 }
 
-/// A mark's numbers as they can travel: larger ones were made up, and get what the largest get.
+/// A mark's number as it can travel: a larger one was made up, and gets what the largest gets.
 fn in_range(start: Start) -> Start {
-    let Start::After(Mark { birth, position: Some(position) }) = start else { return start };
-    let term = crate::message::Term { number: position.term.number.min(MAX_NUMBER - 1), ..position.term };
-    let offset = position.offset.min(MAX_NUMBER - 1);
-    Start::After(Mark { birth, position: Some(Position { term, offset }) })
-}
-
-/// A mark of a term that this node has not heard of says that there was one.
-fn claim(log: &Log, mark: Mark) -> Option<LogTip> {
-    let position = mark.position?;
-    let later = mark.birth == log.birth && position.term > log.term && is_plausible(mark.position);
-    later.then_some(LogTip { birth: mark.birth, term: position.term, tail: Some(position) })
+    match start {
+        Start::After(mark) => Start::After(Mark { next: mark.next.min(MAX_NUMBER - 1), ..mark }),
+        Start::Latest | Start::Earliest | Start::Last(_) => start,
+    }
 }

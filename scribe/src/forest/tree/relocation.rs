@@ -9,7 +9,6 @@ use treecast_overlay::peer::Contact;
 use treecast_overlay::time::Instant;
 
 use crate::forest::context::Numbers;
-use crate::message::Position;
 use crate::wire::{Attached, Capacity, Offered};
 
 /// How long a child tries what it was offered; then it stays where it is. Well below [`OFFER_REST`], so that a parent
@@ -55,7 +54,7 @@ enum Phase {
     /// It has answered; the old parent is asked to stop.
     Detaching { to: Contact, attached: Attached },
     /// The old parent has stopped; its last entries are still coming.
-    Draining { to: Contact, attached: Attached, last: Position },
+    Draining { to: Contact, attached: Attached, end: u64 },
 }
 
 /// The next step, which the tree is to carry out.
@@ -197,15 +196,15 @@ impl Relocation {
         }
     }
 
-    /// The old parent has stopped, after a last entry. `tail`: the last one that this node has.
-    pub(crate) fn on_detached(&mut self, join: u64, last: Option<Position>, tail: Option<Position>) -> Step {
+    /// The old parent has stopped, behind a last entry. `next`: the one that this node lacks.
+    pub(crate) fn on_detached(&mut self, join: u64, end: Option<u64>, next: u64) -> Step {
         let Phase::Detaching { to, attached } = &self.phase else { return Step::Wait };
         if attached.join > join {
             return Step::Wait;
         }
-        match last.filter(|_| last > tail) {
-            Some(last) => {
-                self.phase = Phase::Draining { to: *to, attached: attached.clone(), last };
+        match end.filter(|&end| end > next) {
+            Some(end) => {
+                self.phase = Phase::Draining { to: *to, attached: attached.clone(), end };
                 Step::Drain
             }
             None => Step::Switch { told: true },
@@ -213,9 +212,9 @@ impl Relocation {
     }
 
     /// An entry came: perhaps the last one of the old parent.
-    pub(crate) fn on_entry(&self, tail: Option<Position>) -> Step {
+    pub(crate) fn on_entry(&self, next: u64) -> Step {
         match &self.phase {
-            Phase::Draining { last, .. } if tail >= Some(*last) => Step::Switch { told: true },
+            Phase::Draining { end, .. } if next >= *end => Step::Switch { told: true },
             Phase::Probing | Phase::Joining { .. } | Phase::Detaching { .. } | Phase::Draining { .. } => {
                 Step::Wait
             }

@@ -5,8 +5,7 @@ use treecast_overlay::peer::{Addr, Contact, Peer};
 use treecast_overlay::time::Instant;
 
 use super::flow::WayUp;
-use super::recovering::Recovering;
-use super::sequencer::Sequencer;
+use super::root_state::RootState;
 use crate::forest::context::TreeCx;
 use crate::wire::{Attached, MAX_PATH};
 
@@ -20,10 +19,8 @@ pub(crate) enum Role {
     },
     /// It has a parent.
     Child(ParentLink),
-    /// It is the root, and asks around before it opens its term.
-    Recovering(Box<Recovering>),
-    /// It is the root.
-    Root(Box<Sequencer>),
+    /// It is the root, be it that it prepares its term still.
+    Root(Box<RootState>),
 }
 
 impl Role {
@@ -31,7 +28,7 @@ impl Role {
     pub(crate) fn parent_link(&self) -> Option<&ParentLink> {
         match self {
             Role::Child(link) => Some(link),
-            Role::Joining { .. } | Role::Recovering(_) | Role::Root(_) => None,
+            Role::Joining { .. } | Role::Root(_) => None,
         }
     }
 
@@ -53,34 +50,42 @@ impl Role {
     /// The way to the root, as children are told.
     pub(crate) fn way_up(&self, cx: &TreeCx<'_>) -> WayUp<'_> {
         let root = if self.is_root() { Some(cx.ring.contact().peer) } else { self.told_root() };
-        WayUp { path: self.path(), root }
+        let primary = match self {
+            Role::Root(root) => Some(&root.primary).filter(|primary| primary.is_serving()),
+            Role::Joining { .. } | Role::Child(_) => None,
+        };
+        WayUp { path: self.path(), root, primary }
     }
 
-    /// Whether this node is the topic's root, its term opened or still to be opened.
+    /// Whether this node is the topic's root, be it that it does not serve yet.
     pub(crate) fn is_root(&self) -> bool {
+        matches!(self, Role::Root(_))
+    }
+
+    /// Whether this node is the root, and gives no positions yet.
+    pub(crate) fn is_preparing(&self) -> bool {
+        self.root().is_some_and(|root| !root.primary.is_serving())
+    }
+
+    /// The root's state.
+    pub(crate) fn root(&self) -> Option<&RootState> {
         match self {
-            Role::Recovering(_) | Role::Root(_) => true,
-            Role::Joining { .. } | Role::Child(_) => false,
+            Role::Root(root) => Some(root),
+            Role::Joining { .. } | Role::Child(_) => None,
         }
     }
 
-    /// Whether this node is the root, and about to open a term.
-    pub(crate) fn is_recovering(&self) -> bool {
-        matches!(self, Role::Recovering(_))
+    /// The root's state.
+    pub(crate) fn root_mut(&mut self) -> Option<&mut RootState> {
+        match self {
+            Role::Root(root) => Some(root),
+            Role::Joining { .. } | Role::Child(_) => None,
+        }
     }
 
     /// Whether it looks for a parent.
     pub(crate) fn is_joining(&self) -> bool {
         matches!(self, Role::Joining { .. })
-    }
-
-    /// The root's sessions, be it that its leases ended for a while.
-    pub(crate) fn sequencer(&self) -> Option<&Sequencer> {
-        match self {
-            Role::Root(sequencer) => Some(sequencer),
-            Role::Recovering(recovering) => recovering.resumes.as_deref(),
-            Role::Joining { .. } | Role::Child(_) => None,
-        }
     }
 
     /// Forgets a root that is down: no other node is known to be the root.
@@ -100,8 +105,7 @@ impl Role {
                 size_of_val::<[NodeId]>(&link.path) + root
             }
             Role::Joining { former } => former.as_ref().map_or(0, |former| size_of_val(&**former)),
-            Role::Recovering(recovering) => size_of_val(&**recovering),
-            Role::Root(sequencer) => size_of_val(&**sequencer),
+            Role::Root(root) => size_of_val(&**root),
         }
     }
 }

@@ -1,24 +1,29 @@
-//! Becoming the root, and stepping down. The ring decides which node is the root; a root asks around for the log that
-//! there was before, and opens a term (design §6).
+//! Becoming the root, and stepping down. The ring decides which node is the root. A root prepares a term: it asks the
+//! members of the log for their promises, adopts the best of a majority's copies, and serves (design §6, replication).
 
 use bytes::Bytes;
 use rand::RngExt;
 use treecast_overlay::id::NodeId;
-use treecast_overlay::peer::Contact;
+use treecast_overlay::peer::{Contact, Peer};
 
-use super::recovering::{Recovering, RecoveryStep};
+use super::preparation::PullUnderWay;
 use super::role::Role;
-use super::sequencer::Sequencer;
+use super::root_state::RootState;
+use super::team::Team;
 use super::{ParentLost, Tree};
 use crate::forest::context::{Life, TreeCx, TreeTimer};
-use crate::forest::handoffs::{ReceivedHandoff, chunks_of};
-use crate::log::handoff::Handoff;
-use crate::log::local::Heard;
+use crate::log::early::Arrived;
+use crate::log::primary::{Primary, Verdict};
 use crate::log::sessions::Sessions;
-use crate::log::window::Entry;
-use crate::log::{Log, better};
-use crate::message::{Position, Term};
-use crate::wire::{Body, Header, LogTip, Publish};
+use crate::log::window::Held;
+use crate::log::{Change, Log};
+use crate::message::Mark;
+use crate::wire::{Birth, Body, Data, Header, Lineage, Member, Promise, Publish, Pull, RefusedReason, Term};
+
+/// Entries that are asked for at once.
+const PULLED_AT_ONCE: u64 = 256;
+/// Periods of asking again after which a source is given up.
+const PULL_PATIENCE: u32 = 8;
 
 impl Tree {
     /// Whether this node is the topic's root is the ring's decision, and may have changed.
@@ -27,50 +32,32 @@ impl Tree {
             return;
         }
         match (self.role.is_root(), cx.is_root()) {
-            (false, true) => self.begin_recovery(cx),
+            (false, true) => self.become_root(cx),
             (true, false) => self.on_root_lost(cx),
-            (true, true) => self.review_term(cx),
-            (false, false) => {}
+            // Another one may have been the root meanwhile.
+            (true, true) if self.role.root().is_some_and(|root| root.lapsed) => self.prepare(cx),
+            (true, true) | (false, false) => {}
         }
     }
 
-    /// A root whose leases run again asks whether another one was the root meanwhile; one whose leases never ended may
-    /// have heard of a later term, too.
-    fn review_term(&mut self, cx: &mut TreeCx<'_>) {
-        let Role::Root(root) = &self.role else { return };
-        if root.lapsed {
-            self.begin_recovery(cx);
-        } else if let Some(tip) = self.flow.log.later_term() {
-            self.begin_term(cx, tip, true);
-        }
-    }
-
-    /// This root's leases do not run. If it is still the closest that it knows of, it waits, positions nothing, and
-    /// asks around when they run again; else its successor gets the log.
+    /// This root's leases do not run. If it is still the closest that it knows of, it waits, and positions nothing; else
+    /// the successor prepares a term of its own.
     fn on_root_lost(&mut self, cx: &mut TreeCx<'_>) {
-        if let Role::Root(root) = &mut self.role {
+        if let Some(root) = self.role.root_mut() {
             root.lapsed = true;
         }
         if let Some(successor) = cx.successor() {
-            self.step_down(cx, successor);
+            self.step_down(cx, Some(successor));
         }
     }
 
-    /// Becomes the root: asks the nodes around the key for the end of the log that they know (design §6).
-    pub(crate) fn begin_recovery(&mut self, cx: &mut TreeCx<'_>) {
+    /// Becomes the root.
+    pub(crate) fn become_root(&mut self, cx: &mut TreeCx<'_>) {
         self.end_relocation(cx);
         // An answer to a JOIN that is still on its way is void.
         self.uplink.join = cx.numbers.next_join();
         self.leave_parent(cx);
-        let mut around = cx.ring.replica_set(cx.topic.key(), cx.config.root.queried);
-        around.retain(|peer| peer.id != cx.me);
-        let handoff = cx.handoffs.claim(cx.topic);
-        let resumes = match std::mem::replace(&mut self.role, Role::Joining { former: None }) {
-            Role::Root(root) => Some(root),
-            Role::Joining { .. } | Role::Child(_) | Role::Recovering(_) => None,
-        };
-        let knows_term = self.flow.log.tip().is_some();
-        self.role = Role::Recovering(Box::new(Recovering::new(cx.now, around, knows_term, handoff, resumes)));
+        self.role = Role::Root(Box::new(RootState::new(cx.now, cx.me, Term::ZERO, None)));
         self.flow.log.clear_early();
         for timer in [TreeTimer::Join, TreeTimer::Ack, TreeTimer::Linger] {
             cx.timers.cancel(timer);
@@ -79,217 +66,509 @@ impl Tree {
         self.note_parent(cx, None);
         self.announce_path(cx);
         self.review_shape(cx);
+        self.flow.wait_for_orphans(cx);
+        self.prepare(cx);
+    }
+
+    /// Begins a term above all that this node has heard of.
+    pub(super) fn prepare(&mut self, cx: &mut TreeCx<'_>) {
+        let Role::Root(root) = &mut self.role else { return };
+        let log = self.flow.log.part.as_mut();
+        let promised = log.as_ref().and_then(|log| log.replica()).map_or(0, |replica| replica.promised.number);
+        let number = promised.max(root.primary.term().number).max(self.known_term) + 1;
+        let term = Term { number, root: cx.me };
+        self.known_term = number;
+        let members: Vec<Peer> = log.as_ref().filter(|log| log.replica().is_some()).map_or_else(Vec::new, |log| {
+            let all = log.configurations().all().iter().flat_map(|known| known.members.iter());
+            all.map(|member| member.peer).collect()
+        });
+        let own = log.and_then(|log| log.on_prepare(term)).and_then(Result::ok);
+        let used = std::mem::take(&mut root.sequencer.admission);
+        **root = RootState::new(cx.now, cx.me, term, own);
+        root.sequencer.admission = used;
+        self.ask(cx, members);
         self.proceed(cx);
     }
 
-    /// Opens the term if nothing more is to be waited for.
+    /// Asks members for their promises; nobody known: those around the key.
+    fn ask(&mut self, cx: &mut TreeCx<'_>, members: Vec<Peer>) {
+        let Role::Root(root) = &mut self.role else { return };
+        let around = || cx.ring.replica_set(cx.topic.key(), cx.config.root.queried);
+        let peers = if members.is_empty() { around() } else { members };
+        let peers = peers.into_iter().filter(|peer| peer.id != cx.me);
+        let prepare = Header::Prepare { topic: cx.topic, term: root.primary.term() };
+        for contact in root.preparation.ask(cx.now, peers) {
+            cx.tell(contact, &prepare);
+        }
+    }
+
+    /// Takes the next step towards serving, if there is one.
     pub(super) fn proceed(&mut self, cx: &mut TreeCx<'_>) {
-        let Role::Recovering(recovering) = &mut self.role else { return };
+        let Role::Root(root) = &mut self.role else { return };
+        if root.primary.is_serving() {
+            return;
+        }
         if !cx.is_root() {
             cx.timers.set(TreeTimer::Recover, cx.now + cx.config.root.query_retry);
             return self.on_root_lost(cx);
         }
-        match recovering.step(cx.now, cx.config) {
-            RecoveryStep::Open => self.open_term(cx),
-            RecoveryStep::Wait { until, ask } => {
-                cx.timers.set(TreeTimer::Recover, until);
-                let query = Header::Query { topic: cx.topic };
-                ask.into_iter().for_each(|node| cx.tell(node, &query));
-            }
+        let prepare = Header::Prepare { topic: cx.topic, term: root.primary.term() };
+        for contact in root.preparation.ask_again(cx.now, cx.config) {
+            cx.tell(contact, &prepare);
         }
-    }
-
-    /// A new root asks.
-    pub(super) fn on_query(&mut self, cx: &mut TreeCx<'_>, from: Contact) {
-        let closer = cx.is_closer(from.id());
-        if self.role.is_root() && closer && !cx.is_root() {
-            self.step_down(cx, from);
-        } else if closer {
-            cx.hand_off_unused(from);
+        if root.preparation.pull.is_some() {
+            self.pull_again(cx);
+        } else {
+            self.weigh(cx);
         }
-        cx.answer_query(from, self.flow.log.tip());
-    }
-
-    /// A node answers. `handoff`: it was the root, and hands its log over.
-    pub(super) fn on_query_answer(
-        &mut self,
-        cx: &mut TreeCx<'_>,
-        from: NodeId,
-        tip: Option<LogTip>,
-        handoff: bool,
-    ) {
-        if let Role::Recovering(recovering) = &mut self.role {
-            recovering.stop_awaiting(from);
-            if handoff {
-                recovering.promise(cx.now + cx.config.root.handoff_wait);
-            }
-        }
-        if let Some(tip) = tip {
-            self.hear(cx, tip);
-        }
-        self.proceed(cx);
-    }
-
-    /// A node died: its answer is waited for no more.
-    pub(crate) fn stop_awaiting(&mut self, cx: &mut TreeCx<'_>, node: NodeId) {
-        if let Role::Recovering(recovering) = &mut self.role
-            && recovering.stop_awaiting(node)
+        if let Role::Root(root) = &self.role
+            && !root.primary.is_serving()
         {
-            self.proceed(cx);
+            cx.timers.set(TreeTimer::Recover, root.preparation.look_again_at(cx.now, cx.config));
         }
     }
 
-    /// A part of a handoff came: the rest is waited for.
-    pub(crate) fn on_handoff_chunk(&mut self, cx: &TreeCx<'_>) {
-        if let Role::Recovering(recovering) = &mut self.role {
-            recovering.promise(cx.now + cx.config.root.handoff_wait);
-        }
-    }
-
-    /// A handoff is complete. Returns it if it is not for now.
-    pub(crate) fn on_handoff(
-        &mut self,
-        cx: &mut TreeCx<'_>,
-        handoff: ReceivedHandoff,
-    ) -> Option<ReceivedHandoff> {
-        match &mut self.role {
-            Role::Recovering(recovering) => {
-                recovering.handoff = Some(handoff);
-                self.proceed(cx);
-                None
+    fn weigh(&mut self, cx: &mut TreeCx<'_>) {
+        let Role::Root(root) = &mut self.role else { return };
+        let is_near = |id| cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|p| p.id == id);
+        let (preparation, now) = (&root.preparation, cx.now);
+        let is_over = |member: &Member| preparation.is_over(now, cx.config, member, is_near);
+        match root.primary.verdict(is_over) {
+            Verdict::Adopt { best, commit } => self.adopt_best(cx, best, commit),
+            Verdict::Wait(missing) => self.ask(cx, missing.into_iter().map(|member| member.peer).collect()),
+            Verdict::MajorityEnded { complete, .. } => {
+                // Others may hold what the survivors lack: all around are asked, and orphans come with their marks.
+                self.ask(cx, Vec::new());
+                let forced = self.role.root().is_some_and(|root| root.preparation.may_force(cx.now, cx.config));
+                if complete || forced {
+                    self.gather(cx, complete);
+                }
             }
-            // The term is open already, and the loss was announced.
-            Role::Root(_) => None,
-            Role::Joining { .. } | Role::Child(_) => Some(handoff),
-        }
-    }
-
-    /// Hears a claim about the log.
-    pub(super) fn hear(&mut self, cx: &mut TreeCx<'_>, tip: LogTip) {
-        let later_term = match self.flow.log.hear(tip, self.role.is_recovering()) {
-            Heard::Nothing => return,
-            Heard::Implausible => {
-                return tracing::warn!(topic = %cx.topic, ?tip, "an implausible claim, ignored");
-            }
-            Heard::More { later_term } => later_term,
-        };
-        match &mut self.role {
-            Role::Recovering(recovering) => {
-                recovering.learn(cx.now);
-                self.proceed(cx);
-            }
-            // Another root was, or is. The ring decides for one, whose next term is above both.
-            Role::Root(_) => self.review_place(cx),
-            // Only news of a later term matters further up; a later position will come down by itself.
-            Role::Joining { .. } | Role::Child(_) => {
-                if later_term && self.uplink.join > 0 {
-                    self.rejoin(cx);
+            Verdict::Unknown => {
+                let Some(root) = self.role.root() else { return };
+                self.ask(cx, Vec::new());
+                if !root_is_answered(self, cx) {
+                    return;
+                }
+                let known = self.flow.log.part().is_some() || self.best_window(cx).is_some();
+                let forced = self.role.root().is_some_and(|root| root.preparation.may_force(cx.now, cx.config));
+                if !known {
+                    self.found(cx);
+                } else if forced {
+                    self.gather(cx, false);
                 }
             }
         }
     }
 
-    fn open_term(&mut self, cx: &mut TreeCx<'_>) {
-        let new = Role::Root(Box::new(Sequencer::new(cx.now)));
-        let Role::Recovering(mut recovering) = std::mem::replace(&mut self.role, new) else { return };
-        cx.timers.cancel(TreeTimer::Recover);
-        let parked = recovering.take_parked();
-        let handoff = recovering.handoff.and_then(|handoff| handoff.open());
-        let gave = recovering.resumes.as_ref().and_then(|_| self.flow.log.part().map(Log::mark));
-        if let Some(former) = recovering.resumes
-            && self.flow.log.has_all(handoff.as_ref().map(|handoff| handoff.tip))
-        {
-            // No other node was the root meanwhile: the term goes on.
-            self.role = Role::Root(former.resume());
-            return self.answer_all(cx, parked);
+    fn adopt_best(&mut self, cx: &mut TreeCx<'_>, best: NodeId, commit: u64) {
+        let Role::Root(root) = &mut self.role else { return };
+        let Some(promise) = root.primary.promises().find(|(node, _)| *node == best) else { return };
+        let (birth, lineage, start, until) =
+            (promise.1.birth, promise.1.lineage.clone(), promise.1.start, promise.1.end);
+        self.flow.change_log(|log| (log.go_over(birth, &lineage, start), ()));
+        let Role::Root(root) = &mut self.role else { return };
+        match root.primary.adopt(&mut self.flow.log.part, best, commit) {
+            None => self.begin_serving(cx),
+            Some(next) => {
+                let from = root.preparation.contact(best).unwrap_or_else(|| cx.ring.contact());
+                self.pull(cx, from, next, until, true);
+            }
         }
-        let inherited = handoff.is_some_and(|handoff| self.inherit(cx, handoff));
-        // If another node was the root meanwhile, its log may lack entries to which this node has given positions.
-        let astray = gave.is_some_and(|gave| self.flow.log.lacks(gave));
-        match self.flow.log.tip() {
-            Some(tip) => self.begin_term(cx, tip, !inherited || astray),
-            None => self.begin_log(cx),
+    }
+
+    /// Asks a node for entries.
+    fn pull(&mut self, cx: &mut TreeCx<'_>, from: Contact, next: u64, until: u64, adopts: bool) {
+        let Role::Root(root) = &mut self.role else { return };
+        let number = cx.numbers.next_join();
+        let again_at = cx.now + cx.config.root.query_retry;
+        let give_up_at = cx.now + cx.config.root.query_retry * PULL_PATIENCE;
+        root.preparation.pull = Some(PullUnderWay { from, number, next, until, again_at, give_up_at, adopts });
+        cx.timers.set(TreeTimer::Recover, again_at);
+        self.send_pull(cx);
+    }
+
+    fn send_pull(&mut self, cx: &mut TreeCx<'_>) {
+        let Role::Root(root) = &mut self.role else { return };
+        let Some(pull) = &root.preparation.pull else { return };
+        let birth = match root.primary.adopting() {
+            Some((_, promise)) => Some(promise.birth),
+            None => self.flow.log.part().map(|log| log.birth),
+        };
+        let message = Pull {
+            topic: cx.topic,
+            number: pull.number,
+            birth: birth.unwrap_or(0),
+            from: pull.next,
+            until: pull.until.min(pull.next + PULLED_AT_ONCE),
+            term: pull.adopts.then(|| root.primary.term()),
+        };
+        cx.tell(pull.from, &Header::Pull(message));
+    }
+
+    /// Entries that were asked for have not come.
+    fn pull_again(&mut self, cx: &mut TreeCx<'_>) {
+        let Some(root) = self.role.root_mut() else { return };
+        let Some(pull) = &mut root.preparation.pull else { return };
+        if pull.give_up_at <= cx.now {
+            return self.give_source_up(cx);
         }
-        self.answer_all(cx, parked);
+        if pull.again_at <= cx.now {
+            pull.again_at = cx.now + cx.config.root.query_retry;
+            self.send_pull(cx);
+        }
+    }
+
+    /// The node that was to give entries does not.
+    fn give_source_up(&mut self, cx: &mut TreeCx<'_>) {
+        let Some(root) = self.role.root_mut() else { return };
+        let Some(pull) = root.preparation.pull.take() else { return };
+        root.preparation.on_dead(pull.from.id());
+        root.primary.on_best_lost();
+        self.proceed(cx);
+    }
+
+    /// An entry came that was asked for.
+    pub(super) fn on_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64, entry: Arrived) {
+        let Some(root) = self.role.root_mut() else { return };
+        let Some(pull) = root.preparation.pull.as_mut().filter(|pull| pull.number == number) else { return };
+        let Some(log) = self.flow.log.part.as_mut() else { return };
+        if entry.offset != pull.next {
+            return;
+        }
+        pull.next += 1;
+        pull.again_at = cx.now + cx.config.root.query_retry;
+        pull.give_up_at = cx.now + cx.config.root.query_retry * PULL_PATIENCE;
+        let (done, asks) = (pull.next >= pull.until, pull.next % PULLED_AT_ONCE == 0);
+        let entry = entry.compact(cx.config.window.copy_below);
+        if pull.adopts {
+            if root.primary.on_pulled(log, entry.offset, entry.held) {
+                root.preparation.pull = None;
+                return self.begin_serving(cx);
+            }
+        } else {
+            let _ = log.take_committed(entry.offset, entry.held);
+            if done {
+                root.preparation.pull = None;
+                return self.proceed(cx);
+            }
+        }
+        if asks {
+            self.send_pull(cx);
+        }
+    }
+
+    /// A node has not what was asked for.
+    pub(super) fn on_not_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64) {
+        let asked = |root: &RootState| root.preparation.pull.as_ref().is_some_and(|pull| pull.number == number);
+        if self.role.root().is_some_and(asked) {
+            self.give_source_up(cx);
+        }
+    }
+
+    /// A node asks for entries: of what is committed, or, if it is the root that was promised its term, of all.
+    pub(super) fn on_pull(&mut self, cx: &mut TreeCx<'_>, from: Contact, pull: &Pull) {
+        let log = self.flow.log.part().filter(|log| log.birth == pull.birth);
+        let end = log.map_or(0, |log| match pull.term {
+            Some(term) if log.replica().is_some_and(|replica| replica.promised == term) => log.end(),
+            Some(_) => 0,
+            None => log.commit(),
+        });
+        let missing = || Header::NotPulled {
+            topic: cx.topic,
+            number: pull.number,
+            start: log.map(|log| log.window.start()),
+        };
+        let Some(log) = log.filter(|log| pull.from >= log.window.start() && pull.from < end) else {
+            let missing = missing();
+            return cx.tell(from, &missing);
+        };
+        let until = pull.until.min(end).min(pull.from + PULLED_AT_ONCE);
+        let mut bytes = 0;
+        for (offset, entry) in log.window.entries_from(pull.from).take_while(|(offset, _)| *offset < until) {
+            // What comes first goes in any case.
+            if bytes > 0 && bytes + entry.encoded.len() > cx.config.push.bytes {
+                break;
+            }
+            bytes += entry.encoded.len();
+            let header = Header::Pulled { topic: cx.topic, number: pull.number, offset };
+            cx.out.send_data(from, crate::wire::encode(&header, &entry.encoded));
+        }
+    }
+
+    /// A root asks for a promise.
+    pub(super) fn on_prepare(&mut self, cx: &mut TreeCx<'_>, from: Contact, term: Term) {
+        let own = self.role.root().map(|root| root.primary.term());
+        if own.is_some_and(|own| own >= term) {
+            let promised = own.unwrap_or(Term::ZERO);
+            return cx.tell(from, &Header::PromiseRefused { topic: cx.topic, promised });
+        }
+        self.known_term = self.known_term.max(term.number);
+        let answer = self.flow.log.part.as_mut().and_then(|log| log.on_prepare(term));
+        match answer {
+            Some(Err(promised)) => cx.tell(from, &Header::PromiseRefused { topic: cx.topic, promised }),
+            Some(Ok(copy)) => {
+                // The promise is a JOIN as well: the root of that term is to be the parent.
+                self.end_relocation(cx);
+                self.yield_root(cx, Some(from));
+                self.uplink.join = cx.numbers.next_join();
+                if self.role.parent() != Some(from.id()) {
+                    let former = self.detach_from_parent(cx);
+                    self.role = Role::Joining { former };
+                }
+                cx.timers.set(TreeTimer::Join, cx.now + cx.config.tree.join_retry);
+                let promise = Promise {
+                    topic: cx.topic,
+                    term,
+                    join: self.uplink.join,
+                    copy: Some(Box::new(copy)),
+                    known: None,
+                };
+                cx.tell(from, &Header::Promise(promise));
+            }
+            None => {
+                let known = self.flow.log.mark();
+                let promise = Promise { topic: cx.topic, term, join: 0, copy: None, known };
+                cx.tell(from, &Header::Promise(promise));
+            }
+        }
+    }
+
+    /// A node answers.
+    pub(super) fn on_promise(&mut self, cx: &mut TreeCx<'_>, from: Contact, promise: Promise) {
+        let Role::Root(root) = &mut self.role else { return };
+        if root.primary.term() != promise.term {
+            return;
+        }
+        match promise.copy {
+            None => root.preparation.on_no_copy(cx.now, from, promise.known),
+            Some(copy) => {
+                root.preparation.on_copy(cx.now, from, (*copy).clone(), promise.join);
+                if root.primary.is_serving() {
+                    return self.admit_member(cx, from, *copy, promise.join);
+                }
+                root.primary.on_promise(from.id(), *copy);
+            }
+        }
+        self.proceed(cx);
+    }
+
+    /// A member has promised to listen to another root.
+    pub(super) fn on_promise_refused(&mut self, cx: &mut TreeCx<'_>, promised: Term) {
+        self.known_term = self.known_term.max(promised.number);
+        let fenced = self.role.root().is_some_and(|root| root.primary.term() < promised);
+        if !fenced {
+            return;
+        }
+        if cx.is_root() {
+            // The ring decides for one of them: whoever it is prepares once more, though not at once.
+            let pause = cx.pause(cx.config.root.query_retry, 0);
+            if let Some(root) = self.role.root_mut() {
+                root.lapsed = true;
+            }
+            cx.timers.set(TreeTimer::Members, cx.now + pause);
+        } else {
+            let successor = cx.successor();
+            self.step_down(cx, successor);
+        }
+    }
+
+    /// A node died: its answer is waited for no more, and it is no member any longer.
+    pub(crate) fn on_node_down(&mut self, cx: &mut TreeCx<'_>, node: NodeId) {
+        let Role::Root(root) = &mut self.role else { return };
+        root.team.forget(node);
+        let awaited = root.preparation.on_dead(node);
+        if root.primary.is_serving() {
+            return self.review_members(cx);
+        }
+        let pulled_from = root.preparation.pull.as_ref().is_some_and(|pull| pull.from.id() == node);
+        if pulled_from {
+            return self.give_source_up(cx);
+        }
+        if awaited {
+            self.proceed(cx);
+        }
+    }
+
+    /// The window of another node that reaches farther than this node's log, in the same log.
+    fn best_window(&self, cx: &TreeCx<'_>) -> Option<(Contact, Mark)> {
+        let root = self.role.root()?;
+        let own = self.flow.log.part().map(|log| (log.birth, log.commit()));
+        let children = self.flow.children.starts_with_contacts(cx);
+        let windows = root.preparation.windows().chain(children);
+        let same = windows.filter(|(_, mark)| own.is_none_or(|(birth, end)| birth == mark.birth && end < mark.next));
+        same.max_by_key(|(contact, mark)| (mark.next, contact.id()))
+    }
+
+    /// A majority of the members has ended: takes over what the survivors and the tree's windows hold, and opens a birth.
+    fn gather(&mut self, cx: &mut TreeCx<'_>, complete: bool) {
+        let Role::Root(root) = &mut self.role else { return };
+        // First the survivors' copies, of which some reach beyond what they know to be committed.
+        let own = self.flow.log.part().map(|log| (log.birth, log.end()));
+        let copies = root.preparation.copies().map(|(contact, copy, _)| (contact, copy.birth, copy.start, copy.end, copy.lineage.clone()));
+        let best = copies.filter(|(_, birth, _, end, _)| own.is_none_or(|own| own.0 != *birth || own.1 < *end));
+        let best = best.max_by_key(|(_, _, _, end, _)| *end);
+        if let Some((contact, birth, start, end, lineage)) = best {
+            let newer = own.is_none_or(|own| lineage.taken_over(own.0).is_some() || own.0 == birth);
+            if newer {
+                self.flow.change_log(|log| (log.go_over(birth, &lineage, start), ()));
+                if let Some(log) = &mut self.flow.log.part {
+                    log.end_life();
+                }
+                let next = self.flow.log.part().map_or(start, Log::end);
+                return self.pull_window(cx, contact, next, end, true);
+            }
+        }
+        if let Some((contact, mark)) = self.best_window(cx) {
+            let next = self.flow.log.part().map_or(0, Log::commit);
+            if self.flow.log.part().is_none() {
+                self.flow.change_log(|log| (log.go_over(mark.birth, &Lineage::default(), mark.next), ()));
+                return self.open_birth(cx, complete);
+            }
+            return self.pull_window(cx, contact, next, mark.next, false);
+        }
+        self.open_birth(cx, complete);
+    }
+
+    /// Pulls what a node holds beyond this node's log, to begin a birth with it.
+    fn pull_window(&mut self, cx: &mut TreeCx<'_>, from: Contact, next: u64, until: u64, is_copy: bool) {
+        self.pull(cx, from, next, until, false);
+        if let (Some(root), true) = (self.role.root_mut(), is_copy) {
+            // A survivor gives all of its copy to the root that it has promised.
+            let term = root.primary.term();
+            if let Some(pull) = &root.preparation.pull {
+                let birth = self.flow.log.part().map_or(0, |log| log.birth);
+                let message = Pull {
+                    topic: cx.topic,
+                    number: pull.number,
+                    birth,
+                    from: next,
+                    until: until.min(next + PULLED_AT_ONCE),
+                    term: Some(term),
+                };
+                cx.tell(from, &Header::Pull(message));
+            }
+        }
     }
 
     /// No node knows of this topic: a new log is born.
-    fn begin_log(&mut self, cx: &mut TreeCx<'_>) {
+    fn found(&mut self, cx: &mut TreeCx<'_>) {
         let birth = cx.rng.random();
-        self.flow.log.found(birth, Term { number: 1, root: cx.me });
-        self.start_readers(cx, None);
-        self.flow.start_children(cx, self.role.way_up(cx));
+        self.flow.log.part = Some(Box::new(Log::new(birth, Lineage::default(), 0)));
+        self.begin_birth(cx, birth, Lineage::default(), true);
     }
 
-    /// Opens a term above all that is known. `forced`: entries or sessions of earlier roots may be lost.
-    fn begin_term(&mut self, cx: &mut TreeCx<'_>, tip: LogTip, forced: bool) {
-        let term = Term { number: tip.term.number + 1, root: cx.me };
-        self.flow.end_at(tip);
-        if let (Role::Root(root), true) = (&mut self.role, forced) {
-            root.begin_forced_term(cx.now, cx.config);
-        }
-        let body = Body::TermStart { previous: tip.tail.map(|tail| tail.term), forced };
-        let at = Position { term, offset: tip.tail.map_or(0, |tail| tail.offset + 1) };
-        tracing::debug!(topic = %cx.topic, term = term.number, offset = at.offset, forced, "opening a term");
-        let entry = Entry::encode(cx.topic, at, body, &[]);
-        self.flow.append(cx, self.role.way_up(cx), entry);
-        self.flow.log.set_term(term);
-        self.flow.wait_for_orphans(cx);
-        self.start_readers(cx, None);
-        self.flow.start_children(cx, self.role.way_up(cx));
-        self.flow.run(cx, self.role.way_up(cx));
-    }
-
-    /// Takes over the former root's state. Returns `false` if some node knows of more than the former root did, or of
-    /// another log that is longer; then the handoff's sessions are none of that log's.
-    fn inherit(&mut self, cx: &mut TreeCx<'_>, handoff: Handoff) -> bool {
-        if self.flow.log.tip().is_some_and(|tip| better(tip, handoff.tip) != handoff.tip) {
-            return false;
-        }
-        self.flow.fill(&handoff);
-        if let Role::Root(root) = &mut self.role {
-            root.inherit(cx.now, cx.config, cx.quota, handoff.sessions, self.flow.log.part());
-        }
-        true
-    }
-
-    /// Another node is the root now: it gets the log, and this one becomes its child.
-    pub(crate) fn step_down(&mut self, cx: &mut TreeCx<'_>, successor: Contact) {
-        self.keep_until = cx.now + cx.config.tree.former_root_linger;
-        match std::mem::replace(&mut self.role, Role::Joining { former: None }) {
-            Role::Root(root) => self.hand_off(cx, &root.sessions, successor),
-            Role::Recovering(recovering) => match (recovering.handoff, recovering.resumes) {
-                (Some(handoff), _) => cx.hand_off(handoff.into_chunks(), successor),
-                (None, Some(root)) => self.hand_off(cx, &root.sessions, successor),
-                (None, None) => {}
-            },
-            other @ (Role::Joining { .. } | Role::Child(_)) => {
-                self.role = other;
-                return;
+    /// The log begins anew, with all that is here.
+    pub(super) fn open_birth(&mut self, cx: &mut TreeCx<'_>, complete: bool) {
+        let Some(log) = self.flow.log.part() else { return };
+        let birth = cx.rng.random();
+        let lineage = log.lineage.then(log.birth, log.end());
+        tracing::info!(topic = %cx.topic, offset = log.end(), complete, "a majority of the log's members has ended: it begins anew");
+        let to = lineage.clone();
+        self.flow.change_log(|log| {
+            let end = log.part().map_or(0, Log::end);
+            if let Some(log) = &mut log.part {
+                log.begin_anew(birth, to);
             }
-        }
+            (Change::Branched { end }, ())
+        });
+        self.begin_birth(cx, birth, lineage, complete);
+    }
+
+    fn begin_birth(&mut self, cx: &mut TreeCx<'_>, birth: u64, lineage: Lineage, complete: bool) {
+        let life = cx.next_life();
+        let stamp = cx.unix_ms();
+        let (me, topic) = (cx.me, cx.topic);
+        let peer = cx.ring.contact().peer;
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
+        let term = Term { number: root.primary.term().number.max(1), root: me };
+        root.sequencer.sessions = replay(cx, log);
+        root.sequencer.young_until =
+            stamp + u64::try_from(cx.config.publish.timeout.as_millis()).unwrap_or(u64::MAX);
+        root.primary = Primary::found(me, term);
+        log.begin_life(me, life);
+        let members = [Member { peer, life }].into();
+        let birth_entry = Birth { lineage, complete };
+        let body = Body::Configuration { members, birth: Some(Box::new(birth_entry)) };
+        let data = Data { topic, birth, offset: log.end(), term: term.number, behind: 0, stamp, body };
+        let held = Held::encode(data, &root.sequencer.sessions.encode());
+        root.primary.append(log, held);
+        self.after_preparing(cx);
+    }
+
+    /// The term is this node's, and the log complete: positions are given.
+    fn begin_serving(&mut self, cx: &mut TreeCx<'_>) {
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
+        root.sequencer.sessions = replay(cx, log);
+        root.sequencer.young_until = young_until(cx, log);
+        self.after_preparing(cx);
+    }
+
+    fn after_preparing(&mut self, cx: &mut TreeCx<'_>) {
+        let Role::Root(root) = &mut self.role else { return };
         cx.timers.cancel(TreeTimer::Recover);
-        self.count_own(cx);
+        tracing::debug!(topic = %cx.topic, term = root.primary.term().number, "serving");
+        root.serves_since = Some(cx.now);
+        root.team = Team::default();
+        let copies: Vec<_> =
+            root.preparation.copies().map(|(contact, copy, join)| (contact, copy.clone(), join)).collect();
+        for (contact, copy, join) in copies {
+            self.admit_member(cx, contact, copy, join);
+        }
+        let joined: Vec<NodeId> = self.flow.children.copies().map(|(id, _)| id).collect();
+        for id in joined {
+            self.take_member(cx, id);
+            self.flow.attach(cx, self.role.way_up(cx), id);
+        }
+        self.start_readers(cx, 0);
+        self.flow.start_children(cx, self.role.way_up(cx));
+        self.on_committed(cx);
+        self.review_members(cx);
+    }
+
+    /// Another node is the root now. This one becomes its child.
+    pub(crate) fn step_down(&mut self, cx: &mut TreeCx<'_>, successor: Option<Contact>) {
+        if !self.role.is_root() {
+            return;
+        }
+        self.keep_until = cx.now + cx.config.tree.former_root_linger;
+        self.yield_root(cx, successor);
         self.on_parent_lost(cx, ParentLost::SteppedDown);
         self.review_need(cx);
     }
 
-    fn hand_off(&self, cx: &mut TreeCx<'_>, sessions: &Sessions, successor: Contact) {
-        let Some(log) = self.flow.log.part() else { return };
-        let (window, sessions_bytes) = (cx.config.handoff.window_bytes, cx.config.handoff.session_bytes);
-        cx.hand_off(chunks_of(&Handoff::of(log, sessions, window, sessions_bytes)), successor);
+    /// Is the root no more: publishers whose messages wait hear who is, and send them there.
+    fn yield_root(&mut self, cx: &mut TreeCx<'_>, successor: Option<Contact>) {
+        let Role::Root(root) = std::mem::replace(&mut self.role, Role::Joining { former: None }) else { return };
+        let mut root = root;
+        for timer in [TreeTimer::Recover, TreeTimer::Members, TreeTimer::Receipts] {
+            cx.timers.cancel(timer);
+        }
+        for waiting in root.receipts.take_all() {
+            let reason = RefusedReason::NotRoot { root: successor };
+            let (session, sequence) = (waiting.session, waiting.sequence);
+            let refused = Header::Refused { topic: cx.topic, session, sequence, reason };
+            cx.tell(waiting.publisher, &refused);
+        }
+        while let Some((publish, payload)) = root.sequencer.admission.take() {
+            cx.out.route(cx.topic, crate::wire::encode(&Header::Publish(publish), &payload));
+        }
+        if let Some(log) = self.flow.log.part.as_mut().filter(|log| log.replica().is_none()) {
+            // What is not committed is the members' to keep.
+            log.end_life();
+        }
+        self.flow.children.unfollow();
+        self.count_own(cx);
     }
 
-    /// Gives a start to the subscriptions that have none, once the window has one (promise S5). `latest` is the
-    /// parent's last entry, if it has just said so: entries up to there were published before.
-    pub(super) fn start_readers(&mut self, cx: &mut TreeCx<'_>, latest: Option<Position>) {
-        if self.role.is_recovering() {
+    /// Gives a start to the subscriptions that have none, once the log has one (promise S5). `latest`: the end of the
+    /// parent's log, if it has just said so: entries up to there were published before.
+    pub(super) fn start_readers(&mut self, cx: &mut TreeCx<'_>, latest: u64) {
+        if self.role.is_preparing() {
             // It may still learn of a longer log.
             return;
         }
-        for claim in self.flow.start_readers(cx, latest) {
-            self.hear(cx, claim);
-        }
+        self.flow.start_readers(cx, latest);
         self.flow.deliver(cx);
     }
 
@@ -297,12 +576,26 @@ impl Tree {
     pub(crate) fn on_publish(&mut self, cx: &mut TreeCx<'_>, publish: Publish, payload: Bytes) {
         if !self.role.is_root() {
             // Alone in the ring, the term is open at once.
-            self.begin_recovery(cx);
+            self.become_root(cx);
         }
-        match &mut self.role {
-            Role::Root(_) => self.answer(cx, publish, payload),
-            Role::Recovering(recovering) => recovering.park(publish, payload, cx.config),
-            Role::Joining { .. } | Role::Child(_) => {}
-        }
+        self.answer(cx, publish, payload);
     }
+}
+
+fn root_is_answered(tree: &Tree, cx: &TreeCx<'_>) -> bool {
+    tree.role.root().is_some_and(|root| root.preparation.is_answered(cx.now, cx.config))
+}
+
+fn replay(cx: &TreeCx<'_>, log: &Log) -> Sessions {
+    let limit = cx.quota.session_room(cx.config).min(cx.config.sessions.per_topic);
+    Sessions::replay(log, limit, cx.config.publish.messages, &cx.quota.sessions)
+}
+
+/// Until when messages of sessions of another birth may come, in unix milliseconds.
+fn young_until(cx: &TreeCx<'_>, log: &Log) -> u64 {
+    let born = log.window.entries_from(log.window.start()).filter(|(_, entry)| {
+        matches!(entry.body, Body::Configuration { birth: Some(_), .. })
+    });
+    let timeout = u64::try_from(cx.config.publish.timeout.as_millis()).unwrap_or(u64::MAX);
+    born.map(|(_, entry)| entry.stamp.saturating_add(timeout)).last().unwrap_or(0)
 }

@@ -4,6 +4,7 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Contact;
 
 use super::children::Acked;
+use super::role::Role;
 use super::{Outcome, Tree};
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::forest::quota::Windows;
@@ -46,6 +47,9 @@ impl Tree {
     /// Lets a child go, if it is one.
     pub(crate) fn remove_child(&mut self, cx: &mut TreeCx<'_>, id: NodeId) {
         if self.flow.children.remove(cx, id) {
+            if let Role::Root(root) = &mut self.role {
+                root.primary.on_follower_lost(id);
+            }
             self.note_subscribers(cx);
             self.review_need(cx);
             self.review_shape(cx);
@@ -56,7 +60,10 @@ impl Tree {
     /// A child says how far it is.
     pub(super) fn on_ack(&mut self, cx: &mut TreeCx<'_>, from: Contact, ack: &Ack) {
         match self.flow.on_ack(cx, self.role.way_up(cx), from, ack) {
-            Acked::Taken => {
+            Acked::Taken { held } => {
+                if let Some((life, end)) = held {
+                    self.on_held(cx, from.id(), life, end);
+                }
                 self.note_subscribers(cx);
                 self.review_pace(cx);
             }
@@ -67,12 +74,12 @@ impl Tree {
 
     /// A child has another parent that waits.
     pub(super) fn on_detach(&mut self, cx: &mut TreeCx<'_>, from: Contact, join: u64) -> Outcome {
-        let farewell = self.flow.children.farewell(from.id(), join, self.flow.log.part());
+        let farewell = self.flow.children.farewell(from.id(), join);
         if farewell.is_some() {
             self.remove_child(cx, from.id());
         }
-        let last = farewell.and_then(|farewell| farewell.last);
-        let detached = Header::Detached { topic: cx.topic, join, last };
+        let end = farewell.and_then(|farewell| farewell.end);
+        let detached = Header::Detached { topic: cx.topic, join, end };
         cx.tell(from, &detached);
         // Spliced out: there is nothing to linger for.
         if self.is_kept(cx.now) { Outcome::Keep } else { self.on_linger_timer() }
@@ -88,7 +95,7 @@ impl Tree {
 
     /// Looks after a tree that may not be needed any more.
     pub(super) fn review_need(&mut self, cx: &mut TreeCx<'_>) {
-        if self.flow.is_needed() || self.role.is_root() {
+        if self.is_needed() {
             cx.timers.cancel(TreeTimer::Linger);
         } else {
             let at = (cx.now + cx.config.tree.linger).max(self.keep_until);
@@ -98,6 +105,6 @@ impl Tree {
 
     /// Scribe §3.3: "If there are no other entries in the children table, it sends a LEAVE message to its parent".
     pub(super) fn on_linger_timer(&mut self) -> Outcome {
-        if self.flow.is_needed() || self.role.is_root() { Outcome::Keep } else { Outcome::Leave }
+        if self.is_needed() { Outcome::Keep } else { Outcome::Leave }
     }
 }

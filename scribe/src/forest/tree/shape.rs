@@ -63,13 +63,14 @@ impl Tree {
 
     /// The flaw in the tree's shape at this node, if any.
     fn need(&self, cx: &TreeCx<'_>) -> Option<Need> {
-        let forwards = matches!(self.role, Role::Child(_)) && self.flow.readers.is_empty();
+        let is_member = self.flow.log.copy_state().is_some();
+        let forwards = matches!(self.role, Role::Child(_)) && self.flow.readers.is_empty() && !is_member;
         match self.flow.children.ids().next() {
             Some(child) if forwards && self.flow.children.len() == 1 => {
                 (!is_edge(cx, child)).then_some(Need::Splice(child))
             }
             Some(_) | None => {
-                let excess = self.flow.children.len().checked_sub(cx.config.tree.children_per_tree)?;
+                let excess = self.flow.children.ordinary().checked_sub(cx.config.tree.children_per_tree)?;
                 (excess > 0).then_some(Need::HandOver(excess))
             }
         }
@@ -163,7 +164,7 @@ impl Tree {
             Some(Need::HandOver(_)) | None => false,
         };
         let spliced = former.is_some_and(|former| self.flow.children.contains(former));
-        let (count, most) = (self.flow.children.len(), cx.config.tree.children_per_tree);
+        let (count, most) = (self.flow.children.ordinary(), cx.config.tree.children_per_tree);
         let room = count < 2 * most && cx.quota.has_child_room(cx.config);
         match cx.life == Life::Running && self.is_settled() && !going && (spliced || room) {
             true if spliced || count < most => Capacity::Free,

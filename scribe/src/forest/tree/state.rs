@@ -15,9 +15,9 @@ impl Tree {
         self.flow.topic
     }
 
-    /// Whether the topic is this node's own: it subscribes to it, or is its root.
+    /// Whether the topic is this node's own: it subscribes to it, holds its log, or is its root.
     pub(crate) fn is_own(&self) -> bool {
-        self.role.is_root() || !self.flow.readers.is_empty()
+        self.role.is_root() || !self.flow.readers.is_empty() || self.flow.log.is_member()
     }
 
     /// Whether it is kept for a while, be it needed or not.
@@ -29,10 +29,15 @@ impl Tree {
     pub(crate) fn is_settled(&self) -> bool {
         let placed = match &self.role {
             Role::Child(link) => link.join == self.uplink.join,
-            Role::Root(_) => true,
-            Role::Joining { .. } | Role::Recovering(_) => false,
+            Role::Root(root) => root.primary.is_serving(),
+            Role::Joining { .. } => false,
         };
         placed && self.relocation.is_none() && self.flow.log.part().is_some()
+    }
+
+    /// Whether a child, a subscriber or the log's members need this node.
+    pub(crate) fn is_needed(&self) -> bool {
+        self.flow.is_needed() || self.role.is_root() || self.flow.log.copy_state().is_some()
     }
 
     /// The nodes next to this one: its children, and its parent.
@@ -43,7 +48,7 @@ impl Tree {
     /// Whether this node may take a child. One that is its own ancestor would close a loop.
     pub(crate) fn may_adopt(&self, cx: &TreeCx<'_>, child: NodeId) -> bool {
         let room =
-            self.flow.children.contains(child) || self.flow.children.len() < cx.config.tree.max_children;
+            self.flow.children.contains(child) || self.flow.children.ordinary() < cx.config.tree.max_children;
         let path = self.role.path();
         room && child != cx.me && !path.contains(&child) && path.len() + 1 < MAX_PATH
     }
@@ -61,8 +66,9 @@ impl Tree {
         let (Some(log), Some(start)) = (self.flow.log.part(), &attached.start) else { return false };
         is_above(me, attached)
             && !self.flow.children.contains(parent)
-            && start.after.birth == log.birth
-            && start.after.position <= log.window.tail()
+            && start.birth == log.birth
+            && start.next <= log.end()
+            && start.sync.is_none()
     }
 
     /// Heap bytes, the tree itself included.

@@ -15,16 +15,16 @@ impl Tree {
         credit: u32,
         new: bool,
     ) {
-        let before = self.flow.resume_point();
+        let before = self.flow.start_wanted();
         self.flow.readers.add(id, start, credit);
         cx.timers.cancel(TreeTimer::Linger);
         cx.timers.set(TreeTimer::Start(id), cx.now + cx.config.tree.subscribe_timeout);
         if new {
             self.seek(cx);
         } else {
-            self.review_resume_point(cx, before);
+            self.review_start(cx, before);
         }
-        self.start_readers(cx, None);
+        self.start_readers(cx, 0);
         self.note_subscribers(cx);
         self.review_shape(cx);
     }

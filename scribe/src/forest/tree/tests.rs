@@ -43,7 +43,15 @@ fn flow_with_child(around: &mut Surroundings) -> Flow {
 
 fn ack(flow: &Flow, offset: u64, again: bool) -> Ack {
     let seq = flow.children.get(CHILD).unwrap().seq;
-    Ack { topic: TOPIC, join: 1, seq, position: Some(at(offset)), subscribers: 3, again, consumed: offset + 1 }
+    Ack {
+        topic: TOPIC,
+        join: 1,
+        seq,
+        position: Some(at(offset)),
+        subscribers: 3,
+        again,
+        consumed: offset + 1,
+    }
 }
 
 /// Offsets of the entries that were sent.

@@ -1,0 +1,312 @@
+//! Members of the log: how a root takes, replaces and counts them, and how a node becomes one and ceases to be one.
+
+use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::Contact;
+
+use super::Tree;
+use super::role::Role;
+use super::team::{CLOSEST, Standing};
+use crate::forest::context::{Life as NodeLife, TreeCx, TreeTimer};
+use crate::log::window::Held;
+use crate::message::Start;
+use crate::wire::{Body, CopyState, Data, Header, Join, Life, Member, Members, Term};
+
+impl Tree {
+    /// The root asks this node to become a member.
+    pub(crate) fn on_invite(&mut self, cx: &mut TreeCx<'_>, from: Contact) {
+        if self.role.is_root() || cx.life != NodeLife::Running || cx.ring.contact().is_edge() {
+            return cx.tell(from, &Header::InviteRefused { topic: cx.topic });
+        }
+        if self.flow.log.copy_state().is_none() {
+            let life = cx.next_life();
+            self.flow.log.accept_invitation(life);
+        }
+        self.end_relocation(cx);
+        self.keep_until = self.keep_until.max(cx.now + cx.config.tree.former_root_linger);
+        self.uplink.join = cx.numbers.next_join();
+        if self.role.parent() != Some(from.id()) {
+            let former = self.detach_from_parent(cx);
+            self.role = Role::Joining { former };
+        }
+        let join = self.flow.join_message(self.uplink.join, None);
+        self.uplink.on_join_sent(matches!(join.start, Start::After(_)));
+        cx.timers.set(TreeTimer::Join, cx.now + cx.config.tree.join_retry);
+        cx.tell(from, &Header::Join(join));
+    }
+
+    /// A node will not be a member, or not any longer.
+    pub(super) fn on_invite_refused(&mut self, cx: &mut TreeCx<'_>, from: NodeId) {
+        if let Some(root) = self.role.root_mut() {
+            root.team.on_unwilling(cx.now, from);
+            self.review_members(cx);
+        }
+    }
+
+    /// A member's promise came, which is a JOIN as well.
+    pub(super) fn admit_member(&mut self, cx: &mut TreeCx<'_>, contact: Contact, copy: CopyState, number: u64) {
+        let join = Join {
+            topic: cx.topic,
+            number,
+            start: Start::Latest,
+            subscribers: 0,
+            former: None,
+            copy: Some(Box::new(copy)),
+        };
+        if !self.flow.children.admit(cx, contact, &join) {
+            return;
+        }
+        self.take_member(cx, contact.id());
+        self.flow.attach(cx, self.role.way_up(cx), contact.id());
+        self.flow.push(cx, self.role.way_up(cx), contact.id());
+    }
+
+    /// Makes a child that is a member, or was invited, a copy of this root's log. Any other goes on as an ordinary child;
+    /// before the root serves, it waits.
+    pub(super) fn take_member(&mut self, cx: &mut TreeCx<'_>, id: NodeId) {
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) else {
+            self.wait_or_release(id);
+            return;
+        };
+        if !root.primary.is_serving() {
+            return;
+        }
+        let Some(copy) = self.flow.children.copy_of(id) else { return };
+        if root.primary.follows(id, copy.life) && self.flow.children.get(id).is_some_and(|c| c.follows_root()) {
+            return;
+        }
+        let named = log.configurations().all().iter().any(|known| known.names(id, copy.life));
+        if !named && !root.team.is_invited(id) {
+            self.flow.children.release(id);
+            return;
+        }
+        root.primary.on_follower_lost(id);
+        if let Some((next, sync)) = root.primary.sync(log, id, copy) {
+            self.flow.children.follow_root(cx, id, sync.life, next);
+        }
+    }
+
+    fn wait_or_release(&mut self, id: NodeId) {
+        if !self.role.is_root() {
+            self.flow.children.release(id);
+        }
+    }
+
+    /// A member says how far it is.
+    pub(super) fn on_held(&mut self, cx: &mut TreeCx<'_>, id: NodeId, life: Life, end: u64) {
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
+        let before = log.commit();
+        let news = root.primary.on_held(log, id, life, end);
+        let configured = news && log.configurations().all().first().is_some_and(|known| known.at >= before);
+        if news {
+            self.on_committed(cx);
+        } else {
+            self.give_receipts(cx);
+        }
+        let waits = self.role.root().is_some_and(|root| root.team.is_invited(id));
+        if configured || waits {
+            self.review_members(cx);
+        }
+    }
+
+    /// Looks whether the members are those that there should be.
+    pub(super) fn review_members(&mut self, cx: &mut TreeCx<'_>) {
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) else { return };
+        if !root.primary.is_serving() || !cx.is_online() {
+            return;
+        }
+        if root.lapsed {
+            // Another root may have taken the members over.
+            if cx.is_root() {
+                self.prepare(cx);
+            }
+            return;
+        }
+        let Some(current) = log.configurations().last().cloned() else { return };
+        let pending = !root.primary.may_append(log);
+        let leaving = cx.life != NodeLife::Running;
+        let copies = cx.config.replication.copies;
+        let mut ranked = cx.ring.replica_set(cx.topic.key(), 2 * CLOSEST);
+        if leaving {
+            ranked.retain(|peer| peer.id != cx.me);
+        }
+        let serves_since = root.serves_since.unwrap_or(cx.now);
+        let silent = cx.config.replication.member_silent;
+        let (now, me, commit) = (cx.now, cx.me, log.commit());
+        let own = log.replica().map(|replica| replica.life);
+        let team_state = &root.team;
+        let unwilling = |id| team_state.is_unwilling(now, id);
+        let (primary, neighbours, children) = (&root.primary, &*cx.neighbours, &self.flow.children);
+        let is_heard = |id: NodeId| neighbours.find(id).is_some_and(|n| now.since(n.heard) < silent);
+        let well: Vec<(NodeId, Life)> = current
+            .members
+            .iter()
+            .filter(|member| {
+                let (id, life) = member.key();
+                if id == me {
+                    return !leaving && own == Some(life);
+                }
+                let follows = primary.follows(id, life) && children.contains(id) && is_heard(id);
+                let is_new = now.since(serves_since) < silent && !root.preparation.is_dead(id);
+                !unwilling(id) && (follows || is_new)
+            })
+            .map(Member::key)
+            .collect();
+        let standing = |id: NodeId| -> Option<Standing> {
+            if id == me {
+                return Some(Standing { life: own?, is_complete: true });
+            }
+            let life = children.get(id)?.followed_life()?;
+            let is_complete = primary.held_by(id).is_some_and(|end| end >= commit) && is_heard(id);
+            Some(Standing { life, is_complete })
+        };
+        let standings: Vec<_> = ranked.iter().map(|peer| (peer.id, standing(peer.id))).collect();
+        let own_missing = own.is_none() && !leaving && ranked.iter().take(copies).any(|peer| peer.id == me);
+        let plan = root.team.plan(
+            now,
+            &current,
+            copies,
+            &ranked,
+            |member| well.contains(&member.key()),
+            |id| standings.iter().find(|(known, _)| *known == id).and_then(|(_, standing)| *standing),
+        );
+        let prepare = Header::Prepare { topic: cx.topic, term: root.primary.term() };
+        let absent: Vec<Contact> = current
+            .members
+            .iter()
+            .filter(|member| member.peer.id != me && !root.primary.follows(member.peer.id, member.life))
+            .map(|member| Contact::from(member.peer))
+            .collect();
+        let invite = plan.invite.iter().filter(|peer| peer.id != me).copied().collect::<Vec<_>>();
+        let invitation = Header::Invite { topic: cx.topic };
+        for contact in absent {
+            cx.tell(contact, &prepare);
+        }
+        for peer in invite {
+            cx.tell(peer.into(), &invitation);
+        }
+        if plan.is_open || pending || own_missing {
+            cx.timers.set_earlier(TreeTimer::Members, cx.now + cx.config.replication.review);
+        }
+        if pending {
+            return;
+        }
+        if own_missing && copies > current.members.len() {
+            // This node's log is complete: it becomes a member by saying so.
+            let life = cx.next_life();
+            if let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) {
+                log.begin_life(me, life);
+                log.become_synced(root.primary.term());
+            }
+            return self.review_members(cx);
+        }
+        if let Some(members) = plan.members {
+            self.configure(cx, members.into());
+        } else if self.has_lost_majority(cx) {
+            self.begin_anew(cx);
+        } else {
+            self.admit_waiting(cx);
+        }
+    }
+
+    /// Whether so many members are dead that nothing can be committed any more.
+    fn has_lost_majority(&self, cx: &TreeCx<'_>) -> bool {
+        let (Role::Root(root), Some(log)) = (&self.role, self.flow.log.part()) else { return false };
+        let own = log.replica().map(|replica| replica.life);
+        let lives = |member: &Member| {
+            let (id, life) = member.key();
+            if id == cx.me {
+                return own == Some(life);
+            }
+            let is_over = root.preparation.is_over(cx.now, cx.config, member, |_| true);
+            root.primary.follows(id, life) || !is_over
+        };
+        let waited = root.serves_since.is_some_and(|since| cx.now.since(since) >= cx.config.root.force_after);
+        waited && log.configurations().all().iter().any(|known| !known.has_majority(lives))
+    }
+
+    /// Members have ended without which nothing can be committed. This root holds all that was: it begins the log anew.
+    fn begin_anew(&mut self, cx: &mut TreeCx<'_>) {
+        self.open_birth(cx, true);
+    }
+
+    /// Appends a configuration.
+    pub(super) fn configure(&mut self, cx: &mut TreeCx<'_>, members: Members) {
+        let stamp = self.next_stamp(cx);
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
+        if !root.primary.may_append(log) {
+            return;
+        }
+        let ids: Vec<_> = members.iter().map(|member| member.peer.id.to_string()).collect();
+        tracing::debug!(topic = %cx.topic, offset = log.end(), members = ?ids, "a new configuration");
+        let data = Data {
+            topic: cx.topic,
+            birth: log.birth,
+            offset: log.end(),
+            term: root.primary.term().number,
+            behind: log.end() - log.commit(),
+            stamp,
+            body: Body::Configuration { members, birth: None },
+        };
+        let held = Held::encode(data, &root.sequencer.sessions.encode());
+        let news = root.primary.append(log, held);
+        if news {
+            self.on_committed(cx);
+            self.review_members(cx);
+        }
+        self.flow.count_window(cx);
+        self.flow.run(cx, self.role.way_up(cx));
+    }
+
+    /// The root says how far the log is committed.
+    pub(super) fn on_commit(&mut self, cx: &mut TreeCx<'_>, from: NodeId, term: Term, commit: u64) {
+        let Some(log) = self.flow.log.part.as_mut() else { return };
+        let synced = log.replica().is_some_and(|replica| replica.promised == term);
+        if from == term.root && synced && log.on_commit(commit) {
+            self.on_committed(cx);
+        }
+        if self.flow.log.matched() < commit && self.role.parent() == Some(from) {
+            self.acknowledge(cx, true);
+        }
+    }
+
+    /// More is committed: it is read and passed on.
+    pub(super) fn on_committed(&mut self, cx: &mut TreeCx<'_>) {
+        self.review_membership(cx);
+        cx.note_moved();
+        self.flow.run(cx, self.role.way_up(cx));
+        self.watch_slowest(cx);
+        if self.role.is_root() {
+            cx.at_turn_end();
+            self.give_receipts(cx);
+            self.admit_waiting(cx);
+        }
+    }
+
+    /// A configuration without this node may be committed: then it is no member any more.
+    pub(super) fn review_membership(&mut self, cx: &mut TreeCx<'_>) {
+        let released = self.flow.log.part().is_some_and(|log| log.is_released());
+        if released && !self.role.is_root() {
+            self.flow.log.end_life();
+            self.rejoin(cx);
+            self.review_need(cx);
+            self.review_shape(cx);
+        }
+    }
+
+    /// The turn ends: members hear what was committed in it, the root what this member holds.
+    pub(crate) fn on_turn_end(&mut self, cx: &mut TreeCx<'_>) {
+        match (&self.role, self.flow.log.part()) {
+            (Role::Root(root), Some(log)) if root.primary.is_serving() => {
+                let commit = log.commit();
+                let message = Header::Commit { topic: cx.topic, term: root.primary.term(), commit };
+                for id in self.flow.children.followers_to_tell(commit) {
+                    if let Some(to) = cx.neighbours.contact(id) {
+                        cx.tell(to, &message);
+                    }
+                }
+            }
+            (Role::Child(_), Some(_)) => self.acknowledge(cx, false),
+            _ => {}
+        }
+    }
+}
