@@ -270,6 +270,12 @@ impl<R: KeyBasedRouting> Machine for Stack<R> {
         }
     }
 
+    fn handle_turn_end(&mut self, now: Instant) {
+        self.ring.handle_turn_end(now);
+        self.forest.handle_turn_end(Context { now, ring: &self.ring });
+        self.pump(now);
+    }
+
     fn poll_transmit(&mut self) -> Option<Transmit> {
         self.ring.poll_transmit()
     }

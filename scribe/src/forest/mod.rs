@@ -296,6 +296,11 @@ impl Forest {
         }
     }
 
+    /// The calls that came together have all been made. No tree gathers its answers yet.
+    pub fn handle_turn_end(&mut self, cx: Context<'_>) {
+        self.drain_loopback(cx);
+    }
+
     /// The ring is left, or has thrown this node out: nothing goes on.
     pub fn handle_stopped(&mut self) {
         self.publishing.stop(&mut self.out);
