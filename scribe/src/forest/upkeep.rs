@@ -14,7 +14,8 @@ use crate::wire::{Beat, Header, Shared};
 impl Forest {
     pub(super) fn on_beat_timer(&mut self, cx: Context<'_>) {
         self.beat_at = None;
-        self.trim();
+        self.out.trim();
+        self.deadlines.trim();
         self.drop_silent(cx);
         self.send_beats();
         self.look_after_roots(cx);
@@ -24,14 +25,6 @@ impl Forest {
         if !(self.trees.is_empty() && self.publishing.is_empty() && self.handoffs.is_empty()) {
             self.keep_beating(cx.now);
         }
-    }
-
-    /// Gives back the room that a burst took.
-    fn trim(&mut self) {
-        self.out.requests.shrink_to(0);
-        self.out.events.shrink_to(0);
-        self.out.loopback.shrink_to(0);
-        self.deadlines.trim();
     }
 
     /// A parent silent for three beats is given up; a child gets longer.
