@@ -59,6 +59,7 @@ impl Machine for Beat {
     fn handle_link(&mut self, _: Instant, _: Link) {}
     fn handle_queued(&mut self, _: Instant, _: NodeId, _: usize) {}
     fn handle_stored(&mut self, _: Instant, _: StoreToken) {}
+    fn handle_turn_end(&mut self, _: Instant) {}
     fn handle_timeout(&mut self, now: Instant) {
         if now >= self.next {
             self.number += 1;

@@ -22,6 +22,10 @@ use crate::wire::Frame;
 /// [`poll_event`](Machine::poll_event) and [`poll_store`](Machine::poll_store) to `None`, then asks
 /// [`poll_timeout`](Machine::poll_timeout). `now` never decreases from call to call. Frames may be lost,
 /// duplicated and reordered on their way.
+///
+/// **Turns.** Calls that come together are one turn: a batch of frames, some commands, a deadline. The caller ends each turn by
+/// [`handle_turn_end`](Machine::handle_turn_end), which is drained like every call, within milliseconds of the turn's first call. So
+/// a machine may gather its answers to all of them. A turn may be as short as one call, and its end may come without any.
 pub trait Machine {
     /// A command of the layer above.
     type Command;
@@ -42,6 +46,8 @@ pub trait Machine {
     fn handle_stored(&mut self, now: Instant, token: StoreToken);
     /// The deadline passed. Spurious calls are harmless.
     fn handle_timeout(&mut self, now: Instant);
+    /// The calls that came together have all been made. Spurious calls are harmless.
+    fn handle_turn_end(&mut self, now: Instant);
     /// The next frame to send.
     fn poll_transmit(&mut self) -> Option<Transmit>;
     /// The next thing to tell the layer above.

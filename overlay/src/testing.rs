@@ -110,8 +110,17 @@ impl<M: Told> Net<M> {
         self.drain(slot);
     }
 
-    /// Takes what a machine has to send and to tell.
+    /// Takes what a machine has to send and to tell, and ends its turn.
     pub fn drain(&mut self, slot: usize) {
+        self.take_out(slot);
+        let now = self.now;
+        if let Some(node) = self.nodes.get_mut(slot).and_then(Option::as_mut) {
+            node.handle_turn_end(now);
+            self.take_out(slot);
+        }
+    }
+
+    fn take_out(&mut self, slot: usize) {
         loop {
             let now = self.now;
             let Some(node) = self.nodes.get_mut(slot).and_then(Option::as_mut) else { return };

@@ -25,12 +25,16 @@ struct Parrot {
     events: VecDeque<Said>,
     stores: VecDeque<Store>,
     deadline: Option<Instant>,
+    /// If it gathers what it hears until a turn ends: what it has heard in this one, how often and how much.
+    gathers: Option<Option<(u64, u64)>>,
 }
 
 enum Do {
     Send(Peer, u64),
     Store(&'static str, &'static [u8]),
     WakeAfter(Duration),
+    /// From now on frames are told of when a turn ends.
+    Gather,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -40,6 +44,7 @@ enum Said {
     Down(NodeId),
     Stored(u64),
     Woke(bool),
+    Gathered((u64, u64)),
 }
 
 impl Machine for Parrot {
@@ -60,13 +65,20 @@ impl Machine for Parrot {
                 let token = StoreToken(bytes.len() as u64);
                 self.stores.push_back(Store { token, name: name.into(), bytes: Bytes::from_static(bytes) });
             }
+            Do::Gather => self.gathers = Some(None),
             Do::WakeAfter(after) => self.deadline = Some(now + after),
         }
     }
 
     fn handle_frame(&mut self, _: Instant, from: Peer, frame: Frame) {
         if let Header::HopAck { hop } = frame.header {
-            self.events.push_back(Said::Heard(from.id, hop));
+            match &mut self.gathers {
+                Some(gathered) => {
+                    let (count, sum) = gathered.get_or_insert_default();
+                    (*count, *sum) = (*count + 1, *sum + hop);
+                }
+                None => self.events.push_back(Said::Heard(from.id, hop)),
+            }
         }
     }
 
@@ -87,6 +99,12 @@ impl Machine for Parrot {
     fn handle_timeout(&mut self, now: Instant) {
         if let Some(deadline) = self.deadline.take() {
             self.events.push_back(Said::Woke(now >= deadline));
+        }
+    }
+
+    fn handle_turn_end(&mut self, _: Instant) {
+        if let Some(sum) = self.gathers.as_mut().and_then(Option::take) {
+            self.events.push_back(Said::Gathered(sum));
         }
     }
 
@@ -125,6 +143,7 @@ impl Running {
             events: VecDeque::new(),
             stores: VecDeque::new(),
             deadline: None,
+            gathers: None,
         };
         let (tell, said) = mpsc::unbounded_channel();
         let store_in = store_in.map(std::path::Path::to_owned);
@@ -160,6 +179,25 @@ async fn frames_pass_between_machines_in_order() {
     assert!(other.is_stopped());
     assert!(other.send(Do::Send(b.peer, 1)).await.is_err());
     assert_eq!(b.says().await, Said::Down(a.peer.id));
+}
+
+#[tokio::test]
+async fn a_batch_of_frames_is_one_turn() {
+    let network = MemoryNetwork::new();
+    let (a, mut b) = (Running::start(&network, 1, None), Running::start(&network, 2, None));
+    b.handle.send(Do::Gather).await.unwrap();
+    for n in 0..3000 {
+        a.handle.send(Do::Send(b.peer, n)).await.unwrap();
+    }
+    assert_eq!(b.says().await, Said::Up(a.peer.id));
+    let (mut turns, mut heard, mut sum) = (0, 0, 0);
+    while heard < 3000 {
+        let Said::Gathered((count, hops)) = b.says().await else { panic!("nothing else is told") };
+        assert!(count <= 256, "{count} frames in one turn");
+        (turns, heard, sum) = (turns + 1, heard + count, sum + hops);
+    }
+    assert_eq!((heard, sum), (3000, 2999 * 1500));
+    assert!(turns < 1000, "{turns} turns: nothing was gathered");
 }
 
 #[tokio::test]

@@ -26,15 +26,15 @@ pub struct Config {
     pub root: RootConfig,
     /// What waits at a root for those that read.
     pub admission: AdmissionConfig,
-    /// Handoffs of a log to the next root.
-    pub handoff: HandoffConfig,
+    /// The members that hold a topic's log.
+    pub replication: ReplicationConfig,
     /// A root's memory of its publishers.
     pub sessions: SessionsConfig,
     /// This node's publishers.
     pub publish: PublishConfig,
     /// Keep-alives between tree neighbours.
     pub beat: BeatConfig,
-    /// How long leaving may take: handoffs not acknowledged by then are lost.
+    /// How long leaving may take: by then this node goes although a log may count on it as a member.
     pub leave_timeout: Duration,
 }
 
@@ -48,7 +48,7 @@ impl Default for Config {
             push: PushConfig::default(),
             root: RootConfig::default(),
             admission: AdmissionConfig::default(),
-            handoff: HandoffConfig::default(),
+            replication: ReplicationConfig::default(),
             sessions: SessionsConfig::default(),
             publish: PublishConfig::default(),
             beat: BeatConfig::default(),
@@ -174,20 +174,16 @@ impl Default for PushConfig {
 /// A root: how it opens its term, and how long it is one.
 #[derive(Clone, Debug)]
 pub struct RootConfig {
-    /// Nodes around a topic's key that a new root asks for the log (design §6: "asks its leaf set").
+    /// Nodes around a topic's key that a new root asks for the log if it knows of no member (design §6).
     pub queried: usize,
-    /// How long a new root waits for their answers.
+    /// How long a new root waits for their answers before it takes the topic for a new one. Above the time in which the
+    /// ring finds a silent neighbour dead.
     pub query_timeout: Duration,
     /// How often it asks again meanwhile.
     pub query_retry: Duration,
-    /// How long a new root that knows of an earlier term waits for the orphans' JOINs: their marks bound the gap.
-    pub gather: Duration,
-    /// How long a new root waits for a handoff that was promised, from its last chunk on.
-    pub handoff_wait: Duration,
-    /// Most messages that wait while a new root opens its term; further ones are left to be sent again.
-    pub parked_messages: usize,
-    /// Most bytes of such messages.
-    pub parked_bytes: usize,
+    /// How long a root waits before it gives up a majority of members that has ended, and begins the log anew with what
+    /// others hold. Meanwhile orphans come, whose windows have most of it.
+    pub force_after: Duration,
     /// A root's log without children, subscriptions and publishers is dropped after this long.
     pub idle: Duration,
 }
@@ -196,12 +192,9 @@ impl Default for RootConfig {
     fn default() -> RootConfig {
         RootConfig {
             queried: 16,
-            query_timeout: Duration::from_secs(1),
+            query_timeout: Duration::from_secs(5),
             query_retry: Duration::from_millis(300),
-            gather: Duration::from_millis(700),
-            handoff_wait: Duration::from_secs(2),
-            parked_messages: 256,
-            parked_bytes: 4 * MIB,
+            force_after: Duration::from_secs(2),
             idle: Duration::from_secs(600),
         }
     }
@@ -227,29 +220,31 @@ impl Default for AdmissionConfig {
     }
 }
 
-/// Handoffs of a log to the next root.
+/// The members that hold a topic's log.
 #[derive(Clone, Debug)]
-pub struct HandoffConfig {
-    /// Most bytes of the window in a handoff, newest first.
-    pub window_bytes: usize,
-    /// Most bytes of sessions in a handoff, last used first. The others' publishers hear `OutcomeUnknown`.
-    pub session_bytes: usize,
-    /// How often unacknowledged chunks of a handoff are sent again.
-    pub retry: Duration,
-    /// How long a handoff is tried, and how long a received one is kept for the day that this node is root.
-    pub keep: Duration,
-    /// Most bytes of handoffs kept by this node; further ones are not taken.
-    pub total_bytes: usize,
+pub struct ReplicationConfig {
+    /// How many members a log has: its copies. 3 survives the loss of any one; 1 is classic Scribe: what only a dead root
+    /// had is lost, and said so. At most 7.
+    pub copies: usize,
+    /// A member that was not heard for so long is replaced, whatever the ring says of it: the others decide without it,
+    /// so a wrong guess costs a copy only. Two beats and a half.
+    pub member_silent: Duration,
+    /// How often a root looks at its members while something is open.
+    pub review: Duration,
+    /// How long a new root with fewer members than it should have keeps messages waiting for the others.
+    pub patience: Duration,
+    /// How long the receipt of a committed message waits for the members that do not hold it yet.
+    pub receipt_patience: Duration,
 }
 
-impl Default for HandoffConfig {
-    fn default() -> HandoffConfig {
-        HandoffConfig {
-            window_bytes: MIB,
-            session_bytes: MIB,
-            retry: Duration::from_millis(500),
-            keep: Duration::from_secs(30),
-            total_bytes: 64 * MIB,
+impl Default for ReplicationConfig {
+    fn default() -> ReplicationConfig {
+        ReplicationConfig {
+            copies: 3,
+            member_silent: Duration::from_millis(2500),
+            review: Duration::from_millis(300),
+            patience: Duration::from_secs(1),
+            receipt_patience: Duration::from_millis(200),
         }
     }
 }
@@ -259,6 +254,8 @@ impl Default for HandoffConfig {
 pub struct SessionsConfig {
     /// Most sessions that this node keeps as root, over all topics (design §6); further ones are refused.
     pub max: usize,
+    /// Most sessions of one topic: each entry that names members carries them.
+    pub per_topic: usize,
     /// A session that was silent for so long is forgotten (design §6).
     pub idle: Duration,
     /// Messages of a session that may arrive before their predecessors; further ones are left to be sent again.
@@ -271,6 +268,7 @@ impl Default for SessionsConfig {
     fn default() -> SessionsConfig {
         SessionsConfig {
             max: 65_536,
+            per_topic: 4096,
             idle: Duration::from_secs(600),
             early_messages: 64,
             early_bytes: 4 * MIB,
@@ -374,6 +372,7 @@ impl Config {
             ("publish.messages", self.publish.messages),
             ("publish.queue", self.publish.queue),
             ("publish.bytes", self.publish.bytes),
+            ("replication.copies", self.replication.copies),
             ("beat.every", self.beat.every.as_nanos() as usize),
         ];
         if let Some((name, _)) = counts.into_iter().find(|(_, n)| *n == 0) {
@@ -388,6 +387,9 @@ impl Config {
         }
         if self.max_payload > self.admission.bytes {
             return wrong("max_payload", "admission.bytes");
+        }
+        if self.replication.copies > crate::wire::MAX_MEMBERS {
+            return wrong("replication.copies", "7, the most members of a log");
         }
         if self.beat.every > self.beat.parent_silent {
             return wrong("beat.every", "beat.parent_silent");

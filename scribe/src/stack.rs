@@ -165,8 +165,7 @@ impl<R: KeyBasedRouting> Stack<R> {
                 self.moves += 1;
                 forest.handle_neighbours_changed(cx);
             }
-            // No tree keeps copies of its log yet.
-            kbr::Event::NearestChanged => {}
+            kbr::Event::NearestChanged => forest.handle_nearest_changed(cx),
             kbr::Event::PeerDown { id, .. } => forest.handle_peer_down(cx, id),
             // `PeerDown` for its earlier life came before.
             kbr::Event::PeerRestarted(_) => {}
@@ -268,6 +267,12 @@ impl<R: KeyBasedRouting> Machine for Stack<R> {
         if self.events.is_empty() {
             self.events = VecDeque::new();
         }
+    }
+
+    fn handle_turn_end(&mut self, now: Instant) {
+        self.ring.handle_turn_end(now);
+        self.forest.handle_turn_end(Context { now, ring: &self.ring });
+        self.pump(now);
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {

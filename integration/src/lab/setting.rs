@@ -68,6 +68,7 @@ impl Setting {
             fidelity: Fidelity::Values,
             connections: Connections::None,
             spurious_timeouts: 0.0,
+            late_turns: 0.0,
             ..WorldConfig::default()
         }
     }

@@ -311,6 +311,8 @@ impl Net {
     fn take_out(&mut self, slot: usize, mut node: Node, asked: Option<&Header>) {
         let mut failed = false;
         loop {
+            // Here each call is a turn. (The ring gathers nothing, so that what it hands out at the end is what it had to say before.)
+            node.handle_turn_end(self.now);
             while let Some(transmit) = node.poll_transmit() {
                 let addr = match transmit.to {
                     Destination::Peer(peer) => peer.addr,

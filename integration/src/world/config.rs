@@ -37,6 +37,9 @@ pub struct Config {
     pub connections: Connections,
     /// Share of handled frames after which the machine gets a timeout that it did not ask for.
     pub spurious_timeouts: f64,
+    /// Share of calls after which the turn goes on: the machine hears of its end up to two milliseconds later, and what it is
+    /// called for meanwhile belongs to the same turn. After the others the turn ends at once.
+    pub late_turns: f64,
     /// Largest frame in bytes; a larger one is lost, as the transports drop it.
     pub max_frame: usize,
     /// How long a dial that nobody answers takes to be refused (`TimedOut`); `None`: for ever, without a word.
@@ -59,6 +62,7 @@ impl Default for Config {
             fidelity: Fidelity::Encoded,
             connections: Connections::Kept,
             spurious_timeouts: 0.01,
+            late_turns: 0.05,
             max_frame: 1024 * 1024,
             dial_timeout: Some(Duration::from_secs(5)),
             store_takes: Duration::from_millis(1),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use rand::RngExt;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::machine::{Destination, Link, Machine, Refusal, Transmit};
 use treecast_overlay::peer::{Addr, Addresses, Peer};
@@ -16,15 +17,57 @@ use super::queue::{Arrival, Happening, Notice, Word};
 use super::trace::{Loss, Note, What};
 use super::{Connections, Fidelity, SlotState, Waiting, World};
 
+/// Latest end of a turn: the driver's turns take no longer unless the machine itself does.
+const LONGEST_TURN: Duration = Duration::from_millis(2);
+
 /// Most things that a machine may hand out after one call: one that hands out more never ends.
 const MAX_DRAINED: u32 = 1_000_000;
 
 impl<M: Machine> World<M> {
-    /// One call of a machine, and the drain contract after it.
+    /// One call of a machine, and the drain contract after it. The turn ends with the call, or goes on for a while.
     pub(super) fn call(&mut self, slot: usize, act: impl FnOnce(&mut M, Instant)) {
         let Some(mut machine) = self.slots[slot].machine.take() else { return };
         act(&mut machine, self.local_time(slot));
         self.drain(slot, &mut machine);
+        if !self.goes_on(slot) {
+            machine.handle_turn_end(self.local_time(slot));
+            self.drain(slot, &mut machine);
+        }
+        self.put_back(slot, machine);
+    }
+
+    /// Whether the turn of a node goes on after this call.
+    fn goes_on(&mut self, slot: usize) -> bool {
+        if !self.slots[slot].in_turn && happens(&mut self.turns, self.config.late_turns) {
+            let late = Duration::from_nanos(self.turns.random_range(0..=LONGEST_TURN.as_nanos() as u64));
+            let life = self.slots[slot].life;
+            self.slots[slot].in_turn = true;
+            self.queue.push(self.now + late, Happening::TurnEnd { slot: slot as u32, life });
+        }
+        self.slots[slot].in_turn
+    }
+
+    /// A turn ends late. That of a paused node ends when the node goes on.
+    pub(super) fn on_turn_end(&mut self, slot: usize, life: u32) {
+        let room = &mut self.slots[slot];
+        if room.life == life && room.state == SlotState::Running {
+            self.end_turn(slot);
+        }
+    }
+
+    /// Ends the turn of a running node, if one goes on.
+    pub(super) fn end_turn(&mut self, slot: usize) {
+        if !std::mem::take(&mut self.slots[slot].in_turn) {
+            return;
+        }
+        let Some(mut machine) = self.slots[slot].machine.take() else { return };
+        self.trace.record(self.now, slot, What::TurnEnd);
+        machine.handle_turn_end(self.local_time(slot));
+        self.drain(slot, &mut machine);
+        self.put_back(slot, machine);
+    }
+
+    fn put_back(&mut self, slot: usize, machine: Box<M>) {
         self.slots[slot].deadline = machine.poll_timeout().map(|at| self.world_time(slot, at));
         self.slots[slot].machine = Some(machine);
         self.arm(slot);

@@ -70,6 +70,8 @@ struct Slot<M: Machine> {
     tickets: u32,
     /// When the last timeout was handled, and how many there were at that instant.
     timeouts: (Instant, u32),
+    /// A turn goes on: its end is queued.
+    in_turn: bool,
     /// Peculiarities of the host.
     host: Option<Box<Host>>,
     /// Things that wait until a paused node resumes, or a slow one is free.
@@ -115,6 +117,8 @@ pub struct World<M: Machine> {
     verdicts: Rng,
     /// Throws for spurious timeouts.
     mischief: Rng,
+    /// Throws for turns that end late.
+    turns: Rng,
     trace: Trace,
     wakes: u64,
     /// For a header's bytes.
@@ -143,6 +147,7 @@ impl<M: Machine> World<M> {
             cuts: Cuts::default(),
             verdicts: random::stream(&seed, "world/verdicts"),
             mischief: random::stream(&seed, "world/mischief"),
+            turns: random::stream(&seed, "world/turns"),
             trace: Trace::new(case.seed),
             wakes: 0,
             scratch: Vec::new(),
@@ -292,6 +297,7 @@ impl<M: Machine> World<M> {
             wake: None,
             tickets: 0,
             timeouts: (Instant::ZERO, 0),
+            in_turn: false,
             host: None,
             backlog: VecDeque::new(),
         });
@@ -349,6 +355,7 @@ impl<M: Machine> World<M> {
         room.state = state;
         room.deadline = None;
         room.wake = None;
+        room.in_turn = false;
         for waiting in std::mem::take(&mut room.backlog) {
             if let Waiting::Arrival(arrival) = waiting {
                 self.counters.on(&arrival.frame.header).lost += 1;
@@ -376,6 +383,7 @@ impl<M: Machine> World<M> {
         assert!(self.slots[slot].state == SlotState::Paused, "slot {slot} is not paused");
         self.trace.record(self.now, slot, What::Resume);
         self.slots[slot].state = SlotState::Running;
+        self.end_turn(slot);
         if self.slots[slot].deadline.is_some_and(|at| at <= self.now) {
             self.time_out(slot, false);
         }
@@ -500,6 +508,7 @@ impl<M: Machine> World<M> {
             match happening {
                 Happening::Wake { slot, ticket } if !self.on_wake(slot as usize, ticket) => continue,
                 Happening::Wake { .. } => {}
+                Happening::TurnEnd { slot, life } => self.on_turn_end(slot as usize, life),
                 Happening::Free { slot } => self.on_free(slot as usize),
                 Happening::Sent { slot, departure } => self.on_sent(slot as usize, departure),
                 Happening::Arrival(arrival) => self.on_arrival(arrival),

@@ -18,6 +18,8 @@ use super::trace::Note;
 pub(super) enum Happening {
     /// A node's deadline may have come. Stale unless the slot still holds this ticket.
     Wake { slot: u32, ticket: u32 },
+    /// A turn of a node ends late.
+    TurnEnd { slot: u32, life: u32 },
     /// A slow node has finished with a frame.
     Free { slot: u32 },
     /// A frame has left over a limited uplink.
@@ -140,9 +142,10 @@ impl Queue {
     /// The slots that the things at hand concern.
     pub(super) fn concerned(&self) -> impl Iterator<Item = usize> {
         self.near.iter().map(|item| match &item.happening {
-            Happening::Wake { slot, .. } | Happening::Free { slot } | Happening::Sent { slot, .. } => {
-                *slot as usize
-            }
+            Happening::Wake { slot, .. }
+            | Happening::TurnEnd { slot, .. }
+            | Happening::Free { slot }
+            | Happening::Sent { slot, .. } => *slot as usize,
             Happening::Arrival(arrival) => arrival.to as usize,
             Happening::Notice(notice) => notice.slot as usize,
         })

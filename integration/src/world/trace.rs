@@ -36,6 +36,8 @@ pub(super) enum What {
     Timeout {
         spurious: bool,
     },
+    /// A turn ended late.
+    TurnEnd,
     Frame {
         from: u32,
         note: Note,
@@ -203,6 +205,7 @@ impl What {
             What::Resume => (4, 0, 0),
             What::Command => (5, 0, 0),
             What::Timeout { spurious } => (6, u64::from(*spurious), 0),
+            What::TurnEnd => (16, 0, 0),
             What::Frame { from, note } => (7, u64::from(*from), note.number),
             What::Lost { to, note, why } => (8, u64::from(*to) << 8 | *why as u64, note.number),
             What::Up { with, generation } => (9, u64::from(*with), *generation),
@@ -240,6 +243,7 @@ impl fmt::Display for TraceStep {
             What::Command => f.write_str("gets a command"),
             What::Timeout { spurious: false } => f.write_str("timeout"),
             What::Timeout { spurious: true } => f.write_str("spurious timeout"),
+            What::TurnEnd => f.write_str("its turn ends"),
             What::Frame { from, note } => write!(f, "<- #{from} {note}"),
             What::Lost { to, note, why } => write!(f, "-> #{to} lost ({}): {note}", why.words()),
             What::Up { with, generation } => write!(f, "connection {generation} with #{with} is up"),

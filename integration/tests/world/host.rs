@@ -30,6 +30,7 @@ fn with_backlog(name: &str, nodes: usize, backlog: usize) -> World<Pinger> {
         topology: Topology::Constant(ms(10)),
         jitter: 0.0,
         spurious_timeouts: 0.0,
+        late_turns: 0.0,
         max_frame: usize::MAX,
         ..Config::default()
     };

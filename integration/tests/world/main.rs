@@ -31,7 +31,13 @@ fn at(millis: u64) -> Instant {
 
 /// 10 ms everywhere, nothing goes wrong.
 fn calm() -> Config {
-    Config { topology: Topology::Constant(ms(10)), jitter: 0.0, spurious_timeouts: 0.0, ..Config::default() }
+    Config {
+        topology: Topology::Constant(ms(10)),
+        jitter: 0.0,
+        spurious_timeouts: 0.0,
+        late_turns: 0.0,
+        ..Config::default()
+    }
 }
 
 fn world(name: &str, nodes: usize, config: Config) -> World<Pinger> {
@@ -64,6 +70,46 @@ fn refused(slot: usize, reason: Refusal) -> Heard {
 
 fn nobody(slot: usize) -> Heard {
     refused(slot, Refusal::Unreachable("nobody listens there".into()))
+}
+
+/// The lengths of all turns of a busy node, and how many calls each had. It is paused once.
+fn turns(late_turns: f64) -> (Vec<(Duration, u32)>, String) {
+    let mut world = world("turns", 12, Config { late_turns, ..calm() });
+    for slot in 1..12 {
+        world.command(slot, Wish::Beat(ms(7), vec![to(0)]));
+    }
+    world.run_for(ms(500));
+    world.pause(0);
+    world.run_for(ms(50));
+    world.resume(0);
+    world.run_for(ms(500));
+    (world.machine(0).unwrap().turns.clone(), world.trace_hash())
+}
+
+#[test]
+fn turns_end_with_each_call_or_gather_what_comes_within_two_milliseconds() {
+    let (each, _) = turns(0.0);
+    assert!(each.len() > 1000 && each.iter().all(|&(took, calls)| took.is_zero() && calls <= 1));
+    let (some, hash) = turns(0.3);
+    let calls = |turns: &[(Duration, u32)]| turns.iter().map(|(_, calls)| calls).sum::<u32>();
+    assert!(calls(&some) > 1000 && calls(&each) > 1000);
+    assert!(some.iter().any(|&(took, calls)| !took.is_zero() && calls > 3), "none gathers");
+    let longest = |turns: &[(Duration, u32)]| turns.iter().filter(|(took, _)| *took > ms(2)).count();
+    assert!(longest(&some) <= 1, "only the turn in which it was paused took longer");
+    assert_eq!((some, hash), turns(0.3), "the same seed, the same turns");
+    let (all, _) = turns(1.0);
+    assert!(all.len() < each.len() / 4, "{} turns of {}", all.len(), each.len());
+}
+
+#[test]
+fn a_turn_ends_with_the_life_of_its_node() {
+    let mut world = world("a_turn_ends_with_the_life", 2, Config { late_turns: 1.0, ..calm() });
+    world.run_for(ms(5));
+    world.command(0, Wish::Ping(to(1), 5));
+    world.crash(0, Crash::Process);
+    world.restart(0, Pinger::restarted(0));
+    world.run_for(ms(5));
+    assert_eq!(world.machine(0).unwrap().turns.len(), 1, "the start of the later life");
 }
 
 #[test]

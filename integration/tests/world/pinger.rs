@@ -22,6 +22,12 @@ pub(crate) struct Pinger {
     stores: VecDeque<Store>,
     /// How many timeouts came that it had not asked for.
     pub(crate) spurious: u32,
+    /// Calls since the last end of a turn.
+    calls: u32,
+    /// When the first of them was.
+    began: Option<Instant>,
+    /// How long turns took, and how many calls each had.
+    pub(crate) turns: Vec<(Duration, u32)>,
 }
 
 #[derive(Clone)]
@@ -63,6 +69,9 @@ impl Pinger {
             events: VecDeque::new(),
             stores: VecDeque::new(),
             spurious: 0,
+            calls: 0,
+            began: None,
+            turns: Vec::new(),
         }
     }
 
@@ -82,6 +91,8 @@ impl Pinger {
         assert!(now >= self.last, "time ran backwards");
         assert!(self.out.is_empty() && self.events.is_empty() && self.stores.is_empty(), "not drained");
         self.last = now;
+        self.calls += 1;
+        self.began.get_or_insert(now);
     }
 
     fn send(&mut self, to: Destination, header: Header, payload: Bytes) {
@@ -164,6 +175,13 @@ impl Machine for Pinger {
             friends.iter().for_each(|&friend| self.ping(friend, now.as_nanos()));
             self.alarm = Some(Alarm { at: now + period, again: Some((period, friends)) });
         }
+    }
+
+    fn handle_turn_end(&mut self, now: Instant) {
+        let (calls, began) = (self.calls, self.began);
+        self.at(now);
+        (self.calls, self.began) = (0, None);
+        self.turns.push((now - began.unwrap_or(now), calls));
     }
 
     fn poll_transmit(&mut self) -> Option<Transmit> {

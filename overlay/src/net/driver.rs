@@ -168,6 +168,8 @@ where
                 Wake::Command(None) | Wake::Stop => break,
             }
             self.handle_pending(&mut now);
+            self.machine.handle_turn_end(now);
+            self.drain();
             self.transport.flush();
         }
         commands.close();

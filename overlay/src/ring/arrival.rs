@@ -157,7 +157,7 @@ impl<G: Geometry> Node<G> {
         for (&neighbour, &(asked, sides)) in &committed {
             self.leases.hold(now, &mut self.core, &self.tables, neighbour, sides, asked);
         }
-        self.tables.take_over(view);
+        self.tables.replace(view);
         self.be_ready(now, false);
         for peer in self.tables.members() {
             self.merge.lost.forget(peer.id);

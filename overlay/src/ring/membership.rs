@@ -38,19 +38,14 @@ impl<G: Geometry> Node<G> {
         let mut is_told = self.detector.clear_dead(from);
         if is_later {
             // Whatever was known of the older one is void, except a lease that it holds.
-            let is_going = self.tables.is_being_removed(from.id);
-            let was_met = self.detector.has_heard(from.id) || member.is_some() && !is_going;
-            let earlier = self.close_place(now, from);
+            is_told |= self.on_peer_dead(now, from);
             self.detector.clear_dead(from);
             self.detector.begin(now, from);
-            if was_met {
-                self.core.emit(earlier);
-                is_told = true;
-            }
         } else if incarnation.is_some() {
             self.detector.note_heard(now, from);
         }
-        self.tell_of_restart(from, relay, is_told);
+        let edge = if relay.is_none() { self.edges.forget_earlier(from) } else { None };
+        self.detector.tell_of_restart(&mut self.core, from, relay, edge, is_told);
         // First what is nearly always false, because every frame comes by here.
         if self.tables.is_being_removed(from.id) {
             let leaf = self.tables.leaf_set.get(from.id);
@@ -59,22 +54,6 @@ impl<G: Geometry> Node<G> {
             }
         }
         Ok(())
-    }
-
-    /// A peer was heard: tells the layer above if it was known in an earlier life. `is_told`: that this life is over was said. What
-    /// others pass on is no proof of a later life of a node that stands in no table.
-    fn tell_of_restart(&mut self, from: Peer, relay: Option<Peer>, is_told: bool) {
-        let (partner, edge) = match relay {
-            None => (self.detector.renew_partner(from), self.edges.forget_earlier(from)),
-            Some(_) => (None, None),
-        };
-        let earlier = partner.max(edge);
-        if let Some(incarnation) = earlier.filter(|_| !is_told) {
-            self.core.emit(Event::PeerDown { id: from.id, incarnation });
-        }
-        if is_told || earlier.is_some() {
-            self.core.emit(Event::PeerRestarted(from));
-        }
     }
 
     /// A ready node showed itself: it enters the tables where it fits. `told`: how near it says that it is.
@@ -364,18 +343,15 @@ impl<G: Geometry> Node<G> {
         }
     }
 
-    /// This node is dead.
-    pub(super) fn on_peer_dead(&mut self, now: Instant, peer: Peer) {
-        let news = self.close_place(now, peer);
-        self.core.emit(news);
-    }
-
-    /// This life of a node, or the earlier one that is known, is over: its place is closed, its messages go other ways. Returns
-    /// what the layer above is to hear.
-    fn close_place(&mut self, now: Instant, peer: Peer) -> Event {
+    /// This life of a node is over, or the earlier one that is known: its place is closed, its messages go other ways. Returns
+    /// whether the layer above was told: not of an earlier life that was only named, or was told of before.
+    pub(super) fn on_peer_dead(&mut self, now: Instant, peer: Peer) -> bool {
         let id = peer.id;
         let member = self.member(id);
         let known = self.detector.incarnation(id).or(member.map(|member| member.incarnation));
+        let known = known.unwrap_or(peer.incarnation);
+        let was_met = self.detector.has_heard(id) || member.is_some() && !self.tables.is_being_removed(id);
+        let is_news = known >= peer.incarnation || was_met;
         self.detector.on_dead(now, &mut self.core, id, member);
         self.leases.end_waking(id);
         self.leases.forget_piggyback(id);
@@ -384,7 +360,10 @@ impl<G: Geometry> Node<G> {
         self.drop_when_lease_ends(now, id);
         self.on_dead_while_joining(now, id);
         self.reroute(now, id);
-        Event::PeerDown { id, incarnation: known.unwrap_or(peer.incarnation) }
+        if is_news {
+            self.core.emit(Event::PeerDown { id, incarnation: known });
+        }
+        is_news
     }
 
     /// Drops a leaf-set member at once, or when its lease has ended.
@@ -493,7 +472,8 @@ impl<G: Geometry> Node<G> {
         self.leases.plan_heartbeat(now, &mut self.core, &self.tables);
     }
 
-    /// Probes every watched node that was not heard for its period.
+    /// Probes every watched node that was not heard for its period. Gives back what bursts have taken, and forgets what was seen long
+    /// ago.
     pub(super) fn on_sweep(&mut self, now: Instant) {
         let (table_use, in_use) = (self.geometry.table_use(), self.geometry.in_use());
         let sweep = self.detector.begin_sweep(now, &mut self.core, &self.tables, table_use, in_use);
@@ -503,11 +483,6 @@ impl<G: Geometry> Node<G> {
             }
         }
         self.detector.end_sweep(now, &sweep);
-        self.give_back();
-    }
-
-    /// Gives back what bursts have taken, and forgets what was seen long ago.
-    fn give_back(&mut self) {
         self.core.out.tidy();
         self.hops.tidy();
         self.repair.budget.tidy();

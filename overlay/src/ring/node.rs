@@ -333,6 +333,10 @@ impl<G: Geometry> Machine for Node<G> {
         self.finish(now, None);
     }
 
+    fn handle_turn_end(&mut self, _now: Instant) {
+        // The ring gathers nothing: its answers are waited for.
+    }
+
     fn poll_transmit(&mut self) -> Option<Transmit> {
         self.core.out.poll_transmit()
     }

@@ -44,7 +44,7 @@ impl Tables {
     }
 
     /// Takes over the leaf set of a joiner that has its place now.
-    pub(crate) fn take_over(&mut self, view: LeafSet) {
+    pub(crate) fn replace(&mut self, view: LeafSet) {
         self.nearest_changed |= view != self.leaf_set;
         self.leaf_set = view;
     }

@@ -208,6 +208,13 @@ impl Outbox {
     pub(super) fn event(&mut self, event: Event) {
         self.events.push_back(event);
     }
+
+    /// Gives back the room that a burst took.
+    pub(super) fn trim(&mut self) {
+        self.requests.shrink_to(0);
+        self.events.shrink_to(0);
+        self.loopback.shrink_to(0);
+    }
 }
 
 /// Numbers that this node gives, over all topics.

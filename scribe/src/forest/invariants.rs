@@ -27,8 +27,6 @@ impl Forest {
             ("children in one tree", largest(|tree| tree.flow.children.len()), config.tree.max_children),
             ("messages in one window", largest(|tree| window(tree).0), config.window.messages),
             ("bytes in one window", largest(|tree| window(tree).1), config.window.bytes),
-            ("messages parked by one root", largest(|tree| parked(tree).0), config.root.parked_messages),
-            ("bytes parked by one root", largest(|tree| parked(tree).1), config.root.parked_bytes),
             ("messages waiting at one root", largest(|tree| waiting(tree).0), config.admission.messages),
             ("bytes waiting at one root", largest(|tree| waiting(tree).1), config.admission.bytes),
         ]);
@@ -97,8 +95,8 @@ impl Forest {
         let bytes: usize = self.trees.values().map(|tree| tree.flow.log.bytes()).sum();
         assert_eq!(bytes, self.quota.windows.bytes(), "bytes of all windows");
         assert!(bytes <= self.config.window.total_bytes, "windows exceed their limit");
-        let sequencers = self.trees.values().filter_map(|tree| tree.role.sequencer());
-        let sessions: usize = sequencers.map(|root| root.sessions.len()).sum();
+        let roots = self.trees.values().filter_map(|tree| tree.role.root());
+        let sessions: usize = roots.map(|root| root.sequencer.sessions.len()).sum();
         assert_eq!(sessions, self.quota.sessions.count(), "sessions of all topics");
         let children: usize = self.trees.values().map(|tree| tree.flow.children.len()).sum();
         assert_eq!(children, self.quota.children.count(), "children in all trees");
@@ -118,13 +116,5 @@ fn window(tree: &Tree) -> (usize, usize) {
 
 /// Messages and bytes that wait for those that read.
 fn waiting(tree: &Tree) -> (usize, usize) {
-    tree.role.sequencer().map_or((0, 0), |root| root.admission.waiting())
-}
-
-/// Messages and bytes that wait for a tree's term.
-fn parked(tree: &Tree) -> (usize, usize) {
-    match &tree.role {
-        Role::Recovering(recovering) => recovering.parked(),
-        Role::Joining { .. } | Role::Child(_) | Role::Root(_) => (0, 0),
-    }
+    tree.role.root().map_or((0, 0), |root| root.sequencer.admission.waiting())
 }

@@ -21,7 +21,7 @@ mod invariants;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -202,6 +202,10 @@ impl Forest {
             return false;
         }
         let Ok((Header::Join(join), _)) = wire::decode(payload) else { return false };
+        // Members are children of the root, and of no other node.
+        if join.copy.is_some() {
+            return false;
+        }
         let taken = self.with_tree(cx, join.topic, |tree, cx| tree.intercept(cx, *origin, &join));
         let taken = taken.unwrap_or_else(|| {
             self.ensure_tree(cx.now, join.topic)
@@ -230,6 +234,17 @@ impl Forest {
     /// Keys may have moved to this node, or away from it.
     pub fn handle_neighbours_changed(&mut self, cx: Context<'_>) {
         self.for_each_tree(cx, Tree::review_place);
+        self.drain_loopback(cx);
+    }
+
+    /// The nodes nearest to this one are others now: they may be members of its logs.
+    pub fn handle_nearest_changed(&mut self, cx: Context<'_>) {
+        self.for_each_tree(cx, |tree, cx| {
+            if tree.role.is_root() {
+                tree.review_place(cx);
+                tree.review_members(cx);
+            }
+        });
         self.drain_loopback(cx);
     }
 
@@ -283,6 +298,15 @@ impl Forest {
             self.on_beat_timer(cx);
             self.drain_loopback(cx);
         }
+    }
+
+    /// The calls that came together have all been made: what the trees gathered in them is said.
+    pub fn handle_turn_end(&mut self, cx: Context<'_>) {
+        for topic in std::mem::take(&mut self.turn) {
+            self.with_tree(cx, topic, |tree, cx| tree.on_turn_end(cx));
+        }
+        self.review_leaving(cx);
+        self.drain_loopback(cx);
     }
 
     /// The ring is left, or has thrown this node out: nothing goes on.

@@ -113,9 +113,9 @@ impl Publishing {
     }
 
     fn on_receipt(&mut self, cx: &mut PublishCx<'_>, receipt: PublishReceipt) {
-        let PublishReceipt { session, sequence, position, copies, listeners, root, .. } = receipt;
+        let PublishReceipt { session, sequence, position, copies, listeners, root, birth, .. } = receipt;
         let Some(publisher) = self.by_topic.get_mut(&cx.topic) else { return };
-        let Some((token, id)) = publisher.on_receipt(cx.now, session, sequence, root) else { return };
+        let Some((token, id)) = publisher.on_receipt(cx.now, session, sequence, root, birth) else { return };
         let receipt = Receipt { id, position, copies, listeners };
         cx.out.event(Event::Published { token, receipt });
         self.send(cx);
@@ -180,6 +180,7 @@ fn publish_message(cx: &PublishCx<'_>, out: Outgoing) -> Bytes {
         sequence: out.sequence,
         acknowledged: out.acknowledged,
         resent: out.sends > 1,
+        birth: out.birth,
         signature: Signature::None,
     });
     wire::encode(&header, &out.payload)

@@ -66,21 +66,14 @@ impl Forest {
             self.look_after_root(cx, topic);
         }
         if upkeep.part == 0 {
-            self.trim();
+            self.out.trim();
+            self.deadlines.trim();
             self.publishing.expire(cx.earlier(self.config.publish.idle));
         }
         // Nothing is left to be looked after: the node is not woken again.
         if !(self.trees.is_empty() && self.publishing.is_empty()) {
             self.upkeep.schedule(cx.now, self.config.beat.every, self.trees.len());
         }
-    }
-
-    /// Gives back the room that a burst took.
-    fn trim(&mut self) {
-        self.out.requests.shrink_to(0);
-        self.out.events.shrink_to(0);
-        self.out.loopback.shrink_to(0);
-        self.deadlines.trim();
     }
 
     /// A parent silent for three beats is given up; a child gets longer.

@@ -85,8 +85,7 @@ impl Forest {
 
     /// Heap bytes of the trees and of what belongs to them: trees, children, subscriptions, publishers, neighbours,
     /// timers, and the entries of the windows with the buffers that they pin. Spare room is counted; sessions of roots
-    /// are estimated. Not counted: the shared configuration, handoffs, which have limits of their own, and the
-    /// allocator's overhead.
+    /// are estimated. Not counted: the shared configuration and the allocator's overhead.
     pub fn bytes(&self) -> usize {
         let trees: usize = self.trees.values().map(|tree| tree.weight()).sum();
         let index = memory::tree(self.trees.len(), size_of::<(TopicId, usize)>());

@@ -306,6 +306,20 @@ impl Log {
         }
     }
 
+    /// Whether nothing of a birth is missing here, as far as this window tells: all that came after it say so.
+    pub(crate) fn took_all_of(&self, birth: u64) -> bool {
+        for (_, entry) in self.window.entries_from(self.window.start()).rev() {
+            let Body::Configuration { birth: Some(begun), .. } = &entry.body else { continue };
+            if !begun.complete {
+                return false;
+            }
+            if begun.lineage.ancestors().last().is_some_and(|before| before.birth == birth) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Becomes a log of a birth of this node's own, which takes over all that is here.
     pub(crate) fn begin_anew(&mut self, birth: u64, lineage: Lineage) {
         let window = std::mem::replace(&mut self.window, Window::new(0));

@@ -43,6 +43,8 @@ pub(crate) struct TopicPublisher {
     progress: Instant,
     /// The root before it was silent for long. If it answers, it has what was sent to it.
     silent: Option<Contact>,
+    /// The birth of the log in which this session's messages are.
+    birth: Option<u64>,
     used: Instant,
 }
 
@@ -67,6 +69,8 @@ pub(crate) struct Outgoing {
     /// How often it is sent with this time.
     pub sends: u32,
     pub payload: Bytes,
+    /// The birth of the log in which the session's messages are, if that is known.
+    pub birth: Option<u64>,
     /// Where to send it; `None`: route it.
     pub root: Option<Contact>,
 }
@@ -87,6 +91,7 @@ impl TopicPublisher {
             backoff: 0,
             progress: now,
             silent: None,
+            birth: None,
             used: now,
         }
     }
@@ -163,6 +168,7 @@ impl TopicPublisher {
             acknowledged,
             sends: flight.sends,
             payload: flight.payload.clone(),
+            birth: self.birth,
             root: self.root.or(told.filter(|_| flight.sends == 1)),
         })
     }
@@ -242,6 +248,7 @@ impl TopicPublisher {
         session: u64,
         sequence: u64,
         root: Contact,
+        birth: u64,
     ) -> Option<(Token, MessageId)> {
         if session != self.session {
             return None;
@@ -254,6 +261,7 @@ impl TopicPublisher {
         self.flight_bytes -= flight.payload.len();
         self.used = now;
         self.backoff = 0;
+        self.birth = Some(birth);
         if flight.sends == 1 && self.resent.is_none_or(|resent| flight.first_sent > resent) {
             // Karn: the receipt of a repeated message says nothing of the time; nor does that of one that had to wait
             // for it.
@@ -281,6 +289,13 @@ impl TopicPublisher {
         }
         let Some(refused) = self.flight.get(&sequence) else { return Vec::new() };
         let certain = match reason {
+            RefusedReason::NotRoot { root } => {
+                self.on_root_moved(root);
+                return Vec::new();
+            }
+            RefusedReason::OtherBirth { birth, repeated } => {
+                return self.on_other_birth(sequence, birth, repeated, new_session);
+            }
             RefusedReason::UnknownSession => None,
             RefusedReason::Full => Some((refused.token, PublishError::RootFull)),
             RefusedReason::TooLarge { limit } => {
@@ -291,6 +306,33 @@ impl TopicPublisher {
         let mut failed = self.abandon(new_session);
         if let Some((token, error)) = certain {
             failed.iter_mut().filter(|(other, _)| *other == token).for_each(|entry| entry.1 = error.clone());
+        }
+        failed
+    }
+
+    /// Another node is the root now: what is in flight goes there.
+    fn on_root_moved(&mut self, root: Option<Contact>) {
+        (self.root, self.silent) = (root, None);
+        let count = if root.is_some() { usize::MAX } else { 1 };
+        self.flight.values_mut().take(count).for_each(|flight| flight.due = true);
+    }
+
+    /// The log has begun anew. The refused message is in it nowhere if it was sent but once, and goes on in a new session;
+    /// the others may be in the earlier log.
+    fn on_other_birth(
+        &mut self,
+        sequence: u64,
+        birth: u64,
+        repeated: bool,
+        new_session: u64,
+    ) -> Vec<(Token, PublishError)> {
+        let sent_once = self.flight.get(&sequence).is_some_and(|flight| flight.sends == 1 && !repeated);
+        let kept = if sent_once { self.flight.remove(&sequence) } else { None };
+        let failed = self.abandon(new_session);
+        self.birth = Some(birth);
+        if let Some(flight) = kept {
+            self.queue_bytes += flight.payload.len();
+            self.queue.push_front((flight.token, flight.payload));
         }
         failed
     }

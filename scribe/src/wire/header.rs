@@ -6,7 +6,7 @@ use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::wire::Class;
 
 use super::codec::{self, DecodeError};
-use super::{Body, CopyState, Lineage, Signature, Sync, Term};
+use super::{Body, CopyState, Lineage, Sync, Term};
 use crate::message::{Mark, Position, Start};
 use crate::topic::TopicId;
 
@@ -510,6 +510,8 @@ pub struct PublishReceipt {
     pub sequence: u64,
     /// Its place.
     pub position: Position,
+    /// The log's birth now.
+    pub birth: u64,
     /// In how many copies the log holds it.
     pub copies: u32,
     /// Estimate of the topic's subscribers.

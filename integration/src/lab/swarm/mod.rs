@@ -38,10 +38,11 @@ pub const ENOUGH_FOR_RARE: u64 = 2000;
 const RARE: [&str; 1] = ["failed start"];
 
 /// Kinds of worlds; like all that plans do ([`DONE`]), it must happen somewhere in a large enough range.
-const WORLDS: [&str; 6] = [
+const WORLDS: [&str; 7] = [
     "world that reorders",
     "world with jitter",
     "world with spurious timeouts",
+    "world whose turns end late",
     "world with a latency matrix",
     "world larger than what a node knows",
     "world that spares frames",
@@ -309,6 +310,7 @@ fn outcome<N: RingNode>(run: &SwarmRun<N>, fault: Option<String>) -> SeedOutcome
         ("world that reorders", u64::from(plan.weather.reordering > 0.0)),
         ("world with jitter", u64::from(plan.network.jitter > 0.0)),
         ("world with spurious timeouts", u64::from(plan.network.spurious_timeouts > 0.0)),
+        ("world whose turns end late", u64::from(plan.network.late_turns > 0.0)),
         ("world with a latency matrix", u64::from(matches!(plan.network.topology, Topology::Matrix(_)))),
         ("world larger than what a node knows", u64::from(plan.is_sparse())),
         ("world that spares frames", u64::from(plan.is_thrifty())),

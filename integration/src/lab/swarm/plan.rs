@@ -80,6 +80,8 @@ impl Plan {
         let mut plan = Plan::first(seed, &mut random::stream(key.as_bytes(), "swarm/plan"));
         plan.add_later(&mut random::stream(key.as_bytes(), "swarm/later"), without);
         plan.add_latest(&mut random::stream(key.as_bytes(), "swarm/latest"), without);
+        let turns = &mut random::stream(key.as_bytes(), "swarm/turns");
+        plan.network.late_turns = one_of(&[0.0, 0.05, 0.5, 1.0], turns);
         plan.deeds.retain(|deed| !without.contains(deed));
         plan
     }

@@ -36,6 +36,7 @@ use super::tables::Tables;
 use crate::config::Config;
 use crate::geometry::TableUse;
 use crate::id::NodeId;
+use crate::kbr::Event;
 use crate::memory::Memory;
 use crate::peer::Peer;
 use crate::sides::{Side, Sides};
@@ -441,9 +442,25 @@ impl FailureDetector {
         self.partners.note(now, peer);
     }
 
-    /// This life of a peer was heard over its own connection. Returns the earlier one, if the layer above has got messages of it.
-    pub(crate) fn renew_partner(&mut self, peer: Peer) -> Option<u64> {
-        self.partners.renew(peer)
+    /// A peer was heard: tells the layer above if it was known in an earlier life. `edge`: the earlier life that was attached here.
+    /// `is_told`: that the earlier life is over was said. What a relay passes on is no proof of a later life of a node that stands
+    /// in no table.
+    pub(crate) fn tell_of_restart(
+        &mut self,
+        core: &mut Core,
+        from: Peer,
+        relay: Option<Peer>,
+        edge: Option<u64>,
+        is_told: bool,
+    ) {
+        let partner = if relay.is_none() { self.partners.renew(from) } else { None };
+        let earlier = partner.max(edge);
+        if let Some(incarnation) = earlier.filter(|_| !is_told) {
+            core.emit(Event::PeerDown { id: from.id, incarnation });
+        }
+        if is_told || earlier.is_some() {
+            core.emit(Event::PeerRestarted(from));
+        }
     }
 
     /// This node was the one that could not be reached: nothing that it found out counts.

@@ -228,6 +228,7 @@ impl World {
         let node = self.nodes.get_mut(&id).unwrap();
         let view = View { contact: node.contact, members: &self.members, leases: node.leases };
         let result = act(&mut node.forest, Context { now: self.now, ring: &view });
+        node.forest.handle_turn_end(Context { now: self.now, ring: &view });
         node.forest.check_invariants();
         let requests: Vec<_> = std::iter::from_fn(|| node.forest.poll_request()).collect();
         node.events.extend(std::iter::from_fn(|| node.forest.poll_event()));

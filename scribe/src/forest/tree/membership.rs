@@ -34,6 +34,34 @@ impl Tree {
         cx.tell(from, &Header::Join(join));
     }
 
+    /// This node leaves: another one is to be a member in its place.
+    pub(crate) fn ask_to_be_replaced(&mut self, cx: &mut TreeCx<'_>) {
+        if self.role.is_root() {
+            return self.review_members(cx);
+        }
+        let parent = self.role.parent().and_then(|parent| cx.neighbours.contact(parent));
+        if let (true, Some(root)) = (self.flow.log.is_member(), parent) {
+            cx.tell(root, &Header::InviteRefused { topic: cx.topic });
+        }
+    }
+
+    /// Whether a log counts on this node, and another one could take its place.
+    pub(crate) fn is_held_by_its_log(&self) -> bool {
+        let Some(log) = self.flow.log.part() else { return false };
+        let Some(replica) = log.replica() else { return self.role.is_root() && log.end() > log.commit() };
+        let last = log.configurations().last();
+        let others = last.is_some_and(|last| last.members.len() > 1) || !self.flow.children.is_empty();
+        others && !(self.role.is_root() && self.is_replaced(replica.life))
+    }
+
+    fn is_replaced(&self, life: Life) -> bool {
+        self.flow.log.part().is_some_and(|log| {
+            log.commit() == log.end() && log.configurations().all().iter().all(|known| {
+                !known.members.iter().any(|member| member.life == life)
+            })
+        })
+    }
+
     /// A node will not be a member, or not any longer.
     pub(super) fn on_invite_refused(&mut self, cx: &mut TreeCx<'_>, from: NodeId) {
         if let Some(root) = self.role.root_mut() {
@@ -109,7 +137,7 @@ impl Tree {
     }
 
     /// Looks whether the members are those that there should be.
-    pub(super) fn review_members(&mut self, cx: &mut TreeCx<'_>) {
+    pub(crate) fn review_members(&mut self, cx: &mut TreeCx<'_>) {
         let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) else { return };
         if !root.primary.is_serving() || !cx.is_online() {
             return;
@@ -283,7 +311,7 @@ impl Tree {
     }
 
     /// A configuration without this node may be committed: then it is no member any more.
-    pub(super) fn review_membership(&mut self, cx: &mut TreeCx<'_>) {
+    pub(crate) fn review_membership(&mut self, cx: &mut TreeCx<'_>) {
         let released = self.flow.log.part().is_some_and(|log| log.is_released());
         if released && !self.role.is_root() {
             self.flow.log.end_life();

@@ -99,7 +99,7 @@ impl Tree {
             return;
         };
         let old = self.role.parent();
-        let start = attached.start;
+        let start = attached.start.clone();
         self.uplink.join = attached.join;
         self.role = Role::Child(ParentLink::through(to.id(), cx.now, attached));
         if let Some(old) = old {

@@ -54,7 +54,7 @@ impl Tree {
         let has_room = self.flow.has_room(cx.config);
         let unix_ms = cx.unix_ms();
         let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) else { return };
-        match root.sequencer.answer(unix_ms, cx.config, cx.quota, log.birth, publish, payload) {
+        match root.sequencer.answer(unix_ms, cx.config, cx.quota, log, publish, payload) {
             Answer::Append(publish, payload) if !has_room => {
                 root.sequencer.admission.park(publish, payload, cx.config);
                 self.watch_slowest(cx);
@@ -144,6 +144,7 @@ impl Tree {
                 session,
                 sequence,
                 position: position(log, offset),
+                birth: log.birth,
                 copies: u32::try_from(copies).unwrap_or(u32::MAX),
                 listeners,
                 root: cx.ring.contact(),

@@ -48,7 +48,7 @@ impl Sequencer {
         unix_ms: u64,
         config: &Config,
         quota: &Quota,
-        birth: u64,
+        log: &Log,
         publish: Publish,
         payload: Bytes,
     ) -> Answer {
@@ -56,8 +56,8 @@ impl Sequencer {
             let limit = config.max_payload as u64;
             return Answer::Refuse(publish, RefusedReason::TooLarge { limit });
         }
-        if !self.is_of(birth, unix_ms, &publish) {
-            let reason = RefusedReason::OtherBirth { birth, repeated: publish.resent };
+        if !self.is_of(log, unix_ms, &publish) {
+            let reason = RefusedReason::OtherBirth { birth: log.birth, repeated: publish.resent };
             return Answer::Refuse(publish, reason);
         }
         let room = quota.session_room(config) > 0 && self.sessions.len() < config.sessions.per_topic;
@@ -77,9 +77,9 @@ impl Sequencer {
 
     /// Whether a message can be of this birth of the log. One whose publisher does not know any may have been positioned
     /// by a root of another one, as long as that one's publishers have not given up.
-    fn is_of(&self, birth: u64, unix_ms: u64, publish: &Publish) -> bool {
+    fn is_of(&self, log: &Log, unix_ms: u64, publish: &Publish) -> bool {
         match publish.birth {
-            Some(known) => known == birth,
+            Some(known) => known == log.birth || log.took_all_of(known),
             None => unix_ms >= self.young_until || !publish.resent,
         }
     }
