@@ -11,8 +11,9 @@ use treecast_overlay::kbr::BroadcastFailure;
 
 /// A place in a topic's log. Offsets go on over births. Within one birth an offset is one message for ever.
 ///
-/// Shown as `OFFSET`; the alternate form is `BIRTH:OFFSET`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// Shown as `OFFSET`; the alternate form is `BIRTH:OFFSET`. The order of positions means something within one
+/// birth only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Position {
     /// The random number of this birth of the log. A log begins anew only when a majority of its members has ended.
     pub birth: u64,

@@ -41,7 +41,6 @@ use self::links::WaitingChildren;
 use self::neighbours::Neighbours;
 use self::publishing::Publishing;
 use self::quota::Quota;
-use self::tree::role::Role;
 use self::tree::{ParentLost, Tree};
 use self::upkeep::Upkeep;
 pub use self::view::Place;

@@ -154,9 +154,8 @@ impl Tree {
         let leaving = cx.life != NodeLife::Running;
         let copies = cx.config.replication.copies;
         let mut ranked = cx.ring.replica_set(cx.topic.key(), 2 * CLOSEST);
-        if leaving {
-            ranked.retain(|peer| peer.id != cx.me);
-        }
+        // The ring names a node that was found dead until its lease has ended.
+        ranked.retain(|peer| !(leaving && peer.id == cx.me) && !root.preparation.is_dead(peer.id));
         let serves_since = root.serves_since.unwrap_or(cx.now);
         let silent = cx.config.replication.member_silent;
         let (now, me, commit) = (cx.now, cx.me, log.commit());

@@ -9,7 +9,7 @@ use treecast_overlay::time::Instant;
 
 use crate::config::Config;
 use crate::message::Mark;
-use crate::wire::{CopyState, Life, Member};
+use crate::wire::{CopyState, Member};
 
 /// The nodes that a root has asked, and their answers.
 #[derive(Debug)]

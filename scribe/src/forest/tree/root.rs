@@ -145,7 +145,6 @@ impl Tree {
                 }
             }
             Verdict::Unknown => {
-                let Some(root) = self.role.root() else { return };
                 self.ask(cx, Vec::new());
                 if !root_is_answered(self, cx) {
                     return;
