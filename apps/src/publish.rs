@@ -145,8 +145,7 @@ fn receipt_line(topic: &Topic, receipt: &Receipt) -> serde_json::Value {
         // Text, because 64 bits are more than JavaScript's numbers hold.
         "session": format!("{:016x}", receipt.id.session),
         "seq": receipt.id.sequence,
-        "term": receipt.position.term.number,
-        "root": receipt.position.term.root.to_string(),
+        "birth": format!("{:016x}", receipt.position.birth),
         "offset": receipt.position.offset,
         "copies": receipt.copies,
         "listeners": receipt.listeners,

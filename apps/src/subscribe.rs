@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::FutureExt;
 use futures::stream::{BoxStream, SelectAll, StreamExt};
 use serde_json::{Map, Value, json};
-use treecast_scribe::message::{Gap, GapReason, Item, Message, Position, Term};
+use treecast_scribe::message::{Gap, GapReason, Item, Message, Position};
 use treecast_scribe::topic::Topic;
 use treecast_scribe::{Broadcast, Scribe};
 
@@ -203,8 +203,7 @@ fn message_line(topic: &Topic, message: &Message) -> Value {
     line.insert("publisher".into(), message.id.publisher.to_string().into());
     line.insert("session".into(), format!("{:016x}", message.id.session).into());
     line.insert("seq".into(), message.id.sequence.into());
-    line.insert("term".into(), message.position.term.number.into());
-    line.insert("root".into(), message.position.term.root.to_string().into());
+    line.insert("birth".into(), format!("{:016x}", message.position.birth).into());
     line.insert("offset".into(), message.position.offset.into());
     line.insert("mark".into(), message.mark.to_string().into());
     let (name, payload) = payload_field(&message.payload);
@@ -213,20 +212,18 @@ fn message_line(topic: &Topic, message: &Message) -> Value {
 }
 
 fn gap_line(topic: &Topic, gap: &Gap) -> Value {
-    let position = |position: Option<Position>| {
-        position.map(|Position { term: Term { number, root }, offset }| {
-            json!({"term": number, "root": root.to_string(), "offset": offset})
-        })
+    let position = |Position { birth, offset }: Position| {
+        json!({"birth": format!("{birth:016x}"), "offset": offset})
     };
     let reason = match gap.reason {
-        GapReason::OutOfWindow => "out_of_window",
-        GapReason::RootLost => "root_lost",
+        GapReason::TooOld => "too_old",
+        GapReason::Unreplicated => "unreplicated",
         GapReason::OtherLog => "other_log",
     };
     json!({
         "event": "gap",
         "topic": topic.name(),
-        "after": position(gap.after),
+        "after": gap.after.map(position),
         "until": position(gap.until),
         "reason": reason,
     })
@@ -234,22 +231,14 @@ fn gap_line(topic: &Topic, gap: &Gap) -> Value {
 
 fn gap_text(gap: &Gap) -> String {
     let why = match gap.reason {
-        GapReason::OutOfWindow => "this subscriber was cut off or too slow",
-        GapReason::RootLost => "the topic's root was lost, and with it what only it had; maybe nothing",
+        GapReason::TooOld => "this subscriber was cut off or too slow",
+        GapReason::Unreplicated => {
+            "most of the nodes that held the topic's log are gone, and with them what only they had; maybe nothing"
+        }
         GapReason::OtherLog => "the topic's log was opened anew",
     };
-    // Two roots may have opened terms of one number: then the bounds say whose they are.
-    let two = gap
-        .after
-        .zip(gap.until)
-        .is_some_and(|(after, until)| after.term != until.term && after.term.number == until.term.number);
-    let bound = |position: Option<Position>, unknown: &str| match position {
-        Some(position) if two => format!("{position:#}"),
-        Some(position) => position.to_string(),
-        None => unknown.to_string(),
-    };
-    let (after, until) = (bound(gap.after, "the beginning"), bound(gap.until, "an unknown position"));
-    format!("gap after {after} until {until}: {why}")
+    let after = gap.after.map_or("the beginning".to_string(), |after| after.to_string());
+    format!("gap after {after} until {}: {why}", gap.until)
 }
 
 #[cfg(test)]

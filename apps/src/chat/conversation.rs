@@ -244,8 +244,8 @@ impl Conversation {
             Item::Message(message) => self.on_message(now, &message),
             Item::Gap(gap) => {
                 let why = match gap.reason {
-                    GapReason::OutOfWindow => "this chat was cut off or too slow for a while",
-                    GapReason::RootLost => "the node that kept this room was lost",
+                    GapReason::TooOld => "this chat was cut off or too slow for a while",
+                    GapReason::Unreplicated => "most of the nodes that kept this room are gone",
                     GapReason::OtherLog => "the room was opened anew",
                 };
                 self.append(now, Body::Warning(format!("messages may be missing here: {why}")));
