@@ -68,7 +68,7 @@ impl FromStr for Mark {
             if fields.next()? != "3" {
                 return None;
             }
-            let birth = fields.next().filter(|digits| digits.len() == 16)?;
+            let birth = fields.next().filter(|digits| digits.len() == 16 && !digits.starts_with('+'))?;
             let birth = u64::from_str_radix(birth, 16).ok()?;
             let next = fields.next().filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))?;
             let next = next.parse().ok()?;

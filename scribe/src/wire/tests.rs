@@ -316,7 +316,13 @@ fn the_numbers_of_the_replication_are_bounded() {
 
 #[test]
 fn the_numbers_of_moves_are_bounded() {
+    let refused = |session, sequence| {
+        let reason = RefusedReason::UnknownSession;
+        Header::Refused { topic: TOPIC, session, sequence, reason }
+    };
     out_of_range([
+        refused(BAD, 1),
+        refused(1, BAD),
         Header::Leave { topic: TOPIC, join: BAD },
         Header::Detach { topic: TOPIC, join: BAD },
         Header::Detached { topic: TOPIC, join: BAD, end: None },
