@@ -593,7 +593,8 @@ impl Source<'_> {
         let term = self.primary.map(|primary| primary.term().number).filter(|_| follows.is_some());
         match (term, self.log) {
             (Some(term), Some(log)) if term != entry.term => {
-                entry.in_term(cx.topic, log.birth, offset, term).encoded
+                let behind = offset.saturating_sub(log.commit());
+                entry.in_term(cx.topic, log.birth, offset, term, behind).encoded
             }
             _ => entry.encoded.clone(),
         }
