@@ -1,4 +1,1 @@
 use super::*;
-use crate::config::ReplicationConfig;
-use crate::log::Log;
-use crate::message::{GapReason, Position};

@@ -153,6 +153,11 @@ impl Children {
         self.by_id.values().filter_map(|child| child.start.as_deref().copied())
     }
 
+    /// Whether any may have subscribers, for all that it has said: members often have none.
+    pub(crate) fn may_listen(&self) -> bool {
+        self.by_id.values().any(|child| child.copy.is_none() || child.seq_seen == 0)
+    }
+
     /// How many of them are no members: those count for the tree's shape.
     pub(crate) fn ordinary(&self) -> usize {
         self.by_id.values().filter(|child| child.copy.is_none()).count()

@@ -487,8 +487,6 @@ impl Tree {
         let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
         let term = Term { number: root.primary.term().number.max(1), root: me };
         root.sequencer.sessions = replay(cx, log);
-        root.sequencer.young_until =
-            stamp + u64::try_from(cx.config.publish.timeout.as_millis()).unwrap_or(u64::MAX);
         root.primary = Primary::found(me, term);
         log.begin_life(me, life);
         let members = [Member { peer, life }].into();
@@ -497,6 +495,7 @@ impl Tree {
         let data = Data { topic, birth, offset: log.end(), term: term.number, behind: 0, stamp, body };
         let held = Held::encode(data, &root.sequencer.sessions.encode());
         root.primary.append(log, held);
+        root.sequencer.young_until = young_until(cx, log);
         self.after_preparing(cx);
     }
 
@@ -602,8 +601,10 @@ fn replay(cx: &TreeCx<'_>, log: &Log) -> Sessions {
 
 /// Until when messages of sessions of another birth may come, in unix milliseconds.
 fn young_until(cx: &TreeCx<'_>, log: &Log) -> u64 {
-    let born = log.window.entries_from(log.window.start()).filter(|(_, entry)| {
-        matches!(entry.body, Body::Configuration { birth: Some(_), .. })
+    // A log without ancestors is of a topic that no node knew.
+    let born = log.window.entries_from(log.window.start()).filter(|(_, entry)| match &entry.body {
+        Body::Configuration { birth: Some(birth), .. } => !birth.lineage.ancestors().is_empty(),
+        Body::Configuration { birth: None, .. } | Body::Message { .. } => false,
     });
     let timeout = u64::try_from(cx.config.publish.timeout.as_millis()).unwrap_or(u64::MAX);
     born.map(|(_, entry)| entry.stamp.saturating_add(timeout)).last().unwrap_or(0)
