@@ -35,7 +35,7 @@ fn a_subscriber_that_takes_nothing_is_waited_for_and_then_gets_a_gap() {
         reason: GapReason::TooOld,
     };
     assert_eq!(gaps, [expected]);
-    assert_eq!(world.texts(nodes[3], slow)[5..], numbered("message", 100)[68..], "the window's 32");
+    assert_eq!(world.texts(nodes[3], slow)[5..], numbered("message", 100)[72..], "the window's 32 entries");
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn a_child_behind_a_full_link_falls_out_of_the_window_alone() {
     world.run(seconds(2));
     let gaps = world.gaps(nodes[3], stuck);
     assert_eq!((gaps.len(), gaps[0].reason), (1, GapReason::TooOld));
-    assert_eq!(world.texts(nodes[3], stuck), numbered("message", 100)[68..]);
+    assert_eq!(world.texts(nodes[3], stuck), numbered("message", 100)[72..]);
     assert_eq!(gaps[0].until, world.messages(nodes[3], stuck)[0].position);
 }
 

@@ -475,3 +475,21 @@ impl World {
 fn numbered(text: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{text} {number}")).collect()
 }
+
+impl World {
+    /// How all nodes stand, for a story that fails.
+    #[allow(dead_code, reason = "for a story that fails")]
+    fn dump(&self) {
+        for (id, node) in &self.nodes {
+            let Some(tree) = node.forest.trees.get(&topic()) else { continue };
+            let log = tree.flow.log.part();
+            let log = log.map(|log| (log.birth, log.window.start(), log.commit(), log.matched(), log.end(), log.replica().map(|r| (r.life, r.promised.number, r.synced.number)), log.configurations().all().iter().map(|c| (c.at, c.members.iter().map(|m| m.peer.id).collect::<Vec<_>>())).collect::<Vec<_>>()));
+            let role = match &tree.role {
+                super::tree::role::Role::Joining { .. } => "joining".to_string(),
+                super::tree::role::Role::Child(link) => format!("child of {}", link.parent),
+                super::tree::role::Role::Root(root) => format!("root {:?} {:?} receipts {}", root.primary.is_serving(), root.primary.term(), root.receipts.len()),
+            };
+            eprintln!("{id:?} alive {} {role} {log:?} children {:?}", node.alive, tree.flow.children.ids().collect::<Vec<_>>());
+        }
+    }
+}

@@ -295,10 +295,14 @@ impl Children {
     pub(crate) fn push(&mut self, cx: &mut TreeCx<'_>, source: Source<'_>, id: NodeId) {
         let (Some(log), Some(child)) = (source.log, self.by_id.get_mut(&id)) else { return };
         let Some(cursor) = child.cursor.as_mut().filter(|_| !child.held) else { return };
-        if cursor.next < log.window.start() {
-            return self.restart(cx, source, id);
-        }
         let Some(to) = cx.neighbours.contact(id) else { return };
+        if cursor.next < log.window.start() {
+            // Once for all that it misses.
+            if !cx.links.hold_back(to, cx.topic) {
+                self.restart(cx, source, id);
+            }
+            return;
+        }
         let messages = if child.overdue { REPEATED_AT_ONCE } else { u64::MAX };
         let messages = messages.min(cx.config.push.messages as u64);
         let burst = cx.config.push.bytes.div_ceil(4);
@@ -438,6 +442,11 @@ impl Children {
     pub(crate) fn has_acknowledged(&self, id: NodeId, end: u64) -> bool {
         let cursor = self.by_id.get(&id).and_then(|child| child.cursor);
         cursor.is_some_and(|cursor| cursor.acknowledged >= end)
+    }
+
+    /// Whether all at and below a child have consumed all up to an offset.
+    pub(crate) fn has_consumed(&self, id: NodeId, end: u64) -> bool {
+        self.by_id.get(&id).is_some_and(|child| child.consumed >= end)
     }
 
     /// Whether a LEAVE is of the child's last JOIN, or of a later life of it, which numbers its JOINs anew.
