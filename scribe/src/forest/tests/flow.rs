@@ -1,6 +1,4 @@
 use super::*;
-use crate::config::{PushConfig, WindowConfig};
-use crate::message::GapReason;
 
 fn small_window() -> Config {
     Config {

@@ -1,10 +1,13 @@
 //! Stories of several forests over a ring that routes on full knowledge, in virtual time.
 
+mod births;
 mod faults;
 mod flow;
+mod members;
 mod publish;
 mod root;
 mod shape;
+mod starts;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -19,9 +22,10 @@ use treecast_overlay::time::Instant;
 use treecast_overlay::wire::NodeState;
 
 use super::{Context, Forest, Request, RingView};
-use crate::config::{Config, ReplicationConfig, TreeConfig};
+use crate::config::{Config, PushConfig, ReplicationConfig, TreeConfig, WindowConfig};
+use crate::log::Log;
 use crate::event::{Event, SubscriptionId, Token};
-use crate::message::{Gap, Item, Mark, Message, PublishError, Receipt, Start};
+use crate::message::{Gap, GapReason, Item, Mark, Message, PublishError, Receipt, Start};
 use crate::topic::{Topic, TopicId};
 use crate::wire::{self, Header};
 
@@ -169,7 +173,10 @@ impl World {
         self.members.push(peer);
         self.start(peer.into());
         for id in self.alive() {
-            self.with(id, |forest, cx| forest.handle_neighbours_changed(cx));
+            self.with(id, |forest, cx| {
+                forest.handle_neighbours_changed(cx);
+                forest.handle_nearest_changed(cx);
+            });
         }
     }
 
@@ -219,6 +226,7 @@ impl World {
             self.with(id, |forest, cx| {
                 forest.handle_peer_down(cx, dead);
                 forest.handle_neighbours_changed(cx);
+                forest.handle_nearest_changed(cx);
             });
         }
     }
@@ -446,6 +454,23 @@ impl World {
 
     fn parent(&self, id: NodeId) -> Option<NodeId> {
         self.nodes[&id].forest.trees().first().and_then(|tree| tree.parent)
+    }
+
+    fn sent_of(&self, kind: &str) -> u64 {
+        self.sent.get(kind).copied().unwrap_or(0)
+    }
+
+    /// A node's part of the log.
+    fn log(&self, id: NodeId) -> &Log {
+        self.nodes[&id].forest.trees[&topic()].flow.log.part().unwrap()
+    }
+
+    /// The members by the root's log, in the order of their ids.
+    fn log_members(&self) -> Vec<NodeId> {
+        let last = self.log(self.root()).configurations().last().unwrap();
+        let mut ids: Vec<_> = last.members.iter().map(|member| member.peer.id).collect();
+        ids.sort();
+        ids
     }
 
     fn on_tree(&self) -> Vec<NodeId> {
