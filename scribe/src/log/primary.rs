@@ -161,9 +161,11 @@ impl Primary {
         let Phase::Preparing { promises } = &mut self.phase else { return None };
         let promises = std::mem::take(promises);
         let adopted = promises.get(&best)?.clone();
+        // The sessions stand in the last committed configuration's entry, and what comes after it.
+        let base = adopted.configurations.first().map_or(adopted.start, |first| first.at);
         let log = match log {
-            Some(log) if log.birth == adopted.birth => log,
-            // Of another birth, or none: of the member's log everything is needed.
+            Some(log) if log.birth == adopted.birth && log.window.start() <= base => log,
+            // Of another birth, or none, or too late a part: of the member's log everything is needed.
             other => other.insert(Box::new(Log::new(adopted.birth, adopted.lineage.clone(), adopted.start))),
         };
         let own = best == self.me;

@@ -49,9 +49,7 @@ impl Reader {
             self.owed.get_or_insert((GapReason::TooOld, before(log, self.next)));
             self.next = log.window.start();
         }
-        // What is too old ends where there is something: until then the gap may grow.
-        let grows = self.next >= log.commit() && matches!(self.owed, Some((GapReason::TooOld, _)));
-        if let Some((reason, after)) = self.owed.take_if(|_| !grows) {
+        if let Some((reason, after)) = self.owed.take() {
             return Some(Item::Gap(Gap { after, until: position(log, self.next), reason }));
         }
         while self.next < log.commit() {

@@ -188,6 +188,7 @@ fn a_single_copy_behaves_as_classic_scribe() {
     world.run(seconds(3));
     world.sent.clear();
     world.publish_many(nodes[9], "before", 20);
+    world.run(seconds(1));
     assert_eq!(world.sent_of("Invite"), 0);
     assert_eq!(world.receipts(nodes[9]).last().unwrap().1.copies, 1);
     world.crash(nodes[0]);

@@ -182,8 +182,8 @@ impl Tree {
             if id == me {
                 return Some(Standing { life: own?, is_complete: true });
             }
-            let life = children.get(id)?.followed_life()?;
-            let is_complete = primary.held_by(id).is_some_and(|end| end >= commit) && is_heard(id);
+            let life = children.get(id).filter(|_| is_heard(id))?.followed_life()?;
+            let is_complete = primary.held_by(id).is_some_and(|end| end >= commit);
             Some(Standing { life, is_complete })
         };
         let standings: Vec<_> = ranked.iter().map(|peer| (peer.id, standing(peer.id))).collect();
