@@ -65,9 +65,9 @@ impl Flow {
         self.children.subscribers().saturating_add(self.readers.len() as u64)
     }
 
-    /// The same as an honest estimate: 0 only if there is neither child nor subscriber.
+    /// The same as an honest estimate: 0 only if no child has any, be it that it has not said so yet.
     pub(crate) fn listeners(&self) -> u64 {
-        self.subscribers().max(u64::from(self.is_needed()))
+        self.subscribers().max(u64::from(self.children.may_listen()))
     }
 
     /// This node's JOIN for a parent, under a certain number. `former`: the parent that it keeps until the other one

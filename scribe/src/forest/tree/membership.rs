@@ -314,6 +314,7 @@ impl Tree {
         let released = self.flow.log.part().is_some_and(|log| log.is_released());
         if released && !self.role.is_root() {
             self.flow.log.end_life();
+            self.flow.count_window(cx);
             self.rejoin(cx);
             self.review_need(cx);
             self.review_shape(cx);
