@@ -301,6 +301,7 @@ impl Tree {
         self.review_membership(cx);
         cx.note_moved();
         self.flow.run(cx, self.role.way_up(cx));
+        self.review_backfill(cx);
         self.watch_slowest(cx);
         if self.role.is_root() {
             cx.at_turn_end();

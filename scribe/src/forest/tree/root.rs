@@ -230,6 +230,9 @@ impl Tree {
 
     /// An entry came that was asked for.
     pub(super) fn on_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64, entry: Arrived) {
+        if self.on_backfill(cx, number, &entry) {
+            return;
+        }
         let Some(root) = self.role.root_mut() else { return };
         let Some(pull) = root.preparation.pull.as_mut().filter(|pull| pull.number == number) else { return };
         let Some(log) = self.flow.log.part.as_mut() else { return };
@@ -261,7 +264,10 @@ impl Tree {
     }
 
     /// A node has not what was asked for.
-    pub(super) fn on_not_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64) {
+    pub(super) fn on_not_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64, start: Option<u64>) {
+        if self.on_no_backfill(cx, number, start) {
+            return;
+        }
         let asked = |root: &RootState| root.preparation.pull.as_ref().is_some_and(|pull| pull.number == number);
         if self.role.root().is_some_and(asked) {
             self.give_source_up(cx);
@@ -578,6 +584,7 @@ impl Tree {
         }
         self.flow.start_readers(cx, latest);
         self.flow.deliver(cx);
+        self.review_backfill(cx);
     }
 
     /// A message asks this node, which is the root, for its position.
