@@ -22,7 +22,6 @@ fn of_two_nodes_one_dies_and_the_other_goes_on_without_a_gap() {
         world.run(seconds(8));
         world.publish_many(survivor, "after", 20);
         world.run(seconds(2));
-        world.dump();
         world.expect_all(survivor, news, &[numbered("before", 20), numbered("after", 20)].concat());
         assert_eq!(world.failures(survivor), [], "{first}");
         assert_ne!(world.log(survivor).birth, birth, "one of two is no majority: the log began anew");

@@ -146,7 +146,6 @@ fn root_and_members_leave_at_once_and_the_log_stays() {
         assert!(world.nodes[&leaver].forest.has_left());
         world.depart(leaver);
     }
-    world.dump();
     let late = world.subscribe(nodes[7], Start::Earliest);
     world.run(seconds(8));
     world.expect_all(nodes[7], late, &numbered("unheard", 20));
