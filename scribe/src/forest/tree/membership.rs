@@ -92,7 +92,7 @@ impl Tree {
     /// before the root serves, it waits.
     pub(super) fn take_member(&mut self, cx: &mut TreeCx<'_>, id: NodeId) {
         let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) else {
-            self.wait_or_release(id);
+            self.wait_or_release(cx, id);
             return;
         };
         if !root.primary.is_serving() {
@@ -104,7 +104,7 @@ impl Tree {
         }
         let named = log.configurations().all().iter().any(|known| known.names(id, copy.life));
         if !named && !root.team.is_invited(id) {
-            self.flow.children.release(id);
+            self.flow.children.release(cx, id);
             return;
         }
         if copy.synced > root.primary.term() {
@@ -120,9 +120,9 @@ impl Tree {
         }
     }
 
-    fn wait_or_release(&mut self, id: NodeId) {
+    fn wait_or_release(&mut self, cx: &TreeCx<'_>, id: NodeId) {
         if !self.role.is_root() {
-            self.flow.children.release(id);
+            self.flow.children.release(cx, id);
         }
     }
 

@@ -579,7 +579,15 @@ impl Tree {
             log.end_life();
         }
         self.flow.count_window(cx);
-        self.flow.children.unfollow();
+        // Members are children of the root: they look for the next one.
+        let members: Vec<NodeId> = self.flow.children.copies().map(|(id, _)| id).collect();
+        for id in members {
+            let contact = cx.neighbours.contact(id);
+            self.flow.children.remove(cx, id);
+            if let Some(contact) = contact {
+                cx.send_orphan(contact);
+            }
+        }
         self.count_own(cx);
     }
 
