@@ -197,6 +197,8 @@ impl Log {
     pub fn take(&mut self, from: NodeId, offset: u64, held: Held) -> Taken {
         match self.stream {
             Some(stream) if stream.term != (Term { number: held.term, root: from }) => Taken::Stranger,
+            // A promise is that no entry of an earlier term is taken any more.
+            Some(stream) if self.replica.is_some_and(|replica| replica.promised > stream.term) => Taken::Stranger,
             Some(_) => self.accept(offset, held),
             None => Taken::Stranger,
         }

@@ -191,6 +191,9 @@ impl Flow {
     /// Delivers what the subscribers of this node have credit for.
     pub(crate) fn deliver(&mut self, cx: &mut TreeCx<'_>) {
         if let Some(log) = self.log.part() {
+            if self.readers.can_count(log) {
+                self.readers.start_waiting(cx, log, 0);
+            }
             self.readers.deliver(log, self.backfill.as_ref().map(|backfill| &backfill.backlog), cx.out);
         }
     }

@@ -107,6 +107,13 @@ impl Tree {
             self.flow.children.release(cx, id);
             return;
         }
+        if copy.synced > root.primary.term() {
+            // Another root has served since.
+            self.known_term = self.known_term.max(copy.synced.number);
+            root.lapsed = true;
+            cx.timers.set_earlier(TreeTimer::Members, cx.now);
+            return;
+        }
         root.primary.on_follower_lost(id);
         if let Some((next, sync)) = root.primary.sync(log, id, copy) {
             self.flow.children.follow_root(cx, id, sync.life, next);
@@ -214,6 +221,9 @@ impl Tree {
         if plan.is_open || pending || own_missing {
             cx.timers.set_earlier(TreeTimer::Members, cx.now + cx.config.replication.review);
         }
+        if self.has_lost_majority(cx) {
+            return self.begin_anew(cx);
+        }
         if pending {
             return;
         }
@@ -228,8 +238,6 @@ impl Tree {
         }
         if let Some(members) = plan.members {
             self.configure(cx, members.into());
-        } else if self.has_lost_majority(cx) {
-            self.begin_anew(cx);
         } else {
             self.admit_waiting(cx);
         }
