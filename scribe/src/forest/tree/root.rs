@@ -556,7 +556,7 @@ impl Tree {
     }
 
     /// Is the root no more: publishers whose messages wait hear who is, and send them there.
-    fn yield_root(&mut self, cx: &mut TreeCx<'_>, successor: Option<Contact>) {
+    pub(super) fn yield_root(&mut self, cx: &mut TreeCx<'_>, successor: Option<Contact>) {
         if !self.role.is_root() {
             return;
         }
