@@ -111,7 +111,7 @@ impl Tree {
         let named = log.configurations().all().iter().any(|known| known.names(id, copy.life));
         if !named && !root.team.is_invited(id) {
             self.flow.children.release(cx, id);
-            return;
+            return self.review_shape(cx);
         }
         if copy.synced > root.primary.term() {
             // Another root has served since.
@@ -135,9 +135,10 @@ impl Tree {
         self.ask(cx, members);
     }
 
-    fn wait_or_release(&mut self, cx: &TreeCx<'_>, id: NodeId) {
+    fn wait_or_release(&mut self, cx: &mut TreeCx<'_>, id: NodeId) {
         if !self.role.is_root() {
             self.flow.children.release(cx, id);
+            self.review_shape(cx);
         }
     }
 
