@@ -126,9 +126,7 @@ impl Flow {
 
     fn follow(&mut self, old: &Log, change: Change) {
         self.children.follow(old, change);
-        if let Some(log) = self.log.part() {
-            self.readers.follow(change, log);
-        }
+        self.readers.follow(old, change);
     }
 
     /// Bounds the window, and counts its bytes.

@@ -138,13 +138,13 @@ impl Readers {
         }
     }
 
-    /// Follows a change of the log, which is this one now.
-    pub(crate) fn follow(&mut self, change: Change, log: &Log) {
+    /// Follows a change of the log, which was this one before.
+    pub(crate) fn follow(&mut self, old: &Log, change: Change) {
         for reader in self.by_id.values_mut().filter_map(|subscriber| subscriber.reader.as_mut()) {
             match change {
                 Change::None => {}
-                Change::Branched { end } => reader.branch(log, end),
-                Change::Replaced { start } => reader.restart(start),
+                Change::Branched { end } => reader.branch(old, end),
+                Change::Replaced { start } => reader.restart(old, start),
             }
         }
     }
