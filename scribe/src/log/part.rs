@@ -296,7 +296,7 @@ impl Log {
         self.configurations = Configurations::default();
     }
 
-    /// Becomes a log of a later birth, which took this one over up to an offset.
+    /// Becomes a log of another birth, which is the same up to an offset.
     pub(crate) fn go_over(&mut self, birth: u64, lineage: Lineage, end: u64) {
         let window = std::mem::replace(&mut self.window, Window::new(end));
         let commit = self.commit.min(end);

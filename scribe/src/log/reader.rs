@@ -92,19 +92,18 @@ impl Reader {
         None
     }
 
-    /// The log begins anew at this offset: what was read beyond it is of another branch.
-    /// `old`: the log before.
-    pub(crate) fn branch(&mut self, old: &Log, end: u64) {
+    /// From this offset on the log is another one than `old`: what was read beyond it is of another branch.
+    pub(crate) fn branch(&mut self, old: &Log, end: u64, descends: bool) {
         if self.next > end {
-            self.owed.get_or_insert((GapReason::Unreplicated, before(old, self.next)));
+            let reason = if descends { GapReason::Unreplicated } else { GapReason::OtherLog };
+            self.owed.get_or_insert((reason, before(old, self.next)));
             (self.next, self.begun) = (end, self.begun.min(end));
         }
     }
 
-    /// Begins at the start of another log, and owes the subscriber the news of it.
-    /// `old`: the log before.
+    /// Begins at the start of another log than `old`, and owes the subscriber the news of it.
     pub(crate) fn restart(&mut self, old: &Log, start: u64) {
-        let after = self.owed.map_or_else(|| before(old, self.next), |(_, after)| after);
+        let after = self.owed.map_or(before(old, self.next), |(_, after)| after);
         let owed = Some((GapReason::OtherLog, after));
         *self = Reader { next: start, begun: start, owed, takes_what_is_kept: false };
     }
@@ -252,7 +251,7 @@ mod tests {
         let old = read_log(9);
         let mut reader = begin(&old, after(BIRTH, 8));
         assert_eq!(read(&mut reader, &old), [Ok(8), Ok(9)]);
-        reader.branch(&old, 4);
+        reader.branch(&old, 4, true);
         let log = second_birth(false);
         let items = read(&mut reader, &log);
         let gap = Gap { after: Some(at(BIRTH, 9)), until: at(8, 4), reason: GapReason::Unreplicated };

@@ -1,12 +1,13 @@
 //! Members of the log: how a root takes, replaces and counts them, and how a node becomes one and ceases to be one.
 
 use treecast_overlay::id::NodeId;
-use treecast_overlay::peer::Contact;
+use treecast_overlay::peer::{Contact, Peer};
 
 use super::Tree;
 use super::role::Role;
 use super::team::{CLOSEST, Standing};
 use crate::forest::context::{Life as NodeLife, TreeCx, TreeTimer};
+use crate::log::Log;
 use crate::log::window::Held;
 use crate::message::Start;
 use crate::wire::{Body, CopyState, Data, Header, Join, Life, Member, Members, Term};
@@ -102,6 +103,11 @@ impl Tree {
         if root.primary.follows(id, copy.life) && self.flow.children.get(id).is_some_and(|c| c.follows_root()) {
             return;
         }
+        let weighed = root.preparation.copies().any(|(_, known, _)| known.birth == copy.birth);
+        if !weighed && has_other_branch(log, copy) {
+            // Both sides of a partition went on: the one that is longer stays.
+            return self.prepare_with(cx, id);
+        }
         let named = log.configurations().all().iter().any(|known| known.names(id, copy.life));
         if !named && !root.team.is_invited(id) {
             self.flow.children.release(cx, id);
@@ -118,6 +124,15 @@ impl Tree {
         if let Some((next, sync)) = root.primary.sync(log, id, copy) {
             self.flow.children.follow_root(cx, id, sync.life, next);
         }
+    }
+
+    /// Prepares anew, and asks the members of a child's copy, too, which is of another birth of the log.
+    fn prepare_with(&mut self, cx: &mut TreeCx<'_>, id: NodeId) {
+        let Some(copy) = self.flow.children.copy_of(id) else { return };
+        let members = copy.configurations.iter().flat_map(|known| known.members.iter());
+        let members: Vec<Peer> = members.map(|member| member.peer).collect();
+        self.prepare(cx);
+        self.ask(cx, members);
     }
 
     fn wait_or_release(&mut self, cx: &TreeCx<'_>, id: NodeId) {
@@ -346,4 +361,12 @@ impl Tree {
             _ => {}
         }
     }
+}
+
+/// Whether a copy is of another birth than a log, and has entries that the log did not take over.
+fn has_other_branch(log: &Log, copy: &CopyState) -> bool {
+    if copy.birth == log.birth || copy.synced == Term::ZERO {
+        return false;
+    }
+    log.lineage.common(log.birth, &copy.lineage, copy.birth).is_none_or(|end| copy.end > end)
 }

@@ -138,12 +138,12 @@ impl Readers {
         }
     }
 
-    /// Follows a change of the log, which was this one before.
+    /// Follows a change of the log, which was `old` before.
     pub(crate) fn follow(&mut self, old: &Log, change: Change) {
         for reader in self.by_id.values_mut().filter_map(|subscriber| subscriber.reader.as_mut()) {
             match change {
                 Change::None => {}
-                Change::Branched { end } => reader.branch(old, end),
+                Change::Branched { end, descends } => reader.branch(old, end, descends),
                 Change::Replaced { start } => reader.restart(old, start),
             }
         }

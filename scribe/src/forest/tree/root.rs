@@ -91,7 +91,7 @@ impl Tree {
     }
 
     /// Asks members for their promises; nobody known: those around the key.
-    fn ask(&mut self, cx: &mut TreeCx<'_>, members: Vec<Peer>) {
+    pub(super) fn ask(&mut self, cx: &mut TreeCx<'_>, members: Vec<Peer>) {
         let Role::Root(root) = &mut self.role else { return };
         let around = || cx.ring.replica_set(cx.topic.key(), cx.config.root.queried);
         let peers = if members.is_empty() { around() } else { members };
@@ -132,8 +132,14 @@ impl Tree {
         let Role::Root(root) = &mut self.role else { return };
         let is_near = |id| cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|p| p.id == id);
         let (preparation, now) = (&root.preparation, cx.now);
-        let is_over = |member: &Member| preparation.is_over(now, cx.config, member, is_near);
-        match root.primary.verdict(is_over) {
+        let own = self.flow.log.part().and_then(|log| log.replica()).map(|replica| replica.life);
+        let is_over = |member: &Member| {
+            // A node that was restarted knows that its earlier life has ended.
+            let is_own_past = member.peer.id == cx.me && own != Some(member.life);
+            is_own_past || preparation.is_over(now, cx.config, member, is_near)
+        };
+        let hurries = preparation.may_force(now, cx.config);
+        match root.primary.verdict(is_over, hurries) {
             Verdict::Adopt { best, commit } => self.adopt_best(cx, best, commit),
             Verdict::Wait(missing) => self.ask(cx, missing.into_iter().map(|member| member.peer).collect()),
             Verdict::MajorityEnded { complete, .. } => {
@@ -488,7 +494,7 @@ impl Tree {
             if let Some(log) = &mut log.part {
                 log.begin_anew(birth, to);
             }
-            (Change::Branched { end }, ())
+            (Change::Branched { end, descends: true }, ())
         });
         self.begin_birth(cx, birth, lineage, complete);
     }

@@ -1,5 +1,7 @@
 use super::*;
-use crate::log::testing::{BIRTH, ME, ROOT, born, configuration, member, members, message, read_log, sync, term};
+use crate::log::testing::{
+    BIRTH, ME, ROOT, born, configuration, member, members, message, read_log, sync, term,
+};
 
 /// A member's empty log.
 fn empty() -> Log {
@@ -31,7 +33,11 @@ fn a_member_takes_entries_in_turn_from_the_root_that_it_listens_to_and_from_no_o
     assert_eq!(log.take(ROOT, 1, message(1, 1)), Taken::Duplicate);
     assert_eq!(log.take(ROOT, 4, message(1, 4)), Taken::Hole);
     assert_eq!(log.take(ROOT, 3, message(2, 3)), Taken::Stranger, "of another term");
-    assert_eq!(log.take(NodeId(8), 3, message(1, 3)), Taken::Stranger, "of another root with a term of that number");
+    assert_eq!(
+        log.take(NodeId(8), 3, message(1, 3)),
+        Taken::Stranger,
+        "of another root with a term of that number"
+    );
     assert_eq!(log.take(ROOT, 3, message(1, 3)), Taken::Next);
     assert_eq!((log.end(), log.matched(), log.commit()), (4, 4, 1));
 }
@@ -111,7 +117,10 @@ fn a_log_that_the_root_has_left_behind_begins_anew_and_knows_what_it_is_told() {
     assert!(log.on_sync(50, &word));
     assert_eq!((log.window.start(), log.commit(), log.end()), (50, 50, 50));
     assert_eq!(log.configurations().all(), [told], "not the one of long ago");
-    let unordered = vec![Configuration { at: 9, members: members(&[1]) }, Configuration { at: 8, members: members(&[1]) }];
+    let unordered = vec![
+        Configuration { at: 9, members: members(&[1]) },
+        Configuration { at: 8, members: members(&[1]) },
+    ];
     let mut other = empty();
     assert!(other.on_sync(10, &Sync { configurations: unordered, ..sync(1, 10, 10) }));
     assert_eq!(other.configurations().all(), []);

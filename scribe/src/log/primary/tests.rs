@@ -14,7 +14,10 @@ fn founded(root: u128, number: u64) -> Group {
     let mut log = Log::new(BIRTH, Lineage::default(), 0);
     log.begin_life(NodeId(root), 1);
     let mut primary = Primary::found(NodeId(root), Term { number, root: NodeId(root) });
-    assert!(primary.append(&mut log, born(number, &[root], Lineage::default(), true)), "alone it is committed at once");
+    assert!(
+        primary.append(&mut log, born(number, &[root], Lineage::default(), true)),
+        "alone it is committed at once"
+    );
     Group { primary, log, others: BTreeMap::new() }
 }
 
@@ -49,7 +52,8 @@ impl Group {
     fn push(&mut self, id: u128) {
         let Some(log) = self.others.get_mut(&NodeId(id)) else { return };
         let number = self.primary.term().number;
-        let rest: Vec<_> = self.log.window.entries_from(log.matched()).map(|(at, held)| (at, held.clone())).collect();
+        let rest: Vec<_> =
+            self.log.window.entries_from(log.matched()).map(|(at, held)| (at, held.clone())).collect();
         for (offset, held) in rest {
             let held = Held { term: number, ..held };
             assert_eq!(log.take(self.primary.term().root, offset, held), crate::log::part::Taken::Next);
@@ -73,7 +77,8 @@ impl Group {
 }
 
 fn promise(synced: u64, commit: u64, end: u64, configurations: &[(u64, &[u128])]) -> CopyState {
-    let configuration = |&(at, ids): &(u64, &[u128])| Configuration { at, members: crate::log::testing::members(ids) };
+    let configuration =
+        |&(at, ids): &(u64, &[u128])| Configuration { at, members: crate::log::testing::members(ids) };
     CopyState {
         life: 1,
         synced: term(synced),
@@ -227,7 +232,8 @@ fn promises_of_a_majority_of_every_configuration_that_counts_are_needed() {
 
 #[test]
 fn a_majority_that_has_ended_is_complete_if_every_majority_had_a_survivor() {
-    let over = |ids: &'static [u128]| move |member: &Member| ids.iter().any(|&id| NodeId(id) == member.peer.id);
+    let over =
+        |ids: &'static [u128]| move |member: &Member| ids.iter().any(|&id| NodeId(id) == member.peer.id);
     let three: &[(u64, &[u128])] = &[(0, &[1, 2, 3])];
     let one = preparing(&[(1, promise(1, 3, 3, three))]);
     assert_eq!(one.verdict(over(&[2])), Verdict::Wait(vec![member(3, 1)]), "one of the others is enough");
@@ -243,8 +249,12 @@ fn a_majority_that_has_ended_is_complete_if_every_majority_had_a_survivor() {
 fn the_birth_that_took_the_others_over_counts() {
     let two: &[(u64, &[u128])] = &[(0, &[1, 2])];
     let old = promise(5, 9, 9, two);
-    let new = CopyState { birth: 8, lineage: Lineage::default().then(BIRTH, 6), ..promise(1, 7, 7, &[(6, &[2])]) };
-    assert_eq!(preparing(&[(1, old), (2, new)]).verdict(nobody), Verdict::Adopt { best: NodeId(2), commit: 7 });
+    let new =
+        CopyState { birth: 8, lineage: Lineage::default().then(BIRTH, 6), ..promise(1, 7, 7, &[(6, &[2])]) };
+    assert_eq!(
+        preparing(&[(1, old), (2, new)]).verdict(nobody),
+        Verdict::Adopt { best: NodeId(2), commit: 7 }
+    );
 }
 
 #[test]
