@@ -40,6 +40,10 @@ impl Reader {
                 let after = mark.next.checked_sub(1).map(|offset| Position { birth: mark.birth, offset });
                 match own_offset(log, mark) {
                     // What it lacks before the window is told when it is looked for; it may be ahead of this node, too.
+                    // What begins there is news to it.
+                    Some(next) if next == mark.next && mark.birth != position(log, next).birth => {
+                        Reader { begun: next.saturating_sub(1), ..at(next) }
+                    }
                     Some(next) if next == mark.next => at(next),
                     // It has read what the log did not take over.
                     Some(next) => Reader { owed: Some((GapReason::Unreplicated, after)), ..at(next) },
@@ -98,6 +102,9 @@ impl Reader {
             let reason = if descends { GapReason::Unreplicated } else { GapReason::OtherLog };
             self.owed.get_or_insert((reason, before(old, self.next)));
             (self.next, self.begun) = (end, self.begun.min(end));
+        } else if self.owed.is_none() {
+            // It has not read what begins there.
+            self.begun = self.begun.min(end.saturating_sub(1));
         }
     }
 
@@ -244,6 +251,10 @@ mod tests {
         assert_eq!(mark_at(&log, 5), Mark { birth: 8, next: 5 });
         let mut reader = begin(&log, after(BIRTH, 4));
         assert!(matches!(read(&mut reader, &log)[..], [Err(_), Ok(5)]), "it hears of the birth");
+        let old = read_log(3);
+        let mut latest = begin(&old, Start::Latest);
+        latest.branch(&old, 4, true);
+        assert!(matches!(read(&mut latest, &log)[..], [Err(_), Ok(5)]), "so does one that has read nothing yet");
     }
 
     #[test]
