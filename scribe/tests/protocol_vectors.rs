@@ -10,10 +10,10 @@ use treecast_overlay::peer::Contact;
 use treecast_scribe::message::{Mark, Position, Start};
 use treecast_scribe::topic::TopicId;
 use treecast_scribe::wire::{
-    Ack, Attached, Beat, Birth, Body, Capacity, Configuration, CopyState, Data, DecodeError, Digest, Header, Join,
-    Lineage, MAX_CONFIGURATIONS, MAX_DATA_HEADER, MAX_LINEAGE, MAX_MARKS, MAX_MEMBERS, MAX_NUMBER, MAX_OFFERED,
-    MAX_PATH, MAX_SHARED, Member, Moved, Offer, Offered, Promise, Publish, PublishReceipt, Pull, RefusedReason, Shared,
-    Signature, Started, Sync, Term, decode, encode,
+    Ack, Attached, Beat, Birth, Body, Capacity, Configuration, CopyState, Data, DecodeError, Digest, Header,
+    Join, Lineage, MAX_CONFIGURATIONS, MAX_DATA_HEADER, MAX_LINEAGE, MAX_MARKS, MAX_MEMBERS, MAX_NUMBER,
+    MAX_OFFERED, MAX_PATH, MAX_SHARED, Member, Moved, Offer, Offered, Promise, Publish, PublishReceipt, Pull,
+    RefusedReason, Shared, Signature, Started, Sync, Term, decode, encode,
 };
 
 /// The topic of the examples.
@@ -106,7 +106,12 @@ fn messages_of_the_tree() -> Vec<Header> {
     let attached = Attached { topic: T, join: 9, seq: 1, path: vec![b.id, a.id], root: None, start: None };
     let members: std::sync::Arc<[Member]> = configuration().members;
     let birth = |lineage, complete| Some(Box::new(Birth { lineage, complete }));
-    let born = |offset, birth| Header::Data(Data { behind: 0, ..entry(offset, Body::Configuration { members: members.clone(), birth }) });
+    let born = |offset, birth| {
+        Header::Data(Data {
+            behind: 0,
+            ..entry(offset, Body::Configuration { members: members.clone(), birth })
+        })
+    };
     let ack = Ack { topic: T, join: 9, seq: 1, next: 0, subscribers: 1, again: false, consumed: 0 };
     let up = Digest { count: 1, sum: 300 };
     let offered = Offered { contact: b.into(), micros: 300 };

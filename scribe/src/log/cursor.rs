@@ -97,3 +97,80 @@ fn last_messages(log: &Log, count: u32) -> u64 {
     }
     next
 }
+
+#[cfg(test)]
+mod tests {
+    use treecast_overlay::id::Key;
+
+    use super::*;
+    use crate::log::testing::{BIRTH, born, configuration, message, read_log};
+    use crate::topic::TopicId;
+    use crate::wire::Lineage;
+
+    fn ack(next: u64, again: bool) -> Ack {
+        Ack { topic: TopicId(Key(7)), join: 1, seq: 1, next, subscribers: 1, again, consumed: 0 }
+    }
+
+    fn after(birth: u64, next: u64) -> Start {
+        Start::After(Mark { birth, next })
+    }
+
+    #[test]
+    fn an_acknowledgement_moves_forward_and_never_beyond_what_was_appended() {
+        let log = read_log(9);
+        let mut cursor = Cursor::at(2, 1);
+        cursor.next = 6;
+        for (next, acknowledged) in [(4, 4), (3, 4), (11, 4), (u64::MAX, 4), (10, 10)] {
+            cursor.on_ack(&log.window, &ack(next, false));
+            assert_eq!(cursor.acknowledged, acknowledged, "by one of {next}");
+        }
+        assert_eq!(cursor.next, 10, "it had them from elsewhere");
+        assert!(!cursor.is_in_flight());
+    }
+
+    #[test]
+    fn an_entry_is_repeated_once_in_a_while() {
+        let log = read_log(9);
+        let mut cursor = Cursor::at(2, 1);
+        cursor.next = 6;
+        let at = |millis| Instant::ZERO + Duration::from_millis(millis);
+        let mut repeat = |now, again| cursor.repeat(at(now), &log.window, &ack(2, again)).map(|(offset, _)| offset);
+        assert_eq!(repeat(0, false), None, "it does not ask");
+        assert_eq!(repeat(0, true), Some(2));
+        assert_eq!(repeat(199, true), None);
+        assert_eq!(repeat(200, true), Some(2));
+        cursor.on_ack(&log.window, &ack(6, false));
+        assert!(cursor.repeat(at(300), &log.window, &ack(6, true)).is_none(), "that was never pushed");
+    }
+
+    #[test]
+    fn one_begins_where_it_asks_within_what_is_committed_here() {
+        let mut log = read_log(9);
+        log.trim(8, usize::MAX);
+        let of = |start| place(&log, start);
+        assert_eq!((log.window.start(), log.commit()), (2, 10));
+        assert_eq!([of(Start::Latest), of(Start::Earliest)], [10, 2]);
+        assert_eq!([0, 1, 8, 9, u32::MAX].map(|count| of(Start::Last(count))), [10, 9, 2, 2, 2]);
+        assert_eq!([0, 2, 5, 10, 11].map(|next| of(after(BIRTH, next))), [2, 2, 5, 10, 10]);
+        assert_eq!(of(after(99, 5)), 2, "of another log");
+    }
+
+    #[test]
+    fn the_last_messages_are_counted_without_the_logs_own_entries() {
+        let mut log = read_log(3);
+        for (offset, held) in [(4, configuration(1, &[1])), (5, message(1, 4)), (6, configuration(1, &[2]))] {
+            let _ = log.take_committed(offset, held);
+        }
+        assert_eq!([1, 2, 3, 4].map(|count| place(&log, Start::Last(count))), [5, 3, 2, 1]);
+    }
+
+    #[test]
+    fn a_mark_of_a_birth_before_counts_as_far_as_that_was_taken_over() {
+        let lineage = Lineage::default().then(BIRTH, 4);
+        let mut log = read_log(9);
+        log.go_over(8, lineage.clone(), 4);
+        let _ = log.take_committed(4, born(1, &[1], lineage, false));
+        let of = |birth, next| own_offset(&log, Mark { birth, next });
+        assert_eq!([of(8, 5), of(BIRTH, 3), of(BIRTH, 9), of(3, 3)], [Some(5), Some(3), Some(4), None]);
+    }
+}

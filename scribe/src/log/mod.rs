@@ -26,6 +26,9 @@ pub(crate) mod pace;
 pub(crate) mod sessions;
 pub(crate) mod local;
 
+#[cfg(test)]
+mod testing;
+
 pub use self::part::Log;
 
 pub(crate) use self::local::LocalLog;

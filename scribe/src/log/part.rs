@@ -406,3 +406,6 @@ impl Log {
         self.become_synced(term);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -386,3 +386,6 @@ fn counting<'a>(
     let open = best.configurations.iter().filter(|known| known.at >= after).cloned();
     committed.chain(open).collect()
 }
+
+#[cfg(test)]
+mod tests;

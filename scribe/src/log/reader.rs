@@ -40,6 +40,10 @@ impl Reader {
                 let after = mark.next.checked_sub(1).map(|offset| Position { birth: mark.birth, offset });
                 match own_offset(log, mark) {
                     // What it lacks before the window is told when it is looked for; it may be ahead of this node, too.
+                    // What begins there is news to it.
+                    Some(next) if next == mark.next && mark.birth != position(log, next).birth => {
+                        Reader { begun: next.saturating_sub(1), ..at(next) }
+                    }
                     Some(next) if next == mark.next => at(next),
                     // It has read what the log did not take over.
                     Some(next) => Reader { owed: Some((GapReason::Unreplicated, after)), ..at(next) },
@@ -98,6 +102,9 @@ impl Reader {
             let reason = if descends { GapReason::Unreplicated } else { GapReason::OtherLog };
             self.owed.get_or_insert((reason, before(old, self.next)));
             (self.next, self.begun) = (end, self.begun.min(end));
+        } else if self.owed.is_none() {
+            // It has not read what begins there.
+            self.begun = self.begun.min(end.saturating_sub(1));
         }
     }
 
@@ -123,4 +130,148 @@ pub(crate) fn mark_at(log: &Log, next: u64) -> Mark {
 
 fn before(log: &Log, next: u64) -> Option<Position> {
     next.checked_sub(1).map(|offset| position(log, offset))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::testing::{BIRTH, born, message, read_log};
+    use crate::wire::Lineage;
+
+    fn after(birth: u64, next: u64) -> Start {
+        Start::After(Mark { birth, next })
+    }
+
+    fn at(birth: u64, offset: u64) -> Position {
+        Position { birth, offset }
+    }
+
+    /// Offsets of messages, and gaps, until there is no more.
+    fn read(reader: &mut Reader, log: &Log) -> Vec<Result<u64, Gap>> {
+        let items = std::iter::from_fn(|| reader.poll_item(log, None));
+        let of = |item| match item {
+            Item::Message(message) => {
+                assert_eq!(message.mark.next, message.position.offset + 1);
+                Ok(message.position.offset)
+            }
+            Item::Gap(gap) => Err(gap),
+            Item::ParentChanged(_) => unreachable!("that is no item of the log"),
+        };
+        items.map(of).collect()
+    }
+
+    fn begin(log: &Log, start: Start) -> Reader {
+        Reader::begin(log, start, 0).0
+    }
+
+    #[test]
+    fn messages_come_in_order_and_only_committed_ones() {
+        let mut log = read_log(3);
+        let mut reader = begin(&log, Start::Earliest);
+        assert_eq!(read(&mut reader, &log), [Ok(1), Ok(2), Ok(3)]);
+        assert_eq!(read(&mut reader, &log), []);
+        let _ = log.take_committed(4, message(1, 4));
+        assert_eq!(read(&mut reader, &log), [Ok(4)]);
+    }
+
+    #[test]
+    fn latest_is_behind_all_that_was_published_before() {
+        let log = read_log(3);
+        let (mut reader, mark) = Reader::begin(&log, Start::Latest, 0);
+        assert_eq!((read(&mut reader, &log), mark), (vec![], Mark { birth: BIRTH, next: 4 }));
+        let (reader, mark) = Reader::begin(&log, Start::Latest, 9);
+        assert_eq!((reader.next, mark.next), (9, 9), "the parent has more");
+    }
+
+    #[test]
+    fn a_mark_continues_exactly_there() {
+        let log = read_log(5);
+        let mut reader = begin(&log, after(BIRTH, 3));
+        assert_eq!(read(&mut reader, &log), [Ok(3), Ok(4), Ok(5)]);
+        let mut ahead = begin(&log, after(BIRTH, 9));
+        assert_eq!(read(&mut ahead, &log), [], "this node has not come there");
+    }
+
+    #[test]
+    fn what_nobody_keeps_is_one_gap() {
+        let mut log = read_log(9);
+        log.trim(4, usize::MAX);
+        let mut reader = begin(&log, after(BIRTH, 2));
+        assert_eq!(read(&mut reader, &log), [], "others may keep it");
+        assert_eq!(reader.lacks(&log), Some(2));
+        let mut gone = Backlog::default();
+        gone.set_gone_before(6);
+        let gap = Gap { after: Some(at(BIRTH, 1)), until: at(BIRTH, 6), reason: GapReason::TooOld };
+        assert_eq!(reader.poll_item(&log, Some(&gone)), Some(Item::Gap(gap)));
+        assert_eq!(read(&mut reader, &log), [Ok(6), Ok(7), Ok(8), Ok(9)]);
+        assert_eq!(reader.lacks(&log), None);
+    }
+
+    #[test]
+    fn a_mark_of_another_log_is_a_gap_and_the_earliest() {
+        let log = read_log(2);
+        let mut reader = begin(&log, after(99, 45));
+        let gap = Gap { after: Some(at(99, 44)), until: at(BIRTH, 0), reason: GapReason::OtherLog };
+        assert_eq!(read(&mut reader, &log), [Err(gap), Ok(1), Ok(2)]);
+        let mut fresh = begin(&log, after(99, 0));
+        assert!(matches!(read(&mut fresh, &log)[0], Err(Gap { after: None, .. })));
+    }
+
+    /// A log whose second birth has taken over the first four entries of the first, with one message behind.
+    fn second_birth(complete: bool) -> Log {
+        let lineage = Lineage::default().then(BIRTH, 4);
+        let mut log = read_log(9);
+        log.go_over(8, lineage.clone(), 4);
+        let _ = log.take_committed(4, born(1, &[1], lineage, complete));
+        let _ = log.take_committed(5, message(1, 50));
+        log
+    }
+
+    #[test]
+    fn a_birth_that_is_not_complete_is_one_gap_to_each_that_read_the_one_before() {
+        let log = second_birth(false);
+        let gap = |after| Gap { after: Some(at(BIRTH, after)), until: at(8, 4), reason: GapReason::Unreplicated };
+        let mut here = begin(&log, after(BIRTH, 2));
+        assert_eq!(read(&mut here, &log), [Ok(2), Ok(3), Err(gap(3)), Ok(5)]);
+        let mut beyond = begin(&log, after(BIRTH, 7));
+        assert_eq!(read(&mut beyond, &log), [Err(gap(6)), Ok(5)], "it has read what was not taken over: once");
+        let mut late = begin(&log, after(8, 5));
+        assert_eq!(read(&mut late, &log), [Ok(5)]);
+        let mut latest = begin(&log, Start::Latest);
+        assert_eq!(read(&mut latest, &log), []);
+        let whole = second_birth(true);
+        let mut reader = begin(&whole, after(BIRTH, 2));
+        assert_eq!(read(&mut reader, &whole), [Ok(2), Ok(3), Ok(5)], "nothing is missing");
+    }
+
+    #[test]
+    fn the_mark_at_the_end_of_a_birth_is_of_that_birth() {
+        let log = second_birth(false);
+        assert_eq!(mark_at(&log, 4), Mark { birth: BIRTH, next: 4 });
+        assert_eq!(mark_at(&log, 5), Mark { birth: 8, next: 5 });
+        let mut reader = begin(&log, after(BIRTH, 4));
+        assert!(matches!(read(&mut reader, &log)[..], [Err(_), Ok(5)]), "it hears of the birth");
+        let old = read_log(3);
+        let mut latest = begin(&old, Start::Latest);
+        latest.branch(&old, 4, true);
+        assert!(matches!(read(&mut latest, &log)[..], [Err(_), Ok(5)]), "so does one that has read nothing yet");
+    }
+
+    #[test]
+    fn a_reader_follows_its_nodes_log_to_another_birth_and_to_another_log() {
+        let old = read_log(9);
+        let mut reader = begin(&old, after(BIRTH, 8));
+        assert_eq!(read(&mut reader, &old), [Ok(8), Ok(9)]);
+        reader.branch(&old, 4, true);
+        let log = second_birth(false);
+        let items = read(&mut reader, &log);
+        let gap = Gap { after: Some(at(BIRTH, 9)), until: at(8, 4), reason: GapReason::Unreplicated };
+        assert_eq!(items, [Err(gap), Ok(5)], "one gap for all that it lost");
+        let mut other = begin(&old, after(BIRTH, 8));
+        other.restart(&old, 20);
+        let gap = Gap { after: Some(at(BIRTH, 7)), until: at(77, 20), reason: GapReason::OtherLog };
+        let mut third = Log::new(77, Lineage::default(), 20);
+        let _ = third.take_committed(20, message(1, 1));
+        assert_eq!(read(&mut other, &third), [Err(gap), Ok(20)]);
+    }
 }

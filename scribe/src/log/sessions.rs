@@ -199,3 +199,141 @@ impl Session {
         self.recent.drain(..surplus);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use treecast_overlay::id::Key;
+    use treecast_overlay::peer::{Addr, Peer};
+
+    use super::*;
+    use crate::log::testing::{BIRTH, entry, members};
+    use crate::topic::TopicId;
+    use crate::wire::{Lineage, Signature};
+
+    const RECENT: usize = 4;
+
+    fn publish(session: u64, sequence: u64) -> Publish {
+        let publisher = Peer { id: NodeId(3), incarnation: 1, addr: Addr::Unreachable }.into();
+        let (topic, signature) = (TopicId(Key(7)), Signature::None);
+        Publish { topic, publisher, session, sequence, acknowledged: 0, resent: false, birth: None, signature }
+    }
+
+    /// A root's log and sessions, side by side.
+    struct Root {
+        log: Log,
+        sessions: Sessions,
+        meter: Meter,
+    }
+
+    impl Root {
+        fn new() -> Root {
+            let log = Log::new(BIRTH, Lineage::default(), 0);
+            let mut root = Root { log, sessions: Sessions::default(), meter: Meter::default() };
+            root.configure();
+            root
+        }
+
+        fn configure(&mut self) {
+            let body = Body::Configuration { members: members(&[1]), birth: None };
+            let held = entry(1, body, &self.sessions.encode());
+            let _ = self.log.take_committed(self.log.end(), held);
+        }
+
+        /// Publishes the next message of a session.
+        fn append(&mut self, session: u64) {
+            let id = (NodeId(3), session);
+            let sequence = self.sessions.by_id.get(&id).map_or(0, |session| session.last) + 1;
+            assert_eq!(self.sessions.judge(&publish(session, sequence), true), Ruling::Append);
+            let offset = self.log.end();
+            let body = Body::Message { publisher: NodeId(3), session, sequence, signature: Signature::None };
+            let held = entry(1, body, b"");
+            self.sessions.note(id, sequence, offset, held.stamp, RECENT, &self.meter);
+            let _ = self.log.take_committed(offset, held);
+        }
+
+        fn replayed(&self) -> Sessions {
+            Sessions::replay(&self.log, usize::MAX, RECENT, &self.meter)
+        }
+    }
+
+    #[test]
+    fn a_session_is_judged_by_what_of_it_is_in_the_log() {
+        let mut root = Root::new();
+        assert_eq!(root.sessions.judge(&publish(1, 1), false), Ruling::Full);
+        assert_eq!(root.sessions.judge(&publish(1, 2), true), Ruling::Unknown);
+        for _ in 0..6 {
+            root.append(1);
+        }
+        let rulings = [8, 7, 6, 3, 2].map(|sequence| root.sessions.judge(&publish(1, sequence), false));
+        let positioned = Ruling::Positioned;
+        assert_eq!(rulings, [Ruling::Early, Ruling::Append, positioned(6), positioned(3), Ruling::Forgotten]);
+        let acknowledged = Publish { acknowledged: 5, ..publish(1, 6) };
+        assert_eq!(root.sessions.judge(&acknowledged, true), positioned(6));
+        assert_eq!(root.sessions.judge(&publish(1, 5), true), Ruling::Forgotten, "its publisher has the receipt");
+        assert!(root.sessions.has(&publish(1, 1)) && root.sessions.has(&publish(1, 6)));
+        assert!(!root.sessions.has(&publish(1, 7)) && !root.sessions.has(&publish(2, 1)));
+        assert_eq!(root.sessions.judge(&publish(1, u64::MAX), true), Ruling::Early);
+    }
+
+    #[test]
+    fn one_that_came_early_waits_for_those_before_it_within_bounds() {
+        let mut root = Root::new();
+        root.append(1);
+        for sequence in [4, 3, 3, 5] {
+            root.sessions.keep_early(publish(1, sequence), Bytes::from_static(b"xx"), 2, 100);
+        }
+        root.sessions.keep_early(publish(2, 3), Bytes::new(), 2, 100);
+        assert_eq!(root.sessions.early_bytes, 4, "two, and of a session that is known");
+        let mut next = |sequence| {
+            let note = root.sessions.note((NodeId(3), 1), sequence, sequence, 1000, RECENT, &root.meter);
+            note.map(|(publish, _)| publish.sequence)
+        };
+        assert_eq!([next(2), next(3), next(4)], [Some(3), Some(4), None]);
+        assert_eq!(root.sessions.early_bytes, 0);
+        root.sessions.keep_early(publish(1, 9), Bytes::from_static(b"xx"), 2, 1);
+        assert_eq!(root.sessions.early_bytes, 0, "too many bytes");
+    }
+
+    #[test]
+    fn sessions_age_by_the_stamps_of_the_log() {
+        let mut root = Root::new();
+        root.append(1);
+        root.sessions.keep_early(publish(1, 3), Bytes::from_static(b"xx"), 2, 100);
+        root.sessions.note((NodeId(3), 2), 1, 9, 2000, RECENT, &root.meter);
+        root.sessions.expire(1000);
+        assert_eq!((root.sessions.len(), root.meter.count()), (2, 2));
+        root.sessions.expire(1001);
+        assert_eq!((root.sessions.len(), root.meter.count(), root.sessions.early_bytes), (1, 1, 0));
+    }
+
+    #[test]
+    fn a_malformed_table_is_none_and_a_long_one_is_cut() {
+        let mut root = Root::new();
+        (1..=9).for_each(|session| root.append(session));
+        root.configure();
+        assert_eq!(Sessions::replay(&root.log, 4, RECENT, &root.meter).len(), 4);
+        let body = Body::Configuration { members: members(&[1]), birth: None };
+        let _ = root.log.take_committed(root.log.end(), entry(1, body, b"no table"));
+        assert_eq!(root.replayed().len(), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn the_sessions_are_a_function_of_the_log(steps in proptest::collection::vec(0u64..5, 0..60), kept in 0usize..40) {
+            let mut root = Root::new();
+            for session in steps {
+                match session {
+                    0 => root.configure(),
+                    _ => root.append(session),
+                }
+                prop_assert_eq!(root.replayed().encode(), root.sessions.encode());
+            }
+            // Whatever falls out of a member's window is in the table of the last configuration.
+            root.configure();
+            root.append(1);
+            root.log.trim(2 + kept, usize::MAX);
+            prop_assert_eq!(root.replayed().encode(), root.sessions.encode());
+        }
+    }
+}

@@ -515,4 +515,52 @@ mod tests {
         publisher.on_timeout(seconds(2), &config, 78);
         assert_eq!(sends(&mut publisher, seconds(2), &config), [(77, 2, true)]);
     }
+
+    #[test]
+    fn a_root_that_was_one_names_the_next_and_all_that_flies_goes_there() {
+        let (mut publisher, config) = with_messages(4);
+        sends(&mut publisher, Instant::ZERO, &config);
+        publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH);
+        sends(&mut publisher, Instant::ZERO, &config);
+        let next = RefusedReason::NotRoot { root: Some(contact(10)) };
+        assert_eq!(publisher.on_refused(77, 3, next, 78), []);
+        let out: Vec<_> = std::iter::from_fn(|| publisher.poll_send(seconds(1), &config, None)).collect();
+        assert_eq!(out.iter().map(|out| out.sequence).collect::<Vec<_>>(), [2, 3, 4], "in its session");
+        assert!(out.iter().all(|out| out.session == 77 && out.birth == Some(BIRTH)));
+        assert!(out.iter().all(|out| out.root.map(|root| root.id()) == Some(NodeId(10)) && out.sends == 2));
+        assert_eq!(publisher.on_refused(77, 2, RefusedReason::NotRoot { root: None }, 78), []);
+        let routed = publisher.poll_send(seconds(2), &config, None).unwrap();
+        assert_eq!((routed.sequence, routed.root), (2, None), "one finds it, and the others wait");
+        assert!(publisher.poll_send(seconds(2), &config, None).is_none());
+    }
+
+    #[test]
+    fn of_another_birth_only_what_was_sent_but_once_goes_on() {
+        let other = |repeated| RefusedReason::OtherBirth { birth: 6, repeated };
+        for (again, repeated, unknown) in [(false, false, 3), (false, true, 4), (true, false, 4)] {
+            let (mut publisher, config) = with_messages(7);
+            sends(&mut publisher, Instant::ZERO, &config);
+            publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH);
+            sends(&mut publisher, Instant::ZERO, &config);
+            if again {
+                publisher.on_timeout(seconds(1), &config, 0);
+                sends(&mut publisher, seconds(1), &config);
+            }
+            let failed = publisher.on_refused(77, 2, other(repeated), 78);
+            assert!(failed.iter().all(|(_, error)| matches!(error, PublishError::OutcomeUnknown { .. })));
+            assert_eq!(failed.len(), unknown, "sent again: {again}, repeated: {repeated}");
+            let next: Vec<_> = std::iter::from_fn(|| publisher.poll_send(seconds(2), &config, None)).collect();
+            assert!(next.iter().all(|out| out.session == 78 && out.sends == 1));
+            assert!(!next.is_empty());
+            let mut left = 0;
+            let mut sequence = next[0].sequence;
+            while let Some((token, _)) = publisher.on_receipt(seconds(2), 78, sequence, contact(10), 6) {
+                assert!(token.0 > 1 && !failed.iter().any(|(other, _)| *other == token));
+                left += 1;
+                sends(&mut publisher, seconds(2), &config);
+                sequence += 1;
+            }
+            assert_eq!(left + failed.len() + 1, 7, "each has its answer");
+        }
+    }
 }

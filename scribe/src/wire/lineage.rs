@@ -67,3 +67,35 @@ impl Lineage {
         self.0.capacity() * size_of::<Ancestor>()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn offsets_belong_to_the_birth_that_took_them() {
+        let lineage = Lineage::default().then(1, 5).then(2, 5).then(3, 9);
+        let births: Vec<_> = [0, 4, 5, 8, 9, 100].iter().map(|&at| lineage.birth_at(at, 4)).collect();
+        assert_eq!(births, [1, 1, 3, 3, 4, 4], "the second birth took no entry");
+        assert_eq!([1, 2, 3, 4].map(|birth| lineage.taken_over(birth)), [Some(5), Some(5), Some(9), None]);
+        assert!(lineage.is_sound());
+        assert_eq!(Lineage::default().birth_at(3, 4), 4);
+    }
+
+    #[test]
+    fn only_the_last_births_are_remembered() {
+        let all = (0..20).fold(Lineage::default(), |lineage, birth| lineage.then(birth, 10 * birth));
+        assert_eq!(all.ancestors().len(), MAX_LINEAGE);
+        assert!(all.is_sound());
+        assert_eq!(all.taken_over(11), None);
+        assert_eq!(all.taken_over(12), Some(120));
+        assert_eq!(all.birth_at(3, 99), 12, "an earlier one counts as the first of these");
+    }
+
+    #[test]
+    fn births_out_of_order_or_too_many_are_not_sound() {
+        assert!(!Lineage::default().then(1, 5).then(2, 4).is_sound());
+        let many = (0..9).map(|birth| Ancestor { birth, end: birth }).collect();
+        assert!(!Lineage(many).is_sound());
+    }
+}

@@ -139,7 +139,8 @@ fn a_message_costs_at_most_66_bytes_more_than_its_payload() {
 fn no_data_header_of_a_message_exceeds_its_limit() {
     let last = MAX_NUMBER - 1;
     let body = message(u128::MAX, last, last);
-    let data = Data { topic: TOPIC, birth: u64::MAX, offset: last, term: last, behind: last, stamp: last, body };
+    let data =
+        Data { topic: TOPIC, birth: u64::MAX, offset: last, term: last, behind: last, stamp: last, body };
     let len = encode(&Header::Data(data), b"").len();
     assert!(len <= MAX_DATA_HEADER, "{len}");
 }
@@ -222,7 +223,10 @@ fn the_births_of_a_log_are_few_and_in_order() {
 fn the_numbers_of_a_join_and_of_a_copy_are_bounded() {
     sound(Header::Join(join()));
     let after = Start::After(Mark { birth: u64::MAX, next: BAD });
-    out_of_range([Header::Join(Join { number: BAD, ..join() }), Header::Join(Join { start: after, ..join() })]);
+    out_of_range([
+        Header::Join(Join { number: BAD, ..join() }),
+        Header::Join(Join { start: after, ..join() }),
+    ]);
     let with = |copy| Header::Join(Join { copy: Some(Box::new(copy)), ..join() });
     out_of_range([
         with(CopyState { life: BAD, ..copy() }),

@@ -19,7 +19,11 @@ fn a_subscriber_that_takes_nothing_is_waited_for_and_then_gets_a_gap() {
     world.run(seconds(2));
     world.publish_many(nodes[8], "message", 100);
     world.run(millis(1200));
-    assert_eq!(world.texts(nodes[3], fast).len(), 5 + 21, "three quarters of the window, of which each eighth entry carries the sessions");
+    assert_eq!(
+        world.texts(nodes[3], fast).len(),
+        5 + 21,
+        "three quarters of the window, of which each eighth entry carries the sessions"
+    );
     world.run(seconds(2));
     world.expect_all(nodes[3], fast, &numbered("message", 100));
     world.expect_all(nodes[6], far, &numbered("message", 100));
@@ -28,11 +32,8 @@ fn a_subscriber_that_takes_nothing_is_waited_for_and_then_gets_a_gap() {
     world.run(seconds(1));
     let gaps = world.gaps(nodes[3], slow);
     let messages = world.messages(nodes[3], slow);
-    let expected = Gap {
-        after: Some(messages[4].position),
-        until: messages[5].position,
-        reason: GapReason::TooOld,
-    };
+    let expected =
+        Gap { after: Some(messages[4].position), until: messages[5].position, reason: GapReason::TooOld };
     assert_eq!(gaps, [expected]);
     assert_eq!(world.texts(nodes[3], slow)[5..], numbered("message", 100)[72..], "the window's 32 entries");
 }
@@ -149,7 +150,15 @@ fn all_windows_together_stay_within_their_limit() {
     assert_eq!(world.receipts(me).len(), 64);
     assert!(forest.quota.windows.bytes() <= 128 << 10);
     let last = Topic::new("topic 7").unwrap().id();
-    let kept = forest.trees[&last].flow.log.part().unwrap().window.entries_from(0).filter(|(_, entry)| entry.body.members().is_none()).count();
+    let kept = forest.trees[&last]
+        .flow
+        .log
+        .part()
+        .unwrap()
+        .window
+        .entries_from(0)
+        .filter(|(_, entry)| entry.body.members().is_none())
+        .count();
     assert_eq!(kept, 6, "the topic that grew last keeps its whole window");
 }
 
@@ -163,7 +172,13 @@ fn small_messages_are_copied_out_of_the_buffers_they_came_in() {
     world.run(seconds(1));
     let at_root = world.nodes[&nodes[0]].forest.trees[&topic()].flow.log.part().unwrap();
     let at_child = world.nodes[&nodes[1]].forest.trees[&topic()].flow.log.part().unwrap();
-    let [root_entry, child_entry] = [at_root, at_child].map(|log| log.window.entries_from(0).map(|(_, entry)| entry).find(|entry| entry.body.members().is_none()).unwrap());
+    let [root_entry, child_entry] = [at_root, at_child].map(|log| {
+        log.window
+            .entries_from(0)
+            .map(|(_, entry)| entry)
+            .find(|entry| entry.body.members().is_none())
+            .unwrap()
+    });
     assert_eq!(root_entry.encoded, child_entry.encoded, "forwarded unchanged");
     assert_ne!(root_entry.encoded.as_ptr(), child_entry.encoded.as_ptr());
     assert_eq!(world.messages(nodes[1], news).len(), 1);

@@ -221,3 +221,47 @@ fn an_edge_is_no_member() {
     world.run(seconds(1));
     assert_eq!(world.sent_of("InviteRefused"), 1);
 }
+
+#[test]
+fn whatever_happens_to_one_node_at_a_time_nothing_is_lost_and_nobody_hears_of_a_gap() {
+    for seed in 0..4 {
+        let mut world = World::new(16, seed);
+        (world.loss, world.twice, world.jitter) = (3, 3, millis(20));
+        let nodes = world.by_distance();
+        let publisher = nodes[15];
+        let readers: Vec<_> =
+            nodes[10..14].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
+        world.run(seconds(15));
+        let mut expected = Vec::new();
+        for round in 0..8 {
+            let near: Vec<_> = world.by_distance()[..4].to_vec();
+            let near: Vec<_> = near.into_iter().filter(|id| !nodes[10..].contains(id)).collect();
+            let pick = near.get(world.rng.random_range(0..4)).copied();
+            match (world.rng.random_range(0..4), pick) {
+                (0, Some(id)) => world.crash(id),
+                (1, Some(id)) => {
+                    world.with(id, |forest, cx| forest.leave(cx));
+                    world.run(seconds(3));
+                    world.depart(id);
+                }
+                (2, _) => {
+                    let distance = world.rng.random::<u128>() >> (4 + round * 4);
+                    world.enter(NodeId(topic().key().0 ^ distance));
+                }
+                _ => {}
+            }
+            let text = format!("round {round}");
+            world.publish_many(publisher, &text, 60);
+            expected.extend(numbered(&text, 60));
+            world.run(seconds(12));
+        }
+        world.run(seconds(30));
+        assert_eq!(world.failures(publisher), [], "seed {seed}");
+        for &(id, reader) in &readers {
+            assert_eq!(world.gaps(id, reader), [], "seed {seed}: {id}");
+            assert!(world.texts(id, reader) == expected, "seed {seed}: {id}");
+            world.expect_order(id, reader);
+        }
+        assert_eq!(world.log_members().len(), 3, "seed {seed}");
+    }
+}

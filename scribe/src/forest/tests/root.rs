@@ -7,7 +7,8 @@ fn a_root_that_dies_under_a_running_publisher_costs_nothing_and_nobody_hears_of_
     for seed in 0..6 {
         let mut world = World::new(20, 120 + seed);
         let nodes = world.by_distance();
-        let readers: Vec<_> = nodes[1..8].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
+        let readers: Vec<_> =
+            nodes[1..8].iter().map(|&id| (id, world.subscribe(id, Start::Latest))).collect();
         world.run(seconds(3));
         world.publish_many(nodes[9], "before", 50 + usize::from(seed) * 7);
         world.crash(nodes[0]);
@@ -111,7 +112,8 @@ fn a_successor_that_was_on_no_tree_has_the_log_though_nobody_listens() {
     world.enter(NodeId(topic().key().0 ^ 1));
     world.run(seconds(5));
     let newcomer = world.root();
-    let messages = world.log(newcomer).window.entries_from(0).filter(|(_, entry)| entry.body.members().is_none());
+    let messages =
+        world.log(newcomer).window.entries_from(0).filter(|(_, entry)| entry.body.members().is_none());
     assert_eq!(messages.count(), 20);
     let mark = Mark { birth: first.position.birth, next: first.position.offset + 1 };
     let late = world.subscribe(nodes[2], Start::After(mark));

@@ -200,3 +200,96 @@ impl Preparation {
         next.max(now + config.root.query_retry / 4)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forest::tree::testing::{contact, entry};
+    use crate::wire::{Lineage, Term};
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + std::time::Duration::from_millis(millis)
+    }
+
+    fn peer(id: u128) -> Peer {
+        contact(id).peer
+    }
+
+    fn copy(life: u64) -> CopyState {
+        let (synced, lineage, configurations) = (Term::ZERO, Lineage::default(), Vec::new());
+        CopyState { life, synced, birth: 7, lineage, start: 0, commit: 0, end: 0, configurations }
+    }
+
+    fn ids(contacts: &[Contact]) -> Vec<NodeId> {
+        contacts.iter().map(|contact| contact.id()).collect()
+    }
+
+    #[test]
+    fn each_is_asked_once_and_the_silent_again() {
+        let config = Config::default();
+        let mut all = Preparation::new(at(0));
+        assert_eq!(ids(&all.ask(at(0), [peer(2), peer(3), peer(4)])), [NodeId(2), NodeId(3), NodeId(4)]);
+        assert_eq!(all.ask(at(1), [peer(2)]), []);
+        let reborn = Peer { incarnation: 2, ..peer(2) };
+        assert_eq!(ids(&all.ask(at(1), [reborn])), [NodeId(2)], "a later life");
+        assert!(!all.is_answered(at(1), &config));
+        all.on_copy(at(5), contact(3), copy(1), 8);
+        all.on_no_copy(at(5), contact(4), Some(Mark { birth: 7, next: 5 }));
+        all.ask_again(at(0), &config);
+        assert_eq!(all.ask_again(at(299), &config), []);
+        assert_eq!(ids(&all.ask_again(at(300), &config)), [NodeId(2)]);
+        assert!(all.on_dead(NodeId(2)) && !all.on_dead(NodeId(3)), "whether its answer was waited for");
+        assert!(all.is_answered(at(300), &config));
+        assert_eq!(all.ask_again(at(900), &config), []);
+        assert_eq!(all.copies().map(|(from, copy, join)| (from.id(), copy.life, join)).collect::<Vec<_>>(), [(NodeId(3), 1, 8)]);
+        assert_eq!(all.windows().map(|(from, mark)| (from.id(), mark.next)).collect::<Vec<_>>(), [(NodeId(4), 5)]);
+    }
+
+    #[test]
+    fn nobody_is_waited_for_for_ever() {
+        let config = Config::default();
+        let mut all = Preparation::new(at(0));
+        all.ask(at(0), [peer(2)]);
+        assert!(!all.is_answered(at(4999), &config) && all.is_answered(at(5000), &config));
+        assert!(!all.may_force(at(1999), &config) && all.may_force(at(2000), &config));
+    }
+
+    #[test]
+    fn a_life_is_over_when_its_node_is_dead_or_says_so_or_is_gone() {
+        let config = Config::default();
+        let mut all = Preparation::new(at(0));
+        all.ask(at(0), (2..=5).map(peer));
+        all.on_copy(at(1), contact(3), copy(8), 1);
+        all.on_no_copy(at(1), contact(4), None);
+        let member = |id, life| Member { peer: peer(id), life };
+        let over = |all: &Preparation, now, id, life, near| all.is_over(at(now), &config, &member(id, life), |_| near);
+        assert!(!over(&all, 9000, 2, 1, true), "silent, but the ring knows it");
+        assert!(!over(&all, 1999, 2, 1, false) && over(&all, 2000, 2, 1, false));
+        assert!(!over(&all, 0, 3, 8, true) && over(&all, 0, 3, 7, true), "another life of it");
+        assert!(over(&all, 0, 4, 1, true), "it is no member");
+        assert!(!over(&all, 9000, 9, 1, false), "it was not asked");
+        all.on_dead(NodeId(3));
+        assert!(over(&all, 0, 3, 8, true) && all.is_dead(NodeId(3)));
+        all.on_copy(at(2), contact(3), copy(8), 2);
+        assert!(!over(&all, 0, 3, 8, true), "it lives after all");
+    }
+
+    #[test]
+    fn of_what_is_pulled_only_what_was_asked_for_is_kept() {
+        let mut pull = PullUnderWay {
+            from: contact(2),
+            number: 1,
+            next: 10,
+            until: 1000,
+            again_at: at(0),
+            give_up_at: at(0),
+            adopts: true,
+            early: BTreeMap::new(),
+        };
+        [9, 10, 12, 12, 265, 266, 1 << 40].iter().for_each(|&offset| pull.keep(entry(offset)));
+        assert_eq!(pull.early.keys().copied().collect::<Vec<_>>(), [10, 12, 265]);
+        pull.until = 11;
+        pull.keep(entry(11));
+        assert!(!pull.early.contains_key(&11));
+    }
+}

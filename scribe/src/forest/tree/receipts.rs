@@ -68,3 +68,69 @@ impl Receipts {
         self.waiting.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forest::tree::testing::{TOPIC, contact};
+    use crate::wire::Signature;
+
+    const PATIENCE: Duration = Duration::from_millis(200);
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    fn publish(publisher: u128, sequence: u64) -> Publish {
+        Publish {
+            topic: TOPIC,
+            publisher: contact(publisher),
+            session: 1,
+            sequence,
+            acknowledged: 0,
+            resent: false,
+            birth: None,
+            signature: Signature::None,
+        }
+    }
+
+    fn offsets(receipts: &mut Receipts, now: u64, commit: u64, held_by_all: u64) -> Vec<u64> {
+        std::iter::from_fn(|| receipts.take(at(now), commit, held_by_all, PATIENCE)).map(|w| w.offset).collect()
+    }
+
+    #[test]
+    fn receipts_come_in_the_order_of_the_log_once_their_messages_are_committed() {
+        let mut receipts = Receipts::default();
+        for (sequence, offset) in [(3, 7), (1, 4), (2, 5)] {
+            receipts.wait(at(0), &publish(5, sequence), offset);
+        }
+        assert_eq!(offsets(&mut receipts, 0, 4, 9), [] as [u64; 0]);
+        assert_eq!(offsets(&mut receipts, 0, 6, 9), [4, 5]);
+        assert_eq!(receipts.len(), 1);
+    }
+
+    #[test]
+    fn slow_members_are_waited_for_for_a_moment() {
+        let mut receipts = Receipts::default();
+        receipts.wait(at(0), &publish(5, 1), 4);
+        receipts.wait(at(50), &publish(5, 2), 5);
+        assert_eq!(receipts.due_at(4, PATIENCE), None, "it is not committed");
+        assert_eq!(receipts.due_at(9, PATIENCE), Some(at(200)));
+        assert_eq!(offsets(&mut receipts, 199, 9, 4), [] as [u64; 0]);
+        assert_eq!(offsets(&mut receipts, 200, 9, 4), [4]);
+        assert_eq!(offsets(&mut receipts, 201, 9, 6), [5]);
+    }
+
+    #[test]
+    fn a_message_that_is_sent_again_has_one_receipt_by_the_last_way() {
+        let mut receipts = Receipts::default();
+        receipts.wait(at(0), &publish(5, 1), 4);
+        receipts.wait(at(0), &publish(5, 2), 5);
+        let mut again = publish(5, 1);
+        again.publisher.via = Some(contact(6).peer);
+        receipts.wait(at(10), &again, 4);
+        let waiting: Vec<_> = receipts.take_all().map(|w| (w.sequence, w.publisher.via.is_some())).collect();
+        assert_eq!(waiting, [(1, true), (2, false)]);
+        assert_eq!(receipts.len(), 0);
+    }
+}

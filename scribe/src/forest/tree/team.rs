@@ -129,3 +129,148 @@ impl Team {
         plan
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::forest::tree::testing::contact;
+
+    fn at(millis: u64) -> Instant {
+        Instant::ZERO + Duration::from_millis(millis)
+    }
+
+    fn peer(id: u128) -> Peer {
+        contact(id).peer
+    }
+
+    fn ids(peers: impl IntoIterator<Item = Peer>) -> Vec<u128> {
+        peers.into_iter().map(|peer| peer.id.0).collect()
+    }
+
+    /// Members and the nodes around the key, by their distance; how those stand that follow.
+    struct Case<'a> {
+        members: &'a [u128],
+        ranked: &'a [u128],
+        unwell: &'a [u128],
+        complete: &'a [u128],
+        behind: &'a [u128],
+        copies: usize,
+    }
+
+    const CASE: Case<'static> =
+        Case { members: &[1, 2, 3], ranked: &[1, 2, 3, 4, 5], unwell: &[], complete: &[], behind: &[], copies: 3 };
+
+    impl Case<'_> {
+        /// Whom to invite, and the next members.
+        fn plan(&self, team: &mut Team, now: u64) -> (Vec<u128>, Option<Vec<u128>>) {
+            let plan = self.whole(team, now);
+            let members = plan.members.map(|members| ids(members.into_iter().map(|member| member.peer)));
+            (ids(plan.invite), members)
+        }
+
+        fn whole(&self, team: &mut Team, now: u64) -> Plan {
+            let member = |&id: &u128| Member { peer: peer(id), life: 1 };
+            let configuration = Configuration { at: 0, members: self.members.iter().map(member).collect() };
+            let ranked: Vec<_> = self.ranked.iter().map(|&id| peer(id)).collect();
+            let is = |all: &[u128], id: NodeId| all.iter().any(|&one| NodeId(one) == id);
+            let standing = |id| {
+                let well = is(self.members, id) && !is(self.unwell, id);
+                let is_complete = is(self.complete, id) || well;
+                (is_complete || is(self.behind, id)).then_some(Standing { life: 1, is_complete })
+            };
+            let is_well = |member: &Member| !is(self.unwell, member.peer.id);
+            team.plan(at(now), &configuration, self.copies, &ranked, is_well, standing)
+        }
+    }
+
+    #[test]
+    fn members_that_are_well_and_near_stay() {
+        let plan = CASE.whole(&mut Team::default(), 0);
+        assert_eq!(plan, Plan::default());
+        // Among the closest eight, whoever is closer.
+        let far = Case { ranked: &[9, 10, 11, 12, 13, 1, 2, 3], ..CASE };
+        assert_eq!(far.plan(&mut Team::default(), 0), (vec![], None));
+    }
+
+    #[test]
+    fn a_new_log_invites_the_closest_and_grows_when_they_have_come() {
+        let mut team = Team::default();
+        let alone = Case { members: &[1], ..CASE };
+        assert_eq!(alone.plan(&mut team, 0), (vec![2, 3], None));
+        assert!(team.is_invited(NodeId(2)) && !team.is_invited(NodeId(4)));
+        let one = Case { complete: &[2], ..alone };
+        assert_eq!(one.plan(&mut team, 10), (vec![3], Some(vec![1, 2])), "two are better than one");
+        let both = Case { members: &[1, 2], complete: &[3], ..CASE };
+        assert_eq!(both.plan(&mut team, 20), (vec![], Some(vec![1, 2, 3])));
+        let few = Case { ranked: &[1, 2], ..alone };
+        assert_eq!(few.plan(&mut Team::default(), 0), (vec![2], None));
+    }
+
+    #[test]
+    fn one_that_is_not_well_is_replaced_when_its_successor_has_come() {
+        let mut team = Team::default();
+        let case = Case { ranked: &[1, 2, 4, 5], unwell: &[3], ..CASE };
+        let plan = case.whole(&mut team, 0);
+        assert_eq!((ids(plan.invite), plan.members.is_none(), plan.is_open), (vec![4], true, true));
+        let behind = Case { behind: &[4], ..case };
+        assert_eq!(behind.plan(&mut team, 10), (vec![], None), "it is catching up");
+        let here = Case { complete: &[4], ..behind };
+        assert_eq!(here.plan(&mut team, 20), (vec![], Some(vec![1, 2, 4])));
+        let nobody = Case { ranked: &[1, 2], ..case };
+        assert_eq!(nobody.plan(&mut Team::default(), 0), (vec![], Some(vec![1, 2])), "there is no successor");
+    }
+
+    #[test]
+    fn one_that_does_not_come_is_not_waited_for_alone() {
+        let mut team = Team::default();
+        let case = Case { ranked: &[1, 2, 4, 5], unwell: &[3], ..CASE };
+        assert_eq!(case.plan(&mut team, 0).0, [4]);
+        assert_eq!(case.plan(&mut team, 999).0, [4]);
+        assert_eq!(case.plan(&mut team, 1000).0, [4, 5]);
+    }
+
+    #[test]
+    fn one_that_will_not_is_passed_over_for_a_while() {
+        let mut team = Team::default();
+        let case = Case { ranked: &[1, 2, 4, 5], unwell: &[3], ..CASE };
+        assert_eq!(case.plan(&mut team, 0).0, [4]);
+        team.on_unwilling(at(10), NodeId(4));
+        assert!(team.is_unwilling(at(10), NodeId(4)) && !team.is_invited(NodeId(4)));
+        assert_eq!(case.plan(&mut team, 20).0, [5]);
+        assert!(!team.is_unwilling(at(5010), NodeId(4)));
+        assert_eq!(case.plan(&mut team, 5010).0, [4]);
+        team.forget(NodeId(4));
+        assert!(!team.is_invited(NodeId(4)));
+    }
+
+    #[test]
+    fn one_far_away_is_replaced() {
+        let far = Case { ranked: &[9, 1, 2, 10, 11, 12, 13, 14, 3], complete: &[9], ..CASE };
+        assert_eq!(far.plan(&mut Team::default(), 0), (vec![], Some(vec![1, 2, 9])));
+    }
+
+    #[test]
+    fn fewer_copies_are_wanted_now() {
+        let one = Case { copies: 1, ..CASE };
+        assert_eq!(one.plan(&mut Team::default(), 0).1.map(|members| members.len()), Some(1));
+    }
+
+    #[test]
+    fn of_those_that_can_commit_one_stays_in_the_next_configuration() {
+        let none = Case { unwell: &[1, 2, 3], ranked: &[4, 5, 6], ..CASE };
+        assert_eq!(none.plan(&mut Team::default(), 0), (vec![4, 5, 6], None), "an empty one would be none");
+        let some = Case { complete: &[4], ..none };
+        let mut team = Team::default();
+        let (invite, members) = some.plan(&mut team, 0);
+        let members = members.unwrap();
+        assert_eq!(invite, [5, 6]);
+        assert!(members.contains(&4) && members.len() == 3, "those that are not replaced yet stay: {members:?}");
+    }
+
+    #[test]
+    fn no_more_are_invited_than_there_are_places() {
+        let mut team = Team::default();
+        let alone = Case { members: &[1], ranked: &[2, 3, 1, 4], behind: &[2, 3], ..CASE };
+        assert_eq!(alone.plan(&mut team, 0), (vec![], None));
+    }
+}
