@@ -6,6 +6,7 @@ use treecast_overlay::memory;
 use super::Forest;
 use super::tree::Tree;
 use crate::event::{SubscriptionId, TreeStatus};
+use crate::log::Log;
 use crate::topic::TopicId;
 
 /// A root's memory of one session takes about that many bytes: its place in a B-tree, and a few positions.
@@ -44,6 +45,16 @@ impl<'a> Place<'a> {
         self.tree.role.is_root()
     }
 
+    /// Whether this node is a member of the log, or is to become one.
+    pub fn is_member(&self) -> bool {
+        self.tree.flow.log.copy_state().is_some()
+    }
+
+    /// This node's part of the log; `None` until a parent has started it.
+    pub fn log(&self) -> Option<&'a Log> {
+        self.tree.flow.log.part()
+    }
+
     /// The birth of the log that this node has a part of; `None` until a parent has started it.
     pub fn birth(&self) -> Option<u64> {
         self.tree.flow.log.part().map(|log| log.birth)
@@ -72,6 +83,7 @@ impl Forest {
             topic: place.topic(),
             parent: place.parent(),
             is_root: place.is_root(),
+            is_member: place.is_member(),
             children: place.children().collect(),
             subscriptions: place.subscriptions(),
         };

@@ -25,6 +25,7 @@ fn a_subscriber_that_takes_nothing_is_waited_for_and_then_gets_a_gap() {
     world.expect_all(nodes[6], far, &numbered("message", 100));
     assert_eq!(world.texts(nodes[3], slow), numbered("message", 5), "a message costs one credit");
     world.with(nodes[3], |forest, cx| forest.add_credit(cx, slow, 1000));
+    world.run(seconds(1));
     let gaps = world.gaps(nodes[3], slow);
     let messages = world.messages(nodes[3], slow);
     let expected = Gap {
