@@ -6,7 +6,7 @@ use treecast_integration::case;
 use treecast_integration::check::{JUDGES, Promise, Verdict};
 use treecast_integration::cluster::Cluster;
 use treecast_integration::cluster::planted::Bug;
-use treecast_integration::world::{self, Cut};
+use treecast_integration::world::{self, Crash, Cut};
 use treecast_overlay::config::Config as RingConfig;
 use treecast_overlay::id::Key;
 use treecast_scribe::{Config, Topic};
@@ -20,7 +20,7 @@ const NODES: usize = 16;
 type Story = fn(&mut Cluster) -> Verdict;
 
 /// Promise, planted fault, and its occasion.
-const PLANTED: [(Promise, Bug, Story); 17] = [
+const PLANTED: [(Promise, Bug, Story); 24] = [
     (Promise::O1, Bug::Overstays, isolation),
     (Promise::O2, Bug::Backwards, lookups),
     (Promise::O3, Bug::Hermit, merge),
@@ -32,6 +32,13 @@ const PLANTED: [(Promise, Bug, Story); 17] = [
     (Promise::S3, Bug::Swapped(7), topic),
     (Promise::S4, Bug::Unanswered(7), topic),
     (Promise::S4, Bug::Misplaces, slow),
+    (Promise::S4, Bug::Hasty, topic),
+    (Promise::S4, Bug::Leaky, topic),
+    (Promise::S4, Bug::Amnesiac, member_restarts),
+    (Promise::S4, Bug::Resurrected, member_returns),
+    (Promise::S4, Bug::Grasping, topic),
+    (Promise::S4, Bug::Oblivious, two_newcomers),
+    (Promise::S5, Bug::Gappy(7), topic),
     (Promise::S5, Bug::Swallowed(1), topic),
     (Promise::S6, Bug::Collects, slow),
     (Promise::S6, Bug::Dawdles, calm),
@@ -115,6 +122,83 @@ fn topic(cluster: &mut Cluster) -> Verdict {
     cluster.advance_until(SECOND * 20, Cluster::is_attached)?;
     cluster.advance_until(SECOND * 40, Cluster::is_well)?;
     cluster.review()
+}
+
+/// A topic among whose next three nodes to the key the culprit is, but not the first: it is a member.
+fn held_topic(cluster: &Cluster, others: impl Fn(&Topic) -> bool) -> Topic {
+    let rank = |topic: &Topic| {
+        let key = topic.id().key();
+        let before = |slot: usize| key.closer(cluster.id(slot), cluster.id(CULPRIT)).is_lt();
+        (0..NODES).filter(|&slot| slot != CULPRIT && before(slot)).count()
+    };
+    (0..).map(name).find(|topic| matches!(rank(topic), 1 | 2) && others(topic)).expect("there are many names")
+}
+
+/// Some subscribe to a topic, and something is published on it.
+fn publish_some(cluster: &mut Cluster, topic: &Topic) -> Verdict {
+    for _ in 0..5 {
+        cluster.publish(0, topic, 100);
+        cluster.advance(SECOND / 5)?;
+    }
+    Ok(())
+}
+
+fn hold(cluster: &mut Cluster, topic: &Topic) -> Verdict {
+    let subscribers: Vec<usize> = (0..NODES).filter(|&slot| slot != CULPRIT).collect();
+    for slot in subscribers {
+        cluster.subscribe(slot, topic);
+    }
+    cluster.advance(SECOND * 5)?;
+    publish_some(cluster, topic)
+}
+
+fn settle(cluster: &mut Cluster) -> Verdict {
+    cluster.advance_until(SECOND * 60, Cluster::is_one_ring)?;
+    cluster.advance_until(SECOND * 40, Cluster::is_well)?;
+    cluster.review()
+}
+
+/// A member dies and comes again.
+fn member_restarts(cluster: &mut Cluster) -> Verdict {
+    let topic = held_topic(cluster, |_| true);
+    hold(cluster, &topic)?;
+    cluster.crash(CULPRIT, Crash::Process);
+    cluster.advance(SECOND)?;
+    cluster.restart(CULPRIT, &[0]);
+    cluster.advance(SECOND * 20)?;
+    publish_some(cluster, &topic)?;
+    settle(cluster)
+}
+
+/// A member stops for so long that it is replaced; then it goes on, and one of the others dies.
+fn member_returns(cluster: &mut Cluster) -> Verdict {
+    let topic = held_topic(cluster, |_| true);
+    hold(cluster, &topic)?;
+    cluster.pause(CULPRIT);
+    cluster.advance(SECOND * 5)?;
+    cluster.resume(CULPRIT);
+    cluster.advance(SECOND * 10)?;
+    let root = cluster.root(&topic);
+    cluster.crash(root, Crash::Process);
+    cluster.advance(SECOND * 10)?;
+    publish_some(cluster, &topic)?;
+    settle(cluster)
+}
+
+/// Two nodes come one after the other, each closer to the key than all before it: both prepare a term.
+fn two_newcomers(cluster: &mut Cluster) -> Verdict {
+    let closer = |topic: &Topic, newcomer: usize| {
+        let key = topic.id().key();
+        (0..newcomer).all(|slot| key.closer(cluster.id(newcomer), cluster.id(slot)).is_lt())
+    };
+    let topic = held_topic(cluster, |topic| closer(topic, NODES) && closer(topic, NODES + 1));
+    hold(cluster, &topic)?;
+    for _ in 0..2 {
+        cluster.add(&[0]);
+        cluster.advance(SECOND * 15)?;
+        publish_some(cluster, &topic)?;
+    }
+    settle(cluster)
 }
 
 /// More comes than any window may hold, and one subscriber takes nothing.

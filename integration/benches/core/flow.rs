@@ -109,7 +109,7 @@ impl Family {
                 let ack = wire::decode(&transmit.frame.payload);
                 if let (Destination::Peer(to), Ok((Word::Ack(ack), _))) = (transmit.to, ack)
                     && to.id == me.id
-                    && ack.position == Some(self.last)
+                    && ack.next == self.last.offset + 1
                 {
                     self.acks.push((*peer, ack));
                 }
@@ -144,12 +144,15 @@ impl Family {
                 sequence: self.sequence,
                 acknowledged: self.sequence.saturating_sub(BATCH),
                 resent: false,
+                birth: Some(self.last.birth),
                 signature: Signature::None,
             })
         } else {
             let (publisher, session, sequence) = (self.source.id, 7, self.sequence);
             let body = Body::Message { publisher, session, sequence, signature: Signature::None };
-            Word::Data(Data { topic: self.topic.id(), position: self.last, body })
+            let Position { birth, offset } = self.last;
+            let topic = self.topic.id();
+            Word::Data(Data { topic, birth, offset, term: 1, behind: 0, stamp: 1, body })
         };
         let bytes = wire::encode(&word, &self.payload);
         self.parent.handle_frame(self.now, self.source, black_box(direct(bytes)));
@@ -157,7 +160,7 @@ impl Family {
 
     fn acknowledge(&mut self) {
         for (child, ack) in &self.acks {
-            let ack = Ack { position: Some(self.last), consumed: self.last.offset + 1, ..*ack };
+            let ack = Ack { next: self.last.offset + 1, consumed: self.last.offset + 1, ..*ack };
             let bytes = wire::encode(&Word::Ack(ack), &[]);
             self.parent.handle_frame(self.now, *child, direct(bytes));
         }

@@ -233,9 +233,9 @@ pub(crate) mod stories {
 
     use crate::cluster::history::{History, Offered, Watched, payload};
 
-    const TOPIC: TopicId = TopicId(Key(7));
+    pub(super) const TOPIC: TopicId = TopicId(Key(7));
     const PUBLISHER: NodeId = NodeId(100);
-    const BIRTH: u64 = 0xb;
+    pub(super) const BIRTH: u64 = 0xb;
 
     fn at(millis: u64) -> Instant {
         Instant::ZERO + Duration::from_millis(millis)

@@ -142,6 +142,7 @@ mod tests {
             parent: i.checked_sub(1).map(NodeId),
             is_root: i == 0,
             children: (i + 1 < len).then_some(NodeId(i + 1)).into_iter().collect(),
+            is_member: false,
             subscriptions: 1,
         };
         (0..len).map(|i| (NodeId(i), place(i))).collect()

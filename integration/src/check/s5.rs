@@ -286,17 +286,21 @@ impl Told<'_> {
 
 #[cfg(test)]
 mod tests {
-    use treecast_overlay::id::NodeId;
-    use treecast_scribe::message::Term;
+    use treecast_overlay::time::Instant;
+    use treecast_scribe::wire::Lineage;
 
     use super::*;
-    use crate::check::stories::{gap, story};
+    use crate::check::stories::{BIRTH, TOPIC, gap, story};
+
+    const RETENTION: Retention = Retention { messages: 100, bytes: 1 << 20 };
+    const LATER: u64 = 0xc;
 
     fn verdict(change: impl FnOnce(&mut History)) -> String {
         let mut history = story(4);
-        assert_eq!(announced(&history), Ok(()));
+        let told = |history: &History| announced(history, &Ledger::default(), &Current::new());
+        assert_eq!(told(&history), Ok(()));
         change(&mut history);
-        announced(&history).err().unwrap_or_default()
+        told(&history).err().unwrap_or_default()
     }
 
     fn first(history: &mut History) -> &mut Watched {
@@ -307,9 +311,9 @@ mod tests {
     fn silent_losses_are_seen() {
         assert!(verdict(|history| drop(first(history).items.pop())).contains("neither got nor heard"));
         assert!(verdict(|history| drop(first(history).items.remove(1))).contains("neither got nor heard"));
-        assert_eq!(verdict(|history| first(history).items[1] = gap(Some(0), Some(2))), "");
-        assert!(verdict(|history| first(history).items[1] = gap(Some(1), Some(2))).contains("neither got"));
-        assert_eq!(verdict(|history| first(history).items[3] = gap(Some(2), None)), "");
+        assert_eq!(verdict(|history| first(history).items[1] = gap(Some(0), 2)), "");
+        assert!(verdict(|history| first(history).items[1] = gap(Some(1), 2)).contains("neither got"));
+        assert_eq!(verdict(|history| first(history).items[3] = gap(Some(2), 4)), "");
     }
 
     #[test]
@@ -323,78 +327,52 @@ mod tests {
         assert!(fault.contains("acknowledged"), "{fault}");
     }
 
-    #[test]
-    fn what_came_from_another_log_need_not_come_again() {
-        // The root was cut off, and its publisher sent again to another one, in whose log the message stands elsewhere.
-        let story = |first_had_it: bool| {
-            verdict(|history| {
-                let mut others = history.subscriptions.values_mut();
-                let (watched, other) = (others.next().unwrap(), others.next().unwrap());
-                for (_, item) in &mut other.items {
-                    let Item::Message(message) = item else { unreachable!("a message") };
-                    (message.mark.birth, message.position.offset) = (0xc, message.position.offset + 10);
-                }
-                let (at, _) = watched.items[3];
-                let until = watched.messages().last().map(|(_, message)| message.position);
-                let gap = Gap { after: until, until, reason: GapReason::OtherLog };
-                watched.items.truncate(if first_had_it { 4 } else { 3 });
-                watched.items.push((at, Item::Gap(gap)));
-            })
-        };
-        assert_eq!(story(true), "");
-        assert!(story(false).contains("neither got nor heard"), "{}", story(false));
+    /// A birth that took over what is before an offset.
+    fn ledger(end: u64, complete: bool) -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.note_birth(0, TOPIC, BIRTH, &Lineage::default());
+        ledger.note_birth(0, TOPIC, LATER, &Lineage::default().then(BIRTH, end));
+        ledger.note_begin(TOPIC, LATER, complete);
+        ledger
     }
 
-    #[test]
-    fn what_an_overruled_root_took_is_lost_with_a_later_gap() {
-        // Term 2 began behind 1:1, and both subscribers begin in it; the root of term 1, cut off, takes a message more.
-        let place = |number, offset| Position { term: Term { number, root: NodeId(number.into()) }, offset };
-        let story = |taken: Position, lost: Option<u64>| {
-            verdict(|history| {
-                let begin = place(2, 4);
-                for watched in history.subscriptions.values_mut() {
-                    let (_, mark) = watched.mark.as_mut().unwrap();
-                    mark.position = Some(begin);
-                    watched.items.clear();
-                    let gap =
-                        Gap { after: Some(begin), until: Some(place(3, 5)), reason: GapReason::RootLost };
-                    let at = Instant::ZERO + std::time::Duration::from_millis(lost.unwrap_or(0));
-                    watched.items.extend(lost.map(|_| (at, Item::Gap(gap))));
-                }
-                // A subscriber that has gone by now was there when term 2 began.
-                let mut gone = first(history).clone();
-                let gap =
-                    Gap { after: Some(place(1, 1)), until: Some(place(2, 2)), reason: GapReason::RootLost };
-                gone.items = vec![(Instant::ZERO, Item::Gap(gap))];
-                gone.ended = Some(Instant::ZERO);
-                history.subscriptions.insert(SubscriptionId(9), gone);
-                history.publications.retain(|token, _| token.0 == 1000);
-                let offered = history.publications.values_mut().next().unwrap();
-                let Some((_, Ok(receipt))) = &mut offered.outcome else { unreachable!("a receipt") };
-                receipt.position = taken;
-            })
-        };
-        assert_eq!(story(place(1, 2), Some(60)), "");
-        assert!(story(place(1, 2), None).contains("acknowledged"), "nothing was said");
-        assert!(story(place(1, 2), Some(6)).contains("acknowledged"), "it was said before that");
-        assert!(story(place(1, 1), Some(60)).contains("acknowledged"), "term 2 goes on behind it");
-        // All nodes that knew of term 4 died with its root.
-        assert_eq!(story(place(4, 9), Some(60)), "");
-        assert!(story(place(4, 9), None).contains("acknowledged"), "nothing was said");
-        assert!(story(place(4, 9), Some(6)).contains("acknowledged"), "it was said before that");
-    }
-
-    #[test]
-    fn a_gap_tells_of_the_branch_beside_its_bounds() {
-        let of = |root, offset| Position { term: Term { number: 2, root: NodeId(root) }, offset };
-        let hole = |after, until| Hole { birth: None, after, until };
-        for root in [4, 6] {
-            let lost = of(root, 9);
-            assert!(hole(None, Some(of(5, 3))).covers(None, lost), "it was told of the other term's start");
-            let above = Position { term: Term { number: 3, root: NodeId(1) }, offset: 8 };
-            assert!(hole(Some(of(5, 7)), Some(above)).covers(None, lost));
+    /// The last message is lost with its birth, and the first subscriber hears of that or does not.
+    fn lose_the_last(told: bool) -> History {
+        let mut history = story(4);
+        for watched in history.subscriptions.values_mut() {
+            watched.items.pop();
+            let until = Position { birth: LATER, offset: 3 };
+            let after = Some(Position { birth: BIRTH, offset: 2 });
+            let gap = Gap { after, until, reason: GapReason::Unreplicated };
+            watched.items.extend(told.then_some((Instant::ZERO, Item::Gap(gap))));
         }
-        assert!(!hole(Some(of(5, 7)), None).covers(None, of(5, 6)), "the own branch was followed so far");
+        history
+    }
+
+    #[test]
+    fn a_birth_that_is_not_complete_excuses_what_it_did_not_take_over() {
+        let current = Current::from([(TOPIC, LATER)]);
+        assert_eq!(announced(&lose_the_last(true), &ledger(3, false), &current), Ok(()));
+        let silent = announced(&lose_the_last(false), &ledger(3, false), &current).unwrap_err();
+        assert!(silent.contains("acknowledged"), "{silent}");
+        let taken = announced(&lose_the_last(true), &ledger(4, false), &current).unwrap_err();
+        assert!(taken.contains("acknowledged"), "the birth took it over: {taken}");
+    }
+
+    #[test]
+    fn gaps_that_nobody_owes_are_seen() {
+        let due = |history: &History, ledger: &Ledger| undue(history, ledger, RETENTION).join("; ");
+        assert_eq!(due(&lose_the_last(true), &ledger(3, false)), "");
+        assert!(due(&lose_the_last(true), &ledger(3, true)).contains("took over everything"));
+        let mut twice = lose_the_last(true);
+        let again = first(&mut twice).items.last().unwrap().clone();
+        first(&mut twice).items.push(again);
+        assert!(due(&twice, &ledger(3, false)).contains("in that birth already"));
+        let mut old = story(4);
+        first(&mut old).items[1] = gap(Some(0), 2);
+        assert!(due(&old, &ledger(3, true)).contains("no window was full"));
+        first(&mut old).reached = vec![(200, 0)];
+        assert_eq!(due(&old, &ledger(3, true)), "");
     }
 
     #[test]

@@ -415,6 +415,11 @@ impl<N: RingNode> Cluster<N> {
 
     // Looking at it.
 
+    /// Copies of a log that there are to be.
+    pub fn copies(&self) -> u32 {
+        self.scribe.replication.copies as u32
+    }
+
     /// Virtual time.
     pub fn now(&self) -> Instant {
         self.world.now()

@@ -1,16 +1,17 @@
 //! Bugs that are planted in a node, one or more for each promise, to prove that the judges see.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use treecast_overlay::config::Config as RingConfig;
 use treecast_overlay::machine::{Destination, Machine, Transmit};
-use treecast_overlay::peer::Peer;
-use treecast_overlay::wire::{Frame, Header, NodeState, Purpose, within};
+use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::{Contact, Peer};
+use treecast_overlay::wire::{Direct, Frame, Header, NodeState, Purpose, within};
 use treecast_scribe::event::{Command, Event, SubscriptionId};
-use treecast_scribe::wire::{self, Header as ForestHeader};
-use treecast_scribe::{Config, Item, Stack};
+use treecast_scribe::wire::{self, Attached, Body, CopyState, Header as ForestHeader, Promise, PublishReceipt, Term};
+use treecast_scribe::{Config, Gap, GapReason, Item, Position, Stack, TopicId};
 
 use super::witness::forest_message;
 use crate::node::RingNode;
@@ -45,6 +46,20 @@ pub enum Bug {
     Unanswered(u64),
     /// S4: its receipts name the place behind the right one.
     Misplaces,
+    /// S4: a root that gives the receipt when it appends.
+    Hasty,
+    /// S4: a root that pushes to every child what is not committed.
+    Leaky,
+    /// S4: a member that claims after a restart to be in its former life.
+    Amnesiac,
+    /// S4: a member that claims to be one still after it has dropped its copy.
+    Resurrected,
+    /// S4: a root that takes a configuration for committed because the old one holds it.
+    Grasping,
+    /// S4: a member that promises a term although it has promised a later one.
+    Oblivious,
+    /// S5: before a message comes a gap that nobody owes.
+    Gappy(u64),
     /// S5: a message never comes.
     Swallowed(u64),
     /// S6: keeps for a slow child as much as there is, beyond every limit.
@@ -84,14 +99,42 @@ pub(super) struct Planted {
     held: Option<Event>,
     /// The hermit has been on the ring with others, and then alone.
     retreat: (bool, bool),
+    /// Its id.
+    me: Option<NodeId>,
+    /// The term for which it was last asked.
+    prepared: Option<Term>,
+    /// As it was last seen as a member.
+    copy: Option<CopyState>,
+    /// Its life as a member is over.
+    is_over: bool,
+    /// Publishers, and how to reach them.
+    publishers: BTreeMap<(TopicId, NodeId), Contact>,
+    /// Frames to children that are no members.
+    ordinary: BTreeMap<(TopicId, NodeId), Transmit>,
+    /// Places whose messages were told of too early.
+    told: BTreeSet<(TopicId, u64)>,
     /// How many items each of its applications takes yet.
     credit: BTreeMap<SubscriptionId, u32>,
 }
 
 impl Planted {
     pub(super) fn new(slot: usize, bug: Bug) -> Planted {
-        let credit = BTreeMap::new();
-        Planted { slot, bug, messages: 0, receipts: 0, held: None, retreat: (false, false), credit }
+        Planted {
+            slot,
+            bug,
+            messages: 0,
+            receipts: 0,
+            held: None,
+            retreat: (false, false),
+            me: None,
+            prepared: None,
+            copy: None,
+            is_over: false,
+            publishers: BTreeMap::new(),
+            ordinary: BTreeMap::new(),
+            told: BTreeSet::new(),
+            credit: BTreeMap::new(),
+        }
     }
 
     /// Whether the hermit has retreated.
@@ -101,6 +144,105 @@ impl Planted {
         self.retreat.1 |= alone && self.retreat.0;
         self.retreat.0 |= !ring.is_alone();
         self.bug == Bug::Hermit && self.retreat.1
+    }
+
+    /// A message for the node.
+    fn hear(&mut self, message: ForestHeader) {
+        if let ForestHeader::Publish(publish) = message {
+            self.publishers.insert((publish.topic, publish.publisher.id()), publish.publisher);
+        } else if let ForestHeader::Prepare { term, .. } = message {
+            self.prepared = Some(term);
+        } else if let ForestHeader::Attached(Attached { start: Some(start), .. }) = message {
+            self.is_over |= self.bug == Bug::Resurrected && start.sync.is_none() && self.copy.is_some();
+        }
+    }
+
+    /// Breaks the rules of the replication: says something else, or more.
+    fn replicate(&mut self, transmit: &mut Transmit, message: ForestHeader) -> Option<Vec<Transmit>> {
+        let Destination::Peer(to) = transmit.to else { return None };
+        match (self.bug, message) {
+            (Bug::Hasty, ForestHeader::Data(data)) => {
+                let Body::Message { publisher, session, sequence, .. } = data.body else { return None };
+                let contact = self.publishers.get(&(data.topic, publisher)).filter(|contact| contact.via.is_none())?;
+                if data.behind == 0 && data.offset == 0 || !self.told.insert((data.topic, data.offset)) {
+                    return None;
+                }
+                let receipt = PublishReceipt {
+                    topic: data.topic,
+                    session,
+                    sequence,
+                    position: Position { birth: data.birth, offset: data.offset },
+                    birth: data.birth,
+                    copies: 1,
+                    listeners: 1,
+                    root: *self.publishers.get(&(data.topic, publisher))?,
+                };
+                Some(vec![told(transmit, contact.peer, &ForestHeader::Receipt(receipt))])
+            }
+            (Bug::Leaky, ForestHeader::Attached(Attached { topic, start: Some(start), .. })) => {
+                match start.sync {
+                    None => self.ordinary.insert((topic, to.id), transmit.clone()),
+                    Some(_) => self.ordinary.remove(&(topic, to.id)),
+                };
+                None
+            }
+            (Bug::Leaky, ForestHeader::Data(data)) => {
+                let members = !self.ordinary.contains_key(&(data.topic, to.id));
+                if !members || !self.told.insert((data.topic, data.offset)) {
+                    return None;
+                }
+                let children = self.ordinary.iter().filter(|((topic, _), _)| *topic == data.topic);
+                let push = |like: &Transmit| {
+                    let mut frame = transmit.frame.clone();
+                    frame.header = like.frame.header.clone();
+                    Transmit { to: like.to, frame }
+                };
+                Some(children.map(|(_, like)| push(like)).collect())
+            }
+            (Bug::Grasping, ForestHeader::Data(data)) => {
+                let Body::Configuration { birth: None, .. } = data.body else { return None };
+                if !self.told.insert((data.topic, data.offset)) {
+                    return None;
+                }
+                let term = Term { number: data.term, root: self.me? };
+                let commit = ForestHeader::Commit { topic: data.topic, term, commit: data.offset + 1 };
+                Some(vec![told(transmit, to, &commit)])
+            }
+            (Bug::Amnesiac | Bug::Resurrected, ForestHeader::Join(mut join)) => {
+                join.copy = self.claim(join.copy);
+                transmit.frame.payload = wire::encode(&ForestHeader::Join(join), &[]);
+                None
+            }
+            (Bug::Amnesiac | Bug::Resurrected, ForestHeader::Promise(mut promise)) => {
+                promise.copy = self.claim(promise.copy);
+                transmit.frame.payload = wire::encode(&ForestHeader::Promise(promise), &[]);
+                None
+            }
+            (Bug::Oblivious, ForestHeader::Promise(Promise { copy: Some(copy), .. })) => {
+                self.copy = Some(*copy);
+                None
+            }
+            (Bug::Oblivious, ForestHeader::PromiseRefused { topic, .. }) => {
+                let (copy, term) = (Box::new(self.copy.clone()?), self.prepared?);
+                let promise = Promise { topic, term, join: 0, copy: Some(copy), known: None };
+                transmit.frame.payload = wire::encode(&ForestHeader::Promise(promise), &[]);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// What it claims to be: the member that it was.
+    fn claim(&mut self, copy: Option<Box<CopyState>>) -> Option<Box<CopyState>> {
+        match (copy, &self.copy) {
+            (Some(copy), Some(former)) if self.is_over => Some(Box::new(CopyState { life: former.life, ..*copy })),
+            (Some(copy), _) => {
+                self.copy = Some((*copy).clone());
+                Some(copy)
+            }
+            (None, Some(former)) if self.is_over => Some(Box::new(former.clone())),
+            (None, _) => None,
+        }
     }
 
     /// A message for an application of the node.
@@ -113,6 +255,14 @@ impl Planted {
         }
         if self.bug == Bug::Doubled(self.messages) {
             told.push(Event::Item { subscription: *subscription, item: item.clone() });
+        }
+        if self.bug == Bug::Gappy(self.messages)
+            && let Item::Message(message) = item
+        {
+            let until = message.position;
+            let after = until.offset.checked_sub(1).map(|offset| Position { offset, ..until });
+            let gap = Item::Gap(Gap { after, until, reason: GapReason::Unreplicated });
+            told.push(Event::Item { subscription: *subscription, item: gap });
         }
         if self.bug == Bug::Swapped(self.messages) {
             self.held = Some(event);
@@ -141,9 +291,17 @@ impl<N: RingNode> Observer<Stack<N>> for Planted {
         }
     }
 
+    fn started(&mut self, slot: usize) {
+        self.is_over |= slot == self.slot && self.copy.is_some();
+    }
+
     fn frame_in(&mut self, at: &At<'_, Stack<N>>, from: Peer, frame: &Frame) -> Inward {
         if at.slot != self.slot {
             return Inward::Passes;
+        }
+        let whole = within(frame);
+        if let Some((message, _)) = forest_message(whole.as_ref().unwrap_or(frame)) {
+            self.hear(message);
         }
         if self.has_retreated(at.machine) {
             return Inward::Vanishes;
@@ -167,6 +325,7 @@ impl<N: RingNode> Observer<Stack<N>> for Planted {
         if self.has_retreated(at.machine) {
             return Outward::Vanishes;
         }
+        self.me = Some(at.machine.peer().id);
         if self.bug == Bug::Backwards {
             turn_round(at.machine, transmit);
         }
@@ -180,6 +339,8 @@ impl<N: RingNode> Observer<Stack<N>> for Planted {
             forge(&mut transmit.frame);
         } else if self.bug == Bug::Misplaces {
             misplace(&mut transmit.frame, message);
+        } else if let Some(more) = self.replicate(transmit, message) {
+            return Outward::With(more);
         } else if is_data
             && (self.bug == Bug::Dawdles
                 || self.bug == Bug::Waits && self.credit.values().any(|credit| *credit == 0))
@@ -219,6 +380,14 @@ fn turn_round<N: RingNode>(stack: &Stack<N>, transmit: &mut Transmit) {
     if let Some(farthest) = others.max_by(|a, b| routed.key.closer(a.id, b.id)) {
         transmit.to = Destination::Peer(farthest);
     }
+}
+
+/// A message to a peer, in a frame like another one.
+fn told(like: &Transmit, to: Peer, message: &ForestHeader) -> Transmit {
+    let mut frame = like.frame.clone();
+    frame.header = Header::Direct(Direct::Control);
+    frame.payload = wire::encode(message, &[]);
+    Transmit { to: Destination::Peer(to), frame }
 }
 
 /// A receipt names the next place.

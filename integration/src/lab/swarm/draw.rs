@@ -178,9 +178,6 @@ impl<N: RingNode> SwarmRun<N> {
 
     fn draw_island(&mut self, step: usize, long: bool) -> Drawn {
         let slot = self.victims(step, 1).pop()?;
-        if long && !self.is_bystander(slot) {
-            return None;
-        }
         let steps = if long { self.dice.random_range(12..24) } else { 1 };
         Some((Action::Isolate(vec![slot], 1), steps))
     }
@@ -229,11 +226,11 @@ impl<N: RingNode> SwarmRun<N> {
         Some((Action::Sever(split), self.dice.random_range(1..12)))
     }
 
-    /// Of nodes without applications, for the same reason as isolation.
+    /// Both sides publish and subscribe.
     fn draw_many(&mut self, step: usize) -> Drawn {
         let most = self.spare(step);
         let mut island = self.timeline.cluster.ready();
-        island.retain(|&slot| self.is_bystander(slot) && !self.timeline.stands_apart(slot));
+        island.retain(|&slot| !self.timeline.stands_apart(slot));
         island.shuffle(&mut self.dice);
         island.truncate(most);
         if island.len() < 2 {

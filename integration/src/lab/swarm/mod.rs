@@ -49,9 +49,12 @@ const WORLDS: [&str; 7] = [
 ];
 
 /// Consequences, some of them rare; they must happen, too.
-pub const NOTICED: [&str; 14] = [
+pub const NOTICED: [&str; 17] = [
     "root change",
     "birth that is not complete",
+    "complete birth",
+    "receipt with fewer copies",
+    "receipt from another log",
     "rejoin",
     "merge",
     "demotion",
@@ -287,11 +290,18 @@ pub fn events<N: RingNode>(cluster: &Cluster<N>) -> BTreeMap<&'static str, u64> 
     let forced = witness.ledger.all().filter(|known| known.complete == Some(false)).count() as u64;
     let births = witness.ledger.all().filter(|known| !known.lineage.ancestors().is_empty()).count() as u64;
     let unforced = cluster.judge(&[], s5::unforced_gaps);
+    let receipts = || {
+        let outcomes = cluster.history.publications.values().filter_map(|offered| offered.outcome.as_ref());
+        outcomes.filter_map(|(_, outcome)| outcome.as_ref().ok())
+    };
+    let copies = |counts: &dyn Fn(u32) -> bool| receipts().filter(|receipt| counts(receipt.copies)).count() as u64;
     let total = cluster.world.counters().total();
     events.extend([
         ("birth that is not complete", forced),
         ("complete birth", births - forced),
         ("unforced gap", unforced),
+        ("receipt with all copies", copies(&|copies| copies >= cluster.copies())),
+        ("receipt with fewer copies", copies(&|copies| copies < cluster.copies())),
         ("lost frame", total.vanished),
         ("doubled frame", total.doubled),
         ("excused fault of O1", cluster.watch.excused.get()),

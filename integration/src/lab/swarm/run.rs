@@ -32,10 +32,6 @@ const END_BOUND: Duration = Duration::from_secs(40);
 const SHAPE_BOUND: Duration = Duration::from_secs(600);
 /// How long a publisher may wait for its first receipt, when all is well.
 const RECEIPT_BOUND: Duration = Duration::from_secs(60);
-/// Share of the nodes without applications: those that may be cut off for long. (Two sides that both publish make two
-/// branches of a log; merging those comes with replication.)
-const BYSTANDERS: usize = 4;
-
 /// A run of one plan.
 pub struct SwarmRun<N: RingNode = Node> {
     /// The world, and what is being done to it.
@@ -121,15 +117,10 @@ impl<N: RingNode> SwarmRun<N> {
         self.timeline.cluster.advance(SECOND * 3)
     }
 
-    /// Slots with applications whose nodes run.
+    /// Slots whose nodes run: all have applications.
     pub(super) fn inhabited(&self) -> Vec<usize> {
         let world = &self.timeline.cluster.world;
-        let live = (0..world.slots()).filter(|&slot| world.is_running(slot));
-        live.filter(|&slot| !self.is_bystander(slot)).collect()
-    }
-
-    pub(super) fn is_bystander(&self, slot: usize) -> bool {
-        slot % BYSTANDERS == BYSTANDERS - 1
+        (0..world.slots()).filter(|&slot| world.is_running(slot)).collect()
     }
 
     pub(super) fn some_ready(&mut self, count: usize) -> Vec<usize> {
