@@ -1,13 +1,13 @@
 //! Conversations as stories: what goes out, what is shown.
 
-use treecast_scribe::message::{Gap, Mark, MessageId, Position, Term};
+use treecast_scribe::message::{Gap, Mark, MessageId, Position};
 
 use super::*;
 
 const ME: NodeId = NodeId(1);
 const ANN: NodeId = NodeId(2);
 const BOB: NodeId = NodeId(3);
-const BEGINNING: Position = Position { term: Term { number: 1, root: NodeId(9) }, offset: 0 };
+const BEGINNING: Position = Position { birth: 1, offset: 1 };
 
 fn at(seconds: u64) -> Now {
     Now { uptime: Duration::from_secs(seconds), clock: 0 }
@@ -36,7 +36,7 @@ fn item(publisher: NodeId, payload: impl Into<Bytes>) -> Item {
     Item::Message(Message {
         id: MessageId { publisher, session: 1, sequence: 1 },
         position,
-        mark: Mark { birth: 1, position: Some(position) },
+        mark: Mark { birth: 1, next: 2 },
         payload: payload.into(),
     })
 }
@@ -208,8 +208,9 @@ fn what_others_send_cannot_reach_the_terminal_raw() {
 #[test]
 fn gaps_are_told() {
     let mut lobby = lobby();
-    lobby.on_item(at(1), Item::Gap(Gap { after: None, until: None, reason: GapReason::RootLost }));
-    assert_eq!(shown(&lobby)[1..], ["! messages may be missing here: the node that kept this room was lost"]);
+    lobby.on_item(at(1), Item::Gap(Gap { after: None, until: BEGINNING, reason: GapReason::Unreplicated }));
+    let told = "! messages may be missing here: most of the nodes that kept this room are gone";
+    assert_eq!(shown(&lobby)[1..], [told]);
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use treecast_scribe::message::{Item, Mark, Message, MessageId, Position as LogPosition, Receipt, Term};
+use treecast_scribe::message::{Item, Mark, Message, MessageId, Position as LogPosition, Receipt};
 
 use super::super::command::Typed;
 use super::super::conversation::Now;
@@ -12,7 +12,7 @@ use super::super::envelope::{Envelope, EnvelopeKind};
 use super::*;
 
 const NOON: Now = Now { uptime: Duration::ZERO, clock: 12 * 60 + 5 };
-const BEGINNING: LogPosition = LogPosition { term: Term { number: 1, root: NodeId(9) }, offset: 0 };
+const BEGINNING: LogPosition = LogPosition { birth: 1, offset: 1 };
 
 fn lobby() -> Conversation {
     let mut conversation = Conversation::new(NodeId(1), "me".into());
@@ -27,7 +27,7 @@ fn hear(conversation: &mut Conversation, id: u128, nick: &str, text: &str) {
         Item::Message(Message {
             id: MessageId { publisher: NodeId(id), session: 1, sequence: 1 },
             position,
-            mark: Mark { birth: 1, position: Some(position) },
+            mark: Mark { birth: 1, next: 2 },
             payload: Envelope::new(EnvelopeKind::Say, nick, text, 1).encode(),
         }),
     );
