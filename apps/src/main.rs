@@ -28,7 +28,7 @@ use crate::options::{Command, Options};
 use crate::output::say;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = Options::parse().checked().unwrap_or_else(|error| error.exit());
     start_log(&options);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,

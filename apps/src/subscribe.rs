@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::FutureExt;
 use futures::stream::{BoxStream, SelectAll, StreamExt};
 use serde_json::{Map, Value, json};
-use treecast_scribe::message::{Gap, GapReason, Item, Message, Position};
+use treecast_scribe::message::{Gap, GapReason, Item, Mark, Message, Position, Start};
 use treecast_scribe::topic::Topic;
 use treecast_scribe::{Broadcast, Scribe};
 
@@ -73,7 +73,7 @@ async fn print_all(
         printer.listening();
     }
     for topic in &subscribe.topics {
-        items.push(follow(node, topic, printer).await?);
+        items.push(follow(node, topic, subscribe.from, printer).await?);
         // Somebody who closes stdout wants nothing more: that is no failure.
         if printer.output.flush().await.is_err() {
             return Ok(());
@@ -109,13 +109,14 @@ enum Heard {
 async fn follow(
     node: &Scribe,
     topic: &Topic,
+    from: Start,
     printer: &mut Printer,
 ) -> Result<BoxStream<'static, Heard>, Failure> {
     let subscription = node
-        .subscribe(topic)
+        .subscribe_from(topic, from)
         .await
         .map_err(|error| Failure::Failed(format!("could not subscribe to {topic}: {error}")))?;
-    printer.subscribed(topic);
+    printer.subscribed(topic, subscription.mark());
     let topic = topic.clone();
     Ok(subscription.map(move |item| Heard::Item(topic.clone(), item)).boxed())
 }
@@ -142,9 +143,10 @@ impl Printer {
         self.count.is_some_and(|count| self.messages >= count)
     }
 
-    fn subscribed(&mut self, topic: &Topic) {
+    fn subscribed(&mut self, topic: &Topic, mark: Mark) {
         if self.json {
-            self.output.json(&json!({"event": "subscribed", "topic": topic.name()}));
+            let line = json!({"event": "subscribed", "topic": topic.name(), "mark": mark.to_string()});
+            self.output.json(&line);
         } else {
             say(format_args!("subscribed to {topic}"));
         }
@@ -231,7 +233,7 @@ fn gap_line(topic: &Topic, gap: &Gap) -> Value {
 
 fn gap_text(gap: &Gap) -> String {
     let why = match gap.reason {
-        GapReason::TooOld => "this subscriber was cut off or too slow",
+        GapReason::TooOld => "older messages are not kept any more, or this subscriber was cut off or too slow",
         GapReason::Unreplicated => {
             "most of the nodes that held the topic's log are gone, and with them what only they had; maybe nothing"
         }
@@ -243,7 +245,7 @@ fn gap_text(gap: &Gap) -> String {
 
 #[cfg(test)]
 mod tests {
-    use treecast_scribe::message::{Mark, MessageId};
+    use treecast_scribe::message::MessageId;
     use treecast_scribe::overlay::id::NodeId;
 
     use super::*;

@@ -214,7 +214,13 @@ impl Scribe {
         self.subscribe_from(topic, Start::Latest).await
     }
 
-    /// Subscribes from a chosen place. Returns when the place is known.
+    /// Subscribes from a chosen place: what is published from now on, what is still kept ([`Start::Earliest`],
+    /// [`Start::Last`]), or what follows a stored [`mark`](Subscription::mark) ([`Start::After`]). Returns when the place is
+    /// known; what is kept and what is new then come in one order, without a seam.
+    ///
+    /// After a mark, nothing comes twice, and nothing is left out silently: what is no longer kept is announced as an
+    /// [`Item::Gap`](crate::message::Item::Gap). How much is kept is the business of the nodes around; a node that is new on
+    /// the topic's tree asks its parent for it.
     pub async fn subscribe_from(&self, topic: impl IntoTopic, start: Start) -> Result<Subscription, Error> {
         let topic = topic.into_topic()?;
         let guard = SubscriptionGuard { id: SubscriptionId(self.name()), node: self.clone() };

@@ -1,0 +1,131 @@
+//! What was published before one came: `sub --from`.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+use serde_json::Value;
+use support::{Process, RingNode, ring, root_of, subscriber, treecast};
+
+/// Publishes these one after the other; the place of each in the log.
+fn publish(through: &str, texts: &[String]) -> Vec<u64> {
+    let args = ["pub", "demo", "-l", "--json", "--ephemeral", "--join", through];
+    let mut publisher = Process::start("pub", treecast(&args));
+    let publish = |text: &String| {
+        publisher.type_line(text);
+        publisher.json("a receipt")["offset"].as_u64().unwrap()
+    };
+    let offsets = texts.iter().map(publish).collect();
+    publisher.close_stdin();
+    assert!(publisher.wait().0.success());
+    offsets
+}
+
+fn lines(what: &str, n: usize) -> Vec<String> {
+    (0..n).map(|i| format!("{what} {i}")).collect()
+}
+
+/// A subscriber from a place; it has said that it is subscribed.
+fn from(start: &str, through: &str) -> Process {
+    subscriber(&format!("sub --from {start}"), "demo", through, &["--from", start])
+}
+
+/// The next messages, which must be these, without a gap. The last one's mark.
+fn expect(sub: &mut Process, texts: &[String]) -> String {
+    let mut mark = String::new();
+    for text in texts {
+        let message = sub.json(text);
+        assert_eq!(message["payload"], **text, "{message}");
+        mark = message["mark"].as_str().unwrap().to_string();
+    }
+    mark
+}
+
+/// A ring of three, a subscriber that keeps its topic's tree, and lines published before all others come.
+fn town() -> (Vec<RingNode>, Process, Vec<String>) {
+    let nodes = ring(3);
+    let mut sub = subscriber("sub", "demo", &nodes[1].addr, &[]);
+    let old = lines("old", 30);
+    publish(&nodes[2].addr, &old);
+    expect(&mut sub, &old);
+    (nodes, sub, old)
+}
+
+#[test]
+fn history_and_news_come_in_one_order_from_the_place_asked_for() {
+    let (nodes, mut first, old) = town();
+    let new = lines("new", 5);
+    // Through each node: members, the root and others keep it alike.
+    for (node, newer) in nodes.iter().zip(&new) {
+        let mut late: Vec<(Process, &[String])> = vec![
+            (from("latest", &node.addr), &[]),
+            (from("earliest", &node.addr), &old),
+            (from("last:7", &node.addr), &old[23..]),
+            (from("last:1000", &node.addr), &old),
+        ];
+        for (sub, history) in &mut late {
+            let before = newer.rsplit_once(' ').unwrap().1.parse::<usize>().unwrap();
+            // What came since is history to those that come later, too.
+            let history: Vec<String> = match history.len() {
+                0 => Vec::new(),
+                7 => old[23 + before..].iter().chain(&new[..before]).cloned().collect(),
+                _ => old.iter().chain(&new[..before]).cloned().collect(),
+            };
+            expect(sub, &history);
+        }
+        publish(&node.addr, std::slice::from_ref(newer));
+        for (sub, _) in &mut late {
+            expect(sub, std::slice::from_ref(newer));
+        }
+        expect(&mut first, std::slice::from_ref(newer));
+    }
+}
+
+#[test]
+fn who_goes_on_from_a_mark_misses_nothing_and_hears_nothing_twice() {
+    let (nodes, _first, old) = town();
+    let mut sub = from("earliest", &nodes[0].addr);
+    let mark = expect(&mut sub, &old[..12]);
+    sub.kill();
+    let meanwhile = lines("meanwhile", 8);
+    publish(&nodes[1].addr, &meanwhile);
+    // Also by way of another node than before.
+    for node in &nodes {
+        let mut sub = from(&mark, &node.addr);
+        expect(&mut sub, &[&old[12..], &meanwhile[..]].concat());
+    }
+    // The mark at which a subscription begins is as good as one of a message.
+    let args = ["sub", "demo", "--json", "--ephemeral", "--join", &nodes[2].addr];
+    let mut latest = Process::start("sub", treecast(&args));
+    let mark = latest.event("subscribed")["mark"].as_str().unwrap().to_string();
+    latest.kill();
+    let after = lines("after", 3);
+    publish(&nodes[0].addr, &after);
+    expect(&mut from(&mark, &nodes[1].addr), &after);
+}
+
+#[test]
+fn history_outlives_the_root() {
+    let (mut nodes, _first, old) = town();
+    let mut sub = from("earliest", &nodes[0].addr);
+    let mark = expect(&mut sub, &old[..5]);
+    drop(sub);
+    let root = root_of("demo", &nodes[0].addr);
+    let at = nodes.iter().position(|node| node.id == root).unwrap();
+    nodes.remove(at).process.kill();
+    let new = lines("new", 3);
+    publish(&nodes[0].addr, &new);
+    for node in &nodes {
+        expect(&mut from(&mark, &node.addr), &[&old[5..], &new[..]].concat());
+        expect(&mut from("last:5", &node.addr), &[&old[28..], &new[..]].concat());
+    }
+}
+
+#[test]
+fn a_mark_of_another_log_is_answered_by_a_gap_that_says_so_and_then_by_what_is_kept() {
+    let (nodes, _first, old) = town();
+    let mut sub = from("3.00000000000000ab.7", &nodes[1].addr);
+    let gap: Value = sub.json("the gap");
+    assert_eq!((&gap["event"], &gap["reason"]), (&"gap".into(), &"other_log".into()), "{gap}");
+    assert_eq!(gap["after"]["offset"], 6, "{gap}");
+    expect(&mut sub, &old);
+}
