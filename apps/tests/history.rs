@@ -1,9 +1,10 @@
-//! What was published before one came: `sub --from`.
+//! What was published before one came: `sub --from`, and the chat's last lines.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod support;
 
 use serde_json::Value;
+use support::tmux::Tmux;
 use support::{Process, RingNode, ring, root_of, subscriber, treecast};
 
 /// Publishes these one after the other; the place of each in the log.
@@ -117,4 +118,49 @@ fn a_mark_of_another_log_is_answered_by_a_gap_that_says_so_and_then_by_what_is_k
     assert_eq!((&gap["event"], &gap["reason"]), (&"gap".into(), &"other_log".into()), "{gap}");
     assert_eq!(gap["after"]["offset"], 6, "{gap}");
     expect(&mut sub, &old);
+}
+
+/// A chat in line mode; it is in the room.
+fn chat(nick: &str, through: &str, more: &[&str]) -> Process {
+    let args = [&["chat", "--nick", nick, "--listen", "127.0.0.1:0", "--join", through], more].concat();
+    let mut chat = Process::start(nick, treecast(&args));
+    chat.wait_for_talk("that it is in the room", |line| line.contains("you joined #lobby"));
+    chat
+}
+
+/// Says this, and leaves when it has a receipt.
+fn says_and_goes(mut chat: Process, text: &str) {
+    chat.type_line(text);
+    chat.close_stdin();
+    assert!(chat.wait().0.success());
+}
+
+#[test]
+fn a_chat_begins_with_what_was_said_before_also_by_oneself() {
+    let nodes = ring(3);
+    let through = &nodes[0].addr;
+    let home = tempfile::tempdir().unwrap();
+    let kept = ["--data-dir", home.path().to_str().unwrap()];
+    says_and_goes(chat("ann", through, &kept), "anybody here?");
+    let mut bob = chat("bob", &nodes[1].addr, &["--ephemeral"]);
+    assert_eq!(bob.wait_for("ann's line", |line| line.contains("anybody")), "earlier: <ann> anybody here?");
+    says_and_goes(bob, "I am, now");
+    // The same node again, under another nick.
+    let mut anna = chat("anna", through, &kept);
+    for line in ["earlier: <ann> anybody here?", "earlier: <bob> I am, now"] {
+        assert_eq!(anna.wait_for(line, |line| !line.starts_with("* ")), line);
+    }
+    anna.type_line("too late");
+    assert_eq!(anna.wait_for("the own line", |line| !line.starts_with("* ")), "<anna> too late");
+
+    let Some(tmux) = Tmux::start("history") else { return };
+    let treecast = env!("CARGO_BIN_EXE_treecast");
+    tmux.open("eve", &format!("{treecast} chat --nick eve --ephemeral --listen 127.0.0.1:0 --join {through}"));
+    let screen = tmux.wait_for("eve", "── now ──");
+    let row = |text: &str| {
+        let found = screen.lines().position(|line| line.contains(text));
+        found.unwrap_or_else(|| panic!("no {text:?} in:\n{screen}"))
+    };
+    let rows = ["── earlier ──", "      ann: anybody here?", "      bob: I am, now", "      anna: too late", "── now ──"];
+    assert!(rows.map(row).is_sorted(), "{screen}");
 }
