@@ -88,6 +88,9 @@ pub(crate) enum Command {
     /// Print what is published on topics, or broadcast to all, a line per message
     #[command(name = "sub")]
     Subscribe(SubscribeOptions),
+    /// Look at a topic
+    #[command(subcommand)]
+    Topic(TopicCommand),
     /// Show the way through the ring to a key or topic, hop by hop
     Trace(TraceOptions),
 }
@@ -138,6 +141,16 @@ pub(crate) struct SubscribeOptions {
     /// End after so much time; with -C it is an error (exit 3) if the count was not reached
     #[arg(short = 'W', long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) wait: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicCommand {
+    /// Show its root, its log's birth, the offsets that are kept, and the nodes that hold them. Subscribes for a moment
+    Show {
+        /// The topic
+        #[arg(value_name = "NAME", value_parser = parse_topic)]
+        topic: Topic,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -306,6 +319,9 @@ mod tests {
             ("sub --broadcasts --from earliest", "TOPIC"),
             ("chat --nick a\u{7}b", "--nick"),
             ("chat a//b", "a//b"),
+            ("topic", "show"),
+            ("topic show", "NAME"),
+            ("topic show a//b", "a//b"),
             ("trace 3f", "3f"),
             ("trace", "KEY"),
             ("trace 00000000000000000000000000000000 --topic a", "--topic"),

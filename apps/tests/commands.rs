@@ -3,7 +3,10 @@
 
 mod support;
 
-use support::{Line, Process, free_ports, ring, talk, treecast};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use support::{Line, PATIENCE, Process, free_ports, ring, root_of, talk, treecast};
 
 fn run(args: &[&str]) -> (Option<i32>, Vec<Line>) {
     let mut command = treecast(args);
@@ -21,6 +24,8 @@ fn wrong_usage_is_2_and_names_the_culprit() {
         (&["pub", "a//b", "-m", "x"][..], "a//b"),
         (&["pub", "demo"][..], "-m"),
         (&["sub"][..], "TOPIC"),
+        (&["sub", "demo", "--from", "yesterday"][..], "yesterday"),
+        (&["topic", "show", "a//b"][..], "a//b"),
         (&["trace", "xyz"][..], "xyz"),
         (&["frobnicate"][..], "frobnicate"),
     ] {
@@ -96,4 +101,47 @@ fn a_trace_ends_at_the_root() {
     assert_eq!(root["node"], **key);
     assert!(!way.is_empty() && way.iter().all(|hop| hop["rtt_ms"].is_f64()), "round-trip times in {path}");
     assert!(trace.wait().0.success());
+}
+
+#[test]
+fn a_topic_shows_its_root_its_members_and_what_is_kept() {
+    let nodes = ring(3);
+    let join = ["--json", "--ephemeral", "--join", &nodes[0].addr];
+    let args = [&["pub", "demo", "-m", "one", "-m", "two"][..], &join].concat();
+    let mut publisher = Process::start("pub", treecast(&args));
+    let receipts = [publisher.json("a receipt"), publisher.json("a receipt")];
+    assert!(publisher.wait().0.success());
+
+    let show = || {
+        let mut show = Process::start("topic", treecast(&[&["topic", "show", "demo"][..], &join].concat()));
+        let shown = show.json("the topic");
+        assert!(show.wait().0.success());
+        shown
+    };
+    // The node that is asked may hear a little later than the publisher that a message is committed.
+    let begun = Instant::now();
+    let shown = loop {
+        let shown = show();
+        if shown["end"].as_u64() > receipts[1]["offset"].as_u64() {
+            break shown;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the last message is not shown: {shown}");
+    };
+    assert_eq!(shown["root"], root_of("demo", &nodes[1].addr));
+    assert_eq!(shown["birth"], receipts[0]["birth"]);
+    assert!(shown["first"].as_u64() <= receipts[0]["offset"].as_u64(), "{shown}");
+    let members = shown["members"].as_array().unwrap();
+    assert_eq!(members.len(), 3, "{shown}");
+    assert!(nodes.iter().all(|node| members.iter().any(|member| *member == node.id)), "{shown}");
+    assert_eq!(shown["subscribers"], Value::Null, "only the root knows: {shown}");
+}
+
+#[test]
+fn a_node_that_is_alone_is_the_root_and_knows_that_nobody_subscribes() {
+    let mut command = treecast(&["topic", "show", "demo", "--json", "--ephemeral"]);
+    command.env("TREECAST_PORTS", free_ports());
+    let mut show = Process::start("topic", command);
+    let shown = show.json("the topic");
+    assert!(show.wait().0.success());
+    assert_eq!((&shown["subscribers"], &shown["members"]), (&0.into(), &json!([shown["root"]])), "{shown}");
 }

@@ -46,7 +46,7 @@ pub use self::subscription::Subscription;
 use self::dispatch::{Dispatch, Subscriber, Waiting};
 use self::publisher::Flights;
 use self::subscription::SubscriptionGuard;
-use crate::event::{Command, Status, SubscriptionId, Token};
+use crate::event::{Command, Status, SubscriptionId, Token, TopicStatus};
 use crate::message::{BroadcastError, PublishError, Receipt, Start, SubscribeError};
 use crate::topic::{Topic, TopicError};
 
@@ -296,6 +296,16 @@ impl Scribe {
         let (answer, status) = oneshot::channel();
         self.ask(|permit| Waiting::Status { answer, permit: Some(permit) }, Command::Status).await?;
         status.await.ok()
+    }
+
+    /// What this node itself knows of a topic: as its root all that there is, as a subscriber or forwarder as far as it was
+    /// told. `None`: it is not on the topic's tree, or has stopped. No other node is asked.
+    pub async fn topic(&self, topic: impl IntoTopic) -> Result<Option<TopicStatus>, TopicError> {
+        let topic = topic.into_topic()?;
+        let (answer, known) = oneshot::channel();
+        let waiting = |permit| Waiting::Topic { answer, permit };
+        let asked = self.ask(waiting, |token| Command::Topic { token, topic }).await;
+        Ok(if asked.is_some() { known.await.ok().flatten() } else { None })
     }
 
     async fn ask(
