@@ -34,7 +34,9 @@ impl Options {
             let wrong = |what| Options::command().error(ErrorKind::ArgumentConflict, what);
             match (from, topics.len()) {
                 (Start::Latest, _) | (_, 1) => {}
-                (_, 0) => return Err(wrong("--from is about a TOPIC, and none is given: broadcasts are not kept")),
+                (_, 0) => {
+                    return Err(wrong("--from is about a TOPIC, and none is given: broadcasts are not kept"));
+                }
                 (Start::After(_), 2..) => {
                     return Err(wrong("--from with a mark takes one TOPIC: each mark is of one topic's log"));
                 }
@@ -273,7 +275,10 @@ mod tests {
             assert_eq!(subscribe.from, start, "{line}");
         }
         let error = parse("sub a --from soon").unwrap_err().to_string();
-        assert!(["latest", "earliest", "last:N", "3.BIRTH.NEXT"].iter().all(|word| error.contains(word)), "{error}");
+        assert!(
+            ["latest", "earliest", "last:N", "3.BIRTH.NEXT"].iter().all(|word| error.contains(word)),
+            "{error}"
+        );
     }
 
     #[test]

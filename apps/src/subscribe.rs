@@ -214,9 +214,8 @@ fn message_line(topic: &Topic, message: &Message) -> Value {
 }
 
 fn gap_line(topic: &Topic, gap: &Gap) -> Value {
-    let position = |Position { birth, offset }: Position| {
-        json!({"birth": format!("{birth:016x}"), "offset": offset})
-    };
+    let position =
+        |Position { birth, offset }: Position| json!({"birth": format!("{birth:016x}"), "offset": offset});
     let reason = match gap.reason {
         GapReason::TooOld => "too_old",
         GapReason::Unreplicated => "unreplicated",
@@ -233,7 +232,9 @@ fn gap_line(topic: &Topic, gap: &Gap) -> Value {
 
 fn gap_text(gap: &Gap) -> String {
     let why = match gap.reason {
-        GapReason::TooOld => "older messages are not kept any more, or this subscriber was cut off or too slow",
+        GapReason::TooOld => {
+            "older messages are not kept any more, or this subscriber was cut off or too slow"
+        }
         GapReason::Unreplicated => {
             "most of the nodes that held the topic's log are gone, and with them what only they had; maybe nothing"
         }

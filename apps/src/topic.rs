@@ -156,7 +156,10 @@ mod tests {
         });
         assert_eq!(known().line(&topic), expected);
         let less = Known { root: None, members: Vec::new(), subscribers: Some(7), ..known() }.line(&topic);
-        assert_eq!((&less["root"], &less["members"], &less["subscribers"]), (&Value::Null, &Value::Null, &7.into()));
+        assert_eq!(
+            (&less["root"], &less["members"], &less["subscribers"]),
+            (&Value::Null, &Value::Null, &7.into())
+        );
     }
 
     #[test]

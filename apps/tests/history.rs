@@ -155,12 +155,21 @@ fn a_chat_begins_with_what_was_said_before_also_by_oneself() {
 
     let Some(tmux) = Tmux::start("history") else { return };
     let treecast = env!("CARGO_BIN_EXE_treecast");
-    tmux.open("eve", &format!("{treecast} chat --nick eve --ephemeral --listen 127.0.0.1:0 --join {through}"));
+    tmux.open(
+        "eve",
+        &format!("{treecast} chat --nick eve --ephemeral --listen 127.0.0.1:0 --join {through}"),
+    );
     let screen = tmux.wait_for("eve", "── now ──");
     let row = |text: &str| {
         let found = screen.lines().position(|line| line.contains(text));
         found.unwrap_or_else(|| panic!("no {text:?} in:\n{screen}"))
     };
-    let rows = ["── earlier ──", "      ann: anybody here?", "      bob: I am, now", "      anna: too late", "── now ──"];
+    let rows = [
+        "── earlier ──",
+        "      ann: anybody here?",
+        "      bob: I am, now",
+        "      anna: too late",
+        "── now ──",
+    ];
     assert!(rows.map(row).is_sorted(), "{screen}");
 }

@@ -358,7 +358,11 @@ impl Conversation {
                 action,
                 delivery,
             };
-            self.pending.push_back(Own { n, entry: Entry { clock: Some(now.clock), body }, receipt_at: None });
+            self.pending.push_back(Own {
+                n,
+                entry: Entry { clock: Some(now.clock), body },
+                receipt_at: None,
+            });
             self.alive(now);
             return;
         };

@@ -303,7 +303,14 @@ fn what_was_said_before_one_came_is_shown_once_all_of_it_is_there() {
     hear(&mut lobby, at(1), ANN, EnvelopeKind::Say, "ann", "hi");
     assert_eq!(
         shown(&lobby)[1..],
-        ["-- earlier", "(ann: hello?)", "(oldme: mine)", "(00000000: by pub\u{241b}[2J)", "-- now", "ann: hi"]
+        [
+            "-- earlier",
+            "(ann: hello?)",
+            "(oldme: mine)",
+            "(00000000: by pub\u{241b}[2J)",
+            "-- now",
+            "ann: hi"
+        ]
     );
     assert_eq!(lobby.others(), [(ANN, "ann".into())], "who was there is not there for that");
 }
