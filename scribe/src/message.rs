@@ -68,7 +68,7 @@ impl FromStr for Mark {
             if fields.next()? != "3" {
                 return None;
             }
-            let birth = fields.next().filter(|digits| digits.len() == 16)?;
+            let birth = fields.next().filter(|digits| digits.len() == 16 && !digits.starts_with('+'))?;
             let birth = u64::from_str_radix(birth, 16).ok()?;
             let next = fields.next().filter(|digits| digits.bytes().all(|digit| digit.is_ascii_digit()))?;
             let next = next.parse().ok()?;
@@ -232,31 +232,31 @@ mod tests {
 
     #[test]
     fn marks_are_printable() {
-        let term = Term { number: 3, root: NodeId(0xcd << 120) };
-        let mark = Mark { birth: 0xab, position: Some(Position { term, offset: 41 }) };
-        assert_eq!(mark.to_string(), "2.00000000000000ab.3.cd000000000000000000000000000000.41");
+        let mark = Mark { birth: 0xab, next: 42 };
+        assert_eq!(mark.to_string(), "3.00000000000000ab.42");
         assert_eq!(mark.to_string().parse(), Ok(mark));
-        let start = Mark { birth: u64::MAX, position: None };
-        assert_eq!(start.to_string().parse(), Ok(start));
+        let extreme = Mark { birth: u64::MAX, next: u64::MAX };
+        assert_eq!(extreme.to_string().parse(), Ok(extreme));
         for bad in [
             "",
-            "1",
-            "1.00000000000000ab.3.41",
-            "2.ab.3.cd000000000000000000000000000000.41",
-            "2.00000000000000ab.3.cd.41",
-            "2.00000000000000ab.3.41",
-            "2.00000000000000ab.3.cd000000000000000000000000000000.41.5",
-            "2.00000000000000ab.3.cd000000000000000000000000000000",
+            "3",
+            "3.00000000000000ab",
+            "3.ab.41",
+            "3.00000000000000ab.",
+            "3.00000000000000ab.-1",
+            "3.00000000000000ab.+1",
+            "3.00000000000000ab.41.5",
+            "3.+0000000000000ab.41",
+            "3.00000000000000ab.99999999999999999999",
+            "2.00000000000000ab.3.cd000000000000000000000000000000.41",
         ] {
             assert!(bad.parse::<Mark>().is_err(), "{bad}");
         }
     }
 
     #[test]
-    fn positions_show_their_root_only_when_asked() {
-        let of = |root| Position { term: Term { number: 3, root: NodeId(root) }, offset: 7 };
-        let (one, other) = (of(0xab << 120), of(0xcd << 120));
-        assert!(one < other && one != other, "two roots opened terms of the same number");
-        assert_eq!((one.to_string(), format!("{one:#}")), ("3:7".to_string(), "3@ab000000:7".to_string()));
+    fn positions_show_their_birth_only_when_asked() {
+        let at = Position { birth: 0xab, offset: 7 };
+        assert_eq!((at.to_string(), format!("{at:#}")), ("7".to_string(), "00000000000000ab:7".to_string()));
     }
 }

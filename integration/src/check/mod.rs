@@ -14,7 +14,6 @@ pub mod s5;
 pub mod s6;
 pub mod s7;
 pub mod s8;
-mod branches;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -116,7 +115,7 @@ pub struct Judge {
 }
 
 /// All judges.
-pub const JUDGES: [Judge; 17] = [
+pub const JUDGES: [Judge; 18] = [
     Judge { promise: Promise::O1, when: When::Always, judge: o1::judge },
     Judge { promise: Promise::O2, when: When::Always, judge: o2::judge },
     Judge { promise: Promise::O3, when: When::Recovered, judge: o3::judge },
@@ -130,6 +129,7 @@ pub const JUDGES: [Judge; 17] = [
     Judge { promise: Promise::S4, when: When::EachRound, judge: s4::judge },
     Judge { promise: Promise::S4, when: When::Recovered, judge: s4::judge_open },
     Judge { promise: Promise::S5, when: When::Recovered, judge: s5::judge },
+    Judge { promise: Promise::S5, when: When::EachRound, judge: s5::judge_gaps },
     Judge { promise: Promise::S6, when: When::EachSecond, judge: s6::judge },
     Judge { promise: Promise::S6, when: When::Recovered, judge: s6::judge_delays },
     Judge { promise: Promise::S7, when: When::AtRest, judge: s7::judge },
@@ -226,7 +226,7 @@ pub(crate) mod stories {
     use treecast_overlay::id::{Key, NodeId};
     use treecast_overlay::time::Instant;
     use treecast_scribe::event::{SubscriptionId, Token};
-    use treecast_scribe::message::{MessageId, Term};
+    use treecast_scribe::message::MessageId;
     use treecast_scribe::{Gap, GapReason, Item, Mark, Message, Position, Receipt, TopicId};
 
     use crate::cluster::history::{History, Offered, Watched, payload};
@@ -240,7 +240,7 @@ pub(crate) mod stories {
     }
 
     fn position(offset: u64) -> Position {
-        Position { term: Term { number: 1, root: NodeId(99) }, offset }
+        Position { birth: BIRTH, offset }
     }
 
     /// Two subscribers of one topic get so many messages of one publisher.
@@ -257,7 +257,6 @@ pub(crate) mod stories {
                 at: at(offset + 10),
                 payload: payload(token, 16),
                 outcome: Some((at(offset + 30), Ok(receipt))),
-                birth: Some(BIRTH),
                 abandoned: false,
             };
             history.publications.insert(token, offered);
@@ -267,7 +266,7 @@ pub(crate) mod stories {
                 slot,
                 topic: TOPIC,
                 asked: at(0),
-                mark: Some((at(5), Mark { birth: BIRTH, position: None })),
+                mark: Some((at(5), Mark { birth: BIRTH, next: 0 })),
                 items: (0..messages).map(delivery).collect(),
                 ended: None,
                 failed: None,
@@ -285,7 +284,7 @@ pub(crate) mod stories {
 
     fn delivery(offset: u64) -> (Instant, Item) {
         let position = position(offset);
-        let mark = Mark { birth: BIRTH, position: Some(position) };
+        let mark = Mark { birth: BIRTH, next: offset + 1 };
         let payload = payload(Token(1000 + offset), 16);
         (at(offset + 40), Item::Message(Message { id: id(offset), position, mark, payload }))
     }
@@ -296,8 +295,8 @@ pub(crate) mod stories {
     }
 
     /// Both bounds as offsets.
-    pub(super) fn gap(after: Option<u64>, until: Option<u64>) -> (Instant, Item) {
-        let (after, until) = (after.map(position), until.map(position));
-        (at(50), Item::Gap(Gap { after, until, reason: GapReason::OutOfWindow }))
+    pub(super) fn gap(after: Option<u64>, until: u64) -> (Instant, Item) {
+        let (after, until) = (after.map(position), position(until));
+        (at(50), Item::Gap(Gap { after, until, reason: GapReason::TooOld }))
     }
 }

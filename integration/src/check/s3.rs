@@ -1,53 +1,53 @@
-//! S3, order: every subscriber gets messages in the order of their positions, a session's messages in the order of
-//! their publication, and all subscribers get the same messages at the same positions.
+//! S3, order: every subscriber gets messages in the order of their offsets, a session's messages in the order of their
+//! publication, and what stands at a place of a birth is one message for ever. Only where a log begins anew may a
+//! subscriber go back, and it says so.
 
 use std::collections::BTreeMap;
 
 use treecast_scribe::message::MessageId;
-use treecast_scribe::{Gap, GapReason, Item, Message, Position, TopicId};
+use treecast_scribe::{Gap, GapReason, Item, Mark, Message, Position, TopicId};
 
-use super::branches::Forced;
 use super::{Promise, Scene, Verdict};
 use crate::cluster::history::{History, Watched};
-
-/// Where a message stands: in which log of which topic, and at which place.
-type LogPlace = (TopicId, u64, Position);
+use crate::cluster::ledger::Ledger;
 
 /// Judges all that the applications got.
 pub fn judge(scene: &Scene<'_>) -> Verdict {
-    in_order(scene.history).map_err(|what| Promise::S3.broken(what))
+    in_order(scene.history, &scene.witness.ledger).map_err(|what| Promise::S3.broken(what))
 }
 
 /// Judges every subscription, and all of them together.
-pub fn in_order(history: &History) -> Result<(), String> {
-    let mut at: BTreeMap<LogPlace, MessageId> = BTreeMap::new();
-    let mut of: BTreeMap<(TopicId, u64, MessageId), Position> = BTreeMap::new();
-    let forced = Forced::of(history);
+pub fn in_order(history: &History, ledger: &Ledger) -> Result<(), String> {
+    let mut at: BTreeMap<(TopicId, Position), MessageId> = BTreeMap::new();
+    let mut of: BTreeMap<(TopicId, MessageId), Position> = BTreeMap::new();
     for (id, watched) in &history.subscriptions {
-        alone(watched).map_err(|fault| format!("{id:?} in slot {} {fault}", watched.slot))?;
+        alone(watched, ledger).map_err(|fault| format!("{id:?} in slot {} {fault}", watched.slot))?;
         for (_, message) in watched.messages() {
-            let place = (watched.topic, message.mark.birth, message.position);
+            let place = (watched.topic, message.position);
             let other = *at.entry(place).or_insert(message.id);
             if other != message.id {
-                return Err(format!("both {other:?} and {:?} were delivered from {place:?}", message.id));
+                return Err(format!(
+                    "both {other:?} and {:?} were delivered from {:#} of {:?}",
+                    message.id, message.position, watched.topic
+                ));
             }
-            // In one log, and on one branch of it: where nodes around the key could not reach each other there may be
-            // two, and a publisher that hears nothing sends again to whoever is the root then.
-            let log = (watched.topic, message.mark.birth, message.id);
-            let elsewhere = *of.entry(log).or_insert(message.position);
-            let parted = || forced.parts(watched.topic, elsewhere, message.position);
-            if elsewhere != message.position && !parted() {
-                return Err(format!("{:?} was delivered from {elsewhere} and {place:?}", message.id));
+            let elsewhere = *of.entry((watched.topic, message.id)).or_insert(message.position);
+            if elsewhere != message.position {
+                return Err(format!(
+                    "{:?} was delivered from {elsewhere:#} and {:#} of {:?}",
+                    message.id, message.position, watched.topic
+                ));
             }
         }
     }
     Ok(())
 }
 
-/// Judges one subscription. A gap skips forward only.
-fn alone(watched: &Watched) -> Result<(), String> {
-    let start = watched.mark.map(|(_, mark)| mark);
-    let (mut birth, mut last) = (start.map(|mark| mark.birth), start.and_then(|mark| mark.position));
+/// Judges one subscription. A gap skips forward, but where the log begins anew.
+fn alone(watched: &Watched, ledger: &Ledger) -> Result<(), String> {
+    let Some((_, start)) = watched.mark else { return Ok(()) };
+    // The birth of the last entry, the offset of the next one, and whether another birth was announced.
+    let (mut birth, mut next, mut begins_anew) = (start.birth, start.next, false);
     let mut sessions: BTreeMap<_, (u64, usize)> = BTreeMap::new();
     let mut gaps = 0;
     for (at, item) in &watched.items {
@@ -55,29 +55,43 @@ fn alone(watched: &Watched) -> Result<(), String> {
             Item::ParentChanged(_) => {}
             Item::Gap(Gap { after, until, reason }) => {
                 gaps += 1;
-                if until.is_some_and(|until| Some(until) <= *after) && *reason != GapReason::OtherLog {
-                    return Err(format!(
-                        "hears at {at} of a gap that is none: after {after:?}, until {until:?}"
-                    ));
+                let forward = after.is_none_or(|after| after.offset < until.offset);
+                let other = after.is_some_and(|after| after.birth != until.birth);
+                if !forward && !other && *reason != GapReason::OtherLog {
+                    return Err(format!("hears at {at} of a gap that is none: after {after:?}, until {until:?}"));
                 }
-                if *reason == GapReason::OtherLog {
-                    (birth, last) = (None, None);
-                }
+                begins_anew |= *reason != GapReason::TooOld;
+                next = if begins_anew { until.offset } else { next.max(until.offset) };
             }
             Item::Message(message) => {
-                if birth.is_some_and(|birth| birth != message.mark.birth) {
-                    return Err(format!("slides into another log at {at} without a word: {:?}", message.id));
+                let Position { birth: own, offset } = message.position;
+                if (message.mark.birth, message.mark.next) != (own, offset + 1) {
+                    return Err(format!("gets the mark {} with {:#} at {at}", message.mark, message.position));
                 }
-                if Some(message.position) <= last {
-                    return Err(format!("yields {} at {at}, behind {last:?}", message.position));
+                if birth != own && !begins_anew && !may_slide(ledger, watched.topic, start, birth, own) {
+                    return Err(format!(
+                        "slides from {birth:016x} into {own:016x} at {at} without a word: {:?}",
+                        message.id
+                    ));
                 }
-                (birth, last) = (Some(message.mark.birth), Some(message.position));
+                if offset < next {
+                    return Err(format!("yields {:#} at {at}, behind {next}", message.position));
+                }
+                (birth, next, begins_anew) = (own, offset + 1, false);
                 let session = (message.id.publisher, message.id.session);
                 follow(message, sessions.insert(session, (message.id.sequence, gaps)), gaps)?;
             }
         }
     }
     Ok(())
+}
+
+/// Whether nothing need be said between two births: the later one took the other over completely, or began right where
+/// the subscription did.
+fn may_slide(ledger: &Ledger, topic: TopicId, start: Mark, from: u64, to: u64) -> bool {
+    let Some(end) = ledger.birth(topic, to).and_then(|known| known.lineage.taken_over(from)) else { return false };
+    let began = (start.birth, start.next) == (from, end);
+    began || ledger.is_complete(topic, from, to) != Some(false)
 }
 
 /// A session's next message follows the last one, unless a gap came between.
@@ -92,38 +106,32 @@ fn follow(message: &Message, before: Option<(u64, usize)>, gaps: usize) -> Resul
 
 #[cfg(test)]
 mod tests {
-    use treecast_overlay::id::NodeId;
-
     use super::*;
     use crate::check::stories::{gap, story};
 
     fn verdict(change: impl FnOnce(&mut Watched)) -> String {
         let mut history = story(4);
-        assert_eq!(in_order(&history), Ok(()));
+        let ledger = Ledger::default();
+        assert_eq!(in_order(&history, &ledger), Ok(()));
         change(history.subscriptions.first_entry().unwrap().get_mut());
-        in_order(&history).err().unwrap_or_default()
+        in_order(&history, &ledger).err().unwrap_or_default()
     }
 
     #[test]
     fn disorder_is_seen() {
-        assert!(verdict(|watched| watched.items.swap(1, 2)).contains("after its sequence"));
+        assert!(verdict(|watched| watched.items.swap(1, 2)).contains("behind 3"));
         assert!(verdict(|watched| drop(watched.items.remove(1))).contains("with 0 gaps between"));
-        assert_eq!(verdict(|watched| watched.items[1] = gap(Some(0), Some(2))), "");
-        assert!(verdict(|watched| watched.items[1] = gap(Some(2), Some(2))).contains("a gap that is none"));
+        assert_eq!(verdict(|watched| watched.items[1] = gap(Some(0), 2)), "");
+        assert!(verdict(|watched| watched.items[1] = gap(Some(2), 2)).contains("a gap that is none"));
     }
 
     #[test]
     fn disagreement_is_seen() {
         let elsewhere = verdict(|watched| {
             let Item::Message(last) = &mut watched.items[3].1 else { unreachable!("a message") };
-            last.position.offset += 1;
+            (last.position.offset, last.mark.next) = (last.position.offset + 1, last.mark.next + 1);
         });
         assert!(elsewhere.contains("was delivered from"), "{elsewhere}");
-        let beside = verdict(|watched| {
-            let Item::Message(last) = &mut watched.items[3].1 else { unreachable!("a message") };
-            last.position.term.root = NodeId(100);
-        });
-        assert_eq!(beside, "", "two roots, two branches");
         let both = verdict(|watched| {
             let Item::Message(last) = &mut watched.items[3].1 else { unreachable!("a message") };
             last.id.session += 1;
@@ -131,8 +139,8 @@ mod tests {
         assert!(both.contains("were delivered from"), "{both}");
         let slides = verdict(|watched| {
             let Item::Message(last) = &mut watched.items[3].1 else { unreachable!("a message") };
-            last.mark.birth += 1;
+            (last.mark.birth, last.position.birth) = (1, 1);
         });
-        assert!(slides.contains("another log"), "{slides}");
+        assert!(slides.contains("without a word"), "{slides}");
     }
 }

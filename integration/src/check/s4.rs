@@ -1,12 +1,12 @@
-//! S4, as far as one copy carries it: every publication of a node that lives is answered, and a receipt names the very
-//! place from which the message is delivered.
+//! S4, acknowledged means kept: every publication of a node that lives is answered, a receipt names the very place from
+//! which the message is delivered, and nothing leaves the root and the members before it is committed. A log begins anew
+//! only where a majority of the configuration has ended. (That what has a receipt comes to everybody is judged as S5.)
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use treecast_scribe::message::MessageId;
 use treecast_scribe::{Position, TopicId};
 
-use super::branches::Forced;
 use super::{Promise, Scene, Verdict};
 use crate::cluster::history::{History, token};
 
@@ -33,37 +33,24 @@ pub fn answered(history: &History) -> Result<(), String> {
     }
 }
 
-/// Whether no receipt is at odds with what was delivered. Where a topic has had several logs, because nodes around its
-/// key could not reach each other, a receipt may name a place in another one than that which was delivered: places are
-/// compared within one log, and within one branch of it.
+/// Whether no receipt is at odds with what was delivered, or with another one.
 pub fn true_receipts(history: &History) -> Result<(), String> {
-    let mut delivered: BTreeMap<_, BTreeSet<(TopicId, MessageId, Position)>> = BTreeMap::new();
-    let mut stands: BTreeMap<(TopicId, u64, Position), MessageId> = BTreeMap::new();
-    let forced = Forced::of(history);
+    let mut delivered: BTreeMap<_, (TopicId, MessageId, Position)> = BTreeMap::new();
+    let mut stands: BTreeMap<(TopicId, Position), MessageId> = BTreeMap::new();
     for watched in history.subscriptions.values() {
         for (_, message) in watched.messages() {
-            let found = (watched.topic, message.id, message.position);
-            stands.insert((watched.topic, message.mark.birth, message.position), message.id);
-            delivered.entry((token(&message.payload), message.mark.birth)).or_default().insert(found);
+            stands.insert((watched.topic, message.position), message.id);
+            delivered.insert(token(&message.payload), (watched.topic, message.id, message.position));
         }
     }
     for (token, offered) in &history.publications {
         let Some((_, Ok(receipt))) = &offered.outcome else { continue };
-        let Some(birth) = offered.birth else {
-            return Err(format!("{token:?} has a receipt of nobody who has a log"));
-        };
         let promised = (offered.topic, receipt.id, receipt.position);
-        let places = delivered.get(&(Some(*token), birth)).into_iter().flatten();
-        let differs = |&&(topic, id, at): &&(TopicId, MessageId, Position)| {
-            let same = (topic, id) == (promised.0, promised.1);
-            !same || (at != receipt.position && !forced.parts(topic, at, receipt.position))
-        };
-        if let Some(found) = places.clone().find(differs) {
+        if let Some(found) = delivered.get(&Some(*token)).filter(|found| **found != promised) {
             return Err(format!("{token:?} has a receipt for {promised:?}, and was delivered as {found:?}"));
         }
-        if let Some(other) =
-            stands.get(&(offered.topic, birth, receipt.position)).filter(|id| **id != receipt.id)
-        {
+        let other = *stands.entry((offered.topic, receipt.position)).or_insert(receipt.id);
+        if other != receipt.id {
             return Err(format!("{token:?} has a receipt for {promised:?}, where {other:?} stands"));
         }
         if receipt.copies == 0 {

@@ -1,16 +1,27 @@
 //! S5, definite start, and that nothing is dropped silently: whatever got a place after a subscription's start came to
-//! it, from this place or from one on another branch or in another log, or lies in a gap that was announced to it.
+//! it, or lies in a gap that was announced to it; and no gap is announced that nobody owes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use treecast_overlay::time::Instant;
 use treecast_scribe::event::SubscriptionId;
 use treecast_scribe::message::MessageId;
-use treecast_scribe::{Gap, GapReason, Item, Position, Receipt, TopicId};
+use treecast_scribe::{Gap, GapReason, Item, Mark, Position, Receipt, TopicId};
 
-use super::branches::{Forced, are_beside};
 use super::{Promise, Scene, Verdict};
 use crate::cluster::history::{History, Offered, Watched};
+use crate::cluster::ledger::Ledger;
+
+/// The births of the logs that the topics' roots have now.
+pub type Current = BTreeMap<TopicId, u64>;
+
+/// What a window holds at most: messages and bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Retention {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes.
+    pub bytes: usize,
+}
 
 /// Judges all subscriptions: each has started, or come to nothing.
 pub fn judge(scene: &Scene<'_>) -> Verdict {
@@ -20,198 +31,250 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
         return Err(Promise::S5
             .broken(format!("the subscription of slot {slot}, asked for at {asked}, has not started")));
     }
-    announced(scene.history).map_err(|what| Promise::S5.broken(what))
+    let current = current(scene);
+    announced(scene.history, &scene.witness.ledger, &current).map_err(|what| Promise::S5.broken(what))
+}
+
+/// Judges the gaps that were announced.
+pub fn judge_gaps(scene: &Scene<'_>) -> Verdict {
+    let retention = retention(scene);
+    match undue(scene.history, &scene.witness.ledger, retention).into_iter().next() {
+        Some(what) => Err(Promise::S5.broken(what)),
+        None => Ok(()),
+    }
+}
+
+/// What a window holds at most, as the world was told.
+fn retention(scene: &Scene<'_>) -> Retention {
+    let limit = |name| scene.limits.get(name).copied().unwrap_or(usize::MAX);
+    Retention { messages: limit("messages in one window") as u64, bytes: limit("bytes in one window") }
+}
+
+/// Gaps that nobody owed.
+pub fn unforced_gaps(scene: &Scene<'_>) -> u64 {
+    undue(scene.history, &scene.witness.ledger, retention(scene)).len() as u64
+}
+
+fn current(scene: &Scene<'_>) -> Current {
+    let places = scene.forests().flat_map(|(_, forest)| forest.places());
+    places.filter(|place| place.is_root()).filter_map(|place| Some((place.topic(), place.birth()?))).collect()
 }
 
 /// Judges every subscription that has started; those that are still there also by the log's very end.
-pub fn announced(history: &History) -> Result<(), String> {
+pub fn announced(history: &History, ledger: &Ledger, current: &Current) -> Result<(), String> {
     let logs = Logs::of(history);
     for (&id, watched) in &history.subscriptions {
-        if let Some(seen) = Followed::of(watched, &logs) {
-            seen.judge(id, watched, &logs)?;
+        if let Some(seen) = Followed::of(watched) {
+            seen.judge(id, watched, &logs, ledger, current.get(&watched.topic).copied())?;
         }
     }
     Ok(())
 }
 
-/// Publications with a receipt from a log that no lasting subscriber of their topic ever read: their root was
-/// cut off, and gone or overruled afterwards. With one copy, a receipt promises no more.
-pub fn astray(history: &History) -> u64 {
-    let logs = Logs::of(history);
-    let seen = |(_, watched): (SubscriptionId, &Watched)| Followed::of(watched, &logs);
+/// Publications with a receipt from a birth that no lasting subscriber of their topic ever read: where a ring falls
+/// apart, each part has one. (They are merged one day; today they are lost with the part that gives way.)
+pub fn astray(history: &History, ledger: &Ledger) -> u64 {
     let astray = |offered: &&Offered| {
-        let Some(birth) = offered.birth else { return false };
-        let mut lasting = history.lasting(offered.topic).filter_map(seen).peekable();
-        lasting.peek().is_some() && lasting.all(|seen| !seen.births.contains_key(&birth))
+        let Some((_, Ok(receipt))) = offered.outcome else { return false };
+        let mut lasting = history.lasting(offered.topic).filter_map(|(_, watched)| Followed::of(watched)).peekable();
+        let reads = |seen: &Followed| {
+            seen.births.iter().any(|&birth| ledger.has(offered.topic, birth, receipt.position))
+        };
+        lasting.peek().is_some() && !lasting.any(|seen| reads(&seen))
     };
     history.publications.values().filter(astray).count() as u64
 }
 
 /// Knowledge of the topics' logs: everything that anybody got, or has a receipt for.
 struct Logs<'a> {
-    /// By topic and birth: what stands where.
-    places: BTreeMap<TopicId, BTreeMap<u64, BTreeMap<Position, MessageId>>>,
-    kept: BTreeMap<TopicId, Vec<Kept<'a>>>,
-    forced: Forced,
+    /// By topic: what stands where.
+    places: BTreeMap<TopicId, BTreeMap<Position, MessageId>>,
+    kept: BTreeMap<TopicId, Vec<(&'a Offered, Receipt)>>,
 }
-
-/// A message with a receipt, and the birth of its log.
-type Kept<'a> = (&'a Offered, Receipt, Option<u64>);
 
 impl<'a> Logs<'a> {
     fn of(history: &'a History) -> Logs<'a> {
-        let (places, kept) = (BTreeMap::new(), BTreeMap::new());
-        let mut logs = Logs { places, kept, forced: Forced::of(history) };
+        let mut logs = Logs { places: BTreeMap::new(), kept: BTreeMap::new() };
         for watched in history.subscriptions.values() {
             let topic = logs.places.entry(watched.topic).or_default();
-            for (_, message) in watched.messages() {
-                topic.entry(message.mark.birth).or_default().insert(message.position, message.id);
-            }
+            topic.extend(watched.messages().map(|(_, message)| (message.position, message.id)));
         }
         for offered in history.publications.values() {
             let Some((_, Ok(receipt))) = &offered.outcome else { continue };
-            logs.kept.entry(offered.topic).or_default().push((offered, *receipt, offered.birth));
+            logs.kept.entry(offered.topic).or_default().push((offered, *receipt));
         }
         logs
     }
 }
 
-/// Positions of one log that a subscriber was told it will not get: all between two, each excluded.
-#[derive(Clone, Copy, Debug)]
-struct Hole {
-    /// `None`: of whatever log.
-    birth: Option<u64>,
-    after: Option<Position>,
-    until: Option<Position>,
-}
-
-impl Hole {
-    fn covers(&self, birth: Option<u64>, at: Position) -> bool {
-        let same = self.birth.is_none() || birth.is_none() || self.birth == birth;
-        // A bound names the branch that was followed: the one beside it was lost, or left, between the two.
-        let beside = |bound: Option<Position>| bound.is_some_and(|bound| are_beside(bound, at));
-        same && (Some(at) > self.after || beside(self.after))
-            && (self.until.is_none_or(|until| at < until) || beside(self.until))
-    }
-}
-
-/// A root was lost.
-#[derive(Clone, Copy, Debug)]
-struct ToldLoss {
-    heard: Instant,
-    log: Option<u64>,
-    /// How far the subscriber had come.
-    reached: Position,
-    /// Where the next root goes on.
-    until: Option<Position>,
-}
-
 /// All that one subscription has seen.
 struct Followed {
-    /// The logs that it read, and where it began in each.
-    births: BTreeMap<u64, Option<Position>>,
+    start: Mark,
+    /// The births that it read, or heard of.
+    births: BTreeSet<u64>,
     messages: BTreeSet<MessageId>,
-    holes: Vec<Hole>,
-    /// Roots that were lost, as it heard.
-    losses: Vec<ToldLoss>,
+    gaps: Vec<Gap>,
     /// How far it has come in the log that it read last.
-    last: (Option<u64>, Option<Position>),
+    last: Mark,
 }
 
 impl Followed {
-    fn of(watched: &Watched, logs: &Logs<'_>) -> Option<Followed> {
-        let (_, mark) = watched.mark?;
+    fn of(watched: &Watched) -> Option<Followed> {
+        let (_, start) = watched.mark?;
         let mut seen = Followed {
-            births: [(mark.birth, mark.position)].into(),
+            start,
+            births: [start.birth].into(),
             messages: BTreeSet::new(),
-            holes: Vec::new(),
-            losses: Vec::new(),
-            last: (Some(mark.birth), mark.position),
+            gaps: Vec::new(),
+            last: start,
         };
-        // After the word of another log: where it goes on there.
-        let mut entering = None;
-        for (heard, item) in &watched.items {
+        for (_, item) in &watched.items {
             match item {
                 Item::ParentChanged(_) => {}
-                Item::Gap(Gap { after, until, reason: GapReason::OtherLog }) => {
-                    seen.holes.push(Hole { birth: seen.last.0, after: *after, until: None });
-                    entering = Some(*until);
-                    seen.last = (None, None);
-                }
-                Item::Gap(Gap { after, until, reason }) => {
-                    if let (GapReason::RootLost, Some(after)) = (reason, after) {
-                        let (heard, log, reached, until) = (*heard, seen.last.0, *after, *until);
-                        seen.losses.push(ToldLoss { heard, log, reached, until });
-                    }
-                    seen.holes.push(Hole { birth: seen.last.0, after: *after, until: *until });
-                    seen.last.1 = seen.last.1.max(*after);
+                Item::Gap(gap) => {
+                    seen.gaps.push(*gap);
+                    seen.births.extend(gap.after.map(|after| after.birth));
+                    seen.births.insert(gap.until.birth);
+                    seen.last = Mark { birth: gap.until.birth, next: gap.until.offset };
                 }
                 Item::Message(message) => {
-                    if let Some(until) = entering.take() {
-                        seen.enter(message.mark.birth, until);
-                    }
+                    seen.births.insert(message.position.birth);
                     seen.messages.insert(message.id);
-                    seen.last = (Some(message.mark.birth), Some(message.position));
+                    seen.last = message.mark;
                 }
-            }
-        }
-        if let Some(until) = entering {
-            let others = logs.places.get(&watched.topic).into_iter().flat_map(BTreeMap::keys);
-            for birth in others.copied().filter(|birth| *birth != mark.birth).collect::<Vec<_>>() {
-                seen.enter(birth, until);
             }
         }
         Some(seen)
     }
 
-    fn enter(&mut self, birth: u64, until: Option<Position>) {
-        self.births.entry(birth).or_insert(None);
-        self.holes.push(Hole { birth: Some(birth), after: None, until });
-    }
-
-    fn judge(&self, id: SubscriptionId, watched: &Watched, logs: &Logs<'_>) -> Result<(), String> {
-        let missing =
-            |what: String| Err(format!("{id:?} in slot {} neither got nor heard of {what}", watched.slot));
+    /// `current`: the birth of the log that its root has now.
+    fn judge(
+        &self,
+        id: SubscriptionId,
+        watched: &Watched,
+        logs: &Logs<'_>,
+        ledger: &Ledger,
+        current: Option<u64>,
+    ) -> Result<(), String> {
+        let topic = watched.topic;
+        let missing = |what: String| {
+            Err(format!("{id:?} in slot {} neither got nor heard of {what} of {topic:?}", watched.slot))
+        };
         let to_the_end = watched.ended.is_none() && !watched.stalled;
-        let topic = logs.places.get(&watched.topic);
-        for (&birth, &floor) in &self.births {
-            let known = topic.and_then(|births| births.get(&birth)).into_iter().flatten();
-            for (&at, &id) in known.filter(|&(&at, _)| Some(at) > floor) {
-                let reached = to_the_end || self.last.0 != Some(birth) || Some(at) <= self.last.1;
-                if reached && !self.has(Some(birth), at, id) {
-                    return missing(format!("{at} of the log {birth:x}"));
-                }
+        let now = current.filter(|_| to_the_end).unwrap_or(self.last.birth);
+        // Of the log that it reads now: all that is not before its start. Of those that it has left: all up to there.
+        let reads = |at: Position| ledger.has(topic, now, at) || self.births.contains(&at.birth);
+        for (&at, &message) in logs.places.get(&topic).into_iter().flatten() {
+            let reached = to_the_end || at.offset < self.last.next || !ledger.has(topic, self.last.birth, at);
+            let own = reads(at) && self.begins_before(topic, at, ledger);
+            if own && reached && !self.has(topic, at, message, ledger) {
+                return missing(format!("{at:#}, which others got"));
             }
         }
         if !to_the_end {
             return Ok(());
         }
         let start = watched.mark.map(|(at, _)| at);
-        for (offered, receipt, birth) in logs.kept.get(&watched.topic).into_iter().flatten() {
-            // Published when the start was known already: it is after the start, or lost with the log. A log that this
-            // subscription never read is none of its: its places cannot be compared with those of its own.
-            let own = birth.is_none_or(|birth| self.births.contains_key(&birth));
+        for (offered, receipt) in logs.kept.get(&topic).into_iter().flatten() {
+            // Published when the start was known already: it is after the start, or lost with its birth. A birth that this
+            // subscription never read is none of its.
             let at = receipt.position;
-            // A root that had been overruled without hearing of it gave it a place: that this one is lost, too, was said
-            // after that. Or all nodes that knew of a term have died, and of it nothing had come here: then the next root goes on
-            // in an earlier one.
-            let told = |&ToldLoss { heard, log, reached, until }: &ToldLoss| {
-                let same = birth.is_none() || *birth == log;
-                let forgotten = until.is_some_and(|until| until.term.number < at.term.number)
-                    && watched.messages().all(|(_, message)| message.position.term != at.term);
-                heard > offered.at && same && (forgotten || logs.forced.overrule(watched.topic, at, reached))
-            };
-            let has = self.has(*birth, at, receipt.id) || self.losses.iter().any(told);
-            if Some(offered.at) > start && own && !has {
-                return missing(format!("{at}, published at {} and acknowledged", offered.at));
+            if Some(offered.at) > start && reads(at) && !self.has(topic, at, receipt.id, ledger) {
+                return missing(format!("{at:#}, published at {} and acknowledged", offered.at));
             }
         }
         Ok(())
     }
 
-    /// Whether it got this message, be it from another place, or heard that it would not.
-    fn has(&self, birth: Option<u64>, at: Position, id: MessageId) -> bool {
-        self.messages.contains(&id) || self.holes.iter().any(|hole| hole.covers(birth, at))
+    /// Whether a place is behind the start.
+    fn begins_before(&self, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
+        at.offset >= self.start.next && (at.birth == self.start.birth || {
+            // A birth beside that of the start may have begun, and ended, before.
+            let later = ledger.birth(topic, at.birth);
+            later.is_some_and(|known| known.lineage.taken_over(self.start.birth).is_some())
+        })
+    }
+
+    /// Whether it got this message, or heard that it would not.
+    fn has(&self, topic: TopicId, at: Position, id: MessageId, ledger: &Ledger) -> bool {
+        self.messages.contains(&id) || self.gaps.iter().any(|gap| covers(gap, topic, at, ledger))
+    }
+}
+
+/// Whether a gap tells of a place.
+fn covers(gap: &Gap, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
+    let within = gap.after.is_none_or(|after| after.offset < at.offset) && at.offset < gap.until.offset;
+    match gap.reason {
+        GapReason::TooOld => within && ledger.has(topic, gap.until.birth, at),
+        // What the other birth did not take over is lost.
+        GapReason::Unreplicated | GapReason::OtherLog => {
+            let follows = ledger
+                .birth(topic, at.birth)
+                .is_some_and(|known| known.lineage.taken_over(gap.until.birth).is_some());
+            within || !follows && at.birth != gap.until.birth && !ledger.has(topic, gap.until.birth, at)
+        }
+    }
+}
+
+/// Tells of the gaps that nobody owed.
+fn undue(history: &History, ledger: &Ledger, retention: Retention) -> Vec<String> {
+    let mut undue = Vec::new();
+    for (id, watched) in &history.subscriptions {
+        let Some((_, start)) = watched.mark else { continue };
+        let (mut birth, mut told) = (start.birth, BTreeSet::new());
+        for (at, item) in &watched.items {
+            match item {
+                Item::ParentChanged(_) => {}
+                Item::Message(message) => birth = message.position.birth,
+                Item::Gap(gap) => {
+                    let known = Told { watched, ledger, retention, birth, told: &mut told };
+                    if let Err(why) = known.due(gap) {
+                        let slot = watched.slot;
+                        undue.push(format!("{id:?} in slot {slot} hears at {at} of {gap:?} that nobody owes: {why}"));
+                    }
+                    birth = gap.until.birth;
+                }
+            }
+        }
+    }
+    undue
+}
+
+/// What is known when a gap is told.
+struct Told<'a> {
+    watched: &'a Watched,
+    ledger: &'a Ledger,
+    retention: Retention,
+    /// The birth of what the subscription got last.
+    birth: u64,
+    /// The births of which it has heard that they are not complete.
+    told: &'a mut BTreeSet<u64>,
+}
+
+impl Told<'_> {
+    fn due(self, gap: &Gap) -> Result<(), &'static str> {
+        let (topic, to) = (self.watched.topic, gap.until.birth);
+        match gap.reason {
+            GapReason::TooOld => {
+                let after = gap.after.map_or(0, |after| after.offset + 1);
+                let behind = self.ledger.reached(topic).saturating_sub(after);
+                let full = behind > self.retention.messages || self.ledger.bytes(topic) > self.retention.bytes / 2;
+                let forced = self.ledger.births(topic).any(|(_, known)| known.complete == Some(false));
+                if full || forced { Ok(()) } else { Err("no window was full") }
+            }
+            GapReason::Unreplicated | GapReason::OtherLog => {
+                if self.birth == to {
+                    return Err("it is in that birth already");
+                }
+                if self.ledger.is_complete(topic, self.birth, to) == Some(true) {
+                    return Err("that birth took over everything");
+                }
+                if !self.told.insert(to) {
+                    return Err("it has heard of that birth before");
+                }
+                Ok(())
+            }
+        }
     }
 }
 

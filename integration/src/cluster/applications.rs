@@ -74,7 +74,6 @@ impl<N: RingNode> Cluster<N> {
             at: self.now(),
             payload: payload.clone(),
             outcome: None,
-            birth: None,
             abandoned: false,
         };
         self.history.publications.insert(token, offered);
@@ -163,9 +162,6 @@ impl<N: RingNode> Cluster<N> {
     fn on_outcome(&mut self, at: Instant, token: Token, outcome: Result<Receipt, PublishError>) -> Verdict {
         self.count("unknown outcome", u64::from(matches!(outcome, Err(PublishError::OutcomeUnknown { .. }))));
         let offered = self.history.publications.get_mut(&token).expect("it was published");
-        if let Ok(receipt) = &outcome {
-            offered.birth = self.witness.borrow().births.get(&(receipt.id, receipt.position)).copied();
-        }
         match offered.outcome.replace((at, outcome)) {
             None => Ok(()),
             Some(_) => Err(Promise::S4.broken(format!("{token:?} is answered twice"))),

@@ -62,8 +62,6 @@ pub struct Offered {
     pub payload: Bytes,
     /// Its receipt or its error, and when that was known.
     pub outcome: Option<(Instant, Result<Receipt, PublishError>)>,
-    /// The birth of the log in which its receipt says that it is.
-    pub birth: Option<u64>,
     /// Its node ended first.
     pub abandoned: bool,
 }

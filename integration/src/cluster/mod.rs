@@ -7,6 +7,7 @@
 mod applications;
 pub mod history;
 mod judges;
+pub mod ledger;
 pub mod lookups;
 mod notice;
 pub mod passages;

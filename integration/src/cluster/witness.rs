@@ -8,11 +8,12 @@ use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::machine::{Destination, Machine, Transmit};
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::{Frame, Header, Purpose, Routed, within};
-use treecast_scribe::event::{Command, Event, Token, TreeStatus};
+use treecast_scribe::event::TreeStatus;
 use treecast_scribe::message::MessageId;
-use treecast_scribe::wire::{self, Body, Data, Header as ForestHeader, Signature};
-use treecast_scribe::{Position, Stack, TopicId};
+use treecast_scribe::wire::{self, Ack, Attached, Body, Data, Header as ForestHeader, Join, Promise, Signature};
+use treecast_scribe::{Stack, TopicId};
 
+use super::ledger::Ledger;
 use crate::node::RingNode;
 use crate::world::{At, Observer, Outward};
 
@@ -67,18 +68,14 @@ pub struct Witness {
     pub rest: Rest,
     /// Log entries that went from node to node so far, repetitions included.
     pub payloads: u64,
-    /// In which log a receipt says that a message is, by message and place: its root's own, as it said so.
-    pub births: BTreeMap<(MessageId, Position), u64>,
-    /// Starts of terms that were seen: which, and whether the log was handed over.
-    pub terms: BTreeMap<(TopicId, Position), bool>,
+    /// All that was heard of the topics' logs.
+    pub ledger: Ledger,
     /// Why children were last offered other parents: `push-down` or `splice`, by topic and child.
     pub offers: BTreeMap<(TopicId, NodeId), &'static str>,
     /// Children that went to a parent that they were offered, by reason.
     pub moves: BTreeMap<&'static str, u64>,
     /// Listens to what is said, line by line.
     pub listener: Option<LineListener>,
-    /// Topics of publications that have no receipt yet.
-    offered: BTreeMap<Token, TopicId>,
 }
 
 impl Witness {
@@ -107,18 +104,19 @@ impl Witness {
             self.testify(at, &sent);
         }
         if let Some((header, payload)) = forest_message(&transmit.frame) {
-            self.on_forest_message(at.machine, transmit, header, payload);
+            self.on_forest_message(at, transmit, header, payload);
         }
     }
 
     /// Takes note of what one forest tells another. A routed message counts once, where it sets out.
     fn on_forest_message<N: RingNode>(
         &mut self,
-        stack: &Stack<N>,
+        at: &At<'_, Stack<N>>,
         transmit: &Transmit,
         header: ForestHeader,
         payload: Bytes,
     ) {
+        let stack = at.machine;
         let me = stack.peer().id;
         if matches!(&transmit.frame.header, Header::Routed(routed) if routed.origin.id() != me) {
             return;
@@ -127,28 +125,18 @@ impl Witness {
             let (from, to) = (stack.peer().addr, goal(transmit));
             format!("    {from} tells {to}: {header:?} + {} bytes", payload.len())
         });
-        if let ForestHeader::Data(Data { topic, position, body }) = header {
+        self.note_log(at, transmit, &header, &payload);
+        if let ForestHeader::Data(Data { topic, body, .. }) = header {
             self.payloads += 1;
-            match body {
-                Body::Message { publisher, session, sequence, signature } => {
-                    let id = MessageId { publisher, session, sequence };
-                    self.envelopes.push(Envelope { by: me, topic, id, signature, payload });
-                }
-                Body::TermStart { forced, .. } => {
-                    self.terms.insert((topic, position), forced);
-                }
+            if let Body::Message { publisher, session, sequence, signature } = body {
+                let id = MessageId { publisher, session, sequence };
+                self.envelopes.push(Envelope { by: me, topic, id, signature, payload });
             }
         } else if let ForestHeader::Publish(publish) = header {
             let (session, sequence) = (publish.session, publish.sequence);
             let id = MessageId { publisher: publish.publisher.id(), session, sequence };
             let (topic, signature) = (publish.topic, publish.signature);
             self.envelopes.push(Envelope { by: me, topic, id, signature, payload });
-        } else if let ForestHeader::Receipt(receipt) = header {
-            let publisher = receiver(transmit).unwrap_or(me);
-            let id = MessageId { publisher, session: receipt.session, sequence: receipt.sequence };
-            if let Some(birth) = birth(stack, receipt.topic) {
-                self.births.insert((id, receipt.position), birth);
-            }
         } else if let (ForestHeader::Beat(_), Some(_), Destination::Peer(to)) =
             (&header, self.rest.since, transmit.to)
         {
@@ -166,29 +154,69 @@ impl Witness {
     }
 }
 
-impl<N: RingNode> Observer<Stack<N>> for Witness {
-    fn command(&mut self, _: &At<'_, Stack<N>>, command: &Command) {
-        if let Command::Publish { token, topic, .. } = command {
-            self.offered.insert(*token, topic.id());
+/// What is said of the topics' logs.
+impl Witness {
+    fn note_log<N: RingNode>(
+        &mut self,
+        at: &At<'_, Stack<N>>,
+        transmit: &Transmit,
+        header: &ForestHeader,
+        payload: &Bytes,
+    ) {
+        let (now, slot, me, ledger) = (at.now, at.slot, at.machine.peer().id, &mut self.ledger);
+        match header {
+            ForestHeader::Data(data) => {
+                self.note_entry(at, data, payload.len());
+                let _ = transmit;
+            }
+            ForestHeader::Pulled { .. } => {
+                if let Ok((ForestHeader::Data(data), tail)) = wire::decode(payload) {
+                    self.note_entry(at, &data, tail.len());
+                }
+            }
+            ForestHeader::Attached(Attached { topic, start: Some(start), .. }) => {
+                ledger.note_birth(now, slot, *topic, start.birth, &start.lineage);
+                for known in start.sync.iter().flat_map(|sync| &sync.configurations) {
+                    ledger.note_members(*topic, start.birth, known.at, &known.members);
+                }
+            }
+            ForestHeader::Join(Join { topic, copy: Some(copy), .. })
+            | ForestHeader::Promise(Promise { topic, copy: Some(copy), .. }) => {
+                for known in &copy.configurations {
+                    ledger.note_members(*topic, copy.birth, known.at, &known.members);
+                }
+                ledger.note_held(*topic, copy.birth, me, copy.end);
+            }
+            ForestHeader::Ack(ack) => self.note_ack(at, ack),
+            ForestHeader::Beat(beat) => beat.acks.iter().for_each(|ack| self.note_ack(at, ack)),
+            _ => {}
         }
     }
 
+    fn note_entry<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, data: &Data, bytes: usize) {
+        let (me, ledger, topic, offset) = (at.machine.peer().id, &mut self.ledger, data.topic, data.offset);
+        if let Body::Configuration { members, birth } = &data.body {
+            if let Some(begun) = birth {
+                ledger.note_birth(at.now, at.slot, topic, data.birth, &begun.lineage);
+                ledger.note_begin(topic, data.birth, begun.complete);
+            }
+            ledger.note_members(topic, data.birth, offset, members);
+        }
+        ledger.note_entry(topic, data.birth, offset, bytes);
+        ledger.note_held(topic, data.birth, me, offset + 1);
+    }
+
+    fn note_ack<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, ack: &Ack) {
+        if let Some(birth) = birth(at.machine, ack.topic) {
+            self.ledger.note_held(ack.topic, birth, at.machine.peer().id, ack.next);
+        }
+    }
+}
+
+impl<N: RingNode> Observer<Stack<N>> for Witness {
     fn frame_out(&mut self, at: &At<'_, Stack<N>>, transmit: &mut Transmit) -> Outward {
         self.testify(at, transmit);
         Outward::Passes
-    }
-
-    /// A root's receipts for its own publications go through no frame.
-    fn event(&mut self, at: &At<'_, Stack<N>>, event: Event, told: &mut Vec<Event>) {
-        if let Event::PublishFailed { token, .. } = &event {
-            self.offered.remove(token);
-        } else if let Event::Published { token, receipt } = &event
-            && let Some(topic) = self.offered.remove(token)
-            && let Some(birth) = birth(at.machine, topic)
-        {
-            self.births.entry((receipt.id, receipt.position)).or_insert(birth);
-        }
-        told.push(event);
     }
 }
 

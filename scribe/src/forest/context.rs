@@ -91,6 +91,8 @@ pub(super) enum TreeTimer {
     Recover,
     /// The members are to be looked at.
     Members,
+    /// Older entries have not come that were asked for.
+    Backfill,
     /// A receipt has waited for all members for long enough.
     Receipts,
     /// A child's acknowledgement is overdue.
@@ -146,6 +148,7 @@ impl<'a> TimersOf<'a> {
             TreeTimer::Recover,
             TreeTimer::Members,
             TreeTimer::Receipts,
+            TreeTimer::Backfill,
             TreeTimer::Ack,
             TreeTimer::Shape,
             TreeTimer::Relocate,

@@ -42,7 +42,7 @@ pub(super) enum TopicMessage {
     Commit { term: Term, commit: u64 },
     Pull(Pull),
     Pulled { number: u64, entry: Arrived },
-    NotPulled { number: u64 },
+    NotPulled { number: u64, start: Option<u64> },
     Offer(Offer),
     CapacityProbe { number: u64 },
     Capacity { number: u64, capacity: Capacity },
@@ -141,9 +141,11 @@ pub(super) fn sort(header: Header, encoded: &Bytes, payload: Bytes) -> Incoming 
         Header::Pull(pull) => for_tree(pull.topic, TopicMessage::Pull(pull)),
         Header::Pulled { topic, number, offset } => match pulled(topic, offset, &payload) {
             Some(entry) => for_tree(topic, TopicMessage::Pulled { number, entry }),
-            None => for_tree(topic, TopicMessage::NotPulled { number }),
+            None => for_tree(topic, TopicMessage::NotPulled { number, start: None }),
         },
-        Header::NotPulled { topic, number, .. } => for_tree(topic, TopicMessage::NotPulled { number }),
+        Header::NotPulled { topic, number, start } => {
+            for_tree(topic, TopicMessage::NotPulled { number, start })
+        }
         Header::Offer(offer) => for_tree(offer.topic, TopicMessage::Offer(offer)),
         Header::CapacityProbe { topic, number } => for_tree(topic, TopicMessage::CapacityProbe { number }),
         Header::CapacityAnswer { topic, number, capacity } => {

@@ -67,8 +67,10 @@ impl Forest {
         if tree.relocation.is_some() {
             assert!(matches!(tree.role, Role::Child(_)), "{topic}: moves without a parent");
         }
-        if let (Role::Root(_), None) = (&tree.role, tree.flow.log.part()) {
-            panic!("{topic}: a root without a log");
+        let serves = tree.role.root().is_some_and(|root| root.primary.is_serving());
+        assert!(!serves || tree.flow.log.part().is_some(), "{topic}: a root that serves without a log");
+        if let Some(log) = tree.flow.log.part() {
+            log.check();
         }
     }
 

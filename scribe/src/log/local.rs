@@ -46,11 +46,6 @@ impl LocalLog {
         self.part().map_or(0, Log::matched)
     }
 
-    /// Entries before this offset are committed.
-    pub(crate) fn commit(&self) -> u64 {
-        self.part().map_or(0, Log::commit)
-    }
-
     /// The mark of one that has all that is committed here.
     pub(crate) fn mark(&self) -> Option<Mark> {
         self.part().map(|log| mark_at(log, log.commit()))

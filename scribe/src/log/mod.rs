@@ -9,6 +9,7 @@
 //! | `sessions` | which message of a publisher comes next: a function of the log |
 //! | `early` | entries that came before their predecessors |
 //! | `local` | all of these at a node of the tree |
+//! | `backlog` | entries older than the window, pulled for subscribers |
 //! | `cursor`, `reader`, `pace` | a child's place in the window, a subscriber's, and whether they keep up |
 //!
 //! `part` and `primary` are pure, and a model checker drives them (`lab log-model`).
@@ -18,6 +19,7 @@ pub mod part;
 pub mod primary;
 pub mod window;
 pub(crate) mod early;
+pub(crate) mod backlog;
 pub(crate) mod cursor;
 pub(crate) mod reader;
 pub(crate) mod pace;

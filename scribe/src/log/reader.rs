@@ -1,6 +1,7 @@
 //! A subscriber's place in its node's window: a cursor that turns entries into messages and gaps.
 
 use super::Log;
+use super::backlog::Backlog;
 use super::cursor::{own_offset, place};
 use crate::message::{Gap, GapReason, Item, Mark, Message, MessageId, Position, Start};
 use crate::wire::Body;
@@ -14,16 +15,27 @@ pub(crate) struct Reader {
     begun: u64,
     /// It has missed something that it has not heard of yet: why, and what it had before.
     owed: Option<(GapReason, Option<Position>)>,
+    /// It has asked for whatever is kept: that earlier entries are not is no news.
+    takes_what_is_kept: bool,
 }
 
 impl Reader {
     /// Where a subscription begins, and the mark that says so (promise S5). `latest` is the end of the parent's log, if it
     /// has just said so: what comes up to there was published before.
     pub(crate) fn begin(log: &Log, start: Start, latest: u64) -> (Reader, Mark) {
-        let at = |next| Reader { next, begun: next, owed: None };
+        let at = |next| Reader { next, begun: next, owed: None, takes_what_is_kept: false };
+        let kept = |next| Reader { takes_what_is_kept: true, ..at(next) };
         let reader = match start {
             Start::Latest => at(log.commit().max(latest)),
-            Start::Earliest | Start::Last(_) => at(place(log, start)),
+            // Nodes above may keep more than this one.
+            Start::Earliest if log.window.is_young() => kept(0),
+            Start::Last(count) if log.window.is_young() => {
+                let next = place(log, start);
+                let here = log.window.entries_from(next).filter(|(_, entry)| entry.body.members().is_none());
+                let missing = u64::from(count).saturating_sub(here.count() as u64);
+                kept(next.saturating_sub(missing))
+            }
+            Start::Earliest | Start::Last(_) => kept(place(log, start)),
             Start::After(mark) => {
                 let after = mark.next.checked_sub(1).map(|offset| Position { birth: mark.birth, offset });
                 match own_offset(log, mark) {
@@ -44,16 +56,23 @@ impl Reader {
     }
 
     /// The next item, if there is one.
-    pub(crate) fn poll_item(&mut self, log: &Log) -> Option<Item> {
-        if self.next < log.window.start() {
-            self.owed.get_or_insert((GapReason::TooOld, before(log, self.next)));
-            self.next = log.window.start();
+    pub(crate) fn poll_item(&mut self, log: &Log, backlog: Option<&Backlog>) -> Option<Item> {
+        let gone_before = backlog.map_or(0, Backlog::gone_before);
+        if self.next < gone_before.min(log.window.start()) {
+            if self.takes_what_is_kept {
+                self.begun = gone_before;
+            } else {
+                self.owed.get_or_insert((GapReason::TooOld, before(log, self.next)));
+            }
+            self.next = gone_before;
         }
         if let Some((reason, after)) = self.owed.take() {
             return Some(Item::Gap(Gap { after, until: position(log, self.next), reason }));
         }
         while self.next < log.commit() {
-            let entry = log.window.entry(self.next)?;
+            let older = || backlog.and_then(|backlog| backlog.entry(self.next));
+            let entry = log.window.entry(self.next).or_else(older)?;
+            self.takes_what_is_kept = false;
             let at = position(log, self.next);
             let after = before(log, self.next);
             self.next += 1;
@@ -85,7 +104,8 @@ impl Reader {
     /// Begins at the start of another log, and owes the subscriber the news of it.
     pub(crate) fn restart(&mut self, start: u64) {
         let after = self.owed.and_then(|(_, after)| after);
-        *self = Reader { next: start, begun: start, owed: Some((GapReason::OtherLog, after)) };
+        let owed = Some((GapReason::OtherLog, after));
+        *self = Reader { next: start, begun: start, owed, takes_what_is_kept: false };
     }
 }
 

@@ -113,6 +113,12 @@ impl Sessions {
         self.by_id.len()
     }
 
+    /// Whether a message is in the log.
+    pub(crate) fn has(&self, publish: &Publish) -> bool {
+        let id = (publish.publisher.id(), publish.session);
+        self.by_id.get(&id).is_some_and(|session| publish.sequence <= session.last)
+    }
+
     /// Judges a message. `room` says whether a session may be added.
     pub(crate) fn judge(&mut self, publish: &Publish, room: bool) -> Ruling {
         let id = (publish.publisher.id(), publish.session);

@@ -37,10 +37,10 @@ impl Held {
         Held { term, stamp, body, encoded, payload }
     }
 
-    /// The same entry, as the root of another term sends it.
-    pub(crate) fn in_term(&self, topic: TopicId, birth: u64, offset: u64, term: u64) -> Held {
+    /// The same entry, as the root of another term sends it. `behind`: how many entries before it are not committed.
+    pub(crate) fn in_term(&self, topic: TopicId, birth: u64, offset: u64, term: u64, behind: u64) -> Held {
         let Held { stamp, ref body, ref payload, .. } = *self;
-        let data = Data { topic, birth, offset, term, behind: 0, stamp, body: body.clone() };
+        let data = Data { topic, birth, offset, term, behind, stamp, body: body.clone() };
         Held::encode(data, payload)
     }
 

@@ -381,6 +381,8 @@ mod tests {
     use super::*;
     use crate::config::PublishConfig;
 
+    const BIRTH: u64 = 5;
+
     fn contact(id: u128) -> Contact {
         Peer { id: NodeId(id), incarnation: 1, addr: Addr::Memory(0) }.into()
     }
@@ -411,9 +413,9 @@ mod tests {
     fn one_message_finds_the_root_and_a_window_follows() {
         let (mut publisher, config) = with_messages(7);
         assert_eq!(sends(&mut publisher, Instant::ZERO, &config), [(77, 1, false)]);
-        let (token, id) = publisher.on_receipt(Instant::ZERO, 77, 1, contact(9)).unwrap();
+        let (token, id) = publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH).unwrap();
         assert_eq!((token, id.sequence), (Token(1), 1));
-        assert!(publisher.on_receipt(Instant::ZERO, 77, 1, contact(9)).is_none(), "the same receipt twice");
+        assert!(publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH).is_none(), "the same receipt twice");
         let next = sends(&mut publisher, Instant::ZERO, &config);
         assert_eq!(next, [(77, 2, false), (77, 3, false), (77, 4, false), (77, 5, false)]);
     }
@@ -428,7 +430,7 @@ mod tests {
         assert_eq!(next(&mut publisher, Instant::ZERO), None, "it opens no window");
         publisher.on_timeout(seconds(1), &config, 0);
         assert_eq!(next(&mut publisher, seconds(1)), Some(None), "the ring knows better");
-        publisher.on_receipt(seconds(1), 77, 1, contact(8)).unwrap();
+        publisher.on_receipt(seconds(1), 77, 1, contact(8), BIRTH).unwrap();
         assert_eq!(next(&mut publisher, seconds(1)), Some(Some(contact(8))), "a receipt proves more");
     }
 
@@ -461,7 +463,7 @@ mod tests {
     fn a_refused_session_is_never_sent_again() {
         let (mut publisher, config) = with_messages(6);
         sends(&mut publisher, Instant::ZERO, &config);
-        publisher.on_receipt(Instant::ZERO, 77, 1, contact(9));
+        publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH);
         sends(&mut publisher, Instant::ZERO, &config);
         publisher.on_peer_down(NodeId(9));
         assert_eq!(sends(&mut publisher, seconds(1), &config), [(77, 2, true)]);
@@ -477,11 +479,11 @@ mod tests {
     fn a_new_root_gets_what_is_in_flight_directly() {
         let (mut publisher, config) = with_messages(4);
         sends(&mut publisher, Instant::ZERO, &config);
-        publisher.on_receipt(Instant::ZERO, 77, 1, contact(9));
+        publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH);
         sends(&mut publisher, Instant::ZERO, &config);
         publisher.on_peer_down(NodeId(9));
         sends(&mut publisher, seconds(1), &config);
-        publisher.on_receipt(seconds(1), 77, 2, contact(10));
+        publisher.on_receipt(seconds(1), 77, 2, contact(10), BIRTH);
         let out: Vec<_> = std::iter::from_fn(|| publisher.poll_send(seconds(1), &config, None)).collect();
         assert!(out.iter().all(|out| out.root.map(|root| root.id()) == Some(NodeId(10)) && out.sends > 1));
         assert_eq!(out.iter().map(|out| out.sequence).collect::<Vec<_>>(), [3, 4]);
@@ -491,9 +493,9 @@ mod tests {
     fn a_root_that_is_slow_and_makes_progress_is_neither_flooded_nor_given_up() {
         let (mut publisher, config) = with_messages(5);
         sends(&mut publisher, Instant::ZERO, &config);
-        publisher.on_receipt(Instant::ZERO, 77, 1, contact(9));
+        publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH);
         assert_eq!(sends(&mut publisher, Instant::ZERO, &config).len(), 4);
-        publisher.on_receipt(seconds(20), 77, 2, contact(9));
+        publisher.on_receipt(seconds(20), 77, 2, contact(9), BIRTH);
         assert_eq!(publisher.on_timeout(seconds(20), &config, 78), []);
         assert_eq!(sends(&mut publisher, seconds(20), &config), [], "the others wait since then");
         assert_eq!(publisher.on_timeout(seconds(49), &config, 78), []);
@@ -507,9 +509,9 @@ mod tests {
     fn a_receipt_that_was_lost_is_asked_for_though_later_ones_come() {
         let (mut publisher, config) = with_messages(3);
         sends(&mut publisher, Instant::ZERO, &config);
-        publisher.on_receipt(Instant::ZERO, 77, 1, contact(9));
+        publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH);
         sends(&mut publisher, Instant::ZERO, &config);
-        publisher.on_receipt(seconds(1), 77, 3, contact(9));
+        publisher.on_receipt(seconds(1), 77, 3, contact(9), BIRTH);
         publisher.on_timeout(seconds(2), &config, 78);
         assert_eq!(sends(&mut publisher, seconds(2), &config), [(77, 2, true)]);
     }

@@ -269,6 +269,9 @@ impl Header {
             }
             Header::Data(data) => {
                 codec::numbers(&[data.offset, data.term, data.behind, data.stamp])?;
+                if data.behind > data.offset {
+                    return Err(DecodeError::OutOfRange(data.behind));
+                }
                 codec::body(&data.body)
             }
             Header::Ack(ack) => ack.check(),
@@ -294,17 +297,23 @@ impl Header {
                 promise.copy.as_deref().map_or(Ok(()), codec::copy)
             }
             Header::Commit { term, commit, .. } => codec::numbers(&[term.number, *commit]),
-            Header::Pull(pull) => codec::numbers(&[pull.number, pull.from, pull.until]),
+            Header::Pull(pull) => {
+                let term = pull.term.map_or(0, |term| term.number);
+                codec::numbers(&[pull.number, pull.from, pull.until, term])
+            }
             Header::Pulled { number, offset, .. } => codec::numbers(&[*number, *offset]),
             Header::NotPulled { number, start, .. } => codec::numbers(&[*number, start.unwrap_or(0)]),
-            Header::Offer(offer) => codec::at_most(offer.parents.len(), MAX_OFFERED),
-            Header::Detached { end, .. } => codec::numbers(&[end.unwrap_or(0)]),
-            Header::Leave { .. }
-            | Header::Orphan { .. }
-            | Header::CapacityProbe { .. }
-            | Header::CapacityAnswer { .. }
-            | Header::Detach { .. }
-            | Header::Refused { .. }
+            Header::Offer(offer) => {
+                codec::numbers(&[offer.join])?;
+                codec::at_most(offer.parents.len(), MAX_OFFERED)
+            }
+            Header::Leave { join, .. } | Header::Detach { join, .. } => codec::numbers(&[*join]),
+            Header::Detached { join, end, .. } => codec::numbers(&[*join, end.unwrap_or(0)]),
+            Header::CapacityProbe { number, .. } | Header::CapacityAnswer { number, .. } => {
+                codec::numbers(&[*number])
+            }
+            Header::Refused { session, sequence, .. } => codec::numbers(&[*session, *sequence]),
+            Header::Orphan { .. }
             | Header::Invite { .. }
             | Header::InviteRefused { .. } => Ok(()),
         }

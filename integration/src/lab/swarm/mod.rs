@@ -49,10 +49,9 @@ const WORLDS: [&str; 7] = [
 ];
 
 /// Consequences, some of them rare; they must happen, too.
-pub const NOTICED: [&str; 15] = [
+pub const NOTICED: [&str; 14] = [
     "root change",
-    "forced term",
-    "handed-over term",
+    "birth that is not complete",
     "rejoin",
     "merge",
     "demotion",
@@ -76,7 +75,6 @@ fn causes(event: &str) -> &'static [Deed] {
         "crash of a root" => &[CrashRoot],
         "restart" | "rejoin" => &[Restart],
         "leave" => &[Leave],
-        "handed-over term" => &[Leave, Join, Restart],
         "pause" => &[Pause],
         "isolation" => &[Isolate, Blink],
         "cut between two" => &[Part],
@@ -286,17 +284,20 @@ pub fn events<N: RingNode>(cluster: &Cluster<N>) -> BTreeMap<&'static str, u64> 
     let witness = cluster.witness.borrow();
     let mut events = cluster.events.clone();
     events.extend(witness.moves.iter().map(|(&why, &times)| (why, times)));
-    let forced = witness.terms.values().filter(|forced| **forced).count() as u64;
+    let forced = witness.ledger.all().filter(|known| known.complete == Some(false)).count() as u64;
+    let births = witness.ledger.all().filter(|known| !known.lineage.ancestors().is_empty()).count() as u64;
+    let unforced = cluster.judge(&[], s5::unforced_gaps);
     let total = cluster.world.counters().total();
     events.extend([
-        ("forced term", forced),
-        ("handed-over term", witness.terms.len() as u64 - forced),
+        ("birth that is not complete", forced),
+        ("complete birth", births - forced),
+        ("unforced gap", unforced),
         ("lost frame", total.vanished),
         ("doubled frame", total.doubled),
         ("excused fault of O1", cluster.watch.excused.get()),
         ("lookup", cluster.lookups.tally.answered),
         ("delivery", cluster.history.deliveries()),
-        ("receipt from another log", s5::astray(&cluster.history)),
+        ("receipt from another log", s5::astray(&cluster.history, &witness.ledger)),
         ("publication", cluster.history.publications.len() as u64),
     ]);
     events

@@ -183,15 +183,14 @@ impl Net {
         net.spread(0);
         // All of it is delivered before the model begins.
         loop {
-            let next: Vec<_> = net.sent.iter().cloned().collect();
-            net.sent.clear();
-            if next.is_empty() {
-                break;
-            }
-            for sent in next {
+            let before = net.nodes.clone();
+            for sent in std::mem::take(&mut net.sent) {
                 net.deliver(model, &sent.word, usize::MAX);
             }
             net.spread(0);
+            if net.nodes == before {
+                break;
+            }
         }
         net.sent.clear();
         net

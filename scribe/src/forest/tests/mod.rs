@@ -19,7 +19,7 @@ use treecast_overlay::time::Instant;
 use treecast_overlay::wire::NodeState;
 
 use super::{Context, Forest, Request, RingView};
-use crate::config::{Config, TreeConfig};
+use crate::config::{Config, ReplicationConfig, TreeConfig};
 use crate::event::{Event, SubscriptionId, Token};
 use crate::message::{Gap, Item, Mark, Message, PublishError, Receipt, Start};
 use crate::topic::{Topic, TopicId};
@@ -101,6 +101,11 @@ impl RingView for View<'_> {
     fn replica_set(&self, key: Key, count: usize) -> Vec<Peer> {
         closest(self.members, key, count)
     }
+}
+
+/// Classic Scribe: the root alone holds the log.
+fn single(config: Config) -> Config {
+    Config { replication: ReplicationConfig { copies: 1, ..ReplicationConfig::default() }, ..config }
 }
 
 /// The topic of all these stories.

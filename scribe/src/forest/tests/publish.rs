@@ -15,7 +15,7 @@ fn what_is_published_reaches_a_subscriber_and_is_receipted() {
     let receipt = world.receipt(b, token).unwrap();
     let message = &world.messages(a, news)[0];
     assert_eq!((receipt.id, receipt.position), (message.id, message.position));
-    assert_eq!((receipt.copies, receipt.listeners, receipt.id.publisher, receipt.id.sequence), (1, 1, b, 1));
+    assert_eq!((receipt.copies, receipt.listeners, receipt.id.publisher, receipt.id.sequence), (3, 1, b, 1));
 }
 
 /// Sixty nodes, and a subscriber among them that routes to the root over others.
@@ -36,12 +36,12 @@ fn told_root(world: &World, id: NodeId) -> Option<NodeId> {
 fn who_is_on_the_tree_sends_its_first_message_straight_to_the_root() {
     let (mut world, subscriber, _) = distant();
     let token = world.publish(subscriber, "there and back");
-    world.run(LATENCY * 2);
-    assert!(world.receipt(subscriber, token).is_some(), "one hop there, one back");
+    world.run(LATENCY * 4);
+    assert!(world.receipt(subscriber, token).is_some(), "one hop there, to the members and back, one back");
     let mut others = world.by_distance().into_iter();
     let stranger = others.find(|&id| world.hops(id) > 1 && !world.on_tree().contains(&id)).unwrap();
     let token = world.publish(stranger, "on the way");
-    world.run(LATENCY * 2);
+    world.run(LATENCY * 4);
     assert!(world.receipt(stranger, token).is_none(), "nobody told it of the root");
     world.run(LATENCY * 2);
     assert!(world.receipt(stranger, token).is_some());
@@ -214,7 +214,7 @@ fn what_cannot_be_sent_is_refused_at_once() {
 
 #[test]
 fn a_tree_out_of_reach_is_said_to_be() {
-    let mut world = World::new(4, 8);
+    let mut world = World::with_config(4, 8, single(Config::default()));
     world.cut = Some(|header| matches!(header, Header::Attached(_)));
     let id = world.by_distance()[2];
     let news = world.subscribe(id, Start::Latest);

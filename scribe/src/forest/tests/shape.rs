@@ -10,7 +10,8 @@ fn deep(world: &World) -> (NodeId, NodeId) {
 }
 
 fn narrow(most: usize) -> Config {
-    Config { tree: TreeConfig { children_per_tree: most, ..TreeConfig::default() }, ..Config::default() }
+    let tree = TreeConfig { children_per_tree: most, ..TreeConfig::default() };
+    single(Config { tree, ..Config::default() })
 }
 
 impl World {
@@ -87,7 +88,7 @@ fn a_crowd_at_a_root_that_everybody_knows_is_led_down() {
         tree: TreeConfig { children_per_tree: 4, children_per_node: 8, ..TreeConfig::default() },
         ..Config::default()
     };
-    let mut world = World::with_config(2, 82, config);
+    let mut world = World::with_config(2, 82, single(config));
     // Ids far from the key: the first hop of each is the root.
     let key = topic().key().0;
     for number in 0..80u128 {
@@ -110,7 +111,7 @@ fn a_node_with_too_many_children_in_all_trees_hands_over_where_it_can() {
         tree: TreeConfig { children_per_tree: 16, children_per_node: 5, ..TreeConfig::default() },
         ..Config::default()
     };
-    let mut world = World::with_config(16, 87, config);
+    let mut world = World::with_config(16, 87, single(config));
     let topics: Vec<_> = (0..2).map(|i| Topic::new(&format!("topic {i}")).unwrap().id()).collect();
     for (index, &id) in world.alive().iter().enumerate() {
         for (number, &topic) in topics.iter().enumerate() {
@@ -162,7 +163,7 @@ fn the_nearest_of_those_offered_is_taken() {
 
 #[test]
 fn a_forwarder_with_one_child_splices_itself_out_without_a_gap_or_a_double() {
-    let mut world = World::new(60, 11);
+    let mut world = World::with_config(60, 11, single(Config::default()));
     let (subscriber, hop) = deep(&world);
     let news = world.subscribe(subscriber, Start::Latest);
     world.run(millis(300));
@@ -189,7 +190,7 @@ fn a_forwarder_with_one_child_splices_itself_out_without_a_gap_or_a_double() {
 
 #[test]
 fn a_splice_overlaps_the_old_parent_stays_until_the_new_one_has_answered() {
-    let mut world = World::new(60, 11);
+    let mut world = World::with_config(60, 11, single(Config::default()));
     let (subscriber, hop) = deep(&world);
     let news = world.subscribe(subscriber, Start::Latest);
     world.run(millis(300));
@@ -207,7 +208,7 @@ fn a_splice_overlaps_the_old_parent_stays_until_the_new_one_has_answered() {
 
 #[test]
 fn roots_and_subscribers_and_access_nodes_stay() {
-    let mut world = World::new(60, 11);
+    let mut world = World::with_config(60, 11, single(Config::default()));
     let (subscriber, hop) = deep(&world);
     let edge = NodeId(topic().key().0 ^ 1);
     let access = world.by_distance()[30];
@@ -226,7 +227,7 @@ fn roots_and_subscribers_and_access_nodes_stay() {
 
 #[test]
 fn a_join_through_a_node_that_was_spliced_out_costs_one_more_splice_and_no_more() {
-    let mut world = World::new(60, 11);
+    let mut world = World::with_config(60, 11, single(Config::default()));
     let (subscriber, hop) = deep(&world);
     world.subscribe(subscriber, Start::Latest);
     world.run(seconds(10));
@@ -274,7 +275,7 @@ fn two_that_are_handed_to_each_other_make_no_loop() {
 
 /// A splice that is struck by a crash at a certain moment; everything must come, whoever died.
 fn crash_during_a_splice(after: Duration, victim: impl Fn(NodeId, NodeId, NodeId) -> NodeId) {
-    let mut world = World::new(60, 11);
+    let mut world = World::with_config(60, 11, single(Config::default()));
     let (subscriber, hop) = deep(&world);
     let news = world.subscribe(subscriber, Start::Latest);
     world.run(millis(300));
@@ -383,7 +384,7 @@ fn trees_keep_their_shape_while_members_come_and_go() {
             tree: TreeConfig { children_per_tree: 2, children_per_node: 3, ..TreeConfig::default() },
             ..Config::default()
         };
-        let mut world = World::with_config(25, 90 + seed, config);
+        let mut world = World::with_config(25, 90 + seed, single(config));
         (world.loss, world.twice, world.jitter) = (5, 5, millis(30));
         let nodes = world.by_distance();
         let mut live: Vec<_> =

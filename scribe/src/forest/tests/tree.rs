@@ -132,10 +132,10 @@ fn a_loop_of_stale_paths_is_broken() {
     let join = wire::Join {
         topic: topic(),
         number: 1 << 40,
-        after: None,
-        best_known: None,
+        start: Start::Latest,
         subscribers: 1,
         former: None,
+        copy: None,
     };
     let payload = wire::encode(&Header::Join(join), &[]);
     let contact = world.nodes[&hop].contact;
@@ -226,7 +226,7 @@ fn what_a_young_window_does_not_hold_is_asked_for_further_up() {
     world.publish_many(world.root(), "early", 10);
     world.run(seconds(2));
     let log = world.nodes[&world.root()].forest.trees[&topic()].flow.log.part().unwrap();
-    let mark = Mark { birth: log.birth, position: log.window.position(3) };
+    let mark = Mark { birth: log.birth, next: log.end() - 6 };
     world.subscribe(hop, Start::Latest);
     world.run(seconds(2));
     let news = world.subscribe(subscriber, Start::After(mark));
@@ -289,7 +289,7 @@ fn an_old_join_without_a_mark_skips_nothing_where_the_parent_has_forgotten_its_c
     world.publish(world.root(), "before");
     world.run(seconds(1));
     let tree = &world.nodes[&subscriber].forest.trees[&topic()];
-    let join = wire::Join { after: None, best_known: None, ..tree.flow.join_message(tree.uplink.join, None) };
+    let join = wire::Join { start: Start::Latest, ..tree.flow.join_message(tree.uplink.join, None) };
     assert!(tree.uplink.is_markless(), "it has never had to ask again");
     // The child is paused for so long that its parent forgets it; the log goes on meanwhile.
     world.nodes.get_mut(&subscriber).unwrap().alive = false;

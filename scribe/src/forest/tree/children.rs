@@ -153,6 +153,11 @@ impl Children {
         self.by_id.values().filter_map(|child| child.start.as_deref().copied())
     }
 
+    /// Whether any may have subscribers, for all that it has said: members often have none.
+    pub(crate) fn may_listen(&self) -> bool {
+        self.by_id.values().any(|child| child.copy.is_none() || child.seq_seen == 0)
+    }
+
     /// How many of them are no members: those count for the tree's shape.
     pub(crate) fn ordinary(&self) -> usize {
         self.by_id.values().filter(|child| child.copy.is_none()).count()
@@ -593,7 +598,8 @@ impl Source<'_> {
         let term = self.primary.map(|primary| primary.term().number).filter(|_| follows.is_some());
         match (term, self.log) {
             (Some(term), Some(log)) if term != entry.term => {
-                entry.in_term(cx.topic, log.birth, offset, term).encoded
+                let behind = offset.saturating_sub(log.commit());
+                entry.in_term(cx.topic, log.birth, offset, term, behind).encoded
             }
             _ => entry.encoded.clone(),
         }

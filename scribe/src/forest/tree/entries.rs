@@ -41,6 +41,7 @@ impl Tree {
     pub(super) fn on_progress(&mut self, cx: &mut TreeCx<'_>) {
         self.review_membership(cx);
         self.flow.run(cx, self.role.way_up(cx));
+        self.review_backfill(cx);
         self.watch_slowest(cx);
         let much = self.owes_much(cx) || self.owes_consumption(cx);
         match self.uplink.on_progress(self.flow.log.has_hole(), much) {

@@ -6,6 +6,7 @@ use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
 use super::admission::Admission;
+use super::backfill::Backfill;
 use super::children::{Acked, Children, Source};
 use super::readers::Readers;
 use crate::config::Config;
@@ -29,6 +30,8 @@ pub(crate) struct Flow {
     pub readers: Readers,
     /// The offset before which all that read have consumed everything, but for those that were left behind.
     pub consumed: u64,
+    /// What is pulled for subscribers that are behind the window.
+    pub backfill: Option<Box<Backfill>>,
     share: WindowShare,
 }
 
@@ -51,6 +54,7 @@ impl Flow {
             children: Children::default(),
             readers: Readers::default(),
             consumed: 0,
+            backfill: None,
             share: WindowShare::new(now),
         }
     }
@@ -65,9 +69,9 @@ impl Flow {
         self.children.subscribers().saturating_add(self.readers.len() as u64)
     }
 
-    /// The same as an honest estimate: 0 only if there is neither child nor subscriber.
+    /// The same as an honest estimate: 0 only if no child has any, be it that it has not said so yet.
     pub(crate) fn listeners(&self) -> u64 {
-        self.subscribers().max(u64::from(self.is_needed()))
+        self.subscribers().max(u64::from(self.children.may_listen()))
     }
 
     /// This node's JOIN for a parent, under a certain number. `former`: the parent that it keeps until the other one
@@ -178,10 +182,16 @@ impl Flow {
         self.children.wait_for_gone(half, cx.now + cx.config.admission.patience);
     }
 
+    /// The first entry that a subscriber needs and that is older than the window, and where the window begins.
+    pub(crate) fn lacking(&self) -> Option<(u64, u64)> {
+        let log = self.log.part()?;
+        Some((self.readers.lacking(log)?, log.window.start()))
+    }
+
     /// Delivers what the subscribers of this node have credit for.
     pub(crate) fn deliver(&mut self, cx: &mut TreeCx<'_>) {
         if let Some(log) = self.log.part() {
-            self.readers.deliver(log, cx.out);
+            self.readers.deliver(log, self.backfill.as_ref().map(|backfill| &backfill.backlog), cx.out);
         }
     }
 

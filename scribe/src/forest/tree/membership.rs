@@ -301,6 +301,7 @@ impl Tree {
         self.review_membership(cx);
         cx.note_moved();
         self.flow.run(cx, self.role.way_up(cx));
+        self.review_backfill(cx);
         self.watch_slowest(cx);
         if self.role.is_root() {
             cx.at_turn_end();
@@ -314,6 +315,7 @@ impl Tree {
         let released = self.flow.log.part().is_some_and(|log| log.is_released());
         if released && !self.role.is_root() {
             self.flow.log.end_life();
+            self.flow.count_window(cx);
             self.rejoin(cx);
             self.review_need(cx);
             self.review_shape(cx);

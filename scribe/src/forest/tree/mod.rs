@@ -12,6 +12,7 @@
 //! | `team` | which nodes are to be members of the log |
 //! | `sequencer` | which position a message gets |
 //! | `receipts` | which receipts wait for a commit |
+//! | `backfill` | which older entries are pulled for subscribers |
 //! | `admission` | which messages wait at the root for those that read |
 //! | `progress` | how far this node is, and its slowest reader, as the parent is told |
 //! | `crate::log::LocalLog` | which entries are next, and whose word of the log counts |
@@ -30,6 +31,7 @@ pub(crate) mod root_state;
 pub(crate) mod team;
 pub(crate) mod sequencer;
 pub(crate) mod admission;
+pub(crate) mod backfill;
 pub(crate) mod flow;
 mod state;
 pub(crate) mod shape;
@@ -126,7 +128,7 @@ impl Tree {
             TopicMessage::Commit { term, commit } => self.on_commit(cx, from.id(), term, commit),
             TopicMessage::Pull(pull) => self.on_pull(cx, from, &pull),
             TopicMessage::Pulled { number, entry } => self.on_pulled(cx, number, entry),
-            TopicMessage::NotPulled { number } => self.on_not_pulled(cx, number),
+            TopicMessage::NotPulled { number, start } => self.on_not_pulled(cx, number, start),
             TopicMessage::Offer(offer) => self.on_offer(cx, from.id(), offer),
             TopicMessage::CapacityProbe { number } => self.on_capacity_probe(cx, from, number),
             TopicMessage::Capacity { number, capacity } => {
@@ -148,6 +150,7 @@ impl Tree {
             TreeTimer::Recover => self.proceed(cx),
             TreeTimer::Members => self.review_members(cx),
             TreeTimer::Receipts => self.give_receipts(cx),
+            TreeTimer::Backfill => self.on_backfill_timer(cx),
             TreeTimer::Push(child) => self.flow.on_push_timer(cx, self.role.way_up(cx), child),
             TreeTimer::Ack => self.acknowledge(cx, false),
             TreeTimer::Patience => self.review_pace(cx),

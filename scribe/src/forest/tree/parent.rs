@@ -229,6 +229,7 @@ impl Tree {
             // The root takes this node for a member that it is no more, or not yet.
             return self.rejoin(cx);
         }
+        self.count_own(cx);
         self.start_readers(cx, started.latest);
         self.flow.start_children(cx, self.role.way_up(cx));
         self.on_progress(cx);

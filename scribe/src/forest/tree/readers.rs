@@ -8,6 +8,7 @@ use treecast_overlay::time::Instant;
 
 use crate::event::{Event, SubscriptionId};
 use crate::forest::context::{Outbox, TreeCx, TreeTimer};
+use crate::log::backlog::Backlog;
 use crate::log::pace::{Pace, Slowest};
 use crate::log::reader::Reader;
 use crate::log::{Change, Log};
@@ -93,12 +94,18 @@ impl Readers {
     }
 
     /// Delivers as many items as they have credit for.
-    pub(crate) fn deliver(&mut self, log: &Log, out: &mut Outbox) {
+    pub(crate) fn deliver(&mut self, log: &Log, backlog: Option<&Backlog>, out: &mut Outbox) {
         for (&id, subscriber) in self.by_id.iter_mut() {
-            while let Some(item) = subscriber.poll_item(log) {
+            while let Some(item) = subscriber.poll_item(log, backlog) {
                 out.event(Event::Item { subscription: id, item });
             }
         }
+    }
+
+    /// The first entry that one of them needs now and that is older than the window.
+    pub(crate) fn lacking(&self, log: &Log) -> Option<u64> {
+        let takes = self.by_id.values().filter(|subscriber| subscriber.credit > 0);
+        takes.filter_map(|subscriber| subscriber.reader.as_ref()?.lacks(log)).min()
     }
 
     /// Takes into account how far they are.
@@ -142,14 +149,14 @@ impl Readers {
 
 impl LocalSubscriber {
     /// The next item that there is credit for.
-    fn poll_item(&mut self, log: &Log) -> Option<Item> {
+    fn poll_item(&mut self, log: &Log, backlog: Option<&Backlog>) -> Option<Item> {
         let reader = self.reader.as_mut()?;
         if self.credit == 0 {
             return None;
         }
         let item = match self.parent_news.take() {
             Some(parent) => Item::ParentChanged(parent),
-            None => reader.poll_item(log)?,
+            None => reader.poll_item(log, backlog)?,
         };
         self.credit -= 1;
         Some(item)

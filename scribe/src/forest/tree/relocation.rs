@@ -256,7 +256,6 @@ mod tests {
     use treecast_overlay::peer::{Addr, Peer};
 
     use super::*;
-    use crate::message::Term;
     use crate::topic::TopicId;
 
     fn contact(id: u128) -> Contact {
@@ -269,10 +268,6 @@ mod tests {
 
     fn attached(join: u64, seq: u64) -> Attached {
         Attached { topic: TopicId(Key(1)), join, seq, path: vec![NodeId(3)], root: None, start: None }
-    }
-
-    fn at(offset: u64) -> Option<Position> {
-        Some(Position { term: Term { number: 1, root: NodeId(9) }, offset })
     }
 
     const NOW: Instant = Instant::ZERO;
@@ -299,9 +294,9 @@ mod tests {
         assert!(move_.is_chosen(NodeId(3), join) && !move_.is_detaching());
         assert!(matches!(move_.on_attached(contact(3), attached(join, 1), true), Step::Detach));
         assert!(matches!(move_.on_attached(contact(3), attached(join, 2), true), Step::Wait));
-        assert!(matches!(move_.on_detached(join, at(7), at(5)), Step::Drain));
-        assert!(matches!(move_.on_entry(at(6)), Step::Wait));
-        assert!(matches!(move_.on_entry(at(7)), Step::Switch { told: true }));
+        assert!(matches!(move_.on_detached(join, Some(8), 6), Step::Drain));
+        assert!(matches!(move_.on_entry(7), Step::Wait));
+        assert!(matches!(move_.on_entry(8), Step::Switch { told: true }));
         let (to, last) = move_.into_parent().unwrap();
         assert_eq!((to, last.seq), (contact(3), 2));
     }

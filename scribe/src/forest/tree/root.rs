@@ -166,6 +166,7 @@ impl Tree {
         let (birth, lineage, start, until) =
             (promise.1.birth, promise.1.lineage.clone(), promise.1.start, promise.1.end);
         self.flow.change_log(|log| (log.go_over(birth, &lineage, start), ()));
+        self.flow.count_window(cx);
         let Role::Root(root) = &mut self.role else { return };
         match root.primary.adopt(&mut self.flow.log.part, best, commit) {
             None => self.begin_serving(cx),
@@ -229,6 +230,9 @@ impl Tree {
 
     /// An entry came that was asked for.
     pub(super) fn on_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64, entry: Arrived) {
+        if self.on_backfill(cx, number, &entry) {
+            return;
+        }
         let Some(root) = self.role.root_mut() else { return };
         let Some(pull) = root.preparation.pull.as_mut().filter(|pull| pull.number == number) else { return };
         let Some(log) = self.flow.log.part.as_mut() else { return };
@@ -249,16 +253,21 @@ impl Tree {
             let _ = log.take_committed(entry.offset, entry.held);
             if done {
                 root.preparation.pull = None;
+                self.flow.count_window(cx);
                 return self.proceed(cx);
             }
         }
+        self.flow.count_window(cx);
         if asks {
             self.send_pull(cx);
         }
     }
 
     /// A node has not what was asked for.
-    pub(super) fn on_not_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64) {
+    pub(super) fn on_not_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64, start: Option<u64>) {
+        if self.on_no_backfill(cx, number, start) {
+            return;
+        }
         let asked = |root: &RootState| root.preparation.pull.as_ref().is_some_and(|pull| pull.number == number);
         if self.role.root().is_some_and(asked) {
             self.give_source_up(cx);
@@ -414,6 +423,7 @@ impl Tree {
                 if let Some(log) = &mut self.flow.log.part {
                     log.end_life();
                 }
+                self.flow.count_window(cx);
                 let next = self.flow.log.part().map_or(start, Log::end);
                 return self.pull_window(cx, contact, next, end, true);
             }
@@ -422,6 +432,7 @@ impl Tree {
             let next = self.flow.log.part().map_or(0, Log::commit);
             if self.flow.log.part().is_none() {
                 self.flow.change_log(|log| (log.go_over(mark.birth, &Lineage::default(), mark.next), ()));
+                self.flow.count_window(cx);
                 return self.open_birth(cx, complete);
             }
             return self.pull_window(cx, contact, next, mark.next, false);
@@ -482,8 +493,6 @@ impl Tree {
         let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
         let term = Term { number: root.primary.term().number.max(1), root: me };
         root.sequencer.sessions = replay(cx, log);
-        root.sequencer.young_until =
-            stamp + u64::try_from(cx.config.publish.timeout.as_millis()).unwrap_or(u64::MAX);
         root.primary = Primary::found(me, term);
         log.begin_life(me, life);
         let members = [Member { peer, life }].into();
@@ -492,6 +501,7 @@ impl Tree {
         let data = Data { topic, birth, offset: log.end(), term: term.number, behind: 0, stamp, body };
         let held = Held::encode(data, &root.sequencer.sessions.encode());
         root.primary.append(log, held);
+        root.sequencer.young_until = young_until(cx, log);
         self.after_preparing(cx);
     }
 
@@ -506,6 +516,7 @@ impl Tree {
     fn after_preparing(&mut self, cx: &mut TreeCx<'_>) {
         let Role::Root(root) = &mut self.role else { return };
         cx.timers.cancel(TreeTimer::Recover);
+        self.flow.count_window(cx);
         tracing::debug!(topic = %cx.topic, term = root.primary.term().number, "serving");
         root.serves_since = Some(cx.now);
         root.team = Team::default();
@@ -538,8 +549,11 @@ impl Tree {
 
     /// Is the root no more: publishers whose messages wait hear who is, and send them there.
     fn yield_root(&mut self, cx: &mut TreeCx<'_>, successor: Option<Contact>) {
-        let Role::Root(root) = std::mem::replace(&mut self.role, Role::Joining { former: None }) else { return };
-        let mut root = root;
+        if !self.role.is_root() {
+            return;
+        }
+        let joining = Role::Joining { former: None };
+        let Role::Root(mut root) = std::mem::replace(&mut self.role, joining) else { return };
         for timer in [TreeTimer::Recover, TreeTimer::Members, TreeTimer::Receipts] {
             cx.timers.cancel(timer);
         }
@@ -556,6 +570,7 @@ impl Tree {
             // What is not committed is the members' to keep.
             log.end_life();
         }
+        self.flow.count_window(cx);
         self.flow.children.unfollow();
         self.count_own(cx);
     }
@@ -569,6 +584,7 @@ impl Tree {
         }
         self.flow.start_readers(cx, latest);
         self.flow.deliver(cx);
+        self.review_backfill(cx);
     }
 
     /// A message asks this node, which is the root, for its position.
@@ -592,8 +608,10 @@ fn replay(cx: &TreeCx<'_>, log: &Log) -> Sessions {
 
 /// Until when messages of sessions of another birth may come, in unix milliseconds.
 fn young_until(cx: &TreeCx<'_>, log: &Log) -> u64 {
-    let born = log.window.entries_from(log.window.start()).filter(|(_, entry)| {
-        matches!(entry.body, Body::Configuration { birth: Some(_), .. })
+    // A log without ancestors is of a topic that no node knew.
+    let born = log.window.entries_from(log.window.start()).filter(|(_, entry)| match &entry.body {
+        Body::Configuration { birth: Some(birth), .. } => !birth.lineage.ancestors().is_empty(),
+        Body::Configuration { birth: None, .. } | Body::Message { .. } => false,
     });
     let timeout = u64::try_from(cx.config.publish.timeout.as_millis()).unwrap_or(u64::MAX);
     born.map(|(_, entry)| entry.stamp.saturating_add(timeout)).last().unwrap_or(0)

@@ -33,6 +33,7 @@ impl Tree {
     pub(crate) fn add_credit(&mut self, cx: &mut TreeCx<'_>, id: SubscriptionId, items: u32) {
         self.flow.readers.add_credit(id, items);
         self.flow.deliver(cx);
+        self.review_backfill(cx);
         self.review_pace(cx);
     }
 

@@ -1,5 +1,7 @@
 //! The surroundings of a tree, so that its parts can be tested alone.
 
+use std::collections::BTreeSet;
+
 use treecast_overlay::deadlines::Deadlines;
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::peer::{Addr, Contact, Peer};
@@ -10,13 +12,14 @@ use treecast_overlay::wire::NodeState;
 use crate::config::Config;
 use crate::event::Event;
 use crate::forest::context::{Life, Numbers, Outbox, Request, RingView, Timer, TimersOf, TreeCx, TreeTimer};
-use crate::forest::handoffs::Handoffs;
 use crate::forest::links::Links;
 use crate::forest::neighbours::Neighbours;
 use crate::forest::quota::Quota;
-use crate::message::{Position, Term};
+use crate::log::early::Arrived;
+use crate::log::window::Held;
+use crate::message::Start;
 use crate::topic::TopicId;
-use crate::wire::{self, Header, Join};
+use crate::wire::{self, Body, Data, Header, Join, Lineage, Signature, Started};
 
 pub(super) const TOPIC: TopicId = TopicId(Key(7));
 pub(super) const ME: NodeId = NodeId(1);
@@ -25,14 +28,26 @@ pub(super) fn contact(id: u128) -> Contact {
     Peer { id: NodeId(id), incarnation: 1, addr: Addr::Unreachable }.into()
 }
 
-/// In the first term.
-pub(super) fn at(offset: u64) -> Position {
-    Position { term: Term { number: 1, root: NodeId(9) }, offset }
-}
-
 /// The first JOIN of a child that has nothing.
 pub(super) fn join() -> Join {
-    Join { topic: TOPIC, number: 1, after: None, best_known: None, subscribers: 1, former: None }
+    Join { topic: TOPIC, number: 1, start: Start::Latest, subscribers: 1, former: None, copy: None }
+}
+
+/// The birth of the log.
+pub(super) const BIRTH: u64 = 7;
+
+/// A message at an offset.
+pub(super) fn entry(offset: u64) -> Arrived {
+    let (publisher, signature) = (NodeId(3), Signature::None);
+    let body = Body::Message { publisher, session: 1, sequence: offset + 1, signature };
+    let (birth, term, behind, stamp) = (BIRTH, 1, 0, 1000);
+    let data = Data { topic: TOPIC, birth, offset, term, behind, stamp, body };
+    Arrived { birth, offset, behind, held: Held::encode(data, b"text") }
+}
+
+/// A parent starts this node at the log's beginning.
+pub(super) fn started() -> Started {
+    Started { birth: BIRTH, lineage: Lineage::default(), next: 0, latest: 0, sync: None }
 }
 
 /// A ring on which this node is never the root.
@@ -71,7 +86,7 @@ pub(super) struct Surroundings {
     pub links: Links,
     pub quota: Quota,
     numbers: Numbers,
-    handoffs: Handoffs,
+    turn: BTreeSet<TopicId>,
 }
 
 impl Surroundings {
@@ -86,7 +101,7 @@ impl Surroundings {
             links: Links::default(),
             quota: Quota::default(),
             numbers: Numbers::default(),
-            handoffs: Handoffs::default(),
+            turn: BTreeSet::new(),
         }
     }
 
@@ -105,7 +120,7 @@ impl Surroundings {
             links: &mut self.links,
             quota: &mut self.quota,
             numbers: &mut self.numbers,
-            handoffs: &mut self.handoffs,
+            turn: &mut self.turn,
         }
     }
 

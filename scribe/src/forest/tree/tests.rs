@@ -5,58 +5,48 @@ use treecast_overlay::id::NodeId;
 use super::flow::{Flow, WayUp};
 use super::progress::Report;
 use super::role::Role;
-use super::testing::{ME, Surroundings, TOPIC, at, contact, join};
+use super::testing::{BIRTH, ME, Surroundings, TOPIC, contact, entry, join, started};
 use super::{Outcome, ParentLost, Tree};
 use crate::config::{Config, PushConfig, WindowConfig};
 use crate::event::{Event, SubscriptionId};
 use crate::forest::context::TreeTimer;
 use crate::forest::inbox::TopicMessage;
-use crate::log::window::Entry;
-use crate::message::{Item, Mark, Position, Start, Term};
-use crate::wire::{Ack, Attached, Body, Header, Signature, Started};
+use crate::log::early::Arrived;
+use crate::log::local::Arrival;
+use crate::message::{Item, Start};
+use crate::wire::{Ack, Attached, Header, Lineage, Started};
 
 const CHILD: NodeId = NodeId(5);
-const WAY: WayUp<'static> = WayUp { path: &[NodeId(2)], root: None };
+const WAY: WayUp<'static> = WayUp { path: &[NodeId(2)], root: None, primary: None };
 
-fn entry(offset: u64) -> Entry {
-    let body =
-        Body::Message { publisher: NodeId(3), session: 1, sequence: offset + 1, signature: Signature::None };
-    Entry::encode(TOPIC, at(offset), body, b"text")
-}
-
-fn started() -> Started {
-    Started { term: at(0).term, after: Mark { birth: 7, position: None }, latest: None }
+/// The parent pushes these entries.
+fn append(flow: &mut Flow, around: &mut Surroundings, offsets: std::ops::Range<u64>) {
+    for offset in offsets {
+        assert_eq!(flow.take(&mut around.cx(), NodeId(2), entry(offset)), Arrival::Next);
+    }
 }
 
 /// A flow that was started at the log's beginning, with one child.
 fn flow_with_child(around: &mut Surroundings) -> Flow {
     let mut flow = Flow::new(around.now, TOPIC);
-    flow.start(&mut around.cx(), WAY, &started());
+    assert!(flow.start(&mut around.cx(), &started()));
     assert!(flow.children.admit(&mut around.cx(), contact(CHILD.0), &join()));
     flow.attach(&mut around.cx(), WAY, CHILD);
     let sent = around.sent();
     let [Header::Attached(attached)] = &sent[..] else { panic!("{sent:?}") };
     assert_eq!(attached.path, [ME, NodeId(2)]);
-    assert_eq!(attached.start.map(|start| start.after), Some(started().after));
+    assert_eq!(attached.start, Some(started()));
     flow
 }
 
-fn ack(flow: &Flow, offset: u64, again: bool) -> Ack {
+fn ack(flow: &Flow, next: u64, again: bool) -> Ack {
     let seq = flow.children.get(CHILD).unwrap().seq;
-    Ack {
-        topic: TOPIC,
-        join: 1,
-        seq,
-        position: Some(at(offset)),
-        subscribers: 3,
-        again,
-        consumed: offset + 1,
-    }
+    Ack { topic: TOPIC, join: 1, seq, next, subscribers: 3, again, consumed: next }
 }
 
 /// Offsets of the entries that were sent.
 fn pushed(around: &mut Surroundings) -> Vec<u64> {
-    let offset = |header| if let Header::Data(data) = header { Some(data.position.offset) } else { None };
+    let offset = |header| if let Header::Data(data) = header { Some(data.offset) } else { None };
     around.sent().into_iter().filter_map(offset).collect()
 }
 
@@ -67,24 +57,22 @@ fn a_child_is_pushed_as_far_as_it_acknowledges() {
         ..Config::default()
     });
     let mut flow = flow_with_child(&mut around);
-    for offset in 0..4 {
-        flow.append(&mut around.cx(), WAY, entry(offset));
-    }
+    append(&mut flow, &mut around, 0..4);
     flow.run(&mut around.cx(), WAY);
     assert_eq!(pushed(&mut around), [0, 1]);
     assert!(around.waits_for(TreeTimer::Push(CHILD)));
-    let first = ack(&flow, 0, false);
+    let first = ack(&flow, 1, false);
     flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &first);
     assert_eq!(pushed(&mut around), [2]);
     assert_eq!(flow.subscribers(), 3);
-    let missing = ack(&flow, 0, true);
+    let missing = ack(&flow, 1, true);
     flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &missing);
     flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &missing);
     assert_eq!(pushed(&mut around), [1], "once at its request");
     flow.on_push_timer(&mut around.cx(), WAY, CHILD);
     assert_eq!(pushed(&mut around), [1, 2], "in the end all of it");
-    for offset in 2..=3 {
-        let next = ack(&flow, offset, false);
+    for next in 3..=4 {
+        let next = ack(&flow, next, false);
         flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &next);
     }
     assert_eq!(pushed(&mut around), [3]);
@@ -100,7 +88,7 @@ fn a_child_behind_a_full_link_goes_on_at_the_windows_start() {
     let mut flow = flow_with_child(&mut around);
     around.links.on_queued(CHILD, 2, 1);
     for offset in 0..5 {
-        flow.append(&mut around.cx(), WAY, entry(offset));
+        append(&mut flow, &mut around, offset..offset + 1);
         if offset == 0 {
             flow.run(&mut around.cx(), WAY);
         }
@@ -110,49 +98,39 @@ fn a_child_behind_a_full_link_goes_on_at_the_windows_start() {
     flow.push(&mut around.cx(), WAY, CHILD);
     let sent = around.sent();
     let Some(Header::Attached(attached)) = sent.first() else { panic!("{sent:?}") };
-    assert_eq!(
-        attached.start.and_then(|start| start.after.position),
-        Some(at(2)),
-        "by that it finds the gap"
-    );
+    assert_eq!(attached.start.as_ref().map(|start| start.next), Some(3), "by that it finds the gap");
     assert_eq!(sent.len(), 3);
 }
 
 #[test]
-fn a_child_of_a_window_that_begins_anew_is_started_anew() {
+fn a_child_of_a_log_that_begins_anew_is_started_anew() {
     let mut around = Surroundings::new(Config::default());
     let mut flow = flow_with_child(&mut around);
-    for offset in 0..9 {
-        flow.append(&mut around.cx(), WAY, entry(offset));
-    }
+    append(&mut flow, &mut around, 0..9);
     flow.run(&mut around.cx(), WAY);
     assert_eq!(pushed(&mut around), [0, 1, 2, 3, 4, 5, 6, 7, 8]);
-    let acknowledged = ack(&flow, 8, false);
+    let acknowledged = ack(&flow, 9, false);
     flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &acknowledged);
-    // Term 3 begins behind 2:6, of which nothing is here: the child is not beyond 3:7 by having 1:8.
-    let term = |number| Term { number, root: NodeId(9) };
-    let body = Body::TermStart { previous: Some(term(2)), forced: false };
-    flow.append(
-        &mut around.cx(),
-        WAY,
-        Entry::encode(TOPIC, Position { term: term(3), offset: 7 }, body, &[]),
-    );
+    // The next birth has taken over six entries of this one: what the child has beyond is not in it.
+    let lineage = Lineage::default().then(BIRTH, 6);
+    let next = Started { birth: 8, lineage, next: 6, latest: 6, sync: None };
+    assert!(flow.start(&mut around.cx(), &next));
+    flow.start_children(&mut around.cx(), WAY);
+    let taken = flow.take(&mut around.cx(), NodeId(2), Arrived { birth: 8, ..entry(6) });
+    assert_eq!(taken, Arrival::Next);
     flow.run(&mut around.cx(), WAY);
     let sent = around.sent();
     let [Header::Attached(attached), Header::Data(data)] = &sent[..] else { panic!("{sent:?}") };
-    assert_eq!(
-        attached.start.map(|start| start.after),
-        Some(Mark { birth: 7, position: Some(Position { term: term(2), offset: 6 }) }),
-        "by that it finds the gap"
-    );
-    assert_eq!(data.position, Position { term: term(3), offset: 7 });
+    let start = attached.start.as_ref().unwrap();
+    assert_eq!((start.birth, start.next), (8, 6));
+    assert_eq!(data.offset, 6);
 }
 
 #[test]
 fn what_a_child_counts_is_given_back_with_it() {
     let mut around = Surroundings::new(Config::default());
     let mut flow = flow_with_child(&mut around);
-    flow.append(&mut around.cx(), WAY, entry(0));
+    append(&mut flow, &mut around, 0..1);
     assert_eq!(around.quota.children.count(), 1);
     assert!(around.quota.windows.bytes() > 0);
     flow.close(&mut around.cx());
@@ -166,12 +144,10 @@ fn subscribers_get_as_much_as_they_have_credit_for() {
     let mut around = Surroundings::new(Config::default());
     let mut flow = Flow::new(around.now, TOPIC);
     flow.readers.add(SubscriptionId(1), Start::Latest, 1);
-    flow.start(&mut around.cx(), WAY, &started());
-    assert_eq!(flow.start_readers(&mut around.cx(), None), []);
+    assert!(flow.start(&mut around.cx(), &started()));
+    flow.start_readers(&mut around.cx(), 0);
     assert!(matches!(around.events()[..], [Event::Subscribed { .. }]));
-    for offset in 0..2 {
-        flow.append(&mut around.cx(), WAY, entry(offset));
-    }
+    append(&mut flow, &mut around, 0..2);
     flow.deliver(&mut around.cx());
     let text = |event: &Event| matches!(event, Event::Item { item: Item::Message(_), .. });
     assert_eq!(around.events().iter().filter(|event| text(event)).count(), 1);
@@ -218,7 +194,7 @@ fn entries_of_a_stranger_are_refused_and_a_tree_without_use_is_left() {
     let outcome = tree.on_message(&mut around.cx(), contact(4), TopicMessage::Entry(entry(0)));
     assert_eq!(outcome, Outcome::Refuse(contact(4)));
     let outcome = tree.on_message(&mut around.cx(), contact(2), TopicMessage::Entry(entry(0)));
-    assert_eq!((outcome, tree.flow.log.tail()), (Outcome::Keep, Some(at(0))));
+    assert_eq!((outcome, tree.flow.log.commit()), (Outcome::Keep, 1));
     assert_eq!(tree.on_timer(&mut around.cx(), TreeTimer::Linger), Outcome::Keep, "it has a subscriber");
     tree.unsubscribe(&mut around.cx(), SubscriptionId(1));
     assert!(around.waits_for(TreeTimer::Linger));
@@ -244,12 +220,12 @@ fn a_child_acknowledges_a_quarter_of_the_window_and_less_with_its_beat() {
     (0..3).for_each(|offset| push(&mut tree, &mut around, offset));
     assert_eq!(around.sent(), []);
     push(&mut tree, &mut around, 3);
-    assert!(matches!(&around.sent()[..], [Header::Ack(ack)] if ack.position == Some(at(3))));
+    assert!(matches!(&around.sent()[..], [Header::Ack(ack)] if ack.next == 4));
     assert_eq!(tree.report(&mut around.cx(), NodeId(2)), None, "the parent knows");
     push(&mut tree, &mut around, 4);
     assert!(around.waits_for(TreeTimer::Ack), "the last resort");
     let told = tree.report(&mut around.cx(), NodeId(2));
-    assert!(matches!(told, Some(Report::Ack(ack)) if ack.position == Some(at(4))), "{told:?}");
+    assert!(matches!(told, Some(Report::Ack(ack)) if ack.next == 5), "{told:?}");
     assert!(!around.waits_for(TreeTimer::Ack) && around.sent().is_empty());
 }
 
@@ -257,14 +233,12 @@ fn a_child_acknowledges_a_quarter_of_the_window_and_less_with_its_beat() {
 fn a_child_that_acknowledges_late_is_not_flooded() {
     let mut around = Surroundings::new(Config::default());
     let mut flow = flow_with_child(&mut around);
-    for offset in 0..100 {
-        flow.append(&mut around.cx(), WAY, entry(offset));
-    }
+    append(&mut flow, &mut around, 0..100);
     flow.run(&mut around.cx(), WAY);
     assert_eq!(pushed(&mut around).len(), 100);
     flow.on_push_timer(&mut around.cx(), WAY, CHILD);
     assert_eq!(pushed(&mut around).len(), 32);
-    let late = ack(&flow, 49, false);
+    let late = ack(&flow, 50, false);
     flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &late);
     assert_eq!(pushed(&mut around).len(), 50, "it lives: all that it lacks");
 }

@@ -1,0 +1,171 @@
+//! All that the wires told of the topics' logs: births with their lineages, configurations, and who held what. Judges compare
+//! with it what publishers and subscribers were told.
+
+use std::collections::BTreeMap;
+
+use treecast_overlay::id::NodeId;
+use treecast_overlay::time::Instant;
+use treecast_scribe::wire::{Lineage, Members};
+use treecast_scribe::{Position, TopicId};
+
+/// The logs of all topics.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    births: BTreeMap<TopicId, BTreeMap<u64, KnownBirth>>,
+    /// Bytes of all entries, by topic.
+    bytes: BTreeMap<TopicId, usize>,
+    /// Births since the last judgement.
+    pub fresh: Vec<(TopicId, u64)>,
+}
+
+/// One birth of a log.
+#[derive(Clone, Debug)]
+pub struct KnownBirth {
+    /// When it was first heard of.
+    pub heard: Instant,
+    /// In which slot the node lives that spoke of it first: its root.
+    pub slot: usize,
+    /// The births before it.
+    pub lineage: Lineage,
+    /// Whether its root says that it has all that was committed. `None`: its first entry was not seen.
+    pub complete: Option<bool>,
+    /// The configurations, each with the offset of its entry, in the order in which they were seen.
+    pub configurations: Vec<(u64, Members)>,
+    /// The offset behind the last entry that was seen.
+    pub reached: u64,
+    /// The nodes that have said, or shown, that they hold everything before an offset.
+    held: BTreeMap<NodeId, u64>,
+}
+
+impl KnownBirth {
+    /// The configurations one of which was the last that counted: the last one known to be committed, and those behind it.
+    /// While a configuration is not committed, nothing follows it.
+    pub fn counting(&self) -> impl Iterator<Item = &Members> {
+        let committed = self.configurations.iter().map(|(at, _)| *at).filter(|at| at + 1 < self.reached).max();
+        self.configurations.iter().filter(move |(at, _)| Some(*at) >= committed).map(|(_, members)| members)
+    }
+
+    /// Whether a majority of those that have to has shown that it holds the entry at an offset. `None`: nobody knows who
+    /// has to.
+    fn is_committed(&self, offset: u64) -> Option<bool> {
+        let by = |members: &Members| {
+            let holds = |id: NodeId| self.held.get(&id).is_some_and(|end| *end > offset);
+            2 * members.iter().filter(|member| holds(member.peer.id)).count() > members.len()
+        };
+        let before = self.configurations.iter().map(|(at, _)| *at).filter(|at| *at < offset).max();
+        let at = |at: u64| self.configurations.iter().filter(move |(other, _)| *other == at);
+        let mut own = at(offset).peekable();
+        let own = own.peek().is_none().then_some(true).or_else(|| Some(own.any(|(_, members)| by(members))));
+        match before {
+            Some(before) => Some(own == Some(true) && at(before).any(|(_, members)| by(members))),
+            // A birth has nothing before it.
+            None if self.configurations.is_empty() => None,
+            None => own,
+        }
+    }
+}
+
+impl Ledger {
+    /// A birth of a topic's log.
+    pub fn birth(&self, topic: TopicId, birth: u64) -> Option<&KnownBirth> {
+        self.births.get(&topic)?.get(&birth)
+    }
+
+    /// All births of a topic's log.
+    pub fn births(&self, topic: TopicId) -> impl Iterator<Item = (u64, &KnownBirth)> {
+        self.births.get(&topic).into_iter().flatten().map(|(&birth, known)| (birth, known))
+    }
+
+    /// All births of all logs.
+    pub fn all(&self) -> impl Iterator<Item = &KnownBirth> {
+        self.births.values().flat_map(BTreeMap::values)
+    }
+
+    /// The birth that an offset of a log of this birth belongs to.
+    pub fn birth_at(&self, topic: TopicId, birth: u64, offset: u64) -> u64 {
+        self.birth(topic, birth).map_or(birth, |known| known.lineage.birth_at(offset, birth))
+    }
+
+    /// Whether a log of this birth has what stood at a place.
+    pub fn has(&self, topic: TopicId, birth: u64, at: Position) -> bool {
+        self.birth_at(topic, birth, at.offset) == at.birth
+    }
+
+    /// Whether nothing was lost from one birth to another one that took it over; `None`: it did not, or nobody knows.
+    pub fn is_complete(&self, topic: TopicId, from: u64, to: u64) -> Option<bool> {
+        let lineage = &self.birth(topic, to)?.lineage;
+        let at = lineage.ancestors().iter().position(|ancestor| ancestor.birth == from)?;
+        let after = lineage.ancestors()[at + 1..].iter().map(|ancestor| ancestor.birth).chain([to]);
+        let mut known = after.map(|birth| self.birth(topic, birth).and_then(|known| known.complete));
+        known.try_fold(true, |all, one| Some(all && one?))
+    }
+
+    /// How far the topic's log reaches, over all births.
+    pub fn reached(&self, topic: TopicId) -> u64 {
+        self.births(topic).map(|(_, known)| known.reached).max().unwrap_or(0)
+    }
+
+    /// Bytes of all its entries.
+    pub fn bytes(&self, topic: TopicId) -> usize {
+        self.bytes.get(&topic).copied().unwrap_or(0)
+    }
+
+    /// Whether what stands at a place is committed, by what the members have shown; `None`: nobody knows its members.
+    pub fn is_committed(&self, topic: TopicId, at: Position) -> Option<bool> {
+        let taken_over = |known: &KnownBirth| known.lineage.taken_over(at.birth).is_some_and(|end| at.offset < end);
+        if self.births(topic).any(|(_, known)| taken_over(known)) {
+            return Some(true);
+        }
+        self.birth(topic, at.birth)?.is_committed(at.offset)
+    }
+
+    /// A node speaks of a birth.
+    pub fn note_birth(&mut self, heard: Instant, slot: usize, topic: TopicId, birth: u64, lineage: &Lineage) {
+        let known = self.births.entry(topic).or_default();
+        known.entry(birth).or_insert_with(|| {
+            self.fresh.push((topic, birth));
+            KnownBirth {
+                heard,
+                slot,
+                lineage: lineage.clone(),
+                complete: None,
+                configurations: Vec::new(),
+                reached: 0,
+                held: BTreeMap::new(),
+            }
+        });
+    }
+
+    /// The first entry of a birth.
+    pub fn note_begin(&mut self, topic: TopicId, birth: u64, complete: bool) {
+        if let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) {
+            known.complete = Some(complete);
+        }
+    }
+
+    /// The entry at an offset names members.
+    pub fn note_members(&mut self, topic: TopicId, birth: u64, at: u64, members: &Members) {
+        let birth = self.birth_at(topic, birth, at);
+        let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) else { return };
+        if !known.configurations.iter().any(|known| (known.0, &known.1) == (at, members)) {
+            known.configurations.push((at, members.clone()));
+        }
+    }
+
+    /// A node sends, or receives, an entry.
+    pub fn note_entry(&mut self, topic: TopicId, birth: u64, offset: u64, bytes: usize) {
+        let birth = self.birth_at(topic, birth, offset);
+        let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) else { return };
+        if offset >= known.reached {
+            known.reached = offset + 1;
+            *self.bytes.entry(topic).or_default() += bytes;
+        }
+    }
+
+    /// A node shows that it has everything before an offset.
+    pub fn note_held(&mut self, topic: TopicId, birth: u64, node: NodeId, end: u64) {
+        let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) else { return };
+        let held = known.held.entry(node).or_default();
+        *held = end.max(*held);
+    }
+}
