@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use futures::stream::{SelectAll, StreamExt};
+use futures::future::FutureExt;
 use serde_json::{Value, json};
-use treecast_scribe::event::TopicStatus;
+use tokio::time::{Instant, interval};
 use treecast_scribe::overlay::id::NodeId;
 use treecast_scribe::topic::Topic;
-use treecast_scribe::{Scribe, Start};
+use treecast_scribe::{Item, Scribe, Start};
 
 use crate::connect::{Kind, connect};
 use crate::failure::Failure;
@@ -47,8 +47,9 @@ pub(crate) async fn run(
 struct Known {
     root: Option<NodeId>,
     birth: u64,
-    /// The first offset that is kept, and the one behind the last.
-    first: u64,
+    /// The offset of the first message that is kept; `None`: none is.
+    first: Option<u64>,
+    /// The offset behind the log's last entry.
     end: u64,
     /// Empty: the log's part that came names none.
     members: Vec<NodeId>,
@@ -56,31 +57,35 @@ struct Known {
     subscribers: Option<u64>,
 }
 
-/// Subscribes from the earliest and from the latest at once: the log's start and end, as the node's parent knows them.
-/// Then waits until the part between has come, because it names the log's members.
+/// Subscribes from the earliest and from the latest at once. The latest names the log's end, as the node's parent knows it;
+/// the earliest brings the first message that is kept anywhere on the way to the root. Then waits until the part between
+/// has come, because it names the log's members.
 async fn look(node: &Scribe, topic: &Topic) -> Result<Known, Failure> {
     let from = |start| node.subscribe_from(topic, start);
-    let (earliest, latest) = tokio::try_join!(from(Start::Earliest), from(Start::Latest))
+    let (mut earliest, latest) = tokio::try_join!(from(Start::Earliest), from(Start::Latest))
         .map_err(|error| Failure::Failed(format!("could not look at {topic}: {error}")))?;
-    let (first, end) = (earliest.mark().next, latest.mark().next);
-    let mut items = SelectAll::from_iter([earliest, latest]);
-    let read = async { while items.next().await.is_some() {} };
-    let all_here = async {
-        loop {
-            match known(node, topic).await? {
-                Some(status) if status.log.as_ref().is_some_and(|log| log.end >= end) => return Ok(()),
-                Some(_) | None => tokio::time::sleep(ASK_EVERY).await,
+    let end = latest.mark().next;
+    let mut first = None;
+    let begun = Instant::now();
+    let mut ask = interval(ASK_EVERY);
+    let (status, log) = loop {
+        tokio::select! {
+            Some(item) = earliest.next() => note(&mut first, &item),
+            _ = ask.tick() => {
+                let stopped = || Failure::Failed("the node has stopped".into());
+                let mut status = node.topic(topic).await.map_err(Failure::of)?.ok_or_else(stopped)?;
+                // What the node had before its answer is here.
+                while let Some(Some(item)) = earliest.next().now_or_never() {
+                    note(&mut first, &item);
+                }
+                let log = status.log.take().ok_or_else(|| Failure::Failed(format!("{topic} has no log")))?;
+                let all_here = log.end >= end && (first.is_some() || log.first == 0);
+                if all_here || begun.elapsed() >= ALL_WITHIN {
+                    break (status, log);
+                }
             }
         }
     };
-    tokio::select! {
-        all_here = all_here => all_here?,
-        () = read => {}
-        () = tokio::time::sleep(ALL_WITHIN) => {}
-    }
-    let status = known(node, topic).await?;
-    let status = status.ok_or_else(|| Failure::Failed("the node has stopped".into()))?;
-    let log = status.log.ok_or_else(|| Failure::Failed(format!("no node has started the log of {topic}")))?;
     Ok(Known {
         root: status.root,
         birth: log.birth,
@@ -92,8 +97,10 @@ async fn look(node: &Scribe, topic: &Topic) -> Result<Known, Failure> {
     })
 }
 
-async fn known(node: &Scribe, topic: &Topic) -> Result<Option<TopicStatus>, Failure> {
-    node.topic(topic).await.map_err(Failure::of)
+fn note(first: &mut Option<u64>, item: &Item) {
+    if let Item::Message(message) = item {
+        first.get_or_insert(message.position.offset);
+    }
 }
 
 impl Known {
@@ -114,10 +121,9 @@ impl Known {
 
     fn text(&self, topic: &Topic) -> Vec<String> {
         let root = self.root.map_or("not known".to_string(), |root| root.to_string());
-        let kept = if self.first < self.end {
-            format!("offsets {} to {}", self.first, self.end - 1)
-        } else {
-            format!("nothing; the next offset is {}", self.end)
+        let kept = match self.first {
+            Some(first) => format!("messages from offset {first} until {}", self.end),
+            None => format!("no message until offset {}", self.end),
         };
         let subscribers = self.subscribers.map_or("only the root knows".to_string(), |n| n.to_string());
         let mut lines = vec![
@@ -142,7 +148,7 @@ mod tests {
 
     fn known() -> Known {
         let members = vec![NodeId(1), NodeId(2)];
-        Known { root: Some(NodeId(2)), birth: 0xcd, first: 3, end: 42, members, subscribers: None }
+        Known { root: Some(NodeId(2)), birth: 0xcd, first: Some(3), end: 42, members, subscribers: None }
     }
 
     #[test]
@@ -166,11 +172,11 @@ mod tests {
     fn the_text_says_what_is_not_known() {
         let topic = Topic::new("demo").unwrap();
         let text = known().text(&topic);
-        assert_eq!(text[3], "kept         offsets 3 to 41");
+        assert_eq!(text[3], "kept         messages from offset 3 until 42");
         assert_eq!(text[4..6], [format!("members      {:032x}", 1), format!("             {:032x}", 2)]);
         assert_eq!(text[6], "subscribers  only the root knows");
-        let empty = Known { first: 42, members: Vec::new(), subscribers: Some(0), ..known() }.text(&topic);
-        assert_eq!(empty[3], "kept         nothing; the next offset is 42");
+        let empty = Known { first: None, members: Vec::new(), subscribers: Some(0), ..known() }.text(&topic);
+        assert_eq!(empty[3], "kept         no message until offset 42");
         assert_eq!(empty[4..], ["members      not named in what is kept", "subscribers  0"]);
     }
 }
