@@ -390,7 +390,12 @@ fn newcomers_take_the_root_over_without_a_gap() {
 
 #[test]
 fn a_slow_subscriber_gets_a_gap_and_disturbs_nobody() {
-    let mut cluster = cluster(case!("a_slow_subscriber_gets_a_gap_and_disturbs_nobody", 1), 20);
+    let mut small = Config::default();
+    (small.window.messages, small.push.messages) = (1024, 256);
+    let total = small.window.messages * 3 / 2;
+    let case = case!("a_slow_subscriber_gets_a_gap_and_disturbs_nobody", 1);
+    let mut cluster: Cluster = Cluster::with(case, world::Config::default(), RingConfig::default(), small);
+    cluster.grow(20, SECOND);
     let news = topic("rust/news");
     for slot in 0..19 {
         cluster.subscribe(slot, &news);
@@ -398,7 +403,6 @@ fn a_slow_subscriber_gets_a_gap_and_disturbs_nobody() {
     let slow = cluster.subscribe_with(19, &news, Some(10));
     cluster.run_until_delivered(BOUND);
     // Half as much again as a window holds.
-    let total = Config::default().window.messages * 3 / 2;
     for i in 0..total {
         cluster.publish(i % 3, &news, 100);
         if i % 10 == 0 {

@@ -202,6 +202,8 @@ pub struct TreeStatus {
     pub parent: Option<NodeId>,
     /// Whether this node is the root.
     pub is_root: bool,
+    /// Whether this node is a member of the topic's log, or is to become one.
+    pub is_member: bool,
     /// Its children.
     pub children: Vec<NodeId>,
     /// Subscriptions of this very node.

@@ -115,7 +115,7 @@ pub struct Judge {
 }
 
 /// All judges.
-pub const JUDGES: [Judge; 18] = [
+pub const JUDGES: [Judge; 20] = [
     Judge { promise: Promise::O1, when: When::Always, judge: o1::judge },
     Judge { promise: Promise::O2, when: When::Always, judge: o2::judge },
     Judge { promise: Promise::O3, when: When::Recovered, judge: o3::judge },
@@ -126,6 +126,8 @@ pub const JUDGES: [Judge; 18] = [
     Judge { promise: Promise::S1, when: When::Shaped, judge: s1::judge_shape },
     Judge { promise: Promise::S2, when: When::EachRound, judge: s2::judge },
     Judge { promise: Promise::S3, when: When::EachRound, judge: s3::judge },
+    Judge { promise: Promise::S4, when: When::Always, judge: s4::judge_words },
+    Judge { promise: Promise::S4, when: When::Always, judge: s4::judge_births },
     Judge { promise: Promise::S4, when: When::EachRound, judge: s4::judge },
     Judge { promise: Promise::S4, when: When::Recovered, judge: s4::judge_open },
     Judge { promise: Promise::S5, when: When::Recovered, judge: s5::judge },
@@ -268,6 +270,7 @@ pub(crate) mod stories {
                 asked: at(0),
                 mark: Some((at(5), Mark { birth: BIRTH, next: 0 })),
                 items: (0..messages).map(delivery).collect(),
+                reached: Vec::new(),
                 ended: None,
                 failed: None,
                 stalled: false,

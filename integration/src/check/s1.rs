@@ -83,8 +83,8 @@ pub fn judge_shape(scene: &Scene<'_>) -> Verdict {
         let trees = forest.trees();
         let grower = Grower {
             edge: matches!(seen.node.role(), Role::Edge { .. }),
-            entries: trees.iter().map(|tree| tree.children.len()).sum(),
-            own: trees.iter().filter(|tree| tree.is_root || tree.subscriptions > 0).count(),
+            entries: forest.entries(),
+            own: trees.iter().filter(|tree| tree.is_root || tree.is_member || tree.subscriptions > 0).count(),
             places: trees.into_iter().map(|tree| (tree.topic, tree)).collect(),
         };
         (seen.node.peer().id, grower)
@@ -99,9 +99,15 @@ fn shapely(growers: &BTreeMap<NodeId, Grower>, limit: FanOut) -> Result<(), Stri
     let most = |grower: &Grower| limit.node.max(2 * grower.own);
     for (id, grower) in growers {
         for (topic, place) in &grower.places {
-            let children = place.children.iter().filter_map(|child| growers.get(child));
-            let movable: Vec<_> = children.filter(|child| !child.edge).collect();
-            let (count, forwards) = (place.children.len(), !place.is_root && place.subscriptions == 0);
+            // Members are children of the root whatever it has, and stay although they forward for one only.
+            let is_member = |child: &&NodeId| {
+                let place = growers.get(child).and_then(|child| child.places.get(topic));
+                place.is_some_and(|place| place.is_member)
+            };
+            let others = place.children.iter().filter(|child| !is_member(child));
+            let count = others.clone().count();
+            let movable: Vec<_> = others.filter_map(|child| growers.get(child)).filter(|child| !child.edge).collect();
+            let forwards = !place.is_root && !place.is_member && place.subscriptions == 0;
             if forwards && place.parent.is_some() && count == 1 && movable.len() == 1 {
                 return Err(format!("{topic:?}: {id:?} forwards for {:?} only", place.children));
             }
@@ -178,6 +184,7 @@ mod tests {
                 parent,
                 is_root: i == 0,
                 children: below,
+                is_member: false,
                 subscriptions: usize::from(i > 0),
             };
             let (edge, entries) = (i > children - edges, place.children.len());

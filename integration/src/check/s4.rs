@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
+use treecast_overlay::peer::Peer;
 use treecast_scribe::message::MessageId;
+use treecast_scribe::wire::Members;
 use treecast_scribe::{Position, TopicId};
 
 use super::{Promise, Scene, Verdict};
@@ -18,6 +20,56 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
 /// Whether every publication is answered.
 pub fn judge_open(scene: &Scene<'_>) -> Verdict {
     answered(scene.history).map_err(|what| Promise::S4.broken(what))
+}
+
+/// Judges what roots and members said since the last judgement: nothing leaves them before it is committed, a life that
+/// has ended does not come back, and a promise is not forgotten.
+pub fn judge_words(scene: &Scene<'_>) -> Verdict {
+    match scene.witness.ledger.wrongs.first() {
+        Some(what) => Err(Promise::S4.broken(what)),
+        None => Ok(()),
+    }
+}
+
+/// Judges the births since the last judgement: a log begins anew only where a majority of the last configuration has ended, or
+/// was found dead.
+pub fn judge_births(scene: &Scene<'_>) -> Verdict {
+    let ledger = &scene.witness.ledger;
+    for &(topic, birth) in &ledger.fresh {
+        let Some(known) = ledger.birth(topic, birth) else { continue };
+        let holds = |peer: &Peer, before: u64| {
+            let mut forests = scene.forests().filter(|(seen, _)| seen.node.peer().id == peer.id);
+            forests.any(|(_, forest)| {
+                forest.places().any(|place| place.topic() == topic && place.birth() == Some(before))
+            })
+        };
+        let lives = |peer: &Peer| !scene.watch.may_be_found_dead(scene.now, peer, known.slot);
+        let founded = known.lineage.ancestors().is_empty();
+        let before: Vec<u64> = match known.lineage.ancestors().last() {
+            Some(last) => vec![last.birth],
+            None => ledger.births(topic).map(|(other, _)| other).filter(|other| *other != birth).collect(),
+        };
+        for before in before {
+            let Some(former) = ledger.birth(topic, before) else { continue };
+            // (A log that nobody uses is given up: then a new one is none of it.)
+            let stands = |members: &Members| {
+                let living = members.iter().filter(|member| {
+                    lives(&member.peer) && (!founded || holds(&member.peer, before))
+                });
+                2 * living.count() > members.len()
+            };
+            let mut counting = former.counting().peekable();
+            if counting.peek().is_some() && counting.all(|members| stands(members)) {
+                let last: Vec<_> = former.configurations.iter().rev().take(2).collect();
+                return Err(Promise::S4.broken(format!(
+                    "the log of {topic:?} begins anew as {birth:016x} in slot {}, while a majority of the members of \
+                     {before:016x} lives: {last:?}",
+                    known.slot
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Whether every publisher that lives has heard what became of its messages.

@@ -222,12 +222,15 @@ fn undue(history: &History, ledger: &Ledger, retention: Retention) -> Vec<String
     for (id, watched) in &history.subscriptions {
         let Some((_, start)) = watched.mark else { continue };
         let (mut birth, mut told) = (start.birth, BTreeSet::new());
+        let mut reached = watched.reached.iter();
         for (at, item) in &watched.items {
             match item {
                 Item::ParentChanged(_) => {}
                 Item::Message(message) => birth = message.position.birth,
                 Item::Gap(gap) => {
-                    let known = Told { watched, ledger, retention, birth, told: &mut told };
+                    let now = || (ledger.reached(watched.topic), ledger.bytes(watched.topic));
+                    let reached = reached.next().copied().unwrap_or_else(now);
+                    let known = Told { watched, ledger, retention, birth, reached, told: &mut told };
                     if let Err(why) = known.due(gap) {
                         let slot = watched.slot;
                         undue.push(format!("{id:?} in slot {slot} hears at {at} of {gap:?} that nobody owes: {why}"));
@@ -247,6 +250,8 @@ struct Told<'a> {
     retention: Retention,
     /// The birth of what the subscription got last.
     birth: u64,
+    /// How far the log reached, and how many bytes it had.
+    reached: (u64, usize),
     /// The births of which it has heard that they are not complete.
     told: &'a mut BTreeSet<u64>,
 }
@@ -257,8 +262,9 @@ impl Told<'_> {
         match gap.reason {
             GapReason::TooOld => {
                 let after = gap.after.map_or(0, |after| after.offset + 1);
-                let behind = self.ledger.reached(topic).saturating_sub(after);
-                let full = behind > self.retention.messages || self.ledger.bytes(topic) > self.retention.bytes / 2;
+                let (reached, bytes) = self.reached;
+                let behind = reached.saturating_sub(after);
+                let full = behind > self.retention.messages || bytes > self.retention.bytes / 2;
                 let forced = self.ledger.births(topic).any(|(_, known)| known.complete == Some(false));
                 if full || forced { Ok(()) } else { Err("no window was full") }
             }

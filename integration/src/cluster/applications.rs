@@ -30,6 +30,7 @@ impl<N: RingNode> Cluster<N> {
             asked: self.now(),
             mark: None,
             items: Vec::new(),
+            reached: Vec::new(),
             ended: None,
             failed: None,
             stalled,
@@ -148,12 +149,20 @@ impl<N: RingNode> Cluster<N> {
             Item::ParentChanged(_) => self.count("new parent", 1),
             Item::Message(_) => {}
         }
+        let topic = self.watched(subscription).topic;
+        let reached = {
+            let ledger = &self.witness.borrow().ledger;
+            (ledger.reached(topic), ledger.bytes(topic))
+        };
         let watched = self.watched(subscription);
         if watched.mark.is_none() {
             return Err(Promise::S5.broken(format!("{subscription:?} yields before it starts")));
         }
         // An item that was under way when it ended belongs to nobody.
         if watched.ended.is_none_or(|ended| at < ended) {
+            if let Item::Gap(_) = &item {
+                watched.reached.push(reached);
+            }
             watched.items.push((at, item));
         }
         Ok(())

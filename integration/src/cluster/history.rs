@@ -22,6 +22,8 @@ pub struct Watched {
     pub mark: Option<(Instant, Mark)>,
     /// Items that it yielded.
     pub items: Vec<(Instant, Item)>,
+    /// At each gap: how far the topic's log reached then, and how many bytes it had.
+    pub reached: Vec<(u64, usize)>,
     /// When it was given up, or its node ended.
     pub ended: Option<Instant>,
     /// Why it came to nothing.

@@ -4,8 +4,7 @@
 use std::collections::BTreeMap;
 
 use treecast_overlay::id::NodeId;
-use treecast_overlay::time::Instant;
-use treecast_scribe::wire::{Lineage, Members};
+use treecast_scribe::wire::{CopyState, Life, Lineage, Members, Term};
 use treecast_scribe::{Position, TopicId};
 
 /// The logs of all topics.
@@ -14,15 +13,30 @@ pub struct Ledger {
     births: BTreeMap<TopicId, BTreeMap<u64, KnownBirth>>,
     /// Bytes of all entries, by topic.
     bytes: BTreeMap<TopicId, usize>,
+    members: BTreeMap<(TopicId, NodeId), MemberStory>,
     /// Births since the last judgement.
     pub fresh: Vec<(TopicId, u64)>,
+    /// Words that no node may say, since the last judgement.
+    pub wrongs: Vec<String>,
+}
+
+/// What a node has said of itself as a member of one log.
+#[derive(Clone, Copy, Debug)]
+struct MemberStory {
+    incarnation: u64,
+    /// Its last life.
+    life: Life,
+    /// This life, and all before it, are over.
+    over: Option<Life>,
+    /// The term that it has promised in that life.
+    promised: Option<Term>,
+    /// The number of its last JOIN.
+    join: u64,
 }
 
 /// One birth of a log.
 #[derive(Clone, Debug)]
 pub struct KnownBirth {
-    /// When it was first heard of.
-    pub heard: Instant,
     /// In which slot the node lives that spoke of it first: its root.
     pub slot: usize,
     /// The births before it.
@@ -62,6 +76,19 @@ impl KnownBirth {
             None if self.configurations.is_empty() => None,
             None => own,
         }
+    }
+}
+
+impl KnownBirth {
+    /// For people: who has to hold an entry, and how far they are.
+    fn committing(&self, offset: u64) -> String {
+        let near = self.configurations.iter().filter(|(at, _)| *at <= offset).rev().take(2);
+        let end = |id: NodeId| self.held.get(&id).copied().unwrap_or(0);
+        let told = near.map(|(at, members)| {
+            let ends: Vec<_> = members.iter().map(|member| (member.peer.id, end(member.peer.id))).collect();
+            format!("members of {at} hold {ends:?}")
+        });
+        told.collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -120,12 +147,11 @@ impl Ledger {
     }
 
     /// A node speaks of a birth.
-    pub fn note_birth(&mut self, heard: Instant, slot: usize, topic: TopicId, birth: u64, lineage: &Lineage) {
+    pub fn note_birth(&mut self, slot: usize, topic: TopicId, birth: u64, lineage: &Lineage) {
         let known = self.births.entry(topic).or_default();
         known.entry(birth).or_insert_with(|| {
             self.fresh.push((topic, birth));
             KnownBirth {
-                heard,
                 slot,
                 lineage: lineage.clone(),
                 complete: None,
@@ -167,5 +193,60 @@ impl Ledger {
         let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) else { return };
         let held = known.held.entry(node).or_default();
         *held = end.max(*held);
+    }
+
+    /// A node says to the node that it wants for its parent, or for its root, in which life it is a member.
+    pub fn note_copy(&mut self, topic: TopicId, node: NodeId, incarnation: u64, join: u64, copy: Option<&CopyState>) {
+        if let Some(copy) = copy {
+            for known in &copy.configurations {
+                self.note_members(topic, copy.birth, known.at, &known.members);
+            }
+            self.note_held(topic, copy.birth, node, copy.end);
+        }
+        let life = copy.map_or(0, |copy| copy.life);
+        let new = MemberStory { incarnation, life, over: None, promised: None, join };
+        let story = self.members.entry((topic, node)).or_insert(new);
+        if story.incarnation < incarnation {
+            *story = MemberStory { over: story.over.max(Some(story.life)), ..new };
+        }
+        story.join = story.join.max(join);
+        if copy.is_none() {
+            return;
+        }
+        if story.over >= Some(life) && life > 0 || life < story.life {
+            let (last, over) = (story.life, story.over);
+            self.wrongs.push(format!(
+                "{node:?} claims the life {life} for {topic:?}, which has ended: its last was {last}, over is {over:?}"
+            ));
+        } else if life > story.life {
+            (story.life, story.promised) = (life, None);
+        }
+    }
+
+    /// A node promises a term.
+    pub fn note_promise(&mut self, topic: TopicId, node: NodeId, term: Term) {
+        let Some(story) = self.members.get_mut(&(topic, node)) else { return };
+        if story.promised > Some(term) {
+            let before = story.promised;
+            self.wrongs.push(format!("{node:?} promises {term:?} for {topic:?} after {before:?}"));
+        }
+        story.promised = story.promised.max(Some(term));
+    }
+
+    /// A node hears from its parent that no configuration names it.
+    pub fn note_release(&mut self, topic: TopicId, node: NodeId, join: u64) {
+        if let Some(story) = self.members.get_mut(&(topic, node)).filter(|story| story.join == join && story.life > 0) {
+            story.over = Some(story.life);
+        }
+    }
+
+    /// A node says, or shows, that an entry is committed.
+    pub fn note_commit(&mut self, topic: TopicId, by: NodeId, at: Position, says: impl FnOnce() -> String) {
+        let at = Position { birth: self.birth_at(topic, at.birth, at.offset), ..at };
+        if self.is_committed(topic, at) == Some(false) {
+            let who = self.birth(topic, at.birth).map(|known| known.committing(at.offset)).unwrap_or_default();
+            let says = says();
+            self.wrongs.push(format!("{by:?} {says} {at:#} of {topic:?}, which is not committed: {who}"));
+        }
     }
 }

@@ -282,6 +282,10 @@ impl<N: RingNode> Cluster<N> {
 
     /// Its applications end with it, and what it has asked.
     fn end_life(&mut self, slot: usize) {
+        if let (Mode::Judged, Some(stack)) = (self.mode, self.world.machine(slot)) {
+            let peer = stack.peer();
+            self.watch.ended.insert((peer.id, peer.incarnation));
+        }
         self.roster.remove(slot as u32);
         self.history.end(slot, self.now());
         self.abandon_lookups(slot);
@@ -368,7 +372,11 @@ impl<N: RingNode> Cluster<N> {
         if parted {
             self.watch.parted = Some(self.now());
         }
-        self.watch.sides = sides;
+        if sides != self.watch.sides {
+            let past = std::mem::replace(&mut self.watch.sides, sides);
+            let now = self.now();
+            self.watch.past_sides.push((now, past));
+        }
     }
 
     /// Makes a node slow: each frame takes it so long; zero: it is quick again. It may do nothing in time meanwhile, as

@@ -2,9 +2,11 @@
 //! side.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use treecast_overlay::id::{Key, NodeId};
+use treecast_overlay::peer::{Addr, Peer};
 use treecast_overlay::time::Instant;
 
 /// How long after a failure more than half of one side of a leaf set may be repaired (promise O1's excuse).
@@ -17,6 +19,10 @@ pub struct Watch {
     pub failures: Vec<(Instant, NodeId)>,
     /// Which side each slot stands on; slots beyond the list, and all slots without a partition: 0.
     pub sides: Vec<u8>,
+    /// Likewise, until an instant.
+    pub past_sides: Vec<(Instant, Vec<u8>)>,
+    /// Lives of nodes that are over: ids and incarnations.
+    pub ended: BTreeSet<(NodeId, u64)>,
     /// When a side last fell apart: to each part the others failed together.
     pub parted: Option<Instant>,
     /// Promise O1 rests: rings that were apart find each other again.
@@ -33,6 +39,8 @@ impl Watch {
         Watch {
             failures: Vec::new(),
             sides: Vec::new(),
+            past_sides: Vec::new(),
+            ended: BTreeSet::new(),
             parted: None,
             merging: false,
             leaf_set,
@@ -43,6 +51,20 @@ impl Watch {
     /// The side of a slot.
     pub fn side(&self, slot: usize) -> u8 {
         self.sides.get(slot).copied().unwrap_or_default()
+    }
+
+    /// Whether a node may have been found dead by the one in a slot: its life is over, or it did nothing in time or stood
+    /// on another side within the last minute.
+    pub fn may_be_found_dead(&self, now: Instant, peer: &Peer, by: usize) -> bool {
+        let recent = |at: Instant| now - at < REPAIR_LIMIT;
+        let apart = |sides: &[u8]| match peer.addr {
+            Addr::Memory(slot) => sides.get(slot as usize).unwrap_or(&0) != sides.get(by).unwrap_or(&0),
+            Addr::Socket(_) | Addr::Unreachable => false,
+        };
+        self.ended.contains(&(peer.id, peer.incarnation))
+            || self.failures.iter().any(|&(at, id)| id == peer.id && recent(at))
+            || apart(&self.sides)
+            || self.past_sides.iter().any(|(until, sides)| recent(*until) && apart(sides))
     }
 
     /// Promise O1's excuse: around a key, more than half of one side of the leaf set failed within the last minute.

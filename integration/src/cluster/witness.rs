@@ -1,21 +1,22 @@
 //! A tap on the wires of all nodes: evidence for the judges, kept until they have judged it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use treecast_overlay::config::Role;
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::machine::{Destination, Machine, Transmit};
+use treecast_overlay::peer::Peer;
 use treecast_overlay::time::Instant;
 use treecast_overlay::wire::{Frame, Header, Purpose, Routed, within};
-use treecast_scribe::event::TreeStatus;
+use treecast_scribe::event::{Command, Event, SubscriptionId, TreeStatus};
 use treecast_scribe::message::MessageId;
-use treecast_scribe::wire::{self, Ack, Attached, Body, Data, Header as ForestHeader, Join, Promise, Signature};
-use treecast_scribe::{Stack, TopicId};
+use treecast_scribe::wire::{self, Ack, Attached, Body, Data, Header as ForestHeader, Signature};
+use treecast_scribe::{Item, Position, Stack, TopicId};
 
 use super::ledger::Ledger;
 use crate::node::RingNode;
-use crate::world::{At, Observer, Outward};
+use crate::world::{At, Inward, Observer, Outward};
 
 /// One hop of a routed message, as it left a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,9 @@ pub struct Witness {
     pub moves: BTreeMap<&'static str, u64>,
     /// Listens to what is said, line by line.
     pub listener: Option<LineListener>,
+    /// Children that were last started as no members: topic, parent, child.
+    ordinary: BTreeSet<(TopicId, NodeId, NodeId)>,
+    subscriptions: BTreeMap<SubscriptionId, TopicId>,
 }
 
 impl Witness {
@@ -83,6 +87,8 @@ impl Witness {
     pub fn forget_judged(&mut self) {
         self.hops.clear();
         self.envelopes.clear();
+        self.ledger.fresh.clear();
+        self.ledger.wrongs.clear();
     }
 
     /// Begins to count beats.
@@ -163,11 +169,21 @@ impl Witness {
         header: &ForestHeader,
         payload: &Bytes,
     ) {
-        let (now, slot, me, ledger) = (at.now, at.slot, at.machine.peer().id, &mut self.ledger);
+        let (slot, peer, ledger) = (at.slot, at.machine.peer(), &mut self.ledger);
+        let me = peer.id;
         match header {
             ForestHeader::Data(data) => {
                 self.note_entry(at, data, payload.len());
-                let _ = transmit;
+                let (topic, birth) = (data.topic, data.birth);
+                if data.behind < data.offset {
+                    let place = Position { birth, offset: data.offset - data.behind - 1 };
+                    self.ledger.note_commit(topic, me, place, || "says so of".to_string());
+                }
+                let to = receiver(transmit);
+                if let Some(to) = to.filter(|to| self.ordinary.contains(&(topic, me, *to))) {
+                    let place = Position { birth, offset: data.offset };
+                    self.ledger.note_commit(topic, me, place, || format!("pushes to {to:?}, which is no member,"));
+                }
             }
             ForestHeader::Pulled { .. } => {
                 if let Ok((ForestHeader::Data(data), tail)) = wire::decode(payload) {
@@ -175,17 +191,38 @@ impl Witness {
                 }
             }
             ForestHeader::Attached(Attached { topic, start: Some(start), .. }) => {
-                ledger.note_birth(now, slot, *topic, start.birth, &start.lineage);
+                ledger.note_birth(slot, *topic, start.birth, &start.lineage);
                 for known in start.sync.iter().flat_map(|sync| &sync.configurations) {
                     ledger.note_members(*topic, start.birth, known.at, &known.members);
                 }
-            }
-            ForestHeader::Join(Join { topic, copy: Some(copy), .. })
-            | ForestHeader::Promise(Promise { topic, copy: Some(copy), .. }) => {
-                for known in &copy.configurations {
-                    ledger.note_members(*topic, copy.birth, known.at, &known.members);
+                if let Some(to) = receiver(transmit) {
+                    let link = (*topic, me, to);
+                    match start.sync {
+                        None => self.ordinary.insert(link),
+                        Some(_) => self.ordinary.remove(&link),
+                    };
                 }
-                ledger.note_held(*topic, copy.birth, me, copy.end);
+            }
+            ForestHeader::Join(join) => {
+                ledger.note_copy(join.topic, me, peer.incarnation, join.number, join.copy.as_deref());
+            }
+            ForestHeader::Promise(promise) => {
+                let (topic, copy) = (promise.topic, promise.copy.as_deref());
+                if copy.is_some() {
+                    ledger.note_copy(topic, me, peer.incarnation, promise.join, copy);
+                    ledger.note_promise(topic, me, promise.term);
+                }
+            }
+            ForestHeader::Commit { topic, commit, .. } => {
+                if let (Some(birth), Some(offset)) = (birth(at.machine, *topic), commit.checked_sub(1)) {
+                    let place = Position { birth, offset };
+                    ledger.note_commit(*topic, me, place, || "says so of".to_string());
+                }
+            }
+            ForestHeader::Receipt(receipt) => {
+                let (topic, place) = (receipt.topic, receipt.position);
+                ledger.note_held(topic, place.birth, me, place.offset + 1);
+                ledger.note_commit(topic, me, place, || "gives a receipt for".to_string());
             }
             ForestHeader::Ack(ack) => self.note_ack(at, ack),
             ForestHeader::Beat(beat) => beat.acks.iter().for_each(|ack| self.note_ack(at, ack)),
@@ -197,7 +234,7 @@ impl Witness {
         let (me, ledger, topic, offset) = (at.machine.peer().id, &mut self.ledger, data.topic, data.offset);
         if let Body::Configuration { members, birth } = &data.body {
             if let Some(begun) = birth {
-                ledger.note_birth(at.now, at.slot, topic, data.birth, &begun.lineage);
+                ledger.note_birth(at.slot, topic, data.birth, &begun.lineage);
                 ledger.note_begin(topic, data.birth, begun.complete);
             }
             ledger.note_members(topic, data.birth, offset, members);
@@ -217,6 +254,38 @@ impl<N: RingNode> Observer<Stack<N>> for Witness {
     fn frame_out(&mut self, at: &At<'_, Stack<N>>, transmit: &mut Transmit) -> Outward {
         self.testify(at, transmit);
         Outward::Passes
+    }
+
+    fn frame_in(&mut self, at: &At<'_, Stack<N>>, _: Peer, frame: &Frame) -> Inward {
+        let inner = within(frame);
+        let message = forest_message(inner.as_ref().unwrap_or(frame));
+        if let Some((ForestHeader::Attached(Attached { topic, join, start: Some(start), .. }), _)) = message
+            && start.sync.is_none()
+        {
+            self.ledger.note_release(topic, at.machine.peer().id, join);
+        }
+        Inward::Passes
+    }
+
+    fn event(&mut self, at: &At<'_, Stack<N>>, event: Event, told: &mut Vec<Event>) {
+        let (me, forest) = (at.machine.peer().id, at.machine.forest());
+        if let Event::Item { subscription, item: Item::Message(message) } = &event
+            && let Some(topic) = self.subscriptions.get(subscription)
+        {
+            let place = message.position;
+            let is_root = forest.places().any(|here| here.topic() == *topic && here.is_root());
+            if is_root {
+                self.ledger.note_held(*topic, place.birth, me, place.offset + 1);
+            }
+            self.ledger.note_commit(*topic, me, place, || "delivers".to_string());
+        }
+        told.push(event);
+    }
+
+    fn command(&mut self, _: &At<'_, Stack<N>>, command: &Command) {
+        if let Command::Subscribe { subscription, topic, .. } = command {
+            self.subscriptions.insert(*subscription, topic.id());
+        }
     }
 }
 

@@ -45,6 +45,8 @@ pub enum Outward {
     Late(Duration),
     /// It goes out so many times more.
     Repeated(usize),
+    /// It goes out, and these with it.
+    With(Vec<Transmit>),
 }
 
 /// Sees what passes, and says what becomes of it. Observers are asked in the order in which they were attached; the next
@@ -163,6 +165,10 @@ fn pass_out<M: Machine>(
         Outward::Vanishes => return,
         Outward::Late(by) => (0, late + by),
         Outward::Repeated(times) => (times, late),
+        Outward::With(more) => {
+            more.into_iter().for_each(|transmit| pass_out(others, at, transmit, late, send));
+            (0, late)
+        }
     };
     for _ in 0..times {
         pass_out(others, at, transmit.clone(), late, send);

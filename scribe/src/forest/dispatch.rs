@@ -81,7 +81,8 @@ impl Forest {
             self.with_tree(cx, topic, |tree, cx| tree.review_place(cx));
             return;
         }
-        if self.life != Life::Running {
+        // A root that leaves takes its successors as members still.
+        if self.life != Life::Running && join.copy.is_none() {
             return;
         }
         match way {

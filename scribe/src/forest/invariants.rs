@@ -24,7 +24,7 @@ impl Forest {
         let largest =
             |of: fn(&Tree) -> usize| self.trees.values().map(|tree| of(tree)).max().unwrap_or_default();
         sizes.extend([
-            ("children in one tree", largest(|tree| tree.flow.children.len()), config.tree.max_children),
+            ("children in one tree", largest(|tree| tree.flow.children.ordinary()), config.tree.max_children),
             ("messages in one window", largest(|tree| window(tree).0), config.window.messages),
             ("bytes in one window", largest(|tree| window(tree).1), config.window.bytes),
             ("messages waiting at one root", largest(|tree| waiting(tree).0), config.admission.messages),
@@ -100,7 +100,7 @@ impl Forest {
         let roots = self.trees.values().filter_map(|tree| tree.role.root());
         let sessions: usize = roots.map(|root| root.sequencer.sessions.len()).sum();
         assert_eq!(sessions, self.quota.sessions.count(), "sessions of all topics");
-        let children: usize = self.trees.values().map(|tree| tree.flow.children.len()).sum();
+        let children: usize = self.trees.values().map(|tree| tree.flow.children.ordinary()).sum();
         assert_eq!(children, self.quota.children.count(), "children in all trees");
         let own = self.trees.values().filter(|tree| tree.is_own()).count();
         assert_eq!(own, self.quota.own_topics.count(), "own topics");

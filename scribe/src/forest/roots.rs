@@ -16,7 +16,9 @@ impl Forest {
         let topic = publish.topic;
         // The overlay made a hop again: that is as good as a publisher that sends again.
         publish.resent |= way == Way::Delivered { repeated: true };
-        if self.life != Life::Running {
+        // A root that leaves goes on until others hold its log.
+        let serves = self.trees.get(&topic).is_some_and(|tree| tree.role.is_root() && !tree.role.is_preparing());
+        if self.life == Life::Left || (self.life == Life::Leaving && !serves) {
             return;
         }
         self.with_tree(cx, topic, |tree, cx| tree.review_place(cx));

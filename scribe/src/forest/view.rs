@@ -45,6 +45,16 @@ impl<'a> Place<'a> {
         self.tree.role.is_root()
     }
 
+    /// Whether this node is a member of the log, or is to become one.
+    pub fn is_member(&self) -> bool {
+        self.tree.flow.log.copy_state().is_some()
+    }
+
+    /// This node's part of the log; `None` until a parent has started it.
+    pub fn log(&self) -> Option<&'a Log> {
+        self.tree.flow.log.part()
+    }
+
     /// The birth of the log that this node has a part of; `None` until a parent has started it.
     pub fn birth(&self) -> Option<u64> {
         self.tree.flow.log.part().map(|log| log.birth)
@@ -93,6 +103,7 @@ impl Forest {
             topic: place.topic(),
             parent: place.parent(),
             is_root: place.is_root(),
+            is_member: place.is_member(),
             children: place.children().collect(),
             subscriptions: place.subscriptions(),
         };

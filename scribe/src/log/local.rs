@@ -130,8 +130,8 @@ impl LocalLog {
     /// Whether a start lies beyond the own part, or in another log.
     pub(crate) fn would_skip(&self, started: &Started) -> bool {
         self.part().is_some_and(|log| {
-            let goes_on = log.birth == started.birth || started.lineage.taken_over(log.birth).is_some();
-            !goes_on || started.next > log.end()
+            let common = log.lineage.common(log.birth, &started.lineage, started.birth);
+            common.is_none_or(|end| started.next > end.min(log.end()))
         })
     }
 
@@ -171,12 +171,13 @@ impl LocalLog {
             Some(log) if log.birth == birth => {}
             Some(log) => {
                 self.early.clear();
-                let Some(end) = lineage.taken_over(log.birth) else {
+                let Some(end) = log.lineage.common(log.birth, lineage, birth) else {
                     self.part = Some(fresh());
                     return Change::Replaced { start: next };
                 };
+                let descends = lineage.taken_over(log.birth).is_some();
                 log.go_over(birth, lineage.clone(), end);
-                return Change::Branched { end };
+                return Change::Branched { end, descends };
             }
         }
         Change::None

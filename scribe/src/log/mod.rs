@@ -36,8 +36,8 @@ pub(crate) use self::local::LocalLog;
 pub(crate) enum Change {
     /// Offsets mean what they meant.
     None,
-    /// The log begins anew at this offset: what was beyond it is lost, or on another branch.
-    Branched { end: u64 },
+    /// From this offset on the log is another one. It `descends` from the one before, or both from a third.
+    Branched { end: u64, descends: bool },
     /// Another log.
     Replaced { start: u64 },
 }

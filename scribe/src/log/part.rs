@@ -197,6 +197,8 @@ impl Log {
     pub fn take(&mut self, from: NodeId, offset: u64, held: Held) -> Taken {
         match self.stream {
             Some(stream) if stream.term != (Term { number: held.term, root: from }) => Taken::Stranger,
+            // A promise is that no entry of an earlier term is taken any more.
+            Some(stream) if self.replica.is_some_and(|replica| replica.promised > stream.term) => Taken::Stranger,
             Some(_) => self.accept(offset, held),
             None => Taken::Stranger,
         }
@@ -294,7 +296,7 @@ impl Log {
         self.configurations = Configurations::default();
     }
 
-    /// Becomes a log of a later birth, which took this one over up to an offset.
+    /// Becomes a log of another birth, which is the same up to an offset.
     pub(crate) fn go_over(&mut self, birth: u64, lineage: Lineage, end: u64) {
         let window = std::mem::replace(&mut self.window, Window::new(end));
         let commit = self.commit.min(end);

@@ -3,7 +3,7 @@
 //! The root is whoever the ring names, be it a member or not (the primary of Sequence Paxos, chosen from outside). Rules
 //! are those of `docs/design.md` §6.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_overlay::id::NodeId;
 
@@ -123,36 +123,25 @@ impl Primary {
     }
 
     /// Weighs the promises. `is_over`: whether a member's life has ended, so that it will promise nothing any more.
-    pub fn verdict(&self, is_over: impl Fn(&Member) -> bool) -> Verdict {
+    /// `hurries`: a birth whose members are silent is waited for no longer, if another one has a majority.
+    ///
+    /// Members of several births may promise: one side of a partition found the members of the other side dead, and began
+    /// the log anew. Of those births that have a majority the longest goes on.
+    pub fn verdict(&self, is_over: impl Fn(&Member) -> bool, hurries: bool) -> Verdict {
         let Phase::Preparing { promises } = &self.phase else { return Verdict::Unknown };
-        let Some(birth) = latest_birth(promises.values()) else { return Verdict::Unknown };
-        let promises: BTreeMap<_, _> = promises.iter().filter(|(_, promise)| promise.birth == birth).collect();
-        let Some((&&best, log)) = promises.iter().max_by_key(|(_, promise)| (promise.synced, promise.end)) else {
-            return Verdict::Unknown;
+        let births: BTreeSet<u64> = promises.values().map(|promise| promise.birth).collect();
+        let weighed = births.into_iter().map(|birth| (birth, weigh(promises, birth, &is_over)));
+        let weighed: Vec<_> = weighed.filter(|(_, verdict)| *verdict != Verdict::Unknown).collect();
+        let end = |birth: u64| promises.values().filter(|p| p.birth == birth).map(|p| (p.end, p.birth)).max();
+        let longest = |is_such: fn(&Verdict) -> bool| {
+            let such = weighed.iter().filter(|(_, verdict)| is_such(verdict));
+            such.max_by_key(|(birth, _)| end(*birth)).map(|(_, verdict)| verdict.clone())
         };
-        let commit = promises.values().map(|promise| promise.commit).max().unwrap_or(0).min(log.end);
-        let has = |member: &Member| {
-            promises.get(&member.peer.id).is_some_and(|promise| promise.life == member.life)
-        };
-        let may = |member: &Member| has(member) || !is_over(member);
-        let counting = counting(log, promises.values().copied(), commit);
-        if counting.is_empty() {
-            return Verdict::Unknown;
-        }
-        if counting.iter().all(|configuration| configuration.has_majority(has)) {
-            return Verdict::Adopt { best, commit };
-        }
-        if counting.iter().all(|configuration| configuration.has_majority(may)) {
-            let missing = counting.iter().flat_map(|configuration| configuration.members.iter());
-            let missing = missing.filter(|member| !has(member) && may(member)).copied();
-            let missing: BTreeMap<_, _> = missing.map(|member| (member.key(), member)).collect();
-            return Verdict::Wait(missing.into_values().collect());
-        }
-        let complete = counting.iter().all(|configuration| {
-            let survivors = configuration.members.iter().filter(|member| has(member)).count();
-            survivors > configuration.members.len() - configuration.majority()
-        });
-        Verdict::MajorityEnded { best: Some(best), complete }
+        let alive = longest(|verdict| matches!(verdict, Verdict::Adopt { .. }));
+        let awaited = longest(|verdict| matches!(verdict, Verdict::Wait(_)));
+        let ended = longest(|verdict| matches!(verdict, Verdict::MajorityEnded { .. }));
+        let alive_first = if hurries { alive.clone() } else { None };
+        alive_first.or(awaited).or(alive).or(ended).unwrap_or(Verdict::Unknown)
     }
 
     /// Begins to make this node's log a copy of a member's, which has promised. Returns from which offset on its entries
@@ -161,9 +150,11 @@ impl Primary {
         let Phase::Preparing { promises } = &mut self.phase else { return None };
         let promises = std::mem::take(promises);
         let adopted = promises.get(&best)?.clone();
+        // The sessions stand in the last committed configuration's entry, and what comes after it.
+        let base = adopted.configurations.first().map_or(adopted.start, |first| first.at);
         let log = match log {
-            Some(log) if log.birth == adopted.birth => log,
-            // Of another birth, or none: of the member's log everything is needed.
+            Some(log) if log.birth == adopted.birth && log.window.start() <= base => log,
+            // Of another birth, or none, or too late a part: of the member's log everything is needed.
             other => other.insert(Box::new(Log::new(adopted.birth, adopted.lineage.clone(), adopted.start))),
         };
         let own = best == self.me;
@@ -345,14 +336,38 @@ impl Primary {
     }
 }
 
-/// The birth whose logs count: the one that took the others over, else the longest.
-fn latest_birth<'a>(promises: impl Iterator<Item = &'a CopyState> + Clone) -> Option<u64> {
-    let all = promises.clone();
-    let superseded = |promise: &CopyState| {
-        all.clone().any(|other| other.lineage.taken_over(promise.birth).is_some())
+/// Weighs the promises of one birth's members.
+fn weigh(
+    promises: &BTreeMap<NodeId, CopyState>,
+    birth: u64,
+    is_over: impl Fn(&Member) -> bool,
+) -> Verdict {
+    let promises: BTreeMap<_, _> = promises.iter().filter(|(_, promise)| promise.birth == birth).collect();
+    let Some((&&best, log)) = promises.iter().max_by_key(|(_, promise)| (promise.synced, promise.end)) else {
+        return Verdict::Unknown;
     };
-    let open = promises.filter(|promise| !superseded(promise));
-    open.max_by_key(|promise| (promise.end, promise.birth)).map(|promise| promise.birth)
+    let commit = promises.values().map(|promise| promise.commit).max().unwrap_or(0).min(log.end);
+    let has =
+        |member: &Member| promises.get(&member.peer.id).is_some_and(|promise| promise.life == member.life);
+    let may = |member: &Member| has(member) || !is_over(member);
+    let counting = counting(log, promises.values().copied(), commit);
+    if counting.is_empty() {
+        return Verdict::Unknown;
+    }
+    if counting.iter().all(|configuration| configuration.has_majority(has)) {
+        return Verdict::Adopt { best, commit };
+    }
+    if counting.iter().all(|configuration| configuration.has_majority(may)) {
+        let missing = counting.iter().flat_map(|configuration| configuration.members.iter());
+        let missing = missing.filter(|member| !has(member) && may(member)).copied();
+        let missing: BTreeMap<_, _> = missing.map(|member| (member.key(), member)).collect();
+        return Verdict::Wait(missing.into_values().collect());
+    }
+    let complete = counting.iter().all(|configuration| {
+        let survivors = configuration.members.iter().filter(|member| has(member)).count();
+        survivors > configuration.members.len() - configuration.majority()
+    });
+    Verdict::MajorityEnded { best: Some(best), complete }
 }
 
 /// The configurations that count: in the best log, from the last one known to be committed on. If that log does not

@@ -92,18 +92,18 @@ impl Reader {
         None
     }
 
-    /// The log begins anew at this offset: what was read beyond it is of another branch.
-    pub(crate) fn branch(&mut self, log: &Log, end: u64) {
+    /// From this offset on the log is another one than `old`: what was read beyond it is of another branch.
+    pub(crate) fn branch(&mut self, old: &Log, end: u64, descends: bool) {
         if self.next > end {
-            let after = self.next.checked_sub(1).map(|offset| Position { birth: log.birth, offset });
-            self.owed.get_or_insert((GapReason::Unreplicated, after));
+            let reason = if descends { GapReason::Unreplicated } else { GapReason::OtherLog };
+            self.owed.get_or_insert((reason, before(old, self.next)));
             (self.next, self.begun) = (end, self.begun.min(end));
         }
     }
 
-    /// Begins at the start of another log, and owes the subscriber the news of it.
-    pub(crate) fn restart(&mut self, start: u64) {
-        let after = self.owed.and_then(|(_, after)| after);
+    /// Begins at the start of another log than `old`, and owes the subscriber the news of it.
+    pub(crate) fn restart(&mut self, old: &Log, start: u64) {
+        let after = self.owed.map_or(before(old, self.next), |(_, after)| after);
         let owed = Some((GapReason::OtherLog, after));
         *self = Reader { next: start, begun: start, owed, takes_what_is_kept: false };
     }

@@ -213,6 +213,7 @@ fn a_root_that_leaves_is_followed_without_a_gap() {
     world.publish_many(publisher, "before", 20);
     world.command(root, Command::Leave);
     world.publish_many(publisher, "meanwhile", 100);
+    world.run(seconds(2));
     assert!(world.events.iter().any(|(slot, event)| *slot == root && matches!(event, Event::Left)));
     world.nodes[root] = None;
     world.run(seconds(10));

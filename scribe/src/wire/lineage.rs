@@ -39,6 +39,19 @@ impl Lineage {
         self.0.iter().find(|ancestor| ancestor.birth == birth).map(|ancestor| ancestor.end)
     }
 
+    /// How far a log of one birth and its lineage is the same as one of another: the end of what both have. `None`: they have
+    /// nothing in common.
+    pub fn common(&self, own: u64, other: &Lineage, others: u64) -> Option<u64> {
+        let end_of = |lineage: &Lineage, last: u64, birth: u64| {
+            if birth == last { Some(u64::MAX) } else { lineage.taken_over(birth) }
+        };
+        let births = self.0.iter().map(|ancestor| ancestor.birth).chain([own]);
+        let shared = births.filter_map(|birth| {
+            Some(end_of(self, own, birth)?.min(end_of(other, others, birth)?))
+        });
+        shared.max()
+    }
+
     /// The birth that an offset belongs to, in a log of this birth.
     pub fn birth_at(&self, offset: u64, own: u64) -> u64 {
         self.0.iter().find(|ancestor| offset < ancestor.end).map_or(own, |ancestor| ancestor.birth)

@@ -474,7 +474,7 @@ impl Net {
     fn weigh(&mut self, root: u8, told: Option<(u8, &Log)>) {
         let node = &mut self.nodes[usize::from(root)];
         let Some(primary) = &mut node.primary else { return };
-        let Verdict::Adopt { best, commit } = primary.verdict(|_| false) else { return };
+        let Verdict::Adopt { best, commit } = primary.verdict(|_| false, false) else { return };
         let promised: Vec<(NodeId, CopyState)> =
             primary.promises().map(|(node, promise)| (node, promise.clone())).collect();
         let term = primary.term();

@@ -1,6 +1,4 @@
 use super::*;
-use crate::config::{PushConfig, WindowConfig};
-use crate::message::GapReason;
 
 fn small_window() -> Config {
     Config {
@@ -27,6 +25,7 @@ fn a_subscriber_that_takes_nothing_is_waited_for_and_then_gets_a_gap() {
     world.expect_all(nodes[6], far, &numbered("message", 100));
     assert_eq!(world.texts(nodes[3], slow), numbered("message", 5), "a message costs one credit");
     world.with(nodes[3], |forest, cx| forest.add_credit(cx, slow, 1000));
+    world.run(seconds(1));
     let gaps = world.gaps(nodes[3], slow);
     let messages = world.messages(nodes[3], slow);
     let expected = Gap {
@@ -35,7 +34,7 @@ fn a_subscriber_that_takes_nothing_is_waited_for_and_then_gets_a_gap() {
         reason: GapReason::TooOld,
     };
     assert_eq!(gaps, [expected]);
-    assert_eq!(world.texts(nodes[3], slow)[5..], numbered("message", 100)[68..], "the window's 32");
+    assert_eq!(world.texts(nodes[3], slow)[5..], numbered("message", 100)[72..], "the window's 32 entries");
 }
 
 #[test]
@@ -57,7 +56,7 @@ fn a_child_behind_a_full_link_falls_out_of_the_window_alone() {
     world.run(seconds(2));
     let gaps = world.gaps(nodes[3], stuck);
     assert_eq!((gaps.len(), gaps[0].reason), (1, GapReason::TooOld));
-    assert_eq!(world.texts(nodes[3], stuck), numbered("message", 100)[68..]);
+    assert_eq!(world.texts(nodes[3], stuck), numbered("message", 100)[72..]);
     assert_eq!(gaps[0].until, world.messages(nodes[3], stuck)[0].position);
 }
 

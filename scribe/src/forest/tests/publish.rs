@@ -51,7 +51,10 @@ fn who_is_on_the_tree_sends_its_first_message_straight_to_the_root() {
 fn a_root_that_is_none_any_more_passes_the_first_message_on() {
     let (mut world, subscriber, news) = distant();
     let former = world.root();
-    world.cut = Some(|header| matches!(header, Header::Attached(_)));
+    world.cut = Some(|header| {
+        let start = if let Header::Attached(attached) = header { attached.start.as_ref() } else { None };
+        start.is_some_and(|start| start.sync.is_none())
+    });
     world.enter(NodeId(topic().key().0 ^ 1));
     world.run(seconds(3));
     assert_eq!(told_root(&world, subscriber), Some(former), "the news is lost on its way down");

@@ -1,7 +1,6 @@
 //! Stories of trees that are brought into shape: children that are handed over, forwarders that splice themselves out.
 
 use super::*;
-use crate::config::TreeConfig;
 use crate::wire::{Capacity, Offer, Offered};
 
 /// A subscriber whose JOIN passes a node that is neither root nor itself, and that node.
@@ -15,10 +14,6 @@ fn narrow(most: usize) -> Config {
 }
 
 impl World {
-    fn sent_of(&self, kind: &str) -> u64 {
-        self.sent.get(kind).copied().unwrap_or(0)
-    }
-
     /// Lets time pass until this holds; panics after so long.
     #[track_caller]
     fn run_until(&mut self, limit: Duration, holds: impl Fn(&World) -> bool) {

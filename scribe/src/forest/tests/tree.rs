@@ -41,9 +41,23 @@ fn a_tree_that_nobody_needs_is_left_by_all_but_its_root() {
     world.run(seconds(1));
     assert!(world.on_tree().contains(&subscriber), "it lingers");
     world.run(seconds(6));
-    assert_eq!(world.on_tree(), [world.root()]);
-    world.run(seconds(601));
-    assert_eq!(world.on_tree(), [], "a root that nobody uses is forgotten");
+    let mut members = world.by_distance()[..3].to_vec();
+    members.sort();
+    assert_eq!(world.on_tree(), members, "the log stays");
+}
+
+#[test]
+fn a_log_that_nobody_uses_is_forgotten() {
+    for copies in [1, 3] {
+        let replication = ReplicationConfig { copies, ..ReplicationConfig::default() };
+        let mut world = World::with_config(8, 12, Config { replication, ..Config::default() });
+        let publisher = world.by_distance()[5];
+        world.publish(publisher, "unheard");
+        world.run(seconds(5));
+        assert_eq!(world.on_tree().len(), copies);
+        world.run(seconds(700));
+        assert_eq!(world.on_tree(), [], "{copies} copies");
+    }
 }
 
 #[test]

@@ -76,8 +76,8 @@ pub(crate) struct Child {
     held: bool,
     /// Until then it is offered no parents, and to no node as one.
     pub rests_until: Instant,
-    /// Counts the child in the node's quota.
-    _permit: Permit,
+    /// Counts the child in the node's quota. Members are not counted: nobody else can be their parent.
+    permit: Option<Permit>,
 }
 
 /// The source of all that children are told and pushed: this node's way to the root, and its part of the log.
@@ -194,14 +194,6 @@ impl Children {
         tell
     }
 
-    /// This node is the root no more: members find the next one.
-    pub(crate) fn unfollow(&mut self) {
-        for child in self.by_id.values_mut().filter(|child| child.follows.is_some()) {
-            child.follows = None;
-            child.cursor = None;
-        }
-    }
-
     /// Makes a child a copy of this root's log, from an offset on.
     pub(crate) fn follow_root(&mut self, cx: &TreeCx<'_>, id: NodeId, life: Life, next: u64) {
         let Some(child) = self.by_id.get_mut(&id) else { return };
@@ -214,9 +206,10 @@ impl Children {
     }
 
     /// A child is no member, nor to become one: it goes on like the others.
-    pub(crate) fn release(&mut self, id: NodeId) -> bool {
+    pub(crate) fn release(&mut self, cx: &TreeCx<'_>, id: NodeId) -> bool {
         let Some(child) = self.by_id.get_mut(&id) else { return false };
         child.follows = None;
+        child.permit.get_or_insert_with(|| cx.quota.children.take());
         child.copy.take().is_some()
     }
 
@@ -295,10 +288,14 @@ impl Children {
     pub(crate) fn push(&mut self, cx: &mut TreeCx<'_>, source: Source<'_>, id: NodeId) {
         let (Some(log), Some(child)) = (source.log, self.by_id.get_mut(&id)) else { return };
         let Some(cursor) = child.cursor.as_mut().filter(|_| !child.held) else { return };
-        if cursor.next < log.window.start() {
-            return self.restart(cx, source, id);
-        }
         let Some(to) = cx.neighbours.contact(id) else { return };
+        if cursor.next < log.window.start() {
+            // Once for all that it misses.
+            if !cx.links.hold_back(to, cx.topic) {
+                self.restart(cx, source, id);
+            }
+            return;
+        }
         let messages = if child.overdue { REPEATED_AT_ONCE } else { u64::MAX };
         let messages = messages.min(cx.config.push.messages as u64);
         let burst = cx.config.push.bytes.div_ceil(4);
@@ -440,6 +437,11 @@ impl Children {
         cursor.is_some_and(|cursor| cursor.acknowledged >= end)
     }
 
+    /// Whether all at and below a child have consumed all up to an offset.
+    pub(crate) fn has_consumed(&self, id: NodeId, end: u64) -> bool {
+        self.by_id.get(&id).is_some_and(|child| child.consumed >= end)
+    }
+
     /// Whether a LEAVE is of the child's last JOIN, or of a later life of it, which numbers its JOINs anew.
     pub(crate) fn is_left_by(&self, from: Contact, join: u64) -> bool {
         let told = (from.peer.incarnation, join);
@@ -529,7 +531,7 @@ impl Child {
             overdue: false,
             held: join.former.is_some(),
             rests_until: cx.now,
-            _permit: cx.quota.children.take(),
+            permit: join.copy.is_none().then(|| cx.quota.children.take()),
         }
     }
 

@@ -126,9 +126,7 @@ impl Flow {
 
     fn follow(&mut self, old: &Log, change: Change) {
         self.children.follow(old, change);
-        if let Some(log) = self.log.part() {
-            self.readers.follow(change, log);
-        }
+        self.readers.follow(old, change);
     }
 
     /// Bounds the window, and counts its bytes.
@@ -191,6 +189,9 @@ impl Flow {
     /// Delivers what the subscribers of this node have credit for.
     pub(crate) fn deliver(&mut self, cx: &mut TreeCx<'_>) {
         if let Some(log) = self.log.part() {
+            if self.readers.can_count(log) {
+                self.readers.start_waiting(cx, log, 0);
+            }
             self.readers.deliver(log, self.backfill.as_ref().map(|backfill| &backfill.backlog), cx.out);
         }
     }

@@ -1,12 +1,13 @@
 //! Members of the log: how a root takes, replaces and counts them, and how a node becomes one and ceases to be one.
 
 use treecast_overlay::id::NodeId;
-use treecast_overlay::peer::Contact;
+use treecast_overlay::peer::{Contact, Peer};
 
 use super::Tree;
 use super::role::Role;
 use super::team::{CLOSEST, Standing};
 use crate::forest::context::{Life as NodeLife, TreeCx, TreeTimer};
+use crate::log::Log;
 use crate::log::window::Held;
 use crate::message::Start;
 use crate::wire::{Body, CopyState, Data, Header, Join, Life, Member, Members, Term};
@@ -92,7 +93,7 @@ impl Tree {
     /// before the root serves, it waits.
     pub(super) fn take_member(&mut self, cx: &mut TreeCx<'_>, id: NodeId) {
         let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) else {
-            self.wait_or_release(id);
+            self.wait_or_release(cx, id);
             return;
         };
         if !root.primary.is_serving() {
@@ -102,9 +103,21 @@ impl Tree {
         if root.primary.follows(id, copy.life) && self.flow.children.get(id).is_some_and(|c| c.follows_root()) {
             return;
         }
+        let weighed = root.preparation.copies().any(|(_, known, _)| known.birth == copy.birth);
+        if !weighed && has_other_branch(log, copy) {
+            // Both sides of a partition went on: the one that is longer stays.
+            return self.prepare_with(cx, id);
+        }
         let named = log.configurations().all().iter().any(|known| known.names(id, copy.life));
         if !named && !root.team.is_invited(id) {
-            self.flow.children.release(id);
+            self.flow.children.release(cx, id);
+            return;
+        }
+        if copy.synced > root.primary.term() {
+            // Another root has served since.
+            self.known_term = self.known_term.max(copy.synced.number);
+            root.lapsed = true;
+            cx.timers.set_earlier(TreeTimer::Members, cx.now);
             return;
         }
         root.primary.on_follower_lost(id);
@@ -113,9 +126,18 @@ impl Tree {
         }
     }
 
-    fn wait_or_release(&mut self, id: NodeId) {
+    /// Prepares anew, and asks the members of a child's copy, too, which is of another birth of the log.
+    fn prepare_with(&mut self, cx: &mut TreeCx<'_>, id: NodeId) {
+        let Some(copy) = self.flow.children.copy_of(id) else { return };
+        let members = copy.configurations.iter().flat_map(|known| known.members.iter());
+        let members: Vec<Peer> = members.map(|member| member.peer).collect();
+        self.prepare(cx);
+        self.ask(cx, members);
+    }
+
+    fn wait_or_release(&mut self, cx: &TreeCx<'_>, id: NodeId) {
         if !self.role.is_root() {
-            self.flow.children.release(id);
+            self.flow.children.release(cx, id);
         }
     }
 
@@ -182,8 +204,8 @@ impl Tree {
             if id == me {
                 return Some(Standing { life: own?, is_complete: true });
             }
-            let life = children.get(id)?.followed_life()?;
-            let is_complete = primary.held_by(id).is_some_and(|end| end >= commit) && is_heard(id);
+            let life = children.get(id).filter(|_| is_heard(id))?.followed_life()?;
+            let is_complete = primary.held_by(id).is_some_and(|end| end >= commit);
             Some(Standing { life, is_complete })
         };
         let standings: Vec<_> = ranked.iter().map(|peer| (peer.id, standing(peer.id))).collect();
@@ -214,6 +236,9 @@ impl Tree {
         if plan.is_open || pending || own_missing {
             cx.timers.set_earlier(TreeTimer::Members, cx.now + cx.config.replication.review);
         }
+        if self.has_lost_majority(cx) {
+            return self.begin_anew(cx);
+        }
         if pending {
             return;
         }
@@ -228,8 +253,6 @@ impl Tree {
         }
         if let Some(members) = plan.members {
             self.configure(cx, members.into());
-        } else if self.has_lost_majority(cx) {
-            self.begin_anew(cx);
         } else {
             self.admit_waiting(cx);
         }
@@ -338,4 +361,12 @@ impl Tree {
             _ => {}
         }
     }
+}
+
+/// Whether a copy is of another birth than a log, and has entries that the log did not take over.
+fn has_other_branch(log: &Log, copy: &CopyState) -> bool {
+    if copy.birth == log.birth || copy.synced == Term::ZERO {
+        return false;
+    }
+    log.lineage.common(log.birth, &copy.lineage, copy.birth).is_none_or(|end| copy.end > end)
 }

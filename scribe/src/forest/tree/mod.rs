@@ -169,6 +169,9 @@ impl Tree {
     /// Says goodbye to parent and children: the tree is about to be dropped.
     pub(crate) fn close(&mut self, cx: &mut TreeCx<'_>) {
         self.end_relocation(cx);
+        let around = cx.ring.replica_set(cx.topic.key(), 2);
+        let successor = around.into_iter().find(|peer| peer.id != cx.me).map(Contact::from);
+        self.yield_root(cx, successor);
         self.leave_parent(cx);
         self.flow.close(cx);
         cx.neighbours.moved.remove(&cx.topic);

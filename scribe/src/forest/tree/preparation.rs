@@ -8,8 +8,12 @@ use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
 use crate::config::Config;
+use crate::log::early::Arrived;
 use crate::message::Mark;
 use crate::wire::{CopyState, Member};
+
+/// Entries that are asked for at once.
+pub(crate) const PULLED_AT_ONCE: u64 = 256;
 
 /// The nodes that a root has asked, and their answers.
 #[derive(Debug)]
@@ -59,6 +63,18 @@ pub(crate) struct PullUnderWay {
     pub give_up_at: Instant,
     /// It is a member's copy, which is adopted; else a window that completes a log whose members have ended.
     pub adopts: bool,
+    /// Entries that came before their predecessors.
+    pub early: BTreeMap<u64, Arrived>,
+}
+
+impl PullUnderWay {
+    /// Keeps an entry until it is the next one, if it is one of those that were asked for.
+    pub(crate) fn keep(&mut self, entry: Arrived) {
+        let asked = self.next..self.until.min(self.next.saturating_add(PULLED_AT_ONCE));
+        if asked.contains(&entry.offset) {
+            self.early.insert(entry.offset, entry);
+        }
+    }
 }
 
 impl Preparation {

@@ -79,6 +79,10 @@ impl Tree {
         // A member that has everything may not know that it is committed.
         let follows = self.flow.children.get(to).is_some_and(Child::follows_root);
         let moved = Moved { topic: cx.topic, birth: log.birth, next: log.commit() };
+        if follows && !self.flow.children.has_consumed(to, log.commit()) {
+            // No acknowledgement says what a member knows to be committed, but for this one.
+            cx.note_moved();
+        }
         (!has_all || follows).then_some(Report::Moved(moved))
     }
 

@@ -20,6 +20,8 @@ use crate::wire::MAX_NUMBER;
 #[derive(Debug, Default)]
 pub(crate) struct Readers {
     by_id: SortedMap<SubscriptionId, LocalSubscriber>,
+    /// Subscribers to the last so many messages begin when the log has come there: before, it does not know them.
+    counted_at: Option<u64>,
 }
 
 /// A subscriber of this very node.
@@ -85,12 +87,23 @@ impl Readers {
 
     /// Gives a start to those that have none (promise S5). `latest`: the end of the parent's log, if it has just said so.
     pub(crate) fn start_waiting(&mut self, cx: &mut TreeCx<'_>, log: &Log, latest: u64) {
+        let counted_at = latest.max(self.counted_at.unwrap_or(0));
+        self.counted_at = None;
         for (&id, subscriber) in self.by_id.iter_mut().filter(|(_, s)| s.reader.is_none()) {
+            if matches!(subscriber.start, Start::Last(_)) && log.commit() < counted_at {
+                self.counted_at = Some(counted_at);
+                continue;
+            }
             let (reader, mark) = Reader::begin(log, subscriber.start, latest);
             subscriber.reader = Some(reader);
             cx.timers.cancel(TreeTimer::Start(id));
             cx.out.event(Event::Subscribed { subscription: id, mark });
         }
+    }
+
+    /// Whether some waited for the log to come as far as it is now.
+    pub(crate) fn can_count(&self, log: &Log) -> bool {
+        self.counted_at.is_some_and(|end| log.commit() >= end)
     }
 
     /// Delivers as many items as they have credit for.
@@ -125,13 +138,13 @@ impl Readers {
         }
     }
 
-    /// Follows a change of the log, which is this one now.
-    pub(crate) fn follow(&mut self, change: Change, log: &Log) {
+    /// Follows a change of the log, which was `old` before.
+    pub(crate) fn follow(&mut self, old: &Log, change: Change) {
         for reader in self.by_id.values_mut().filter_map(|subscriber| subscriber.reader.as_mut()) {
             match change {
                 Change::None => {}
-                Change::Branched { end } => reader.branch(log, end),
-                Change::Replaced { start } => reader.restart(start),
+                Change::Branched { end, descends } => reader.branch(old, end, descends),
+                Change::Replaced { start } => reader.restart(old, start),
             }
         }
     }

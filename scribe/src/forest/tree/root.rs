@@ -1,12 +1,14 @@
 //! Becoming the root, and stepping down. The ring decides which node is the root. A root prepares a term: it asks the
 //! members of the log for their promises, adopts the best of a majority's copies, and serves (design §6, replication).
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use rand::RngExt;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 
-use super::preparation::PullUnderWay;
+use super::preparation::{PULLED_AT_ONCE, PullUnderWay};
 use super::role::Role;
 use super::root_state::RootState;
 use super::team::Team;
@@ -20,8 +22,6 @@ use crate::log::{Change, Log};
 use crate::message::Mark;
 use crate::wire::{Birth, Body, Data, Header, Lineage, Member, Promise, Publish, Pull, RefusedReason, Term};
 
-/// Entries that are asked for at once.
-const PULLED_AT_ONCE: u64 = 256;
 /// Periods of asking again after which a source is given up.
 const PULL_PATIENCE: u32 = 8;
 
@@ -91,7 +91,7 @@ impl Tree {
     }
 
     /// Asks members for their promises; nobody known: those around the key.
-    fn ask(&mut self, cx: &mut TreeCx<'_>, members: Vec<Peer>) {
+    pub(super) fn ask(&mut self, cx: &mut TreeCx<'_>, members: Vec<Peer>) {
         let Role::Root(root) = &mut self.role else { return };
         let around = || cx.ring.replica_set(cx.topic.key(), cx.config.root.queried);
         let peers = if members.is_empty() { around() } else { members };
@@ -133,7 +133,8 @@ impl Tree {
         let is_near = |id| cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|p| p.id == id);
         let (preparation, now) = (&root.preparation, cx.now);
         let is_over = |member: &Member| preparation.is_over(now, cx.config, member, is_near);
-        match root.primary.verdict(is_over) {
+        let hurries = preparation.may_force(now, cx.config);
+        match root.primary.verdict(is_over, hurries) {
             Verdict::Adopt { best, commit } => self.adopt_best(cx, best, commit),
             Verdict::Wait(missing) => self.ask(cx, missing.into_iter().map(|member| member.peer).collect()),
             Verdict::MajorityEnded { complete, .. } => {
@@ -183,7 +184,9 @@ impl Tree {
         let number = cx.numbers.next_join();
         let again_at = cx.now + cx.config.root.query_retry;
         let give_up_at = cx.now + cx.config.root.query_retry * PULL_PATIENCE;
-        root.preparation.pull = Some(PullUnderWay { from, number, next, until, again_at, give_up_at, adopts });
+        let early = BTreeMap::new();
+        root.preparation.pull =
+            Some(PullUnderWay { from, number, next, until, again_at, give_up_at, adopts, early });
         cx.timers.set(TreeTimer::Recover, again_at);
         self.send_pull(cx);
     }
@@ -235,32 +238,38 @@ impl Tree {
         }
         let Some(root) = self.role.root_mut() else { return };
         let Some(pull) = root.preparation.pull.as_mut().filter(|pull| pull.number == number) else { return };
-        let Some(log) = self.flow.log.part.as_mut() else { return };
-        if entry.offset != pull.next {
-            return;
-        }
+        pull.keep(entry.compact(cx.config.window.copy_below));
+        while self.take_pulled(cx) {}
+    }
+
+    /// Takes the next entry of those that were pulled. Returns whether it was there, and others may follow.
+    fn take_pulled(&mut self, cx: &mut TreeCx<'_>) -> bool {
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return false };
+        let Some(pull) = &mut root.preparation.pull else { return false };
+        let Some(entry) = pull.early.remove(&pull.next) else { return false };
         pull.next += 1;
         pull.again_at = cx.now + cx.config.root.query_retry;
         pull.give_up_at = cx.now + cx.config.root.query_retry * PULL_PATIENCE;
         let (done, asks) = (pull.next >= pull.until, pull.next % PULLED_AT_ONCE == 0);
-        let entry = entry.compact(cx.config.window.copy_below);
-        if pull.adopts {
-            if root.primary.on_pulled(log, entry.offset, entry.held) {
-                root.preparation.pull = None;
-                return self.begin_serving(cx);
-            }
+        let served = if pull.adopts {
+            root.primary.on_pulled(log, entry.offset, entry.held)
         } else {
             let _ = log.take_committed(entry.offset, entry.held);
-            if done {
-                root.preparation.pull = None;
-                self.flow.count_window(cx);
-                return self.proceed(cx);
-            }
+            false
+        };
+        let adopts = pull.adopts;
+        if served || (done && !adopts) {
+            root.preparation.pull = None;
         }
         self.flow.count_window(cx);
-        if asks {
+        if served {
+            self.begin_serving(cx);
+        } else if done && !adopts {
+            self.proceed(cx);
+        } else if asks {
             self.send_pull(cx);
         }
+        !served && !done
     }
 
     /// A node has not what was asked for.
@@ -480,7 +489,7 @@ impl Tree {
             if let Some(log) = &mut log.part {
                 log.begin_anew(birth, to);
             }
-            (Change::Branched { end }, ())
+            (Change::Branched { end, descends: true }, ())
         });
         self.begin_birth(cx, birth, lineage, complete);
     }
@@ -548,7 +557,7 @@ impl Tree {
     }
 
     /// Is the root no more: publishers whose messages wait hear who is, and send them there.
-    fn yield_root(&mut self, cx: &mut TreeCx<'_>, successor: Option<Contact>) {
+    pub(super) fn yield_root(&mut self, cx: &mut TreeCx<'_>, successor: Option<Contact>) {
         if !self.role.is_root() {
             return;
         }
@@ -571,7 +580,15 @@ impl Tree {
             log.end_life();
         }
         self.flow.count_window(cx);
-        self.flow.children.unfollow();
+        // Members are children of the root: they look for the next one.
+        let members: Vec<NodeId> = self.flow.children.copies().map(|(id, _)| id).collect();
+        for id in members {
+            let contact = cx.neighbours.contact(id);
+            self.flow.children.remove(cx, id);
+            if let Some(contact) = contact {
+                cx.send_orphan(contact);
+            }
+        }
         self.count_own(cx);
     }
 

@@ -194,7 +194,7 @@ fn entries_of_a_stranger_are_refused_and_a_tree_without_use_is_left() {
     let outcome = tree.on_message(&mut around.cx(), contact(4), TopicMessage::Entry(entry(0)));
     assert_eq!(outcome, Outcome::Refuse(contact(4)));
     let outcome = tree.on_message(&mut around.cx(), contact(2), TopicMessage::Entry(entry(0)));
-    assert_eq!((outcome, tree.flow.log.commit()), (Outcome::Keep, 1));
+    assert_eq!((outcome, tree.flow.log.matched()), (Outcome::Keep, 1));
     assert_eq!(tree.on_timer(&mut around.cx(), TreeTimer::Linger), Outcome::Keep, "it has a subscriber");
     tree.unsubscribe(&mut around.cx(), SubscriptionId(1));
     assert!(around.waits_for(TreeTimer::Linger));
