@@ -109,6 +109,16 @@ impl Subscriber {
         })
     }
 
+    /// The gaps that it was told of, for failures.
+    fn gaps(&self) -> Vec<String> {
+        let gap = |item: &Item| match item {
+            Item::Message { .. } => None,
+            Item::Gap { after: Some(after), until } => Some(format!("{after:#} to {until:#}")),
+            Item::Gap { after: None, until } => Some(format!("the beginning to {until:#}")),
+        };
+        self.items.iter().filter_map(gap).collect()
+    }
+
     /// Nothing comes twice, offsets only grow, and a session's numbers follow each other, but for announced gaps.
     fn judge_order(&self) {
         let name = &self.name;
@@ -131,14 +141,18 @@ impl Subscriber {
         }
     }
 
-    /// Whether it was told that it does not get what stands there: between the bounds of a gap, or in a birth of the log
-    /// that the gap leads out of or past.
+    /// Whether it was told that it does not get what stands there: between the bounds of a gap; or, where a gap leads from one
+    /// birth of the log to another, behind the one bound or before the other, or in a birth that is neither.
     fn was_told_of_a_gap(&self, at: Position) -> bool {
         self.items.iter().any(|item| match item {
             Item::Message { .. } => false,
             Item::Gap { after, until } => {
-                let behind = after.is_none_or(|after| after.birth != at.birth || at.offset > after.offset);
-                behind && (until.birth != at.birth || at.offset < until.offset)
+                let after_here = after.filter(|after| after.birth == at.birth);
+                let until_here = Some(until).filter(|until| until.birth == at.birth);
+                let changes_birth = after.is_none_or(|after| after.birth != until.birth);
+                let within = after_here.is_none_or(|after| at.offset > after.offset)
+                    && until_here.is_none_or(|until| at.offset < until.offset);
+                within && (changes_birth || after_here.is_some())
             }
         })
     }
@@ -186,7 +200,11 @@ pub(crate) fn judge(publishers: &[&Publisher], subscribers: &[Subscriber]) -> us
         for (text, outcome) in outcomes() {
             let Some((id, at)) = outcome else { continue };
             if !heard.contains(id) {
-                assert!(subscriber.was_told_of_a_gap(*at), "{name}: {text:?} at {at:#} was lost silently");
+                let told = subscriber.gaps();
+                assert!(
+                    subscriber.was_told_of_a_gap(*at),
+                    "{name}: {text:?} at {at:#} was lost silently; told of the gaps {told:?}"
+                );
                 announced += 1;
             }
         }
