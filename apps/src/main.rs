@@ -14,6 +14,7 @@ mod chat;
 mod node;
 mod publish;
 mod subscribe;
+mod topic;
 mod trace;
 
 use std::io::IsTerminal;
@@ -28,7 +29,7 @@ use crate::options::{Command, Options};
 use crate::output::say;
 
 fn main() -> ExitCode {
-    let options = Options::parse();
+    let options = Options::parse().checked().unwrap_or_else(|error| error.exit());
     start_log(&options);
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -61,6 +62,7 @@ async fn run(options: Options) -> Result<(), Failure> {
         Command::Node => node::run(&node, interrupt).await,
         Command::Publish(publish) => publish::run(&node, publish, interrupt).await,
         Command::Subscribe(subscribe) => subscribe::run(&node, subscribe, interrupt).await,
+        Command::Topic(topic) => topic::run(&node, topic, interrupt).await,
         Command::Trace(target) => trace::run(&node, target, interrupt).await,
     }
 }

@@ -4,11 +4,13 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use treecast_scribe::overlay::id::Key;
 use treecast_scribe::overlay::peer::{ParseSeedError, Seed};
 use treecast_scribe::overlay::wire::MAX_NETWORK_NAME;
 use treecast_scribe::topic::Topic;
+use treecast_scribe::{Mark, Start};
 
 use crate::chat;
 
@@ -23,6 +25,26 @@ pub(crate) struct Options {
     pub(crate) node: NodeOptions,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Options {
+    /// The same, if its parts fit together.
+    pub(crate) fn checked(self) -> Result<Options, clap::Error> {
+        if let Command::Subscribe(SubscribeOptions { topics, from, .. }) = &self.command {
+            let wrong = |what| Options::command().error(ErrorKind::ArgumentConflict, what);
+            match (from, topics.len()) {
+                (Start::Latest, _) | (_, 1) => {}
+                (_, 0) => {
+                    return Err(wrong("--from is about a TOPIC, and none is given: broadcasts are not kept"));
+                }
+                (Start::After(_), 2..) => {
+                    return Err(wrong("--from with a mark takes one TOPIC: each mark is of one topic's log"));
+                }
+                (Start::Earliest | Start::Last(_), _) => {}
+            }
+        }
+        Ok(self)
+    }
 }
 
 /// The heading of what concerns the node rather than the command.
@@ -68,6 +90,9 @@ pub(crate) enum Command {
     /// Print what is published on topics, or broadcast to all, a line per message
     #[command(name = "sub")]
     Subscribe(SubscribeOptions),
+    /// Look at a topic
+    #[command(subcommand)]
+    Topic(TopicCommand),
     /// Show the way through the ring to a key or topic, hop by hop
     Trace(TraceOptions),
 }
@@ -106,6 +131,9 @@ pub(crate) struct SubscribeOptions {
     /// What to listen to
     #[arg(value_name = "TOPIC", required_unless_present = "broadcasts", value_parser = parse_topic)]
     pub(crate) topics: Vec<Topic>,
+    /// Where to begin: latest, earliest, last:N (the last N messages), or a mark that `sub --json` printed
+    #[arg(long, value_name = "START", default_value = "latest", value_parser = parse_start)]
+    pub(crate) from: Start,
     /// Listen to what is broadcast to all nodes, besides the topics or instead of any
     #[arg(short, long)]
     pub(crate) broadcasts: bool,
@@ -115,6 +143,16 @@ pub(crate) struct SubscribeOptions {
     /// End after so much time; with -C it is an error (exit 3) if the count was not reached
     #[arg(short = 'W', long, value_name = "SECONDS", value_parser = parse_seconds)]
     pub(crate) wait: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum TopicCommand {
+    /// Show its root, its log's birth, the offsets that are kept, and the nodes that hold them. Subscribes for a moment
+    Show {
+        /// The topic
+        #[arg(value_name = "NAME", value_parser = parse_topic)]
+        topic: Topic,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -174,6 +212,24 @@ fn parse_network(text: &str) -> Result<String, String> {
     }
 }
 
+fn parse_start(text: &str) -> Result<Start, String> {
+    let start = match text {
+        "latest" => Some(Start::Latest),
+        "earliest" => Some(Start::Earliest),
+        _ => match text.strip_prefix("last:") {
+            Some(count) => count.parse().ok().filter(|&count| count > 0).map(Start::Last),
+            None => text.parse::<Mark>().ok().map(Start::After),
+        },
+    };
+    start.ok_or_else(|| {
+        let most = u32::MAX;
+        format!(
+            "`{text}` is no place to begin: latest, earliest, last:N with N from 1 to {most}, or a mark as \
+             `sub --json` prints it, 3.BIRTH.NEXT"
+        )
+    })
+}
+
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| format!("`{text}` is not a number of seconds"))?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
@@ -181,13 +237,10 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::error::ErrorKind;
-    use clap::{CommandFactory, Parser};
-
     use super::*;
 
     fn parse(line: &str) -> Result<Options, clap::Error> {
-        Options::try_parse_from(std::iter::once("treecast").chain(line.split_whitespace()))
+        Options::try_parse_from(std::iter::once("treecast").chain(line.split_whitespace()))?.checked()
     }
 
     #[test]
@@ -206,6 +259,26 @@ mod tests {
             assert_eq!((sub.topics.len(), sub.count), (2, Some(3)));
             assert_eq!(sub.wait, Some(Duration::from_millis(1500)));
         }
+    }
+
+    #[test]
+    fn a_subscription_begins_where_it_is_told_to() {
+        let mark = Mark { birth: 0xcd, next: 7 };
+        for (line, start) in [
+            ("sub a", Start::Latest),
+            ("sub a --from latest", Start::Latest),
+            ("sub a b --from earliest", Start::Earliest),
+            ("sub a b --from last:50", Start::Last(50)),
+            ("sub a --from 3.00000000000000cd.7", Start::After(mark)),
+        ] {
+            let Command::Subscribe(subscribe) = parse(line).unwrap().command else { panic!("not sub") };
+            assert_eq!(subscribe.from, start, "{line}");
+        }
+        let error = parse("sub a --from soon").unwrap_err().to_string();
+        assert!(
+            ["latest", "earliest", "last:N", "3.BIRTH.NEXT"].iter().all(|word| error.contains(word)),
+            "{error}"
+        );
     }
 
     #[test]
@@ -243,8 +316,17 @@ mod tests {
             ("pub a//b -m x", "a//b"),
             ("sub", "TOPIC"),
             ("sub a -W -1", "-1"),
+            ("sub a --from newest", "newest"),
+            ("sub a --from last:0", "last:0"),
+            ("sub a --from last:4294967296", "last:4294967296"),
+            ("sub a --from 2.00000000000000cd.7", "2.00000000000000cd.7"),
+            ("sub a b --from 3.00000000000000cd.7", "one TOPIC"),
+            ("sub --broadcasts --from earliest", "TOPIC"),
             ("chat --nick a\u{7}b", "--nick"),
             ("chat a//b", "a//b"),
+            ("topic", "show"),
+            ("topic show", "NAME"),
+            ("topic show a//b", "a//b"),
             ("trace 3f", "3f"),
             ("trace", "KEY"),
             ("trace 00000000000000000000000000000000 --topic a", "--topic"),

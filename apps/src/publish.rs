@@ -154,7 +154,7 @@ fn receipt_line(topic: &Topic, receipt: &Receipt) -> serde_json::Value {
 
 #[cfg(test)]
 mod tests {
-    use treecast_scribe::message::{MessageId, Position, Term};
+    use treecast_scribe::message::{MessageId, Position};
     use treecast_scribe::overlay::id::NodeId;
 
     use super::*;
@@ -163,13 +163,13 @@ mod tests {
     fn a_receipt_line_has_all_its_fields() {
         let receipt = Receipt {
             id: MessageId { publisher: NodeId(1), session: 0xab, sequence: 7 },
-            position: Position { term: Term { number: 2, root: NodeId(3) }, offset: 41 },
+            position: Position { birth: 0xcd, offset: 41 },
             copies: 1,
             listeners: 3,
         };
         let line = receipt_line(&Topic::new("rust/news").unwrap(), &receipt);
-        let expected = r#"{"topic":"rust/news","session":"00000000000000ab","seq":7,"term":2,
-            "root":"00000000000000000000000000000003","offset":41,"copies":1,"listeners":3}"#;
+        let expected = r#"{"topic":"rust/news","session":"00000000000000ab","seq":7,
+            "birth":"00000000000000cd","offset":41,"copies":1,"listeners":3}"#;
         assert_eq!(line, serde_json::from_str::<serde_json::Value>(expected).unwrap());
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::future::FutureExt;
 use futures::stream::{BoxStream, SelectAll, StreamExt};
 use serde_json::{Map, Value, json};
-use treecast_scribe::message::{Gap, GapReason, Item, Message, Position};
+use treecast_scribe::message::{Gap, GapReason, Item, Mark, Message, Position, Start};
 use treecast_scribe::topic::Topic;
 use treecast_scribe::{Broadcast, Scribe};
 
@@ -73,7 +73,7 @@ async fn print_all(
         printer.listening();
     }
     for topic in &subscribe.topics {
-        items.push(follow(node, topic, printer).await?);
+        items.push(follow(node, topic, subscribe.from, printer).await?);
         // Somebody who closes stdout wants nothing more: that is no failure.
         if printer.output.flush().await.is_err() {
             return Ok(());
@@ -109,13 +109,14 @@ enum Heard {
 async fn follow(
     node: &Scribe,
     topic: &Topic,
+    from: Start,
     printer: &mut Printer,
 ) -> Result<BoxStream<'static, Heard>, Failure> {
     let subscription = node
-        .subscribe(topic)
+        .subscribe_from(topic, from)
         .await
         .map_err(|error| Failure::Failed(format!("could not subscribe to {topic}: {error}")))?;
-    printer.subscribed(topic);
+    printer.subscribed(topic, subscription.mark());
     let topic = topic.clone();
     Ok(subscription.map(move |item| Heard::Item(topic.clone(), item)).boxed())
 }
@@ -142,9 +143,10 @@ impl Printer {
         self.count.is_some_and(|count| self.messages >= count)
     }
 
-    fn subscribed(&mut self, topic: &Topic) {
+    fn subscribed(&mut self, topic: &Topic, mark: Mark) {
         if self.json {
-            self.output.json(&json!({"event": "subscribed", "topic": topic.name()}));
+            let line = json!({"event": "subscribed", "topic": topic.name(), "mark": mark.to_string()});
+            self.output.json(&line);
         } else {
             say(format_args!("subscribed to {topic}"));
         }
@@ -212,9 +214,8 @@ fn message_line(topic: &Topic, message: &Message) -> Value {
 }
 
 fn gap_line(topic: &Topic, gap: &Gap) -> Value {
-    let position = |Position { birth, offset }: Position| {
-        json!({"birth": format!("{birth:016x}"), "offset": offset})
-    };
+    let position =
+        |Position { birth, offset }: Position| json!({"birth": format!("{birth:016x}"), "offset": offset});
     let reason = match gap.reason {
         GapReason::TooOld => "too_old",
         GapReason::Unreplicated => "unreplicated",
@@ -231,7 +232,9 @@ fn gap_line(topic: &Topic, gap: &Gap) -> Value {
 
 fn gap_text(gap: &Gap) -> String {
     let why = match gap.reason {
-        GapReason::TooOld => "this subscriber was cut off or too slow",
+        GapReason::TooOld => {
+            "older messages are not kept any more, or this subscriber was cut off or too slow"
+        }
         GapReason::Unreplicated => {
             "most of the nodes that held the topic's log are gone, and with them what only they had; maybe nothing"
         }
@@ -243,21 +246,18 @@ fn gap_text(gap: &Gap) -> String {
 
 #[cfg(test)]
 mod tests {
-    use treecast_scribe::message::{Mark, MessageId};
+    use treecast_scribe::message::MessageId;
     use treecast_scribe::overlay::id::NodeId;
 
     use super::*;
 
-    fn at(number: u64, root: u128, offset: u64) -> Position {
-        Position { term: Term { number, root: NodeId(root) }, offset }
-    }
+    const BIRTH: u64 = 0xcd;
 
     fn message(payload: &'static [u8]) -> Message {
-        let position = at(2, 3, 41);
         Message {
             id: MessageId { publisher: NodeId(1), session: 0xab, sequence: 7 },
-            position,
-            mark: Mark { birth: 0xcd, position: Some(position) },
+            position: Position { birth: BIRTH, offset: 41 },
+            mark: Mark { birth: BIRTH, next: 42 },
             payload: Bytes::from_static(payload),
         }
     }
@@ -276,8 +276,7 @@ mod tests {
         let topic = Topic::new("demo").unwrap();
         let expected = object(
             r#"{"topic":"demo","publisher":"00000000000000000000000000000001","session":"00000000000000ab","seq":7,
-                "term":2,"root":"00000000000000000000000000000003","offset":41,
-                "mark":"2.00000000000000cd.2.00000000000000000000000000000003.41","payload":"hi \"you\"\n"}"#,
+                "birth":"00000000000000cd","offset":41,"mark":"3.00000000000000cd.42","payload":"hi \"you\"\n"}"#,
         );
         assert_eq!(message_line(&topic, &message(b"hi \"you\"\n")), expected);
         let binary = message_line(&topic, &message(&[0xff, 0]));
@@ -285,14 +284,20 @@ mod tests {
     }
 
     #[test]
-    fn a_gap_line_gives_its_bounds_as_far_as_they_are_known() {
-        let gap = Gap { after: Some(at(1, 3, 4)), until: None, reason: GapReason::RootLost };
-        let line = gap_line(&Topic::new("demo").unwrap(), &gap);
-        let expected = r#"{"event":"gap","topic":"demo","until":null,"reason":"root_lost",
-            "after":{"term":1,"root":"00000000000000000000000000000003","offset":4}}"#;
-        assert_eq!(line, object(expected));
-        assert!(gap_text(&gap).starts_with("gap after 1:4 until an unknown position: "));
-        let branches = Gap { until: Some(at(1, 0xab << 120, 5)), ..gap };
-        assert!(gap_text(&branches).starts_with("gap after 1@00000000:4 until 1@ab000000:5: "));
+    fn a_gap_line_gives_its_bounds_and_its_reason() {
+        let topic = Topic::new("demo").unwrap();
+        let until = Position { birth: 0xef, offset: 9 };
+        let gap = Gap { after: None, until, reason: GapReason::OtherLog };
+        let expected = r#"{"event":"gap","topic":"demo","after":null,
+            "until":{"birth":"00000000000000ef","offset":9},"reason":"other_log"}"#;
+        assert_eq!(gap_line(&topic, &gap), object(expected));
+        assert!(gap_text(&gap).starts_with("gap after the beginning until 9: "), "{}", gap_text(&gap));
+        let after = Some(Position { birth: BIRTH, offset: 4 });
+        for (reason, word) in [(GapReason::TooOld, "too_old"), (GapReason::Unreplicated, "unreplicated")] {
+            let gap = Gap { after, until, reason };
+            let line = gap_line(&topic, &gap);
+            assert_eq!((&line["reason"], &line["after"]["offset"]), (&word.into(), &4.into()));
+            assert!(gap_text(&gap).starts_with("gap after 4 until 9: "), "{}", gap_text(&gap));
+        }
     }
 }

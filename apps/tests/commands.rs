@@ -3,7 +3,10 @@
 
 mod support;
 
-use support::{Line, Process, free_ports, ring, talk, treecast};
+use std::time::Instant;
+
+use serde_json::{Value, json};
+use support::{Line, PATIENCE, Process, free_ports, ring, root_of, talk, treecast};
 
 fn run(args: &[&str]) -> (Option<i32>, Vec<Line>) {
     let mut command = treecast(args);
@@ -21,6 +24,8 @@ fn wrong_usage_is_2_and_names_the_culprit() {
         (&["pub", "a//b", "-m", "x"][..], "a//b"),
         (&["pub", "demo"][..], "-m"),
         (&["sub"][..], "TOPIC"),
+        (&["sub", "demo", "--from", "yesterday"][..], "yesterday"),
+        (&["topic", "show", "a//b"][..], "a//b"),
         (&["trace", "xyz"][..], "xyz"),
         (&["frobnicate"][..], "frobnicate"),
     ] {
@@ -66,9 +71,10 @@ fn an_empty_topic_has_no_listeners_and_each_message_its_fields() {
         receipt
     };
     let receipt = publish("nobody listens");
+    // Each of the two nodes holds a copy; that makes neither of them a listener.
     assert_eq!(
         (&receipt["listeners"], &receipt["copies"], &receipt["seq"]),
-        (&0.into(), &1.into(), &1.into())
+        (&0.into(), &2.into(), &1.into())
     );
 
     let mut sub = Process::start("sub", treecast(&[&["sub", "t", "-C", "1"][..], &join].concat()));
@@ -76,7 +82,7 @@ fn an_empty_topic_has_no_listeners_and_each_message_its_fields() {
     let receipt = publish("somebody does");
     assert_eq!(receipt["listeners"], 1);
     let message = sub.json("the message");
-    for field in ["topic", "session", "seq", "term", "offset"] {
+    for field in ["topic", "session", "seq", "birth", "offset"] {
         assert_eq!(message[field], receipt[field], "{field}");
     }
     assert_eq!(message["payload"], "somebody does");
@@ -95,4 +101,48 @@ fn a_trace_ends_at_the_root() {
     assert_eq!(root["node"], **key);
     assert!(!way.is_empty() && way.iter().all(|hop| hop["rtt_ms"].is_f64()), "round-trip times in {path}");
     assert!(trace.wait().0.success());
+}
+
+#[test]
+fn a_topic_shows_its_root_its_members_and_what_is_kept() {
+    let nodes = ring(3);
+    let join = ["--json", "--ephemeral", "--join", &nodes[0].addr];
+    let args = [&["pub", "demo", "-m", "one", "-m", "two"][..], &join].concat();
+    let mut publisher = Process::start("pub", treecast(&args));
+    let receipts = [publisher.json("a receipt"), publisher.json("a receipt")];
+    assert!(publisher.wait().0.success());
+
+    let show = || {
+        let mut show = Process::start("topic", treecast(&[&["topic", "show", "demo"][..], &join].concat()));
+        let shown = show.json("the topic");
+        assert!(show.wait().0.success());
+        shown
+    };
+    // The node that is asked may hear a little later than the publisher that a message is committed.
+    let begun = Instant::now();
+    let shown = loop {
+        let shown = show();
+        if shown["end"].as_u64() > receipts[1]["offset"].as_u64() {
+            break shown;
+        }
+        assert!(begun.elapsed() < PATIENCE, "the last message is not shown: {shown}");
+    };
+    assert_eq!(shown["root"], root_of("demo", &nodes[1].addr));
+    assert_eq!(shown["birth"], receipts[0]["birth"]);
+    assert_eq!(shown["first"], receipts[0]["offset"], "{shown}");
+    let members = shown["members"].as_array().unwrap();
+    assert_eq!(members.len(), 3, "{shown}");
+    assert!(nodes.iter().all(|node| members.iter().any(|member| *member == node.id)), "{shown}");
+    assert_eq!(shown["subscribers"], Value::Null, "only the root knows: {shown}");
+}
+
+#[test]
+fn a_node_that_is_alone_is_the_root_and_knows_that_nobody_subscribes() {
+    let mut command = treecast(&["topic", "show", "demo", "--json", "--ephemeral"]);
+    command.env("TREECAST_PORTS", free_ports());
+    let mut show = Process::start("topic", command);
+    let shown = show.json("the topic");
+    assert!(show.wait().0.success());
+    assert_eq!((&shown["subscribers"], &shown["members"]), (&0.into(), &json!([shown["root"]])), "{shown}");
+    assert_eq!(shown["first"], Value::Null, "no message is kept: {shown}");
 }

@@ -70,6 +70,13 @@ pub enum Command {
     },
     /// Asks for the node's state. Answered by `Status`.
     Status(Token),
+    /// Asks what this node itself knows of a topic. Answered by `Topic`, at once.
+    Topic {
+        /// Names the request.
+        token: Token,
+        /// The topic.
+        topic: Topic,
+    },
     /// Leave all trees and the ring, in order. `Left` follows.
     Leave,
 }
@@ -155,6 +162,13 @@ pub enum Event {
         /// The answer.
         status: Status,
     },
+    /// What this node knows of a topic.
+    Topic {
+        /// The request.
+        token: Token,
+        /// `None`: the node is not on the topic's tree.
+        known: Option<TopicStatus>,
+    },
     /// How others reach this node changed: an edge moved to another access node, or became a ring node.
     ContactChanged(Contact),
     /// The node has left.
@@ -194,4 +208,32 @@ pub struct TreeStatus {
     pub children: Vec<NodeId>,
     /// Subscriptions of this very node.
     pub subscriptions: usize,
+}
+
+/// What one node knows of a topic: as its root all that there is, else as far as it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicStatus {
+    /// The root; `None` while this node has neither a parent nor the root's part itself.
+    pub root: Option<NodeId>,
+    /// Whether this node is the root.
+    pub is_root: bool,
+    /// Hops from this node to the root.
+    pub depth: usize,
+    /// Subscribers at and below this node: at the root all of them.
+    pub subscribers: u64,
+    /// This node's part of the log; `None` until its parent has started it.
+    pub log: Option<LogStatus>,
+}
+
+/// A node's part of a topic's log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogStatus {
+    /// The log's birth.
+    pub birth: u64,
+    /// Offset of the first entry that this node keeps.
+    pub first: u64,
+    /// Offset behind the last entry that it knows to be committed.
+    pub end: u64,
+    /// The nodes that hold the log, by the last configuration that this node has seen; empty if it has seen none.
+    pub members: Vec<NodeId>,
 }

@@ -225,6 +225,10 @@ impl<R: KeyBasedRouting> Machine for Stack<R> {
                 let status = self.status();
                 self.events.push_back(Event::Status { token, status });
             }
+            Command::Topic { token, topic } => {
+                let known = forest.topic(topic.id());
+                self.events.push_back(Event::Topic { token, known });
+            }
             Command::Leave => forest.leave(Context { now, ring }),
         }
         self.pump(now);

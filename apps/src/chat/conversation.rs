@@ -29,6 +29,9 @@ const HERE_SPREAD: Duration = Duration::from_millis(1500);
 /// So long after coming, it is known who is there.
 const LOOK_AROUND: Duration = Duration::from_secs(4);
 
+/// Most lines from before one came that are shown.
+pub(super) const HISTORY_LINES: usize = 50;
+
 /// The time, as the conversation needs it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Now {
@@ -41,8 +44,8 @@ pub(super) struct Now {
 /// A line of the conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Entry {
-    /// Minutes since midnight, local time.
-    pub(super) clock: u32,
+    /// Minutes since midnight, local time; `None`: it was said before one came, and it is not known when.
+    pub(super) clock: Option<u32>,
     pub(super) body: Body,
 }
 
@@ -57,6 +60,8 @@ pub(super) enum Body {
     Warning(String),
     /// An answer to one's own doing.
     Reply(String),
+    /// Stands between what was said before one came, and the rest.
+    Divider(&'static str),
 }
 
 /// What became of one's own words.
@@ -90,6 +95,14 @@ pub(super) enum Effect {
     Quit,
 }
 
+/// What was said in the room before one came. It is shown when all of it is there.
+#[derive(Debug)]
+struct History {
+    /// The number of one's own arrival: what the room's log has before it is history.
+    arrival: u64,
+    lines: VecDeque<Entry>,
+}
+
 #[derive(Debug)]
 struct Own {
     n: u64,
@@ -106,6 +119,8 @@ pub(super) struct Conversation {
     members: Members,
     log: VecDeque<(Option<u64>, Entry)>,
     appended: u64,
+    /// `None` once it is shown.
+    history: Option<History>,
     pending: VecDeque<Own>,
     outgoing: VecDeque<Outgoing>,
     last_n: u64,
@@ -118,8 +133,9 @@ pub(super) struct Conversation {
 }
 
 impl Conversation {
-    /// A conversation of node `me` under a nick that [`check_nick`] allows.
-    pub(super) fn new(me: NodeId, nick: String) -> Conversation {
+    /// A conversation of node `me` under a nick that [`check_nick`] allows. Its messages have numbers above `number`, which
+    /// is to be greater than those of the same node's earlier chats: a room may have kept their messages.
+    pub(super) fn new(me: NodeId, nick: String, number: u64) -> Conversation {
         Conversation {
             me,
             nick,
@@ -127,9 +143,10 @@ impl Conversation {
             members: Members::default(),
             log: VecDeque::new(),
             appended: 0,
+            history: None,
             pending: VecDeque::new(),
             outgoing: VecDeque::new(),
-            last_n: 0,
+            last_n: number,
             failures: 0,
             last_here: Duration::ZERO,
             next_here: Duration::ZERO,
@@ -201,7 +218,8 @@ impl Conversation {
         self.newer_seen = false;
         self.look_around = Some(now.uptime + LOOK_AROUND);
         self.reply(now, format!("you joined #{room} as {}", self.nick));
-        self.send(EnvelopeKind::Join, "");
+        let arrival = self.send(EnvelopeKind::Join, "");
+        self.history = Some(History { arrival, lines: VecDeque::new() });
         self.alive(now);
     }
 
@@ -210,6 +228,7 @@ impl Conversation {
         self.room.take()?;
         self.members = Members::default();
         self.look_around = None;
+        self.history = None;
         for unsent in std::mem::take(&mut self.outgoing) {
             self.fail(unsent.n, "not sent: the room was left");
         }
@@ -241,6 +260,7 @@ impl Conversation {
     pub(super) fn on_item(&mut self, now: Now, item: Item) {
         match item {
             Item::Message(message) if message.id.publisher == self.me => self.on_own(&message),
+            Item::Message(message) if self.history.is_some() => self.remember(&message),
             Item::Message(message) => self.on_message(now, &message),
             Item::Gap(gap) => {
                 let why = match gap.reason {
@@ -263,6 +283,10 @@ impl Conversation {
             Err(error) => Delivery::Failed(error.to_string()),
         };
         let failed = outcome.is_err();
+        if failed && self.history.as_ref().is_some_and(|history| history.arrival == n) {
+            // It will not come back to say where history ends.
+            self.show_history();
+        }
         let waiting = self.pending.iter().position(|own| own.n == n);
         match waiting {
             Some(at) => {
@@ -298,6 +322,8 @@ impl Conversation {
         }
         if self.look_around.is_some_and(|at| at <= now.uptime) {
             self.look_around = None;
+            // One's own arrival may be on its way still, or lost in a gap.
+            self.show_history();
             let text = match self.names() {
                 names if names.is_empty() => "nobody else is here yet".to_string(),
                 names => format!("here: {names}"),
@@ -332,7 +358,11 @@ impl Conversation {
                 action,
                 delivery,
             };
-            self.pending.push_back(Own { n, entry: Entry { clock: now.clock, body }, receipt_at: None });
+            self.pending.push_back(Own {
+                n,
+                entry: Entry { clock: Some(now.clock), body },
+                receipt_at: None,
+            });
             self.alive(now);
             return;
         };
@@ -365,12 +395,45 @@ impl Conversation {
         self.others().into_iter().map(|(_, name)| name).collect::<Vec<_>>().join(", ")
     }
 
-    /// An own message came back: it has its place among the others' now.
+    /// An own message came back: it has its place among the others' now. Or it is one of an earlier chat of this node.
     fn on_own(&mut self, message: &Message) {
         let Some(envelope) = Envelope::decode(&message.payload) else { return };
+        match &self.history {
+            Some(history) if envelope.n < history.arrival => return self.remember(message),
+            Some(_) => self.show_history(),
+            None => {}
+        }
         if let Some(at) = self.pending.iter().position(|own| own.n == envelope.n) {
             self.settle(at);
         }
+    }
+
+    /// Keeps a line from before one came. Presence of that time says nothing of who is there now.
+    fn remember(&mut self, message: &Message) {
+        let Some(envelope) = Envelope::decode(&message.payload) else { return };
+        let from = message.id.publisher;
+        let name = match fit_nick(&envelope.nick) {
+            Some(nick) => self.name_of(from, &nick),
+            None => format!("{from:#}"),
+        };
+        let Some(history) = &mut self.history else { return };
+        if let EnvelopeKind::Say | EnvelopeKind::Me = envelope.kind {
+            if history.lines.len() == HISTORY_LINES {
+                history.lines.pop_front();
+            }
+            history.lines.push_back(Entry { clock: None, body: said(from, name, &envelope) });
+        }
+    }
+
+    /// Shows what was said before one came; all that follows is new.
+    fn show_history(&mut self) {
+        let Some(History { lines, .. }) = self.history.take() else { return };
+        if lines.is_empty() {
+            return;
+        }
+        let divider = |text| Entry { clock: None, body: Body::Divider(text) };
+        let all = std::iter::once(divider("earlier")).chain(lines).chain([divider("now")]);
+        all.for_each(|entry| self.push((None, entry)));
     }
 
     fn on_message(&mut self, now: Now, message: &Message) {
@@ -430,9 +493,7 @@ impl Conversation {
     }
 
     fn append_said(&mut self, now: Now, from: NodeId, name: String, envelope: &Envelope) {
-        let text: String = harmless(&envelope.text).chars().take(MAX_TEXT).collect();
-        let action = envelope.kind == EnvelopeKind::Me;
-        self.append(now, Body::Said { from, name, text, action, delivery: None });
+        self.append(now, said(from, name, envelope));
     }
 
     /// The name that is shown: the nick, and a piece of the id where two go by the same.
@@ -495,7 +556,7 @@ impl Conversation {
     }
 
     fn append(&mut self, now: Now, body: Body) {
-        self.push((None, Entry { clock: now.clock, body }));
+        self.push((None, Entry { clock: Some(now.clock), body }));
     }
 
     fn push(&mut self, entry: (Option<u64>, Entry)) {
@@ -509,7 +570,18 @@ impl Conversation {
 
 const NO_ROOM: &str = "you are in no room: /join ROOM";
 
+/// What somebody else said, or one's own words of an earlier chat.
+fn said(from: NodeId, name: String, envelope: &Envelope) -> Body {
+    let text: String = harmless(&envelope.text).chars().take(MAX_TEXT).collect();
+    Body::Said { from, name, text, action: envelope.kind == EnvelopeKind::Me, delivery: None }
+}
+
 impl Entry {
+    /// Whether it was said before one came.
+    pub(super) fn is_earlier(&self) -> bool {
+        self.clock.is_none()
+    }
+
     fn set_delivery(&mut self, to: Delivery) {
         if let Body::Said { delivery, .. } = &mut self.body {
             *delivery = Some(to);

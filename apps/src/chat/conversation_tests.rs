@@ -1,24 +1,38 @@
 //! Conversations as stories: what goes out, what is shown.
 
-use treecast_scribe::message::{Gap, Mark, MessageId, Position, Term};
+use treecast_scribe::message::{Gap, Mark, MessageId, Position};
 
 use super::*;
 
 const ME: NodeId = NodeId(1);
 const ANN: NodeId = NodeId(2);
 const BOB: NodeId = NodeId(3);
-const BEGINNING: Position = Position { term: Term { number: 1, root: NodeId(9) }, offset: 0 };
+/// Own messages of earlier chats have this number at most.
+const NUMBER: u64 = 1000;
+const BEGINNING: Position = Position { birth: 1, offset: 1 };
 
 fn at(seconds: u64) -> Now {
     Now { uptime: Duration::from_secs(seconds), clock: 0 }
 }
 
-/// A conversation in #lobby whose own arrival is sent.
-fn lobby() -> Conversation {
-    let mut conversation = Conversation::new(ME, "me".into());
+/// A conversation in #lobby that has just come there: history is still on its way.
+fn arriving() -> Conversation {
+    let mut conversation = Conversation::new(ME, "me".into(), NUMBER);
     conversation.enter(at(0), "lobby");
     assert_eq!(sent(&mut conversation), [(EnvelopeKind::Join, String::new())]);
     conversation
+}
+
+/// A conversation in #lobby whose own arrival is sent and has come back.
+fn lobby() -> Conversation {
+    let mut lobby = arriving();
+    arrive(&mut lobby);
+    lobby
+}
+
+fn arrive(conversation: &mut Conversation) {
+    let arrival = Envelope::new(EnvelopeKind::Join, "me", "", NUMBER + 1);
+    conversation.on_item(at(0), item(ME, arrival.encode()));
 }
 
 fn sent(conversation: &mut Conversation) -> Vec<(EnvelopeKind, String)> {
@@ -36,7 +50,7 @@ fn item(publisher: NodeId, payload: impl Into<Bytes>) -> Item {
     Item::Message(Message {
         id: MessageId { publisher, session: 1, sequence: 1 },
         position,
-        mark: Mark { birth: 1, position: Some(position) },
+        mark: Mark { birth: 1, next: 2 },
         payload: payload.into(),
     })
 }
@@ -56,6 +70,7 @@ fn unknown() -> Result<Receipt, PublishError> {
 
 fn shown(conversation: &Conversation) -> Vec<String> {
     let text = |entry: &Entry| match &entry.body {
+        Body::Said { name, text, .. } if entry.is_earlier() => format!("({name}: {text})"),
         Body::Said { name, text, action, delivery, .. } => {
             let mark = match delivery {
                 None => String::new(),
@@ -69,6 +84,7 @@ fn shown(conversation: &Conversation) -> Vec<String> {
         Body::Notice(text) => format!("· {text}"),
         Body::Warning(text) => format!("! {text}"),
         Body::Reply(text) => format!("> {text}"),
+        Body::Divider(text) => format!("-- {text}"),
     };
     conversation.entries().map(text).collect()
 }
@@ -118,7 +134,7 @@ fn an_unknown_outcome_is_shown_at_the_words_and_counted() {
 #[test]
 fn the_fate_of_presence_is_nobodys_concern() {
     let mut lobby = lobby();
-    lobby.on_receipt(at(1), 1, &unknown());
+    lobby.on_receipt(at(1), NUMBER + 1, &unknown());
     assert_eq!(lobby.failures(), 0);
 }
 
@@ -208,8 +224,9 @@ fn what_others_send_cannot_reach_the_terminal_raw() {
 #[test]
 fn gaps_are_told() {
     let mut lobby = lobby();
-    lobby.on_item(at(1), Item::Gap(Gap { after: None, until: None, reason: GapReason::RootLost }));
-    assert_eq!(shown(&lobby)[1..], ["! messages may be missing here: the node that kept this room was lost"]);
+    lobby.on_item(at(1), Item::Gap(Gap { after: None, until: BEGINNING, reason: GapReason::Unreplicated }));
+    let told = "! messages may be missing here: most of the nodes that kept this room are gone";
+    assert_eq!(shown(&lobby)[1..], [told]);
 }
 
 #[test]
@@ -271,4 +288,61 @@ fn the_log_is_bounded_and_read_on_from_where_one_was() {
     let (new, seen) = lobby.since(seen);
     assert_eq!(new.len(), MAX_LOG, "what scrolled away meanwhile is gone");
     assert_eq!(lobby.since(seen).0, []);
+}
+
+#[test]
+fn what_was_said_before_one_came_is_shown_once_all_of_it_is_there() {
+    let mut lobby = arriving();
+    hear(&mut lobby, at(0), ANN, EnvelopeKind::Join, "ann", "");
+    hear(&mut lobby, at(0), ANN, EnvelopeKind::Say, "ann", "hello?");
+    lobby.on_item(at(0), item(ME, Envelope::new(EnvelopeKind::Say, "oldme", "mine", NUMBER).encode()));
+    hear(&mut lobby, at(0), ANN, EnvelopeKind::Leave, "ann", "");
+    lobby.on_item(at(0), item(BOB, "by pub\x1b[2J"));
+    assert_eq!(shown(&lobby).len(), 1, "it is told at once, between its dividers");
+    arrive(&mut lobby);
+    hear(&mut lobby, at(1), ANN, EnvelopeKind::Say, "ann", "hi");
+    assert_eq!(
+        shown(&lobby)[1..],
+        [
+            "-- earlier",
+            "(ann: hello?)",
+            "(oldme: mine)",
+            "(00000000: by pub\u{241b}[2J)",
+            "-- now",
+            "ann: hi"
+        ]
+    );
+    assert_eq!(lobby.others(), [(ANN, "ann".into())], "who was there is not there for that");
+}
+
+#[test]
+fn history_is_the_last_lines_and_nothing_where_there_are_none() {
+    assert_eq!(shown(&lobby()).len(), 1);
+    let mut lobby = arriving();
+    for n in 0..HISTORY_LINES + 5 {
+        hear(&mut lobby, at(0), ANN, EnvelopeKind::Here, "ann", "");
+        hear(&mut lobby, at(0), ANN, EnvelopeKind::Say, "ann", &n.to_string());
+    }
+    arrive(&mut lobby);
+    let shown = shown(&lobby);
+    assert_eq!((shown.len(), shown[2].as_str()), (1 + 2 + HISTORY_LINES, "(ann: 5)"));
+}
+
+#[test]
+fn history_ends_also_if_the_own_arrival_never_comes_back() {
+    let mut refused = arriving();
+    hear(&mut refused, at(0), ANN, EnvelopeKind::Say, "ann", "old");
+    refused.on_receipt(at(1), NUMBER + 1, &unknown());
+    assert_eq!(shown(&refused)[1..], ["-- earlier", "(ann: old)", "-- now"]);
+    assert_eq!(refused.failures(), 0);
+    let mut lost = arriving();
+    hear(&mut lost, at(0), ANN, EnvelopeKind::Say, "ann", "old");
+    lost.on_tick(at(4));
+    assert_eq!(shown(&lost)[1..4], ["-- earlier", "(ann: old)", "-- now"]);
+    let mut overtaken = arriving();
+    overtaken.on_typed(at(0), Typed::Say("mine".into()));
+    let own = overtaken.next_outgoing().cloned().unwrap();
+    hear(&mut overtaken, at(0), ANN, EnvelopeKind::Say, "ann", "old");
+    overtaken.on_item(at(1), item(ME, own.payload));
+    assert_eq!(shown(&overtaken)[1..], ["-- earlier", "(ann: old)", "-- now", "me: mine …"]);
 }

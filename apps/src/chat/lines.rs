@@ -83,6 +83,7 @@ impl Page {
         self.seen = seen;
         for entry in &entries {
             match line(entry) {
+                Line::Nothing => {}
                 _ if self.json => self.output.json(&json_line(entry)),
                 Line::Data(text) => self.output.text(text),
                 Line::Talk(text) => say(text),
@@ -96,18 +97,22 @@ impl Page {
 enum Line {
     Data(String),
     Talk(String),
+    Nothing,
 }
 
 fn line(entry: &Entry) -> Line {
+    let earlier = if entry.is_earlier() { "earlier: " } else { "" };
     match &entry.body {
         Body::Said { text, delivery: Some(Delivery::Failed(why)), .. } => {
             Line::Talk(format!("treecast: not delivered ({why}): {text}"))
         }
-        Body::Said { name, text, action: false, .. } => Line::Data(format!("<{name}> {text}")),
-        Body::Said { name, text, action: true, .. } => Line::Data(format!("* {name} {text}")),
+        Body::Said { name, text, action: false, .. } => Line::Data(format!("{earlier}<{name}> {text}")),
+        Body::Said { name, text, action: true, .. } => Line::Data(format!("{earlier}* {name} {text}")),
         Body::Notice(text) => Line::Data(format!("* {text}")),
         Body::Warning(text) => Line::Talk(format!("treecast: {text}")),
         Body::Reply(text) => Line::Talk(text.clone()),
+        // Each earlier line says that it is one.
+        Body::Divider(_) => Line::Nothing,
     }
 }
 
@@ -119,10 +124,12 @@ fn json_line(entry: &Entry) -> Value {
             "name": name,
             "text": text,
             "failed": matches!(delivery, Some(Delivery::Failed(_))),
+            "earlier": entry.is_earlier(),
         }),
         Body::Notice(text) => json!({"event": "notice", "text": text}),
         Body::Warning(text) => json!({"event": "warning", "text": text}),
         Body::Reply(text) => json!({"event": "reply", "text": text}),
+        Body::Divider(text) => json!({"event": "divider", "text": text}),
     }
 }
 
@@ -134,16 +141,20 @@ mod tests {
 
     fn said(action: bool, delivery: Option<Delivery>) -> Entry {
         let body = Body::Said { from: NodeId(1), name: "ann".into(), text: "hi".into(), action, delivery };
-        Entry { clock: 0, body }
+        Entry { clock: Some(0), body }
     }
 
     #[test]
     fn what_was_said_is_data_and_what_failed_is_talk() {
         assert_eq!(line(&said(false, None)), Line::Data("<ann> hi".into()));
         assert_eq!(line(&said(true, None)), Line::Data("* ann hi".into()));
+        let earlier = Entry { clock: None, ..said(false, None) };
+        assert_eq!(line(&earlier), Line::Data("earlier: <ann> hi".into()));
+        assert_eq!(json_line(&earlier)["earlier"], true);
+        assert_eq!(line(&Entry { clock: None, body: Body::Divider("now") }), Line::Nothing);
         let failed = line(&said(false, Some(Delivery::Failed("outcome unknown".into()))));
         assert_eq!(failed, Line::Talk("treecast: not delivered (outcome unknown): hi".into()));
-        let joined = Entry { clock: 0, body: Body::Notice("ann joined".into()) };
+        let joined = Entry { clock: Some(0), body: Body::Notice("ann joined".into()) };
         assert_eq!(line(&joined), Line::Data("* ann joined".into()));
         assert_eq!(json_line(&joined), json!({"event": "notice", "text": "ann joined"}));
     }

@@ -83,21 +83,28 @@ fn render_messages(frame: &mut Frame, area: Rect, view: &View) -> Drawn {
 }
 
 fn append_entry(lines: &mut Vec<Line<'static>>, entry: &Entry, width: usize) {
-    let time = format!("{:02}:{:02} ", entry.clock / 60 % 24, entry.clock % 60);
-    let time = if width < 30 { String::new() } else { time };
+    if let Body::Divider(text) = entry.body {
+        return lines.push(Line::styled(divider(text, width), Style::new().dim()));
+    }
+    let time = match entry.clock {
+        _ if width < 30 => String::new(),
+        Some(clock) => format!("{:02}:{:02} ", clock / 60 % 24, clock % 60),
+        None => " ".repeat(6),
+    };
     let (head, text, style, tail) = match &entry.body {
         Body::Said { from, name, text, action, delivery } => {
             let head = if *action { format!("* {name} ") } else { format!("{name}: ") };
             (
-                Span::styled(head, name_style(*from)),
+                Span::styled(head, if entry.is_earlier() { Style::new().dim() } else { name_style(*from) }),
                 text.as_str(),
-                said_style(delivery),
+                if entry.is_earlier() { Style::new().dim() } else { said_style(delivery) },
                 delivery_mark(delivery),
             )
         }
         Body::Notice(text) => ("· ".dim(), text.as_str(), Style::new().dim(), None),
         Body::Warning(text) => ("! ".yellow(), text.as_str(), Style::new().yellow(), None),
         Body::Reply(text) => ("  ".into(), text.as_str(), Style::new().italic(), None),
+        Body::Divider(text) => ("".into(), *text, Style::new().dim(), None),
     };
     let indent = cells(&time);
     let mut rows = rows(time, head, text, style, width);
@@ -105,6 +112,13 @@ fn append_entry(lines: &mut Vec<Line<'static>>, entry: &Entry, width: usize) {
         append_mark(&mut rows, mark, width, indent);
     }
     lines.append(&mut rows);
+}
+
+/// A line across, with a word in it.
+fn divider(text: &str, width: usize) -> String {
+    let line = format!("── {text} ");
+    let rest = "─".repeat(width.saturating_sub(cells(&line)));
+    cut(&format!("{line}{rest}"), width)
 }
 
 /// The first row begins with time and head, the others with as many blanks as the time has.

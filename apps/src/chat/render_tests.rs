@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
-use treecast_scribe::message::{Item, Mark, Message, MessageId, Position as LogPosition, Receipt, Term};
+use treecast_scribe::message::{Item, Mark, Message, MessageId, Position as LogPosition, Receipt};
 
 use super::super::command::Typed;
 use super::super::conversation::Now;
@@ -12,23 +12,38 @@ use super::super::envelope::{Envelope, EnvelopeKind};
 use super::*;
 
 const NOON: Now = Now { uptime: Duration::ZERO, clock: 12 * 60 + 5 };
-const BEGINNING: LogPosition = LogPosition { term: Term { number: 1, root: NodeId(9) }, offset: 0 };
+const BEGINNING: LogPosition = LogPosition { birth: 1, offset: 1 };
 
-fn lobby() -> Conversation {
-    let mut conversation = Conversation::new(NodeId(1), "me".into());
+/// A conversation that has just entered #lobby: what it hears is history.
+fn arriving() -> Conversation {
+    let mut conversation = Conversation::new(NodeId(1), "me".into(), 0);
     conversation.enter(NOON, "lobby");
     conversation
 }
 
+fn lobby() -> Conversation {
+    let mut lobby = arriving();
+    arrive(&mut lobby);
+    lobby
+}
+
+fn arrive(conversation: &mut Conversation) {
+    tell(conversation, 1, &Envelope::new(EnvelopeKind::Join, "me", "", 1));
+}
+
 fn hear(conversation: &mut Conversation, id: u128, nick: &str, text: &str) {
+    tell(conversation, id, &Envelope::new(EnvelopeKind::Say, nick, text, 1));
+}
+
+fn tell(conversation: &mut Conversation, id: u128, envelope: &Envelope) {
     let position = BEGINNING;
     conversation.on_item(
         NOON,
         Item::Message(Message {
             id: MessageId { publisher: NodeId(id), session: 1, sequence: 1 },
             position,
-            mark: Mark { birth: 1, position: Some(position) },
-            payload: Envelope::new(EnvelopeKind::Say, nick, text, 1).encode(),
+            mark: Mark { birth: 1, next: 2 },
+            payload: envelope.encode(),
         }),
     );
 }
@@ -95,6 +110,27 @@ fn messages_members_status_and_input_have_their_places() {
     lobby.on_receipt(NOON, n, &Ok(receipt));
     let (rows, ..) = draw(&lobby, &typed(""), 0, (60, 6));
     assert_eq!(rows[3], "12:05 me: hi ann ✓ 1                    │");
+}
+
+#[test]
+fn what_was_said_earlier_is_dim_and_stands_between_dividers() {
+    let mut lobby = arriving();
+    hear(&mut lobby, 2, "ann", "an old word");
+    arrive(&mut lobby);
+    hear(&mut lobby, 2, "ann", "a new word");
+    let (rows, ..) = draw(&lobby, &typed(""), 0, (40, 7));
+    assert_eq!(rows[0], "12:05   you joined #lobby as me");
+    assert_eq!(rows[1], format!("── earlier {}", "─".repeat(29)));
+    assert_eq!(rows[2], "      ann: an old word");
+    assert_eq!(rows[3], format!("── now {}", "─".repeat(33)));
+    assert_eq!(rows[4], "12:05 ann: a new word");
+    let mut lines = Vec::new();
+    lobby.entries().for_each(|entry| append_entry(&mut lines, entry, 40));
+    let is_dim = |line: &Line| {
+        let style = |span: &Span| line.style.patch(span.style).add_modifier.contains(Modifier::DIM);
+        line.spans.iter().filter(|span| !span.content.trim().is_empty()).all(style)
+    };
+    assert_eq!(lines.iter().map(is_dim).collect::<Vec<_>>(), [false, true, true, true, false]);
 }
 
 #[test]

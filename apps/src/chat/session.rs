@@ -6,7 +6,7 @@ use chrono::Timelike;
 use futures::future::{BoxFuture, FutureExt};
 use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, timeout};
-use treecast_scribe::message::{Item, PublishError, Receipt};
+use treecast_scribe::message::{Item, PublishError, Receipt, Start};
 use treecast_scribe::topic::{Topic, TopicError};
 use treecast_scribe::{Error, PendingReceipt, Publisher, Scribe, Stopped, Subscription};
 
@@ -17,6 +17,8 @@ use super::conversation::{Conversation, Effect, Now};
 const TICK: Duration = Duration::from_millis(250);
 /// How often the node is asked how it is.
 const ASK_EVERY: u32 = 8;
+/// Messages that are asked for when a room is entered. Many are presence; the lines among the last ones are shown.
+const HISTORY: u32 = 1000;
 /// How long the last word in a room may take.
 const FAREWELL_WITHIN: Duration = Duration::from_secs(1);
 
@@ -72,8 +74,10 @@ impl Session {
     pub(super) fn new(node: Scribe, nick: String, room: String) -> Session {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // Later than any number of an earlier chat of this node: that counted on from an earlier time.
+        let number = u64::try_from(chrono::Utc::now().timestamp_millis()).unwrap_or(0);
         let mut session = Session {
-            conversation: Conversation::new(node.id(), nick),
+            conversation: Conversation::new(node.id(), nick, number),
             ring: RingView::default(),
             node,
             began: Instant::now(),
@@ -159,7 +163,7 @@ impl Session {
         let room = name.clone();
         let enter = async move {
             let topic = topic_of(&room)?;
-            let subscription = node.subscribe(&topic).await?;
+            let subscription = node.subscribe_from(&topic, Start::Last(HISTORY)).await?;
             Ok((subscription, node.publisher(topic)?))
         };
         self.entering = Some(Entering { name, room: enter.boxed() });

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use serde_json::Value;
-use treecast_scribe::message::{Mark, Position, Term};
-use treecast_scribe::overlay::id::NodeId;
+use treecast_scribe::message::{Mark, Position};
 
 use crate::net::Host;
 use crate::ring::on;
 use crate::support::{PATIENCE, Process};
 
-const TOPIC: &str = "demo";
+pub(crate) const TOPIC: &str = "demo";
 
 /// A message's identity, as all say it: publisher's session, and number there.
 type Id = (String, u64);
@@ -59,9 +58,9 @@ impl Publisher {
         }
     }
 
-    /// The root that gave the last receipt.
-    pub(crate) fn root(&self) -> Option<NodeId> {
-        self.outcomes.iter().rev().find_map(|(_, outcome)| Some(outcome.as_ref()?.1.term.root))
+    /// The birth of the log that took its last message with a receipt.
+    pub(crate) fn birth(&self) -> Option<u64> {
+        self.outcomes.iter().rev().find_map(|(_, outcome)| Some(outcome.as_ref()?.1.birth))
     }
 
     pub(crate) fn without_receipt(&self) -> usize {
@@ -78,8 +77,8 @@ pub(crate) struct Subscriber {
 }
 
 enum Item {
-    Message { id: Id, text: String, mark: Mark },
-    Gap { after: Option<Position>, until: Option<Position>, other_log: bool },
+    Message { id: Id, text: String, at: Position },
+    Gap { after: Option<Position>, until: Position },
 }
 
 impl Subscriber {
@@ -103,47 +102,57 @@ impl Subscriber {
         self.messages().any(|(_, text, _)| text == wanted)
     }
 
-    fn messages(&self) -> impl Iterator<Item = (&Id, &str, Mark)> {
+    fn messages(&self) -> impl Iterator<Item = (&Id, &str, Position)> {
         self.items.iter().filter_map(|item| match item {
-            Item::Message { id, text, mark } => Some((id, text.as_str(), *mark)),
+            Item::Message { id, text, at } => Some((id, text.as_str(), *at)),
             Item::Gap { .. } => None,
         })
     }
 
-    /// Nothing comes twice, positions only grow, and a session's numbers follow each other, but for announced gaps.
+    /// The gaps that it was told of, for failures.
+    fn gaps(&self) -> Vec<String> {
+        let gap = |item: &Item| match item {
+            Item::Message { .. } => None,
+            Item::Gap { after: Some(after), until } => Some(format!("{after:#} to {until:#}")),
+            Item::Gap { after: None, until } => Some(format!("the beginning to {until:#}")),
+        };
+        self.items.iter().filter_map(gap).collect()
+    }
+
+    /// Nothing comes twice, offsets only grow, and a session's numbers follow each other, but for announced gaps.
     fn judge_order(&self) {
         let name = &self.name;
-        let (mut ids, mut last, mut sessions) = (BTreeSet::new(), None, BTreeMap::new());
+        let (mut ids, mut next, mut sessions) = (BTreeSet::new(), 0, BTreeMap::new());
         for item in &self.items {
             match item {
-                Item::Message { id, text, mark } => {
+                Item::Message { id, text, at } => {
                     assert!(ids.insert(id), "{name}: {text:?} came twice");
-                    assert!(mark.position > last, "{name}: {text:?} at {mark} came after {last:?}");
-                    last = mark.position;
+                    assert!(at.offset >= next, "{name}: {text:?} at {at:#} came when {next} was next");
+                    next = at.offset + 1;
                     if let Some(before) = sessions.insert(&id.0, id.1) {
                         assert_eq!(id.1, before + 1, "{name}: no gap was announced before {text:?}");
                     }
                 }
-                Item::Gap { other_log, .. } => {
+                Item::Gap { until, .. } => {
                     sessions.clear();
-                    last = last.filter(|_| !other_log);
+                    next = until.offset;
                 }
             }
         }
     }
 
-    /// Whether it was told that it does not get what stands there. A bound names the branch that was followed: the one
-    /// beside it was lost, or left, between the two.
+    /// Whether it was told that it does not get what stands there: between the bounds of a gap; or, where a gap leads from one
+    /// birth of the log to another, behind the one bound or before the other, or in a birth that is neither.
     fn was_told_of_a_gap(&self, at: Position) -> bool {
-        let beside = |bound: Option<Position>| {
-            bound.is_some_and(|bound| bound.term.number == at.term.number && bound.term.root != at.term.root)
-        };
         self.items.iter().any(|item| match item {
             Item::Message { .. } => false,
-            Item::Gap { other_log: true, after, .. } => Some(at) > *after || beside(*after),
-            Item::Gap { after, until, .. } => {
-                (Some(at) > *after || beside(*after))
-                    && (until.is_none_or(|until| at < until) || beside(*until))
+            Item::Gap { after, until } => {
+                let after_here = after.filter(|after| after.birth == at.birth);
+                let until_here = Some(until).filter(|until| until.birth == at.birth);
+                let changes_birth = after.is_none_or(|after| after.birth != until.birth);
+                let within = after_here.is_none_or(|after| at.offset > after.offset)
+                    && until_here.is_none_or(|until| at.offset < until.offset);
+                within && (changes_birth || after_here.is_some())
             }
         })
     }
@@ -152,11 +161,14 @@ impl Subscriber {
 impl Item {
     fn of(word: &Value) -> Item {
         if word["event"] == "gap" {
-            let other_log = word["reason"] == "other_log";
-            return Item::Gap { after: position(&word["after"]), until: position(&word["until"]), other_log };
+            let until = position(&word["until"]).unwrap_or_else(|| panic!("no end of the gap: {word}"));
+            return Item::Gap { after: position(&word["after"]), until };
         }
         let text = word["payload"].as_str().unwrap_or_else(|| panic!("no message: {word}")).to_string();
-        Item::Message { id: id(word), text, mark: word["mark"].as_str().unwrap().parse().unwrap() }
+        let at = position(word).unwrap();
+        let mark: Mark = word["mark"].as_str().unwrap().parse().unwrap();
+        assert_eq!((mark.birth, mark.next), (at.birth, at.offset + 1), "the mark behind {word}");
+        Item::Message { id: id(word), text, at }
     }
 }
 
@@ -165,9 +177,8 @@ fn id(word: &Value) -> Id {
 }
 
 fn position(word: &Value) -> Option<Position> {
-    let number = word["term"].as_u64()?;
-    let root = word["root"].as_str()?.parse().unwrap();
-    Some(Position { term: Term { number, root }, offset: word["offset"].as_u64()? })
+    let birth = u64::from_str_radix(word["birth"].as_str()?, 16).unwrap();
+    Some(Position { birth, offset: word["offset"].as_u64()? })
 }
 
 /// What every story demands of all that was published and heard; returns how many messages with a receipt were announced
@@ -180,16 +191,20 @@ pub(crate) fn judge(publishers: &[&Publisher], subscribers: &[Subscriber]) -> us
     for subscriber in subscribers {
         let name = &subscriber.name;
         subscriber.judge_order();
-        for (id, text, mark) in subscriber.messages() {
+        for (id, text, at) in subscriber.messages() {
             assert!(published.contains(text), "{name}: nobody published {text:?}");
-            let first = places.entry((mark.birth, mark.position)).or_insert(id);
-            assert_eq!(*first, id, "{name}: {mark} is two messages");
+            let first = places.entry(at).or_insert(id);
+            assert_eq!(*first, id, "{name}: {at:#} is two messages");
         }
         let heard: BTreeSet<&Id> = subscriber.messages().map(|(id, _, _)| id).collect();
         for (text, outcome) in outcomes() {
             let Some((id, at)) = outcome else { continue };
             if !heard.contains(id) {
-                assert!(subscriber.was_told_of_a_gap(*at), "{name}: {text:?} at {at} was lost silently");
+                let told = subscriber.gaps();
+                assert!(
+                    subscriber.was_told_of_a_gap(*at),
+                    "{name}: {text:?} at {at:#} was lost silently; told of the gaps {told:?}"
+                );
                 announced += 1;
             }
         }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use treecast_scribe::overlay::id::NodeId;
 use treecast_scribe::overlay::peer::Seed;
+use treecast_scribe::topic::Topic;
 
 use crate::net::Host;
 use crate::support::{Line, PATIENCE, Process, treecast};
@@ -88,6 +89,13 @@ impl Node {
         let mut limited = Command::new("timeout");
         limited.arg("10").arg(command.get_program()).args(command.get_args());
         Process::start("trace", limited)
+    }
+
+    /// The root of a topic, as this node finds it.
+    pub(crate) fn root_of(&self, topic: &str) -> NodeId {
+        let key = Topic::new(topic).unwrap().id().key();
+        let (_, said) = self.trace(NodeId(key.0)).wait();
+        root(&said).unwrap_or_else(|| panic!("{:?} finds no root of {topic}: {said:?}", self.host))
     }
 
     /// How long it takes from this node to another and back, as it says itself.

@@ -5,7 +5,7 @@ use treecast_overlay::memory;
 
 use super::Forest;
 use super::tree::Tree;
-use crate::event::{SubscriptionId, TreeStatus};
+use crate::event::{LogStatus, SubscriptionId, TopicStatus, TreeStatus};
 use crate::log::Log;
 use crate::topic::TopicId;
 
@@ -60,6 +60,26 @@ impl<'a> Place<'a> {
         self.tree.flow.log.part().map(|log| log.birth)
     }
 
+    /// What this node knows of the topic.
+    pub fn status(&self, me: NodeId) -> TopicStatus {
+        let log = |log: &Log| LogStatus {
+            birth: log.birth,
+            first: log.window.start(),
+            end: log.commit(),
+            members: log
+                .configurations()
+                .governing(log.commit())
+                .map_or_else(Vec::new, |known| known.members.iter().map(|member| member.peer.id).collect()),
+        };
+        TopicStatus {
+            root: if self.is_root() { Some(me) } else { self.path().last().copied() },
+            is_root: self.is_root(),
+            depth: self.depth(),
+            subscribers: self.tree.flow.subscribers(),
+            log: self.tree.flow.log.part().map(log),
+        }
+    }
+
     /// Subscriptions of this very node: none at a forwarder.
     pub fn subscriptions(&self) -> usize {
         self.tree.flow.readers.len()
@@ -88,6 +108,11 @@ impl Forest {
             subscriptions: place.subscriptions(),
         };
         self.places().map(status).collect()
+    }
+
+    /// What this node knows of a topic; `None` if it is not on its tree.
+    pub fn topic(&self, topic: TopicId) -> Option<TopicStatus> {
+        self.trees.get(&topic).map(|tree| Place { tree }.status(self.me))
     }
 
     /// Children in all trees together: the paper's "entries in children tables".

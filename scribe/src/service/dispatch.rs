@@ -13,7 +13,7 @@ use treecast_overlay::wire::RouteFailure;
 use super::Stopped;
 use super::broadcasts::{Broadcast, Inbox};
 use super::publisher::FlightPermit;
-use crate::event::{Event, Status, SubscriptionId, Token};
+use crate::event::{Event, Status, SubscriptionId, Token, TopicStatus};
 use crate::message::{BroadcastError, Item, Mark, PublishError, Receipt, SubscribeError};
 
 /// Callers by the names of what they wait for.
@@ -64,6 +64,10 @@ pub(super) enum Waiting {
     },
     Lookup {
         answer: oneshot::Sender<Result<Found, Option<RouteFailure>>>,
+        permit: OwnedSemaphorePermit,
+    },
+    Topic {
+        answer: oneshot::Sender<Option<TopicStatus>>,
         permit: OwnedSemaphorePermit,
     },
     /// The supervisor asks without a permit: once at a time.
@@ -208,6 +212,7 @@ impl Dispatch {
             Event::Found { token, found } => self.on_lookup(token, Ok(found)),
             Event::NotFound { token, reason } => self.on_lookup(token, Err(reason)),
             Event::Status { token, status } => self.on_status(token, status),
+            Event::Topic { token, known } => self.on_topic(token, known),
             Event::ContactChanged(contact) => self.on_contact(contact),
             Event::Left => {
                 self.left.send_replace(true);
@@ -307,6 +312,13 @@ impl Dispatch {
         if let Some(Waiting::Status { answer, permit }) = self.take(token) {
             drop(permit);
             let _ = answer.send(status);
+        }
+    }
+
+    fn on_topic(&self, token: Token, known: Option<TopicStatus>) {
+        if let Some(Waiting::Topic { answer, permit }) = self.take(token) {
+            drop(permit);
+            let _ = answer.send(known);
         }
     }
 

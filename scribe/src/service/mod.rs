@@ -46,7 +46,7 @@ pub use self::subscription::Subscription;
 use self::dispatch::{Dispatch, Subscriber, Waiting};
 use self::publisher::Flights;
 use self::subscription::SubscriptionGuard;
-use crate::event::{Command, Status, SubscriptionId, Token};
+use crate::event::{Command, Status, SubscriptionId, Token, TopicStatus};
 use crate::message::{BroadcastError, PublishError, Receipt, Start, SubscribeError};
 use crate::topic::{Topic, TopicError};
 
@@ -214,7 +214,13 @@ impl Scribe {
         self.subscribe_from(topic, Start::Latest).await
     }
 
-    /// Subscribes from a chosen place. Returns when the place is known.
+    /// Subscribes from a chosen place: what is published from now on, what is still kept ([`Start::Earliest`],
+    /// [`Start::Last`]), or what follows a stored [`mark`](Subscription::mark) ([`Start::After`]). Returns when the place is
+    /// known; what is kept and what is new then come in one order, without a seam.
+    ///
+    /// After a mark, nothing comes twice, and nothing is left out silently: what is no longer kept is announced as an
+    /// [`Item::Gap`](crate::message::Item::Gap). How much is kept is the business of the nodes around; a node that is new on
+    /// the topic's tree asks its parent for it.
     pub async fn subscribe_from(&self, topic: impl IntoTopic, start: Start) -> Result<Subscription, Error> {
         let topic = topic.into_topic()?;
         let guard = SubscriptionGuard { id: SubscriptionId(self.name()), node: self.clone() };
@@ -290,6 +296,16 @@ impl Scribe {
         let (answer, status) = oneshot::channel();
         self.ask(|permit| Waiting::Status { answer, permit: Some(permit) }, Command::Status).await?;
         status.await.ok()
+    }
+
+    /// What this node itself knows of a topic: as its root all that there is, as a subscriber or forwarder as far as it was
+    /// told. `None`: it is not on the topic's tree, or has stopped. No other node is asked.
+    pub async fn topic(&self, topic: impl IntoTopic) -> Result<Option<TopicStatus>, TopicError> {
+        let topic = topic.into_topic()?;
+        let (answer, known) = oneshot::channel();
+        let waiting = |permit| Waiting::Topic { answer, permit };
+        let asked = self.ask(waiting, |token| Command::Topic { token, topic }).await;
+        Ok(if asked.is_some() { known.await.ok().flatten() } else { None })
     }
 
     async fn ask(
