@@ -132,7 +132,12 @@ impl Tree {
         let Role::Root(root) = &mut self.role else { return };
         let is_near = |id| cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|p| p.id == id);
         let (preparation, now) = (&root.preparation, cx.now);
-        let is_over = |member: &Member| preparation.is_over(now, cx.config, member, is_near);
+        let own = self.flow.log.part().and_then(|log| log.replica()).map(|replica| replica.life);
+        let is_over = |member: &Member| {
+            // A node that was restarted knows that its earlier life has ended.
+            let is_own_past = member.peer.id == cx.me && own != Some(member.life);
+            is_own_past || preparation.is_over(now, cx.config, member, is_near)
+        };
         let hurries = preparation.may_force(now, cx.config);
         match root.primary.verdict(is_over, hurries) {
             Verdict::Adopt { best, commit } => self.adopt_best(cx, best, commit),
