@@ -33,7 +33,7 @@ const SHAPE_BOUND: Duration = Duration::from_secs(600);
 /// How long a publisher may wait for its first receipt, when all is well.
 const RECEIPT_BOUND: Duration = Duration::from_secs(60);
 /// Share of the nodes without applications: those that may be cut off for long. (Two sides that both publish make two
-/// branches of a log; merging those comes with replication.)
+/// births of one log, and nothing merges those yet.)
 const BYSTANDERS: usize = 4;
 
 /// A run of one plan.
