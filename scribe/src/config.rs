@@ -22,7 +22,7 @@ pub struct Config {
     pub window: WindowConfig,
     /// The flow of entries to children, and their acknowledgements.
     pub push: PushConfig,
-    /// A root: how it opens its term, and how long it is one.
+    /// A root: how it prepares its term, and how long it is one.
     pub root: RootConfig,
     /// What waits at a root for those that read.
     pub admission: AdmissionConfig,
@@ -116,8 +116,8 @@ impl Default for TreeConfig {
 /// The part of a topic's log that a node holds.
 #[derive(Clone, Debug)]
 pub struct WindowConfig {
-    /// Most messages in one tree's window. Older ones fall out: a reader that still needs them gets a gap. Far above
-    /// what `bytes` lets in, because a limit that small messages reach first makes bursts of them gaps.
+    /// Most messages in one tree's window. Older ones fall out: a reader that still needs them pulls them from further up, or
+    /// gets a gap. Far above what `bytes` lets in, because a limit that small messages reach first makes bursts of them gaps.
     pub messages: usize,
     /// Most bytes in one tree's window, counting the buffers that it pins and what an entry costs beside its own bytes.
     pub bytes: usize,
@@ -171,7 +171,7 @@ impl Default for PushConfig {
     }
 }
 
-/// A root: how it opens its term, and how long it is one.
+/// A root: how it prepares its term, and how long it is one.
 #[derive(Clone, Debug)]
 pub struct RootConfig {
     /// Nodes around a topic's key that a new root asks for the log if it knows of no member (design §6).

@@ -91,8 +91,8 @@ pub enum Event {
     },
     /// The start failed; the node is of no use.
     StartFailed(StartError),
-    /// A subscription has its start: everything that gets a position after the mark will be delivered or announced
-    /// as a gap.
+    /// A subscription has its start: everything that is committed after the mark will be delivered or announced as a
+    /// gap.
     Subscribed {
         /// The subscription.
         subscription: SubscriptionId,
@@ -113,7 +113,7 @@ pub enum Event {
         /// The item.
         item: Item,
     },
-    /// A message has its position.
+    /// A message is committed.
     Published {
         /// The request.
         token: Token,

@@ -163,7 +163,7 @@ impl<'a> TimersOf<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Life {
     Running,
-    /// It hands its logs over.
+    /// It goes once it is replaced as a member of logs.
     Leaving,
     /// It answers nothing any more.
     Left,

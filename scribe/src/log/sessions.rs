@@ -1,6 +1,7 @@
 //! A root's memory of its publishers: which message of a session comes next, and where the last ones stand. It makes
 //! sending again safe (design §6, publishing). All of it but what came early is a function of the log: each configuration
 //! entry carries it, and the messages behind that entry complete it, so a new root knows what the one before it knew.
+//! Only the forgetting of silent sessions goes by the root's own clock.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -612,7 +612,7 @@ impl Tree {
     /// A message asks this node, which is the root, for its position.
     pub(crate) fn on_publish(&mut self, cx: &mut TreeCx<'_>, publish: Publish, payload: Bytes) {
         if !self.role.is_root() {
-            // Alone in the ring, the term is open at once.
+            // Alone in the ring, it serves at once.
             self.become_root(cx);
         }
         self.answer(cx, publish, payload);
