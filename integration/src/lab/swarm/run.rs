@@ -32,13 +32,6 @@ const END_BOUND: Duration = Duration::from_secs(40);
 const SHAPE_BOUND: Duration = Duration::from_secs(600);
 /// How long a publisher may wait for its first receipt, when all is well.
 const RECEIPT_BOUND: Duration = Duration::from_secs(60);
-<<<<<<< HEAD
-=======
-/// Share of the nodes without applications: those that may be cut off for long. (Two sides that both publish make two
-/// births of one log, and nothing merges those yet.)
-const BYSTANDERS: usize = 4;
-
->>>>>>> docs
 /// A run of one plan.
 pub struct SwarmRun<N: RingNode = Node> {
     /// The world, and what is being done to it.
