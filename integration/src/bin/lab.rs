@@ -30,6 +30,7 @@ enum Experiment {
     Multicast(multicast::MulticastOptions),
     Broadcast(broadcast::BroadcastOptions),
     Delivery(delivery::DeliveryOptions),
+    Bulk(delivery::bulk::BulkOptions),
     Churn(churn::ChurnOptions),
     Faults(faults::FaultsOptions),
     /// Many small worlds drawn from seeds, under all judges
@@ -53,6 +54,7 @@ impl Experiment {
             Experiment::Multicast(options) => multicast::run(options, progress),
             Experiment::Broadcast(options) => broadcast::run(options, progress),
             Experiment::Delivery(options) => delivery::run(options, progress),
+            Experiment::Bulk(options) => delivery::bulk::run(options, progress),
             Experiment::Churn(options) => churn::run(options, progress),
             Experiment::Faults(options) => faults::run(options, progress),
             Experiment::Swarm(options) => swarm::run(options, progress),

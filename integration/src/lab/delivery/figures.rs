@@ -10,6 +10,7 @@ fn blow(plan: DeliveryPlan) -> String {
     match plan.blow {
         Blow::Kill(Victim::Root) => "a root dies every 10 s".to_string(),
         Blow::Kill(Victim::Forwarder) => "a forwarder dies every 10 s".to_string(),
+        Blow::Kill(Victim::Member) => "a member dies every 10 s".to_string(),
         Blow::Kill(Victim::Random) => "a random node dies every 10 s".to_string(),
         Blow::Kill(Victim::Leave) => "a root leaves every 10 s".to_string(),
         Blow::Kill(Victim::None) => "nobody dies".to_string(),
@@ -98,7 +99,7 @@ fn add_promises(figures: &mut Figures, plan: DeliveryPlan, seen: &Outcome) {
     figures.count("births_forced", "… and those that nobody owed", seen.births.forced);
 }
 
-fn percentiles(figures: &mut Figures, key: &str, name: &str, times: &Times, anchor: Option<(&str, &str)>) {
+pub(super) fn percentiles(figures: &mut Figures, key: &str, name: &str, times: &Times, anchor: Option<(&str, &str)>) {
     figures.set(&format!("{key}_count"), times.count());
     figures.show(&format!("{key}_p50"), &format!("{name}, ms: median"), times.quantile(0.5));
     let row = figures.show(&format!("{key}_p99"), "… 99 %", times.quantile(0.99));

@@ -2,6 +2,7 @@
 
 mod account;
 mod births;
+pub mod bulk;
 mod counting;
 mod figures;
 mod members;
@@ -12,6 +13,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use treecast_overlay::pastry::Node;
+use treecast_scribe::Topic;
 
 use self::run::DeliveryPlan;
 use self::tap::DeliveryTap;
@@ -61,6 +63,9 @@ pub struct DeliveryOptions {
     /// Seconds between the last subscription and the first message
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     rest: u64,
+    /// Tell on stderr what nodes say of this topic's log, and who dies; messages and acknowledgements left out
+    #[arg(long, value_name = "TOPIC")]
+    tell: Option<u32>,
 }
 
 /// The node that dies.
@@ -70,6 +75,8 @@ pub(super) enum Victim {
     Root,
     /// The node with the most children, the root excepted
     Forwarder,
+    /// A member of the topic's log, the root excepted
+    Member,
     /// Any node
     Random,
     /// The topic's root leaves in order
@@ -172,7 +179,10 @@ pub fn run(options: &DeliveryOptions, progress: &Progress) -> Result<Report, Err
         loss: options.loss / 100.0,
         time: Duration::from_secs_f64(options.minutes * 60.0),
         copies,
+        tells: options.tell.is_some(),
     };
+    let told = options.tell.and_then(|number| groups.topics.get(number as usize));
+    tap.borrow_mut().told = told.map(Topic::id);
     let (cluster, outcome) = run::run(grown.cluster, &groups, tap, plan, progress);
     grown.cluster = cluster;
     let run = Run { nodes, ..Run::of("delivery", setting, &grown) };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use rand::RngExt;
-use rand::seq::SliceRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
 use treecast_scribe::event::Command;
@@ -14,7 +14,7 @@ use treecast_scribe::{Start, Topic, TopicId};
 use super::account::{Account, Held, Totals};
 use super::births::{BirthCounts, Deaths};
 use super::counting::Times;
-use super::members::{Replacements, root_slot};
+use super::members::{Replacements, root, root_slot};
 use super::tap::{Cost, DeliveryTap};
 use super::{Blow, Victim};
 use crate::cluster::Cluster;
@@ -53,6 +53,8 @@ pub(super) struct DeliveryPlan {
     pub(super) loss: f64,
     pub(super) time: Duration,
     pub(super) copies: usize,
+    /// Deaths are told on stderr.
+    pub(super) tells: bool,
 }
 
 /// What came of it.
@@ -325,6 +327,14 @@ impl<N: RingNode> DeliveryRun<'_, N> {
         match victim {
             Victim::Root | Victim::Leave => root_slot(&self.cluster, &self.topics[topic]),
             Victim::Forwarder => self.cluster.parents(&self.topics[topic]).into_iter().find(|&slot| !self.is_publisher(slot)),
+            Victim::Member => {
+                let root = root(&self.cluster, self.topics[topic].id())?;
+                let own = root_slot(&self.cluster, &self.topics[topic]);
+                let members = root.configurations().last()?.members.iter();
+                let slots = members.filter_map(|member| self.cluster.roster.slot_of(member.peer.id));
+                let slots: Vec<usize> = slots.filter(|&slot| Some(slot) != own && !self.is_publisher(slot)).collect();
+                slots.choose(&mut self.dice).copied()
+            }
             Victim::Random => (0..100).find_map(|_| {
                 let slot = self.cluster.roster.any(&mut self.dice)? as usize;
                 (!self.is_publisher(slot)).then_some(slot)
@@ -337,9 +347,16 @@ impl<N: RingNode> DeliveryRun<'_, N> {
         self.publishers.iter().any(|all| all.contains(&slot))
     }
 
+    fn tell(&self, what: impl FnOnce() -> String) {
+        if self.plan.tells {
+            eprintln!("{} == {}", self.cluster.now(), what());
+        }
+    }
+
     /// A node dies. Returns the topics that it subscribed to.
     fn kill(&mut self, slot: usize) -> Vec<u32> {
         self.outcome.killed += 1;
+        self.tell(|| format!("#{slot} dies: {:?}", self.cluster.id(slot)));
         self.replacements.on_death(&self.cluster, slot);
         self.deaths.add(self.cluster.id(slot), self.cluster.now());
         self.cluster.crash(slot, Crash::Power);
@@ -351,6 +368,7 @@ impl<N: RingNode> DeliveryRun<'_, N> {
     /// A node is told to leave: its applications end at once.
     fn leave(&mut self, slot: usize) -> Vec<u32> {
         self.outcome.left += 1;
+        self.tell(|| format!("#{slot} is told to leave: {:?}", self.cluster.id(slot)));
         let topics = self.account.borrow_mut().end_node(slot);
         self.cluster.leave(slot);
         topics

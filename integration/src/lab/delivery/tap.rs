@@ -24,6 +24,8 @@ pub(super) struct DeliveryTap {
     /// Births and configurations.
     pub(super) ledger: Ledger,
     pub(super) cost: Cost,
+    /// All that is said of this topic goes to stderr, but for messages, acknowledgements and beats.
+    pub(super) told: Option<TopicId>,
     /// By receiver and topic.
     inlets: BTreeMap<(u32, u32), Inlet>,
 }
@@ -98,6 +100,23 @@ impl DeliveryTap {
         self.cost.retransmitted += u64::from(is_again);
     }
 
+    fn tell<N: RingNode>(&self, at: &At<'_, Stack<N>>, transmit: &Transmit, header: &ForestHeader) {
+        let Some(topic) = self.told else { return };
+        let is_usual = match header {
+            ForestHeader::Data(data) => is_message(data),
+            ForestHeader::Publish(_) | ForestHeader::Receipt(_) | ForestHeader::Ack(_) | ForestHeader::Beat(_) => true,
+            _ => false,
+        };
+        let words = if is_usual { String::new() } else { format!("{header:?}") };
+        if words.contains(&format!("topic: {topic:?}")) {
+            let to = match transmit.to {
+                Destination::Peer(peer) => peer.addr.to_string(),
+                Destination::Seed(seed) => seed.addr.to_string(),
+            };
+            eprintln!("{} #{} to {to}: {words}", at.now, at.slot);
+        }
+    }
+
     fn note_copy<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, topic: TopicId, copy: &CopyState) {
         self.ledger.note_birth(at.now, at.slot, topic, copy.birth, &copy.lineage);
         for known in &copy.configurations {
@@ -165,6 +184,7 @@ impl<N: RingNode> Observer<Stack<N>> for DeliveryTap {
 
     fn frame_out(&mut self, at: &At<'_, Stack<N>>, transmit: &mut Transmit) -> Outward {
         let Some((header, payload)) = forest_message(&transmit.frame) else { return Outward::Passes };
+        self.tell(at, transmit, &header);
         self.note_log(at, &header, &payload);
         let pulled = matches!(header, ForestHeader::Pulled { .. }).then(|| entry(&payload)).flatten();
         if let Some((data, tail)) = &pulled {
