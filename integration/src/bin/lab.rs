@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use treecast_integration::lab::pages::start_with_huge_pages;
 use treecast_integration::lab::{
-    Error, Output, Progress, broadcast, churn, faults, ideal, log_model, model, multicast, replay, routing, scenario,
+    Error, Output, Progress, broadcast, churn, delivery, faults, ideal, log_model, model, multicast, replay, routing, scenario,
     swarm, upkeep,
 };
 use treecast_integration::report::{self, Report};
@@ -29,6 +29,8 @@ enum Experiment {
     Routing(routing::RoutingOptions),
     Multicast(multicast::MulticastOptions),
     Broadcast(broadcast::BroadcastOptions),
+    Delivery(delivery::DeliveryOptions),
+    Bulk(delivery::bulk::BulkOptions),
     Churn(churn::ChurnOptions),
     Faults(faults::FaultsOptions),
     /// Many small worlds drawn from seeds, under all judges
@@ -51,6 +53,8 @@ impl Experiment {
             Experiment::Routing(options) => routing::run(options, progress),
             Experiment::Multicast(options) => multicast::run(options, progress),
             Experiment::Broadcast(options) => broadcast::run(options, progress),
+            Experiment::Delivery(options) => delivery::run(options, progress),
+            Experiment::Bulk(options) => delivery::bulk::run(options, progress),
             Experiment::Churn(options) => churn::run(options, progress),
             Experiment::Faults(options) => faults::run(options, progress),
             Experiment::Swarm(options) => swarm::run(options, progress),

@@ -231,11 +231,8 @@ impl<N: RingNode> Cluster<N> {
     fn start(&mut self, slot: usize, role: Role, bootstrap: Bootstrap) {
         self.lives.resize(self.lives.len().max(slot + 1), 0);
         self.lives[slot] += 1;
-        let incarnation = match self.mode {
-            Mode::Judged => self.lives[slot],
-            // Lives of one slot need growing incarnations; virtual time gives them.
-            Mode::Measured => 1 + self.now().as_nanos(),
-        };
+        // Small, because nodes add the milliseconds of virtual time to it for a wall clock: all have the same one.
+        let incarnation = self.lives[slot];
         let addr = match role {
             // A promoted edge must be dialled.
             Role::Ring | Role::Edge { promote_after: Some(_) } => Addr::Memory(slot as u32),

@@ -67,18 +67,18 @@ pub fn grow<N: RingNode>(
     topology: Topology,
     progress: &Progress,
 ) -> Result<Grown<N>, Error> {
-    grow_in(setting, nodes, setting.world(topology), progress)
+    grow_in(setting, nodes, setting.world(topology), treecast_scribe::Config::default(), progress)
 }
 
-/// Likewise, in any world.
+/// Likewise, in any world, with any of Scribe's figures.
 pub fn grow_in<N: RingNode>(
     setting: &Setting,
     nodes: usize,
     world: WorldConfig,
+    scribe: treecast_scribe::Config,
     progress: &Progress,
 ) -> Result<Grown<N>, Error> {
     let (began, empty, topology) = (Wall::now(), memory::resident(), world.topology.clone());
-    let scribe = treecast_scribe::Config::default();
     let mut cluster = Cluster::<N>::measured(setting.case(), world, setting.ring()?, scribe);
     let meter: Shared<Meter> = Shared::default();
     cluster.world.attach(Shared::clone(&meter));

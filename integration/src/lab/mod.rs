@@ -22,6 +22,7 @@ pub mod groups;
 pub mod trees;
 pub mod multicast;
 pub mod publishing;
+pub mod delivery;
 pub mod broadcast;
 pub mod ideal;
 pub mod upkeep;

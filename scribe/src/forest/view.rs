@@ -1,5 +1,7 @@
 //! Looking at a forest from outside: each tree's place by reference, and the weight of all.
 
+use std::ops::Range;
+
 use treecast_overlay::id::NodeId;
 use treecast_overlay::memory;
 
@@ -8,6 +10,7 @@ use super::tree::Tree;
 use crate::event::{LogStatus, SubscriptionId, TopicStatus, TreeStatus};
 use crate::log::Log;
 use crate::topic::TopicId;
+use crate::wire::{Configuration, Life};
 
 /// A root's memory of one session takes about that many bytes: its place in a B-tree, and a few positions.
 const SESSION: usize = 256;
@@ -80,6 +83,36 @@ impl<'a> Place<'a> {
         }
     }
 
+    /// Whether this node is the root, and gives positions.
+    pub fn is_serving(&self) -> bool {
+        self.tree.role.root().is_some_and(|root| root.primary.is_serving())
+    }
+
+    /// This node's life as a member of the log; `None`: it is none.
+    pub fn life(&self) -> Option<Life> {
+        self.tree.flow.log.part().and_then(|log| log.replica()).map(|replica| replica.life)
+    }
+
+    /// The configurations that this node knows of: the last committed one, and those behind it.
+    pub fn configurations(&self) -> &'a [Configuration] {
+        self.tree.flow.log.part().map_or(&[], |log| log.configurations().all())
+    }
+
+    /// Entries before this offset are committed, as far as this node knows.
+    pub fn commit(&self) -> u64 {
+        self.tree.flow.log.part().map_or(0, |log| log.commit())
+    }
+
+    /// The entries that this node keeps.
+    pub fn window(&self) -> Range<u64> {
+        self.tree.flow.log.part().map_or(0..0, |log| log.window.start()..log.end())
+    }
+
+    /// The offset before which this node has everything that its parent has.
+    pub fn matched(&self) -> u64 {
+        self.tree.flow.log.matched()
+    }
+
     /// Subscriptions of this very node: none at a forwarder.
     pub fn subscriptions(&self) -> usize {
         self.tree.flow.readers.len()
@@ -95,6 +128,11 @@ impl Forest {
     /// This node's places, in the order of their topics.
     pub fn places(&self) -> impl ExactSizeIterator<Item = Place<'_>> {
         self.trees.values().map(|tree| Place { tree })
+    }
+
+    /// This node's place in the tree of one topic.
+    pub fn place(&self, topic: TopicId) -> Option<Place<'_>> {
+        self.trees.get(&topic).map(|tree| Place { tree })
     }
 
     /// The trees that this node is on, as values of their own; [`places`](Forest::places) is cheaper.
