@@ -169,6 +169,9 @@ impl<G: Geometry> Node<G> {
 
     pub(super) fn on_hop_ack(&mut self, now: Instant, from: Peer, hop: u64) {
         if !self.hops.awaits(from.id, hop) {
+            if let Some(took) = self.hops.on_late_ack(now, from.id, hop) {
+                self.detector.note_slow(from.id, took);
+            }
             return self.broadcasts.on_ack(&mut self.core, from, hop);
         }
         if let Some(took) = self.hops.on_ack(now, &mut self.core, hop) {
@@ -176,8 +179,14 @@ impl<G: Geometry> Node<G> {
         }
     }
 
-    /// Not acknowledged in time: the peer is suspect, and the message goes another way at once.
+    /// Not acknowledged in time. Where the peer was heard meanwhile it is slow, and waited for again; otherwise it is suspect,
+    /// and the message goes another way at once.
     pub(super) fn on_hop_timeout(&mut self, now: Instant, hop: u64) {
+        let awaited = self.hops.awaited(hop);
+        let is_heard = awaited.is_some_and(|(id, sent)| self.detector.was_heard_since(now, id, sent));
+        if is_heard && self.hops.wait_again(now, &mut self.core, hop) {
+            return;
+        }
         let Some(unacknowledged) = self.hops.on_timeout(hop) else {
             return self.on_piece_timeout(now, hop);
         };
@@ -227,13 +236,19 @@ impl<G: Geometry> Node<G> {
 
     pub(super) fn on_parked_timer(&mut self, now: Instant) {
         self.slots.expire(now, &self.leases);
-        self.unpark(now);
+        let due = self.hops.take_due_parked();
+        self.try_again(now, due);
         self.hops.plan_parked(now, &mut self.core);
     }
 
     /// Something changed: each parked message looks for a way again, in its order.
     pub(super) fn unpark(&mut self, now: Instant) {
-        for Parked { routed, payload, previous, since } in self.hops.take_parked() {
+        let parked = self.hops.take_parked();
+        self.try_again(now, parked);
+    }
+
+    fn try_again(&mut self, now: Instant, parked: Vec<Parked>) {
+        for Parked { routed, payload, previous, since } in parked {
             if now - since >= self.core.config.routing.park_for {
                 self.fail(now, routed, RouteFailure::NoRoot);
                 continue;

@@ -202,7 +202,8 @@ impl<G: Geometry> Node<G> {
         if self.detector.slept(now, &self.core) {
             self.on_waking(now);
         }
-        while let Some(timer) = self.core.timers.pop(now) {
+        self.core.note_lateness(now);
+        while let Some(timer) = self.core.next_timer(now) {
             self.on_timer(now, timer);
         }
         self.choose_paths(now, None);

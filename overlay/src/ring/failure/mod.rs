@@ -462,6 +462,16 @@ impl FailureDetector {
         self.states.measure(id, sample)
     }
 
+    /// Hears how long an answer took that was not waited for any more.
+    pub(crate) fn note_slow(&mut self, id: NodeId, took: Duration) {
+        self.states.note_slow(id, took);
+    }
+
+    /// Whether a watched peer was heard after this point in time.
+    pub(crate) fn was_heard_since(&self, now: Instant, id: NodeId, then: Instant) -> bool {
+        self.states.was_heard_since(now, id, then)
+    }
+
     /// Smoothed round-trip time of a watched peer, if it was measured.
     pub(crate) fn rtt(&self, id: NodeId) -> Option<Duration> {
         Some(self.round_trip(id)?.smoothed())

@@ -158,6 +158,23 @@ impl PeerStates {
         self.get(id).map_or(Duration::MAX, |state| state.heard.until(now))
     }
 
+    /// Whether a watched peer was heard after this point in time: surely, and not just in the same step.
+    pub(super) fn was_heard_since(&self, now: Instant, id: NodeId, then: Instant) -> bool {
+        self.get(id).is_some_and(|state| state.heard > CoarseInstant::of(then.min(now)))
+    }
+
+    /// Takes the time of an answer that came too late: from now on the peer is waited for that long (RFC 4015 §3.2). Waits that
+    /// were too short give no other samples, so that they would stay too short.
+    pub(super) fn note_slow(&mut self, id: NodeId, took: Duration) {
+        let Ok(at) = self.find(id) else { return };
+        let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX / 8).min(u32::MAX / 8);
+        let slow = RoundTrip::new(took, took / 2);
+        let known = self.peers[at].round_trip;
+        if known.is_none_or(|known| known.smoothed < slow.smoothed) {
+            self.peers[at].round_trip = Some(slow);
+        }
+    }
+
     /// Keeps only peers that are watched, or owe an answer.
     pub(super) fn keep(&mut self, is_watched: impl Fn(NodeId) -> bool) {
         let PeerStates { peers, asked } = self;
