@@ -20,6 +20,9 @@ use crate::time::Instant;
 pub const MAX_COMMANDS: usize = 1024;
 /// Commands handled in one turn.
 const COMMANDS_PER_TURN: usize = 64;
+/// The same while more events wait than one turn handles: the node is behind, so that the layer above is to wait, too. All that
+/// it asks for makes other nodes send something here.
+const COMMANDS_WHEN_BEHIND: usize = 1;
 /// Transport events handled in one turn; the rest waits for the next turn, behind waiting commands and behind control that
 /// has come meanwhile.
 const EVENTS_PER_TURN: usize = 256;
@@ -230,7 +233,8 @@ where
 
     fn handle_commands(&mut self, now: Instant, first: M::Command, more: &mut mpsc::Receiver<M::Command>) {
         let mut next = Some(first);
-        for left in (0..COMMANDS_PER_TURN).rev() {
+        let most = if self.pending.len() > EVENTS_PER_TURN { COMMANDS_WHEN_BEHIND } else { COMMANDS_PER_TURN };
+        for left in (0..most).rev() {
             let Some(command) = next else { return };
             self.machine.handle_command(now, command);
             self.drain();

@@ -54,6 +54,11 @@ impl Pending {
         self.control.shrink_to(KEPT);
     }
 
+    /// How many wait.
+    pub(super) fn len(&self) -> usize {
+        self.control.len() + self.data.len()
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.control.is_empty() && self.data.is_empty()
     }

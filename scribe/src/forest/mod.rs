@@ -6,6 +6,7 @@
 
 mod context;
 mod quota;
+mod retries;
 mod links;
 mod neighbours;
 mod handoffs;

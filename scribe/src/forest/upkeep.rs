@@ -1,6 +1,7 @@
 //! Keep-alives between tree neighbours (promise S7), and all that has to be looked after once in a while.
 
 use std::cmp::Reverse;
+use std::time::Duration;
 
 use treecast_overlay::peer::Contact;
 
@@ -13,8 +14,12 @@ use crate::wire::{Beat, Header, Shared};
 
 impl Forest {
     pub(super) fn on_beat_timer(&mut self, cx: Context<'_>) {
-        self.beat_at = None;
+        let late = self.beat_at.take().map_or(Duration::ZERO, |at| cx.now.since(at));
         self.trim();
+        if late >= self.config.beat.every {
+            // This node slept, or was late: what its neighbours said meanwhile is not handled yet.
+            self.neighbours.hear_all(cx.now);
+        }
         self.drop_silent(cx);
         self.send_beats();
         self.look_after_roots(cx);
