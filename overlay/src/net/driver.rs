@@ -20,7 +20,7 @@ use crate::time::Instant;
 pub const MAX_COMMANDS: usize = 1024;
 /// Commands handled in one turn.
 const COMMANDS_PER_TURN: usize = 64;
-/// The same while more events wait than one turn handles: the node is behind, so that the layer above is to wait, too. All that
+/// The same while as much waits as one turn handles: the node is behind, so that the layer above is to wait, too. All that
 /// it asks for makes other nodes send something here.
 const COMMANDS_WHEN_BEHIND: usize = 1;
 /// Transport events handled in one turn; the rest waits for the next turn, behind waiting commands and behind control that
@@ -210,7 +210,7 @@ where
 
     /// Takes what has arrived meanwhile, without waiting for it: control is not to wait for the data that came before.
     async fn take_arrived(&mut self) {
-        if self.pending.is_full() {
+        if self.pending.holds(EVENTS_PER_TURN) {
             return;
         }
         let arrived = tokio::select! {
@@ -233,7 +233,7 @@ where
 
     fn handle_commands(&mut self, now: Instant, first: M::Command, more: &mut mpsc::Receiver<M::Command>) {
         let mut next = Some(first);
-        let most = if self.pending.len() > EVENTS_PER_TURN { COMMANDS_WHEN_BEHIND } else { COMMANDS_PER_TURN };
+        let most = if self.pending.holds(EVENTS_PER_TURN) { COMMANDS_WHEN_BEHIND } else { COMMANDS_PER_TURN };
         for left in (0..most).rev() {
             let Some(command) = next else { return };
             self.machine.handle_command(now, command);

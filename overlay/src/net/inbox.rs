@@ -1,22 +1,55 @@
-//! Where the connections' tasks put what the transport's owner is to hear.
+//! Where the connections' tasks put what the transport's owner is to hear: control, and data behind it, as in the queues on
+//! their way here. A node that is behind with its data hears at once who lives, which hops have arrived, and who asks for a
+//! lease.
 
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
 use super::connection::Notice;
+use super::transport::TransportEvent;
 
 /// While so many bytes wait to be handled, connections read no more: the senders wait, by TCP's own means. The frames
 /// of one read of each connection may come on top.
 const FULL_AT: usize = 8 * 1024 * 1024;
-/// The weight of a notice, beside a frame's bytes.
+/// The weight of a notice, beside a payload's bytes.
 const NOTICE_WEIGHT: usize = 512;
+/// Data that is taken at a time: control that comes meanwhile goes before the rest.
+pub(super) const DATA_AT_ONCE: usize = 256;
 
 #[derive(Debug, Default)]
 struct Waiting {
-    notices: Vec<Notice>,
+    control: Vec<Notice>,
+    data: VecDeque<Notice>,
     weight: usize,
+}
+
+impl Waiting {
+    fn is_empty(&self) -> bool {
+        self.control.is_empty() && self.data.is_empty()
+    }
+}
+
+/// Whether a notice goes first. The end of a connection keeps its place behind the data that came by it.
+fn is_control(notice: &Notice) -> bool {
+    match notice {
+        Notice::Event(TransportEvent::Frame { frame, .. }) => frame.is_control(),
+        Notice::Event(TransportEvent::Link(_) | TransportEvent::Queued { .. })
+        | Notice::Greeted(_)
+        | Notice::Accepted { .. }
+        | Notice::Drained { .. }
+        | Notice::Refused { .. } => true,
+        Notice::Ended { .. } => false,
+    }
+}
+
+fn weight(notice: &Notice) -> usize {
+    match notice {
+        Notice::Event(TransportEvent::Frame { frame, .. }) => NOTICE_WEIGHT + frame.payload.len(),
+        _ => NOTICE_WEIGHT,
+    }
 }
 
 /// Many tasks put in, one owner takes out.
@@ -33,19 +66,20 @@ impl Inbox {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts notices in, which carry `bytes` of frames, and leaves `notices` empty.
-    pub(super) fn put(&self, notices: &mut Vec<Notice>, bytes: usize) {
+    /// Puts notices in, and leaves `notices` empty.
+    pub(super) fn put(&self, notices: &mut Vec<Notice>) {
         if notices.is_empty() {
             return;
         }
         let mut waiting = self.lock();
-        waiting.weight += bytes + notices.len() * NOTICE_WEIGHT;
-        // Notices are large: the usual case moves none of them.
-        let first = waiting.notices.is_empty();
-        if first {
-            std::mem::swap(&mut waiting.notices, notices);
-        } else {
-            waiting.notices.append(notices);
+        let first = waiting.is_empty();
+        for notice in notices.drain(..) {
+            waiting.weight += weight(&notice);
+            if is_control(&notice) {
+                waiting.control.push(notice);
+            } else {
+                waiting.data.push_back(notice);
+            }
         }
         drop(waiting);
         if first {
@@ -55,16 +89,34 @@ impl Inbox {
 
     /// Puts one notice in.
     pub(super) fn put_one(&self, notice: Notice) {
-        self.put(&mut vec![notice], 0);
+        self.put(&mut vec![notice]);
+    }
+
+    /// Takes all control out and some data, without waiting.
+    pub(super) fn take(&self) -> Vec<Notice> {
+        self.take_some(DATA_AT_ONCE)
     }
 
     /// Takes all out, without waiting.
-    pub(super) fn take(&self) -> Vec<Notice> {
-        let taken = std::mem::take(&mut *self.lock());
-        if taken.weight >= FULL_AT {
+    pub(super) fn take_all(&self) -> Vec<Notice> {
+        self.take_some(usize::MAX)
+    }
+
+    fn take_some(&self, most: usize) -> Vec<Notice> {
+        let waiting = &mut *self.lock();
+        let was_full = waiting.weight >= FULL_AT;
+        let mut taken = std::mem::take(&mut waiting.control);
+        let some = waiting.data.len().min(most);
+        taken.extend(waiting.data.drain(..some));
+        waiting.weight -= taken.iter().map(weight).sum::<usize>();
+        if waiting.data.is_empty() {
+            // What a burst took is given back.
+            waiting.data.shrink_to(DATA_AT_ONCE);
+        }
+        if was_full && waiting.weight < FULL_AT {
             self.room.notify_waiters();
         }
-        taken.notices
+        taken
     }
 
     /// Waits until there may be something to take. Cancel-safe.
@@ -86,5 +138,36 @@ impl Inbox {
             }
             room.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::id::NodeId;
+    use crate::peer::{Addr, Peer};
+    use crate::wire::{Direct, Frame, Header};
+
+    fn frame(header: Header, payload: &'static [u8]) -> Notice {
+        let from = Peer { id: NodeId(1), incarnation: 1, addr: Addr::Memory(1) };
+        Notice::Event(TransportEvent::Frame { from, frame: Frame::new(header, Bytes::from_static(payload)) })
+    }
+
+    #[test]
+    fn control_that_came_behind_much_data_is_taken_first() {
+        let data = || frame(Header::Direct(Direct::Payload), b"x");
+        let inbox = Inbox::default();
+        inbox.put(&mut (0..2 * FULL_AT / NOTICE_WEIGHT).map(|_| data()).collect());
+        assert!(inbox.is_full());
+        inbox.put_one(frame(Header::HopAck { hop: 7 }, b""));
+        let first = inbox.take();
+        assert!(is_control(&first[0]) && first[1..].iter().all(|notice| !is_control(notice)));
+        assert_eq!(first.len(), 1 + DATA_AT_ONCE);
+        inbox.put_one(frame(Header::HopAck { hop: 8 }, b""));
+        assert!(is_control(&inbox.take()[0]), "before the rest of the data, too");
+        inbox.take_all();
+        assert!(!inbox.is_full() && inbox.lock().is_empty() && inbox.lock().weight == 0);
     }
 }

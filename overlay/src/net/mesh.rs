@@ -519,7 +519,7 @@ impl<D: Dialler> Mesh<D> {
     async fn connect_all(&mut self) {
         loop {
             self.flush();
-            for notice in self.shared.inbox.take() {
+            for notice in self.shared.inbox.take_all() {
                 self.on_notice(notice);
             }
             self.events.clear();

@@ -4,20 +4,13 @@
 use std::collections::VecDeque;
 
 use super::transport::TransportEvent;
-
-/// While so many bytes of data wait here, no more is taken from the transport: its own limits make the senders wait. As
-/// much as an inbox holds (`inbox::FULL_AT`), because control that came behind it is to be found, too.
-const FULL_AT: usize = 8 * 1024 * 1024;
-/// The weight of an event, beside its payload; as in the inbox.
-const EVENT_WEIGHT: usize = 512;
+use crate::machine::Link;
 
 /// Events that wait to be handled, in two classes, each in its order.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     control: VecDeque<TransportEvent>,
     data: VecDeque<TransportEvent>,
-    /// The weight of the data.
-    weight: usize,
 }
 
 impl Pending {
@@ -27,7 +20,6 @@ impl Pending {
             if is_control(&event) {
                 self.control.push_back(event);
             } else {
-                self.weight += weight(&event);
                 self.data.push_back(event);
             }
         }
@@ -35,56 +27,26 @@ impl Pending {
 
     /// The next event: control first.
     pub(super) fn pop(&mut self) -> Option<TransportEvent> {
-        self.control.pop_front().or_else(|| self.pop_data())
+        self.control.pop_front().or_else(|| self.data.pop_front())
     }
 
-    fn pop_data(&mut self) -> Option<TransportEvent> {
-        let event = self.data.pop_front()?;
-        self.weight -= weight(&event);
-        if self.data.is_empty() {
-            self.tidy();
-        }
-        Some(event)
-    }
-
-    /// What a burst took is given back.
-    fn tidy(&mut self) {
-        const KEPT: usize = 256;
-        self.data.shrink_to(KEPT);
-        self.control.shrink_to(KEPT);
-    }
-
-    /// How many wait.
-    pub(super) fn len(&self) -> usize {
-        self.control.len() + self.data.len()
+    /// Whether so much waits in one of the classes.
+    pub(super) fn holds(&self, many: usize) -> bool {
+        self.data.len().max(self.control.len()) >= many
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.control.is_empty() && self.data.is_empty()
     }
-
-    /// Whether no more is to be taken from the transport now.
-    pub(super) fn is_full(&self) -> bool {
-        self.weight >= FULL_AT
-    }
 }
 
-/// Whether an event goes first. News of a connection keep their place among its data: what came before it broke is handled
-/// before.
+/// Whether an event goes first. A connection's end keeps its place behind the data that came by it.
 fn is_control(event: &TransportEvent) -> bool {
     match event {
         TransportEvent::Frame { frame, .. } => frame.is_control(),
-        TransportEvent::Queued { .. } => true,
-        TransportEvent::Link(_) => false,
+        TransportEvent::Queued { .. } | TransportEvent::Link(Link::Up { .. } | Link::Refused { .. }) => true,
+        TransportEvent::Link(Link::Down { .. }) => false,
     }
-}
-
-fn weight(event: &TransportEvent) -> usize {
-    let payload = match event {
-        TransportEvent::Frame { frame, .. } => frame.payload.len(),
-        TransportEvent::Link(_) | TransportEvent::Queued { .. } => 0,
-    };
-    payload + EVENT_WEIGHT
 }
 
 #[cfg(test)]
@@ -93,7 +55,6 @@ mod tests {
 
     use super::*;
     use crate::id::NodeId;
-    use crate::machine::Link;
     use crate::peer::{Addr, Peer};
     use crate::wire::{Direct, Frame, Header};
 
@@ -112,18 +73,6 @@ mod tests {
         pending.add(vec![down.clone(), ack(2)]);
         let order: Vec<_> = std::iter::from_fn(|| pending.pop()).collect();
         assert_eq!(order, [ack(1), ack(2), data(b"1"), data(b"2"), down]);
-        assert!(pending.is_empty() && pending.weight == 0);
-    }
-
-    #[test]
-    fn no_more_is_taken_while_much_waits() {
-        let data = || frame(Header::Direct(Direct::Payload), b"x");
-        let mut pending = Pending::default();
-        pending.add((0..FULL_AT / EVENT_WEIGHT).map(|_| data()).collect());
-        assert!(pending.is_full());
-        for _ in 0..100 {
-            pending.pop();
-        }
-        assert!(!pending.is_full());
+        assert!(pending.is_empty());
     }
 }

@@ -54,6 +54,10 @@ mod tests {
         retries.give_back();
         assert_eq!([0; 2].map(|now| take(&mut retries, now)), [true, false], "one was answered");
         assert_eq!([499, 500, 501].map(|now| take(&mut retries, now)), [false, true, false], "two a second");
-        assert_eq!([0; 4].map(|_| take(&mut retries, 9_000)), [true, true, true, false], "and never more than all");
+        assert_eq!(
+            [0; 4].map(|_| take(&mut retries, 9_000)),
+            [true, true, true, false],
+            "and never more than all"
+        );
     }
 }

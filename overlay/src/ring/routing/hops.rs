@@ -156,7 +156,10 @@ impl Hops {
         core.send_payload(to, Header::Routed(sent), payload.clone());
         let doubled = rto.saturating_mul(1 << tried.len().min(16));
         let wait = doubled.min(core.config.failure.rto_max.max(rto));
-        self.keep(hop, Pending { to, routed, payload, tried, sent: now, wait, waits: 0, fate: Fate::Unknown });
+        self.keep(
+            hop,
+            Pending { to, routed, payload, tried, sent: now, wait, waits: 0, fate: Fate::Unknown },
+        );
         core.timers.set(Timer::Hop(hop), now + wait);
         Ok(())
     }
