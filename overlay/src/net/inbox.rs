@@ -4,6 +4,7 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -11,11 +12,14 @@ use tokio::sync::Notify;
 use super::connection::Notice;
 use super::transport::TransportEvent;
 
-/// While so many bytes wait to be handled, connections read no more: the senders wait, by TCP's own means. The frames
+/// While so many bytes of payloads wait to be handled, connections read no more: the senders wait, by TCP's own means. The frames
 /// of one read of each connection may come on top.
 const FULL_AT: usize = 8 * 1024 * 1024;
-/// The weight of a notice, beside a payload's bytes.
-const NOTICE_WEIGHT: usize = 512;
+/// Data frames that wait at the most; beyond it the oldest are dropped (guess: what a node handles within a second or two). Small
+/// frames do not make the senders wait, because control would have to wait with them, behind seconds of data: leases would end,
+/// and nodes that live be found dead. What was dropped is repaired by the cores' acknowledgements, as what a full queue drops
+/// on its way out; the oldest, since their senders have most likely given them up.
+const MOST_DATA: usize = 4096;
 /// Data that is taken at a time: control that comes meanwhile goes before the rest.
 pub(super) const DATA_AT_ONCE: usize = 256;
 
@@ -29,6 +33,24 @@ struct Waiting {
 impl Waiting {
     fn is_empty(&self) -> bool {
         self.control.is_empty() && self.data.is_empty()
+    }
+
+    /// Drops the oldest data that is too much. Returns how many frames those are.
+    fn shed(&mut self) -> u64 {
+        let mut dropped = 0;
+        while self.data.len() > MOST_DATA
+            && let Some(oldest) = self.data.pop_front()
+        {
+            match oldest {
+                Notice::Event(_) => {
+                    self.weight -= weight(&oldest);
+                    dropped += 1;
+                }
+                // The end of a connection: nothing that came by it is left before it.
+                ended => self.control.push(ended),
+            }
+        }
+        dropped
     }
 }
 
@@ -47,8 +69,8 @@ fn is_control(notice: &Notice) -> bool {
 
 fn weight(notice: &Notice) -> usize {
     match notice {
-        Notice::Event(TransportEvent::Frame { frame, .. }) => NOTICE_WEIGHT + frame.payload.len(),
-        _ => NOTICE_WEIGHT,
+        Notice::Event(TransportEvent::Frame { frame, .. }) => frame.payload.len(),
+        _ => 0,
     }
 }
 
@@ -56,6 +78,8 @@ fn weight(notice: &Notice) -> usize {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     waiting: Mutex<Waiting>,
+    /// Data frames that were dropped, since the start.
+    dropped: AtomicU64,
     arrived: Notify,
     room: Notify,
 }
@@ -81,9 +105,20 @@ impl Inbox {
                 waiting.data.push_back(notice);
             }
         }
+        let dropped = waiting.shed();
         drop(waiting);
+        self.count_dropped(dropped);
         if first {
             self.arrived.notify_one();
+        }
+    }
+
+    /// Says so at the first dropped frame, and at every doubling.
+    fn count_dropped(&self, dropped: u64) {
+        let before = self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        let total = before + dropped;
+        if before.checked_ilog2() != total.checked_ilog2() {
+            tracing::warn!(total, "dropped data that has come in: this node handles less than comes");
         }
     }
 
@@ -150,23 +185,43 @@ mod tests {
     use crate::peer::{Addr, Peer};
     use crate::wire::{Direct, Frame, Header};
 
-    fn frame(header: Header, payload: &'static [u8]) -> Notice {
+    fn frame(header: Header, payload: impl Into<Bytes>) -> Notice {
         let from = Peer { id: NodeId(1), incarnation: 1, addr: Addr::Memory(1) };
-        Notice::Event(TransportEvent::Frame { from, frame: Frame::new(header, Bytes::from_static(payload)) })
+        Notice::Event(TransportEvent::Frame { from, frame: Frame::new(header, payload.into()) })
+    }
+
+    fn data(payload: impl Into<Bytes>) -> Notice {
+        frame(Header::Direct(Direct::Payload), payload)
+    }
+
+    fn ack(hop: u64) -> Notice {
+        frame(Header::HopAck { hop }, Bytes::new())
     }
 
     #[test]
     fn control_that_came_behind_much_data_is_taken_first() {
-        let data = || frame(Header::Direct(Direct::Payload), b"x");
         let inbox = Inbox::default();
-        inbox.put(&mut (0..2 * FULL_AT / NOTICE_WEIGHT).map(|_| data()).collect());
-        assert!(inbox.is_full());
-        inbox.put_one(frame(Header::HopAck { hop: 7 }, b""));
+        inbox.put(&mut (0..MOST_DATA).map(|_| data("x")).collect());
+        inbox.put_one(ack(7));
         let first = inbox.take();
         assert!(is_control(&first[0]) && first[1..].iter().all(|notice| !is_control(notice)));
         assert_eq!(first.len(), 1 + DATA_AT_ONCE);
-        inbox.put_one(frame(Header::HopAck { hop: 8 }, b""));
+        inbox.put_one(ack(8));
         assert!(is_control(&inbox.take()[0]), "before the rest of the data, too");
+    }
+
+    #[test]
+    fn much_makes_the_senders_wait_and_many_small_frames_are_dropped() {
+        let inbox = Inbox::default();
+        inbox.put(&mut (0..2 * MOST_DATA).map(|_| data("x")).collect());
+        assert!(!inbox.is_full());
+        inbox.put_one(Notice::Ended { connection: 1, peer: NodeId(1), quietly: false });
+        inbox.put(&mut (0..2 * MOST_DATA).map(|_| data("y")).collect());
+        let all = inbox.take_all();
+        assert!(matches!(all[0], Notice::Ended { .. }), "news of a connection are never dropped");
+        assert_eq!((all.len(), inbox.dropped.load(Ordering::Relaxed)), (1 + MOST_DATA, 3 * MOST_DATA as u64));
+        inbox.put(&mut (0..9).map(|_| data(vec![0; FULL_AT / 8])).collect());
+        assert!(inbox.is_full());
         inbox.take_all();
         assert!(!inbox.is_full() && inbox.lock().is_empty() && inbox.lock().weight == 0);
     }
