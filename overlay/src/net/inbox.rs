@@ -20,6 +20,11 @@ const FULL_AT: usize = 8 * 1024 * 1024;
 /// and nodes that live be found dead. What was dropped is repaired by the cores' acknowledgements, as what a full queue drops
 /// on its way out; the oldest, since their senders have most likely given them up.
 const MOST_DATA: usize = 4096;
+/// While more data frames than this wait, and until fewer than `DATA_AT_ONCE` do, this node is behind, and its machine hears so
+/// (guess: some turns of the driver).
+const BEHIND_FROM: usize = 1024;
+/// The weight of a frame beside its payload, where it waits.
+const FRAME_WEIGHT: usize = 512;
 /// Data that is taken at a time: control that comes meanwhile goes before the rest.
 pub(super) const DATA_AT_ONCE: usize = 256;
 
@@ -28,6 +33,8 @@ struct Waiting {
     control: Vec<Notice>,
     data: VecDeque<Notice>,
     weight: usize,
+    /// The machine has heard that it is behind.
+    behind: bool,
 }
 
 impl Waiting {
@@ -154,6 +161,15 @@ impl Inbox {
         taken
     }
 
+    /// How much data waits, if the machine is to hear of it: much, or little again.
+    pub(super) fn level(&self) -> Option<usize> {
+        let waiting = &mut *self.lock();
+        let behind = waiting.data.len() > if waiting.behind { DATA_AT_ONCE } else { BEHIND_FROM };
+        let changed = std::mem::replace(&mut waiting.behind, behind) != behind;
+        let bytes = if behind { waiting.weight + waiting.data.len() * FRAME_WEIGHT } else { 0 };
+        changed.then_some(bytes)
+    }
+
     /// Waits until there may be something to take. Cancel-safe.
     pub(super) async fn arrived(&self) {
         self.arrived.notified().await;
@@ -217,7 +233,12 @@ mod tests {
         assert!(!inbox.is_full());
         inbox.put_one(Notice::Ended { connection: 1, peer: NodeId(1), quietly: false });
         inbox.put(&mut (0..2 * MOST_DATA).map(|_| data("y")).collect());
+        assert!(
+            inbox.level().is_some_and(|bytes| bytes > FRAME_WEIGHT * MOST_DATA / 2)
+                && inbox.level().is_none()
+        );
         let all = inbox.take_all();
+        assert_eq!((inbox.level(), inbox.level()), (Some(0), None));
         assert!(matches!(all[0], Notice::Ended { .. }), "news of a connection are never dropped");
         assert_eq!((all.len(), inbox.dropped.load(Ordering::Relaxed)), (1 + MOST_DATA, 3 * MOST_DATA as u64));
         inbox.put(&mut (0..9).map(|_| data(vec![0; FULL_AT / 8])).collect());

@@ -386,6 +386,8 @@ impl<D: Dialler> Mesh<D> {
             for notice in self.shared.inbox.take() {
                 self.on_notice(notice);
             }
+            let level = self.shared.inbox.level();
+            self.events.extend(level.map(|bytes| TransportEvent::Queued { peer: self.shared.me, bytes }));
             self.flush();
             if !self.events.is_empty() {
                 return std::mem::take(&mut self.events);

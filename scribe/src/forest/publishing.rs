@@ -49,6 +49,8 @@ pub(super) struct PublishCx<'a> {
     pub deadlines: &'a mut Deadlines<Timer>,
     /// The root, by the tree's account.
     pub told_root: Option<Contact>,
+    /// Much has come to this node and is not handled yet, perhaps receipts, too.
+    pub is_behind: bool,
 }
 
 impl PublishCx<'_> {
@@ -103,7 +105,8 @@ impl Publishing {
     pub(super) fn on_timer(&mut self, cx: &mut PublishCx<'_>) {
         let session = cx.new_session();
         let Some(publisher) = self.by_topic.get_mut(&cx.topic) else { return };
-        if !publisher.is_over(cx.now, cx.config) && !self.resends.take(cx.now, &cx.config.resends) {
+        let may_resend = !cx.is_behind && self.resends.take(cx.now, &cx.config.resends);
+        if !publisher.is_over(cx.now, cx.config) && !may_resend {
             let again = pause(cx.rng, retries::AGAIN, 0);
             return cx.deadlines.set(Timer::Publish(cx.topic), cx.now + again);
         }

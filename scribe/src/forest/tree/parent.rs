@@ -113,11 +113,13 @@ impl Tree {
         }
     }
 
-    /// Sends the current JOIN, for the first time or again, if so many others of this node are not unanswered that it has to
-    /// wait.
+    /// Sends the current JOIN, for the first time or again. It has to wait while too many others of this node are unanswered, and
+    /// while the answers may have come and not been handled.
     fn send_join(&mut self, cx: &mut TreeCx<'_>) {
         let is_online = cx.is_online();
-        if is_online && !cx.quota.joins.take(cx.now, &cx.config.joins) {
+        let may_ask =
+            |cx: &mut TreeCx<'_>| !cx.links.is_behind() && cx.quota.joins.take(cx.now, &cx.config.joins);
+        if is_online && !may_ask(cx) {
             self.uplink.on_join_put_off();
             let again = cx.pause(retries::AGAIN, 0);
             return cx.timers.set(TreeTimer::Join, cx.now + again);
