@@ -27,6 +27,7 @@ mod carried;
 mod cuts;
 mod hostile;
 mod idle;
+mod late;
 mod members;
 mod merge;
 mod near;

@@ -19,7 +19,7 @@ use treecast_overlay::time::Instant;
 use treecast_overlay::wire::NodeState;
 
 use super::{Context, Forest, Request, RingView};
-use crate::config::{Config, TreeConfig};
+use crate::config::{Config, RetryConfig, TreeConfig};
 use crate::event::{Event, SubscriptionId, Token};
 use crate::message::{Gap, Item, Mark, Message, PublishError, Receipt, Start};
 use crate::topic::{Topic, TopicId};
