@@ -168,7 +168,14 @@ impl FailureDetector {
         let number = core.number();
         let sides = if question.lease { ground.tables.leaf_set.my_sides_at(peer.id) } else { Sides::None };
         self.states.watch(now, peer);
-        self.states.ask(Asked { peer, number, sent: now, attempts, question, sides, heard_since: false });
+        let before = self.states.take_asked(peer.id).filter(|asked| attempts > 1 && asked.peer == peer);
+        let earlier = before.map_or_else(Vec::new, |before| {
+            let mut earlier = before.earlier;
+            earlier.push((before.number, before.sent, before.sides));
+            earlier
+        });
+        let asked = Asked { peer, number, sent: now, attempts, question, sides, heard_since: false, earlier };
+        self.states.ask(asked);
         let rto = self.rto(&core.config, peer.id, ground.table_rtt);
         let wait = if !question.lease {
             rto.saturating_mul(1 << (attempts - 1).min(4)).min(core.config.failure.rto_max)
@@ -246,8 +253,7 @@ impl FailureDetector {
         relay: Option<Peer>,
         number: u64,
     ) -> Option<Answered> {
-        let asked = self.states.asked(from).filter(|asked| asked.number == number);
-        let asked = asked.map(|asked| (asked.sent, asked.sides));
+        let asked = self.states.asked(from).and_then(|asked| asked.question_of(number));
         let indirect = || self.detours.indirect(now, from, number).filter(|_| ground.around().contains(from));
         let answered = asked.or_else(indirect);
         if answered.is_some() {

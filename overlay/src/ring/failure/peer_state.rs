@@ -97,6 +97,19 @@ pub(super) struct Asked {
     pub(super) sides: Sides,
     /// The peer has sent another frame since.
     pub(super) heard_since: bool,
+    /// The same question before it was asked again. An answer to it is one, too: a peer that is slower than the wait would
+    /// else answer a question too old each time, for ever. Fewer than the attempts.
+    pub(super) earlier: Vec<(u64, Instant, Sides)>,
+}
+
+impl Asked {
+    /// When the question of this number was sent, and which leases it asked for.
+    pub(super) fn question_of(&self, number: u64) -> Option<(Instant, Sides)> {
+        if number == self.number {
+            return Some((self.sent, self.sides));
+        }
+        self.earlier.iter().find(|(earlier, ..)| *earlier == number).map(|&(_, sent, sides)| (sent, sides))
+    }
 }
 
 /// The parts of a probe, besides the question whether the peer lives.

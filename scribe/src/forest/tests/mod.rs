@@ -246,7 +246,12 @@ impl World {
 
     fn carry_out(&mut self, from: Contact, request: Request) {
         match request {
-            Request::Route { key, payload } => self.route(from, from.id(), key, payload),
+            Request::Route { key, payload } => {
+                if let Ok((Header::Join(_), _)) = wire::decode(&payload) {
+                    *self.sent.entry("routed Join").or_default() += 1;
+                }
+                self.route(from, from.id(), key, payload);
+            }
             Request::Send { to, payload } => {
                 let (header, _) = wire::decode(&payload).unwrap();
                 *self.sent.entry(header.kind()).or_default() += 1;
