@@ -54,7 +54,11 @@ impl Waiting {
                     dropped += 1;
                 }
                 // The end of a connection: nothing that came by it is left before it.
-                ended => self.control.push(ended),
+                ended @ (Notice::Greeted(_)
+                | Notice::Accepted { .. }
+                | Notice::Drained { .. }
+                | Notice::Ended { .. }
+                | Notice::Refused { .. }) => self.control.push(ended),
             }
         }
         dropped
@@ -77,7 +81,12 @@ fn is_control(notice: &Notice) -> bool {
 fn weight(notice: &Notice) -> usize {
     match notice {
         Notice::Event(TransportEvent::Frame { frame, .. }) => frame.payload.len(),
-        _ => 0,
+        Notice::Event(TransportEvent::Link(_) | TransportEvent::Queued { .. })
+        | Notice::Greeted(_)
+        | Notice::Accepted { .. }
+        | Notice::Drained { .. }
+        | Notice::Ended { .. }
+        | Notice::Refused { .. } => 0,
     }
 }
 
