@@ -8,9 +8,9 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Sleep;
 
+use super::backlog::Backlog;
 use super::clock::Clock;
 use super::connection::set;
-use super::pending::Pending;
 use super::store::Writer;
 use super::transport::{Transport, TransportEvent};
 use crate::machine::{Machine, StoreToken};
@@ -57,7 +57,7 @@ where
         clock,
         on_event,
         records: Writer::start(store_in),
-        pending: Pending::default(),
+        pending: Backlog::default(),
         alarm: Alarm::new(),
     };
     tokio::spawn(async move {
@@ -137,7 +137,7 @@ struct Driver<M: Machine, T, F> {
     on_event: F,
     records: Writer,
     /// Events that are not handled yet.
-    pending: Pending,
+    pending: Backlog,
     alarm: Alarm,
 }
 

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::node::Node;
 use super::relay::{self, Way};
 use super::routing::broadcasts::{Arcs, BroadcastId, Piece};
-use super::routing::hops::{NextHop, Overloaded, Parked, Unacknowledged};
+use super::routing::hops::{NextHop, Overloaded, PARKED_AT_ONCE, Parked, Unacknowledged};
 use super::routing::lookups::LookupAttempt;
 use super::routing::{Hop, matched};
 use crate::geometry::Geometry;
@@ -236,19 +236,13 @@ impl<G: Geometry> Node<G> {
 
     pub(super) fn on_parked_timer(&mut self, now: Instant) {
         self.slots.expire(now, &self.leases);
-        let due = self.hops.take_due_parked();
-        self.try_again(now, due);
+        self.unpark(now, PARKED_AT_ONCE);
         self.hops.plan_parked(now, &mut self.core);
     }
 
-    /// Something changed: each parked message looks for a way again, in its order.
-    pub(super) fn unpark(&mut self, now: Instant) {
-        let parked = self.hops.take_parked();
-        self.try_again(now, parked);
-    }
-
-    fn try_again(&mut self, now: Instant, parked: Vec<Parked>) {
-        for Parked { routed, payload, previous, since } in parked {
+    /// So many parked messages look for a way again, in their order; all where something has changed.
+    pub(super) fn unpark(&mut self, now: Instant, most: usize) {
+        for Parked { routed, payload, previous, since } in self.hops.take_parked(most) {
             if now - since >= self.core.config.routing.park_for {
                 self.fail(now, routed, RouteFailure::NoRoot);
                 continue;

@@ -215,7 +215,7 @@ impl<G: Geometry> Node<G> {
         if let Some(serving) = self.leases.serving_changed(now, &self.core, &self.tables) {
             self.core.emit(Event::NeighboursChanged);
             if serving {
-                self.unpark(now);
+                self.unpark(now, usize::MAX);
             }
         }
         self.choose_paths(now, reply);

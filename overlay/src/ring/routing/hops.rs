@@ -30,7 +30,7 @@ const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 /// How often parked messages look for a way again, besides whenever the neighbourhood changes.
 const PARKED_PERIOD: Duration = Duration::from_millis(500);
 /// How many of them do so then, those first that have not for longest: a full house takes four seconds.
-const PARKED_AT_ONCE: usize = 128;
+pub(crate) const PARKED_AT_ONCE: usize = 128;
 /// Hops remembered after their wait, for the time that their acknowledgements took; beyond it the oldest are forgotten.
 const MAX_EXPIRED: usize = 1024;
 /// Peers whose last acknowledged hop is remembered; beyond it all are forgotten.
@@ -281,17 +281,8 @@ impl Hops {
         Ok(())
     }
 
-    /// Takes all parked messages, each to look for a way again, in their order.
-    pub(crate) fn take_parked(&mut self) -> Vec<Parked> {
-        self.take_first_parked(usize::MAX)
-    }
-
-    /// Takes those that are to look for a way again though nothing has changed: some.
-    pub(crate) fn take_due_parked(&mut self) -> Vec<Parked> {
-        self.take_first_parked(PARKED_AT_ONCE)
-    }
-
-    fn take_first_parked(&mut self, most: usize) -> Vec<Parked> {
+    /// Takes so many parked messages, each to look for a way again, in their order.
+    pub(crate) fn take_parked(&mut self, most: usize) -> Vec<Parked> {
         let mut taken = Vec::with_capacity(most.min(self.parked.len()));
         while taken.len() < most
             && let Some((place, parked)) = self.parked.pop_first()

@@ -8,12 +8,12 @@ use crate::machine::Link;
 
 /// Events that wait to be handled, in two classes, each in its order.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(super) struct Backlog {
     control: VecDeque<TransportEvent>,
     data: VecDeque<TransportEvent>,
 }
 
-impl Pending {
+impl Backlog {
     /// Takes a batch over.
     pub(super) fn add(&mut self, batch: Vec<TransportEvent>) {
         for event in batch {
@@ -68,7 +68,7 @@ mod tests {
         let data = |bytes| frame(Header::Direct(Direct::Payload), bytes);
         let ack = |hop| frame(Header::HopAck { hop }, b"");
         let down = TransportEvent::Link(Link::Down { peer: NodeId(1), generation: 1 });
-        let mut pending = Pending::default();
+        let mut pending = Backlog::default();
         pending.add(vec![data(b"1"), data(b"2"), ack(1)]);
         pending.add(vec![down.clone(), ack(2)]);
         let order: Vec<_> = std::iter::from_fn(|| pending.pop()).collect();
