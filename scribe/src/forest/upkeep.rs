@@ -16,8 +16,9 @@ impl Forest {
     pub(super) fn on_beat_timer(&mut self, cx: Context<'_>) {
         let late = self.beat_at.take().map_or(Duration::ZERO, |at| cx.now.since(at));
         self.trim();
-        if late >= self.config.beat.every {
-            // This node slept, or was late: what its neighbours said meanwhile is not handled yet.
+        if late >= self.config.beat.every || self.links.is_behind() {
+            // This node slept, or is late: what its neighbours said meanwhile is not handled yet. (One that is dead the ring
+            // finds out, whose own frames go first.)
             self.neighbours.hear_all(cx.now);
         }
         self.drop_silent(cx);

@@ -243,7 +243,9 @@ fn a_node_that_is_behind_asks_nothing_again_until_it_has_caught_up() {
     let [root, other, publisher] = world.by_distance()[..] else { panic!("three nodes") };
     let subscription = world.subscribe(other, Start::Latest);
     world.run(seconds(3));
-    world.cut = Some(|header| matches!(header, Header::Data(_) | Header::Receipt(_)));
+    // Beats are late or dropped, too, but the ring says of no node that it is dead.
+    world.cut = Some(|header| matches!(header, Header::Data(_) | Header::Receipt(_) | Header::Beat(_)));
+    let parent = world.parent(other);
     world.publish(publisher, "one");
     world.run(millis(50));
     let before = world.sent.clone();
@@ -254,6 +256,8 @@ fn a_node_that_is_behind_asks_nothing_again_until_it_has_caught_up() {
     // Neither is the entry pushed again, nor the message published again, which the root would answer again.
     assert_eq!((world.sent["Receipt"], world.sent["Data"]), (before["Receipt"], before["Data"]));
     assert!(world.sent["Beat"] > before["Beat"], "it lives, and says so");
+    assert_eq!(world.parent(other), parent, "and takes its own lateness for no other node's silence");
+    assert_eq!(world.sent["routed Join"], before["routed Join"]);
     world.cut = None;
     for node in [root, other, publisher] {
         world.with(node, |forest, cx| forest.handle_queued(cx, node, 0));
