@@ -241,7 +241,7 @@ impl Log {
 
     fn push(&mut self, held: Held) {
         let at = self.end();
-        if let Body::Configuration { members, birth } = &held.body {
+        if let Body::Configuration { members, birth, .. } = &held.body {
             if let Some(birth) = birth {
                 self.configurations = Configurations::default();
                 self.lineage = birth.lineage.clone();

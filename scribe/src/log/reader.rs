@@ -26,7 +26,7 @@ impl Reader {
         let at = |next| Reader { next, begun: next, owed: None, takes_what_is_kept: false };
         let kept = |next| Reader { takes_what_is_kept: true, ..at(next) };
         let reader = match start {
-            Start::Latest => at(log.commit().max(latest)),
+            Start::Latest => at(place(log, start).max(latest)),
             // Nodes above may keep more than this one.
             Start::Earliest if log.window.is_young() => kept(0),
             Start::Last(count) if log.window.is_young() => {
@@ -89,6 +89,9 @@ impl Reader {
                 }
                 Body::Configuration { birth: Some(birth), .. } if !birth.complete && at.offset > self.begun => {
                     return Some(Item::Gap(Gap { after, until: at, reason: GapReason::Unreplicated }));
+                }
+                Body::Configuration { forsakes: Some(_), .. } if at.offset > self.begun => {
+                    return Some(Item::Gap(Gap { after, until: at, reason: GapReason::OtherLog }));
                 }
                 Body::Configuration { .. } => {}
             }

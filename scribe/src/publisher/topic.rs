@@ -121,7 +121,7 @@ impl TopicPublisher {
     /// Whether the oldest message is given up now.
     pub(crate) fn is_over(&self, now: Instant, config: &Config) -> bool {
         let oldest = self.flight.first_key_value();
-        oldest.is_some_and(|(_, oldest)| oldest.first_sent + config.publish.timeout <= now)
+        oldest.is_some_and(|(_, oldest)| oldest.first_sent.max(self.progress) + config.publish.timeout <= now)
     }
 
     /// Whether nothing waits.

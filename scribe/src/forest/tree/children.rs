@@ -205,6 +205,13 @@ impl Children {
         child.pace.skip_to(next);
     }
 
+    /// A child is to be started once more.
+    pub(crate) fn begin_anew(&mut self, id: NodeId) {
+        if let Some(child) = self.by_id.get_mut(&id) {
+            child.cursor = None;
+        }
+    }
+
     /// A child is no member, nor to become one: it goes on like the others.
     pub(crate) fn release(&mut self, cx: &TreeCx<'_>, id: NodeId) -> bool {
         let Some(child) = self.by_id.get_mut(&id) else { return false };

@@ -173,6 +173,9 @@ impl Tree {
             return;
         }
         let Some(current) = log.configurations().last().cloned() else { return };
+        if root.is_dropping {
+            return;
+        }
         let pending = !root.primary.may_append(log);
         let leaving = cx.life != NodeLife::Running;
         let copies = cx.config.replication.copies;
@@ -252,11 +255,31 @@ impl Tree {
             }
             return self.review_members(cx);
         }
+        let forsakes = self.role.root().is_some_and(|root| root.forsakes.is_some());
         if let Some(members) = plan.members {
             self.configure(cx, members.into());
+        } else if forsakes {
+            self.configure(cx, current.members);
         } else {
             self.admit_waiting(cx);
         }
+    }
+
+    /// Nobody uses the topic: its members forget it, and this node after them. Returns whether they have.
+    pub(super) fn drop_log(&mut self, cx: &mut TreeCx<'_>) -> bool {
+        let Role::Root(root) = &mut self.role else { return true };
+        root.is_dropping = true;
+        let members: Vec<NodeId> = self.flow.children.copies().map(|(id, _)| id).collect();
+        for &id in &members {
+            if let Role::Root(root) = &mut self.role {
+                root.primary.on_follower_lost(id);
+            }
+            // An ordinary child that needs nothing leaves by itself.
+            self.flow.children.begin_anew(id);
+            self.flow.children.release(cx, id);
+            self.flow.attach(cx, self.role.way_up(cx), id);
+        }
+        self.flow.children.is_empty()
     }
 
     /// Whether so many members are dead that nothing can be committed any more.
@@ -296,7 +319,7 @@ impl Tree {
             term: root.primary.term().number,
             behind: log.end() - log.commit(),
             stamp,
-            body: Body::Configuration { members, birth: None },
+            body: Body::Configuration { members, birth: None, forsakes: root.forsakes.take() },
         };
         let held = Held::encode(data, &root.sequencer.sessions.encode());
         let news = root.primary.append(log, held);
@@ -365,7 +388,7 @@ impl Tree {
 }
 
 /// Whether a copy is of another birth than a log, and has entries that the log did not take over.
-fn has_other_branch(log: &Log, copy: &CopyState) -> bool {
+pub(super) fn has_other_branch(log: &Log, copy: &CopyState) -> bool {
     if copy.birth == log.birth || copy.synced == Term::ZERO {
         return false;
     }

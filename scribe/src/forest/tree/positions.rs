@@ -160,14 +160,24 @@ impl Tree {
     /// Once in a while: sessions that were silent are forgotten, and a root without listeners and publishers is
     /// dropped.
     pub(crate) fn look_after_root(&mut self, cx: &mut TreeCx<'_>) -> Outcome {
-        let needed = self.flow.is_needed();
+        // Members are no users.
+        let needed = !self.flow.readers.is_empty() || self.flow.subscribers() > 0;
         let limit = cx.unix_ms().saturating_sub(millis(cx.config.sessions.idle));
         let Role::Root(root) = &mut self.role else { return Outcome::Keep };
         root.sequencer.sessions.expire(limit);
         if needed {
             root.used = cx.now;
-        } else if root.used < cx.earlier(cx.config.root.idle) {
+        }
+        let idle = root.used < cx.earlier(cx.config.root.idle);
+        if idle && self.drop_log(cx) {
             return Outcome::Leave;
+        }
+        if !idle
+            && let Role::Root(root) = &mut self.role
+            && std::mem::take(&mut root.is_dropping)
+        {
+            // It is used again, and the members may have forgotten it.
+            root.lapsed = true;
         }
         self.review_members(cx);
         Outcome::Keep

@@ -24,6 +24,10 @@ pub(crate) struct RootState {
     pub used: Instant,
     /// Since when it serves.
     pub serves_since: Option<Instant>,
+    /// A birth of the log that was given up for this one: readers are to hear of it.
+    pub forsakes: Option<u64>,
+    /// Nobody uses the topic: its members were told to forget it.
+    pub is_dropping: bool,
 }
 
 impl RootState {
@@ -38,6 +42,8 @@ impl RootState {
             lapsed: false,
             used: now,
             serves_since: None,
+            forsakes: None,
+            is_dropping: false,
         }
     }
 }
