@@ -138,7 +138,8 @@ impl<N: RingNode> Cluster<N> {
             Event::Status { .. }
             | Event::ContactChanged(_)
             | Event::Broadcast { .. }
-            | Event::BroadcastEnded { .. } => {}
+            | Event::BroadcastEnded { .. }
+            | Event::Topic { .. } => {}
         }
         Ok(())
     }
