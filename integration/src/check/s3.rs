@@ -119,7 +119,8 @@ mod tests {
 
     #[test]
     fn disorder_is_seen() {
-        assert!(verdict(|watched| watched.items.swap(1, 2)).contains("behind 3"));
+        assert!(verdict(|watched| watched.items.swap(1, 2)).contains("after its sequence"));
+        assert!(verdict(|watched| watched.items[1] = gap(Some(0), 3)).contains("behind 3"));
         assert!(verdict(|watched| drop(watched.items.remove(1))).contains("with 0 gaps between"));
         assert_eq!(verdict(|watched| watched.items[1] = gap(Some(0), 2)), "");
         assert!(verdict(|watched| watched.items[1] = gap(Some(2), 2)).contains("a gap that is none"));

@@ -330,8 +330,8 @@ mod tests {
     /// A birth that took over what is before an offset.
     fn ledger(end: u64, complete: bool) -> Ledger {
         let mut ledger = Ledger::default();
-        ledger.note_birth(0, TOPIC, BIRTH, &Lineage::default());
-        ledger.note_birth(0, TOPIC, LATER, &Lineage::default().then(BIRTH, end));
+        ledger.note_birth(Instant::ZERO, 0, TOPIC, BIRTH, &Lineage::default());
+        ledger.note_birth(Instant::ZERO, 0, TOPIC, LATER, &Lineage::default().then(BIRTH, end));
         ledger.note_begin(TOPIC, LATER, complete);
         ledger
     }

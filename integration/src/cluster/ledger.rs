@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use treecast_overlay::id::NodeId;
+use treecast_overlay::time::Instant;
 use treecast_scribe::wire::{CopyState, Life, Lineage, Members, Term};
 use treecast_scribe::{Position, TopicId};
 
@@ -37,6 +38,8 @@ struct MemberStory {
 /// One birth of a log.
 #[derive(Clone, Debug)]
 pub struct KnownBirth {
+    /// When it was first heard of, by the clock of the node that spoke of it.
+    pub heard: Instant,
     /// In which slot the node lives that spoke of it first: its root.
     pub slot: usize,
     /// The births before it.
@@ -147,11 +150,12 @@ impl Ledger {
     }
 
     /// A node speaks of a birth.
-    pub fn note_birth(&mut self, slot: usize, topic: TopicId, birth: u64, lineage: &Lineage) {
+    pub fn note_birth(&mut self, heard: Instant, slot: usize, topic: TopicId, birth: u64, lineage: &Lineage) {
         let known = self.births.entry(topic).or_default();
         known.entry(birth).or_insert_with(|| {
             self.fresh.push((topic, birth));
             KnownBirth {
+                heard,
                 slot,
                 lineage: lineage.clone(),
                 complete: None,

@@ -191,7 +191,7 @@ impl Witness {
                 }
             }
             ForestHeader::Attached(Attached { topic, start: Some(start), .. }) => {
-                ledger.note_birth(slot, *topic, start.birth, &start.lineage);
+                ledger.note_birth(at.now, slot, *topic, start.birth, &start.lineage);
                 for known in start.sync.iter().flat_map(|sync| &sync.configurations) {
                     ledger.note_members(*topic, start.birth, known.at, &known.members);
                 }
@@ -234,7 +234,7 @@ impl Witness {
         let (me, ledger, topic, offset) = (at.machine.peer().id, &mut self.ledger, data.topic, data.offset);
         if let Body::Configuration { members, birth, .. } = &data.body {
             if let Some(begun) = birth {
-                ledger.note_birth(at.slot, topic, data.birth, &begun.lineage);
+                ledger.note_birth(at.now, at.slot, topic, data.birth, &begun.lineage);
                 ledger.note_begin(topic, data.birth, begun.complete);
             }
             ledger.note_members(topic, data.birth, offset, members);

@@ -231,7 +231,8 @@ impl Account {
             | Event::Status { .. }
             | Event::ContactChanged(_)
             | Event::Broadcast { .. }
-            | Event::BroadcastEnded { .. } => {}
+            | Event::BroadcastEnded { .. }
+            | Event::Topic { .. } => {}
         }
     }
 
