@@ -1,7 +1,7 @@
 //! All that the wires told of the topics' logs: births with their lineages, configurations, and who held what. Judges compare
 //! with it what publishers and subscribers were told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
@@ -15,6 +15,8 @@ pub struct Ledger {
     /// Bytes of all entries, by topic.
     bytes: BTreeMap<TopicId, usize>,
     members: BTreeMap<(TopicId, NodeId), MemberStory>,
+    /// Entries that tell of another birth which was given up: topic, birth, offset.
+    forsakes: BTreeSet<(TopicId, u64, u64)>,
     /// Births since the last judgement.
     pub fresh: Vec<(TopicId, u64)>,
     /// Words that no node may say, since the last judgement.
@@ -171,6 +173,16 @@ impl Ledger {
         if let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) {
             known.complete = Some(complete);
         }
+    }
+
+    /// The entry at an offset tells of another birth that was given up.
+    pub fn note_forsakes(&mut self, topic: TopicId, birth: u64, at: u64) {
+        self.forsakes.insert((topic, birth, at));
+    }
+
+    /// Whether an entry tells of another birth that was given up.
+    pub fn forsakes(&self, topic: TopicId, at: Position) -> bool {
+        self.forsakes.contains(&(topic, at.birth, at.offset))
     }
 
     /// The entry at an offset names members.

@@ -232,7 +232,10 @@ impl Witness {
 
     fn note_entry<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, data: &Data, bytes: usize) {
         let (me, ledger, topic, offset) = (at.machine.peer().id, &mut self.ledger, data.topic, data.offset);
-        if let Body::Configuration { members, birth, .. } = &data.body {
+        if let Body::Configuration { members, birth, forsakes } = &data.body {
+            if forsakes.is_some() {
+                ledger.note_forsakes(topic, data.birth, offset);
+            }
             if let Some(begun) = birth {
                 ledger.note_birth(at.now, at.slot, topic, data.birth, &begun.lineage);
                 ledger.note_begin(topic, data.birth, begun.complete);

@@ -306,7 +306,7 @@ impl Children {
         let messages = if child.overdue { REPEATED_AT_ONCE } else { u64::MAX };
         let messages = messages.min(cx.config.push.messages as u64);
         let burst = cx.config.push.bytes.div_ceil(4);
-        let end = source.end_for(child.follows);
+        let end = source.end_for(id, child.follows);
         let mut pushed = 0;
         while cursor.next < end
             && let Some(entry) = log.window.entry(cursor.next)
@@ -593,13 +593,13 @@ impl Child {
 }
 
 impl Source<'_> {
-    /// The end of what may be pushed: the whole log to a node that follows it, to all others what is committed.
-    fn end_for(&self, follows: Option<Life>) -> u64 {
-        match (self.log, follows) {
-            (Some(log), Some(_)) => log.end(),
-            (Some(log), None) => log.commit(),
-            (None, _) => 0,
-        }
+    /// The end of what may be pushed: the whole log to a member, to all others, also to one that is to become a member,
+    /// what is committed.
+    fn end_for(&self, id: NodeId, follows: Option<Life>) -> u64 {
+        let Some(log) = self.log else { return 0 };
+        let mut counting = log.configurations().all().iter();
+        let is_member = follows.is_some_and(|life| counting.any(|known| known.names(id, life)));
+        if is_member { log.end() } else { log.commit() }
     }
 
     /// An entry as it goes to a child. One that follows takes only what this root's term says.

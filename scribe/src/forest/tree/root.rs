@@ -630,9 +630,10 @@ fn replay(cx: &TreeCx<'_>, log: &Log) -> Sessions {
 
 /// Until when messages of sessions of another birth may come, in unix milliseconds.
 fn young_until(cx: &TreeCx<'_>, log: &Log) -> u64 {
-    // A log without ancestors is of a topic that no node knew.
+    // A log without ancestors is of a topic that no node knew; but those that knew it may be cut off.
+    let lost_some = cx.links.lost_since(cx.earlier(cx.config.publish.timeout * 2));
     let born = log.window.entries_from(log.window.start()).filter(|(_, entry)| match &entry.body {
-        Body::Configuration { birth: Some(birth), .. } => !birth.lineage.ancestors().is_empty(),
+        Body::Configuration { birth: Some(birth), .. } => lost_some || !birth.lineage.ancestors().is_empty(),
         Body::Configuration { birth: None, .. } | Body::Message { .. } => false,
     });
     let timeout = u64::try_from(cx.config.publish.timeout.as_millis()).unwrap_or(u64::MAX);
