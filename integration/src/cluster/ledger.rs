@@ -194,6 +194,14 @@ impl Ledger {
         }
     }
 
+    /// The entry at an offset names no members: a configuration that another root had there was never committed.
+    pub fn note_message(&mut self, topic: TopicId, birth: u64, at: u64) {
+        let birth = self.birth_at(topic, birth, at);
+        if let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) {
+            known.configurations.retain(|(other, _)| *other != at);
+        }
+    }
+
     /// A node sends, or receives, an entry.
     pub fn note_entry(&mut self, topic: TopicId, birth: u64, offset: u64, bytes: usize) {
         let birth = self.birth_at(topic, birth, offset);
@@ -213,6 +221,11 @@ impl Ledger {
 
     /// A node says to the node that it wants for its parent, or for its root, in which life it is a member.
     pub fn note_copy(&mut self, topic: TopicId, node: NodeId, incarnation: u64, join: u64, copy: Option<&CopyState>) {
+        // A JOIN may be on its way for long, and pass on when its sender has said other things since.
+        let last = self.members.get(&(topic, node));
+        if last.is_some_and(|story| (incarnation, join) < (story.incarnation, story.join)) {
+            return;
+        }
         if let Some(copy) = copy {
             for known in &copy.configurations {
                 self.note_members(topic, copy.birth, known.at, &known.members);

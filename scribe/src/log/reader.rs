@@ -15,6 +15,8 @@ pub(crate) struct Reader {
     begun: u64,
     /// It has missed something that it has not heard of yet: why, and what it had before.
     owed: Option<(GapReason, Option<Position>)>,
+    /// The offset up to which it was last told of a gap: what stands there is told.
+    told: Option<u64>,
     /// It has asked for whatever is kept: that earlier entries are not is no news.
     takes_what_is_kept: bool,
 }
@@ -23,7 +25,7 @@ impl Reader {
     /// Where a subscription begins, and the mark that says so (promise S5). `latest` is the end of the parent's log, if it
     /// has just said so: what comes up to there was published before.
     pub(crate) fn begin(log: &Log, start: Start, latest: u64) -> (Reader, Mark) {
-        let at = |next| Reader { next, begun: next, owed: None, takes_what_is_kept: false };
+        let at = |next| Reader { next, begun: next, owed: None, told: None, takes_what_is_kept: false };
         let kept = |next| Reader { takes_what_is_kept: true, ..at(next) };
         let reader = match start {
             Start::Latest => at(place(log, start).max(latest)),
@@ -71,6 +73,7 @@ impl Reader {
             self.next = gone_before;
         }
         if let Some((reason, after)) = self.owed.take() {
+            self.told = Some(self.next);
             return Some(Item::Gap(Gap { after, until: position(log, self.next), reason }));
         }
         while self.next < log.commit() {
@@ -79,6 +82,7 @@ impl Reader {
             self.takes_what_is_kept = false;
             let at = position(log, self.next);
             let after = before(log, self.next);
+            let is_news = at.offset > self.begun && self.told != Some(at.offset);
             self.next += 1;
             match &entry.body {
                 Body::Message { publisher, session, sequence, .. } => {
@@ -87,10 +91,10 @@ impl Reader {
                     let payload = entry.payload.clone();
                     return Some(Item::Message(Message { id, position: at, mark, payload }));
                 }
-                Body::Configuration { birth: Some(birth), .. } if !birth.complete && at.offset > self.begun => {
+                Body::Configuration { birth: Some(birth), .. } if !birth.complete && is_news => {
                     return Some(Item::Gap(Gap { after, until: at, reason: GapReason::Unreplicated }));
                 }
-                Body::Configuration { forsakes: Some(_), .. } if at.offset > self.begun => {
+                Body::Configuration { forsakes: Some(_), .. } if is_news => {
                     return Some(Item::Gap(Gap { after, until: at, reason: GapReason::OtherLog }));
                 }
                 Body::Configuration { .. } => {}
@@ -115,7 +119,7 @@ impl Reader {
     pub(crate) fn restart(&mut self, old: &Log, start: u64) {
         let after = self.owed.map_or(before(old, self.next), |(_, after)| after);
         let owed = Some((GapReason::OtherLog, after));
-        *self = Reader { next: start, begun: start, owed, takes_what_is_kept: false };
+        *self = Reader { next: start, begun: start, owed, told: None, takes_what_is_kept: false };
     }
 }
 

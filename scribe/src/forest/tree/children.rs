@@ -217,7 +217,12 @@ impl Children {
         let Some(child) = self.by_id.get_mut(&id) else { return false };
         child.follows = None;
         child.permit.get_or_insert_with(|| cx.quota.children.take());
-        child.copy.take().is_some()
+        let Some(copy) = child.copy.take() else { return false };
+        // What it held beyond what was committed when it joined it drops.
+        child.cursor = None;
+        let mark = Mark { birth: copy.birth, next: copy.commit };
+        child.start = Some(Box::new(if copy.end > 0 { Start::After(mark) } else { Start::Latest }));
+        true
     }
 
     /// Takes a child by its JOIN. A repetition changes nothing: its answer was lost, or is on its way, and is sent
