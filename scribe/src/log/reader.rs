@@ -58,7 +58,8 @@ impl Reader {
                 }
             }
         };
-        (reader, mark_at(log, reader.next))
+        let mark = mark_at(log, reader.next);
+        (reader, mark)
     }
 
     /// The first entry that it needs and that is older than the window.
