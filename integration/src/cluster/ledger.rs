@@ -223,7 +223,7 @@ impl Ledger {
     pub fn note_copy(&mut self, topic: TopicId, node: NodeId, incarnation: u64, join: u64, copy: Option<&CopyState>) {
         // A JOIN may be on its way for long, and pass on when its sender has said other things since.
         let last = self.members.get(&(topic, node));
-        if last.is_some_and(|story| (incarnation, join) < (story.incarnation, story.join)) {
+        if last.is_some_and(|story| (incarnation, join) <= (story.incarnation, story.join)) {
             return;
         }
         if let Some(copy) = copy {

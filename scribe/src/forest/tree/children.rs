@@ -613,7 +613,8 @@ impl Source<'_> {
         match (term, self.log) {
             (Some(term), Some(log)) if term != entry.term => {
                 let behind = offset.saturating_sub(log.commit());
-                entry.in_term(cx.topic, log.birth, offset, term, behind).encoded
+                let birth = log.lineage.birth_at(offset, log.birth);
+                entry.in_term(cx.topic, birth, offset, term, behind).encoded
             }
             _ => entry.encoded.clone(),
         }

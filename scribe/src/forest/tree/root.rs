@@ -132,6 +132,7 @@ impl Tree {
         } else {
             self.weigh(cx);
         }
+        self.flow.count_window(cx);
         if let Role::Root(root) = &self.role
             && !root.primary.is_serving()
         {
