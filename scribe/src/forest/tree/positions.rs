@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::receipts::Waiting;
+use super::receipts::WaitingReceipt;
 use super::role::Role;
 use super::sequencer::Answer;
 use super::{Outcome, Tree};
@@ -138,7 +138,7 @@ impl Tree {
         let listeners = self.flow.listeners();
         while let Some(waiting) = root.receipts.take(cx.now, log.commit(), held_by_all, patience) {
             let copies = root.primary.copies(log, waiting.offset);
-            let Waiting { offset, publisher, session, sequence, .. } = waiting;
+            let WaitingReceipt { offset, publisher, session, sequence, .. } = waiting;
             let receipt = PublishReceipt {
                 topic: cx.topic,
                 session,

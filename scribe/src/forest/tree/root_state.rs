@@ -31,7 +31,7 @@ pub(crate) struct RootState {
     /// Members of such a birth, whose promises are waited for.
     pub awaited: BTreeSet<NodeId>,
     /// A birth of the log that was given up for this one: readers are to hear of it.
-    pub forsakes: Option<u64>,
+    pub replaces: Option<u64>,
     /// Nobody uses the topic: its members were told to forget it.
     pub is_dropping: bool,
 }
@@ -50,7 +50,7 @@ impl RootState {
             serves_since: None,
             weighed: BTreeSet::new(),
             awaited: BTreeSet::new(),
-            forsakes: None,
+            replaces: None,
             is_dropping: false,
         }
     }
