@@ -30,8 +30,8 @@ const REPEATED_AT_ONCE: u64 = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Children {
     by_id: SortedMap<NodeId, Child>,
-    /// How far a child that went while it was behind had consumed, and until when the others wait for it: it may be on its way to
-    /// another parent.
+    /// How far a child that went while it was behind had consumed, and until when the others wait for it: it may be on its
+    /// way to another parent.
     gone: Option<(u64, Instant)>,
 }
 
