@@ -108,7 +108,7 @@ pub struct Gap {
 pub enum GapReason {
     /// The subscriber came too late, or was too slow: no node that it can ask keeps what it lacks.
     TooOld,
-    /// A majority of the members that held the log has ended. What only they had is lost; maybe nothing.
+    /// A majority of the members that held the log has ended. Entries that only they had are lost; maybe none.
     Unreplicated,
     /// The log that the subscriber's mark belongs to is no more; this is another one.
     OtherLog,

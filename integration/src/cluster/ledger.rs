@@ -16,7 +16,7 @@ pub struct Ledger {
     bytes: BTreeMap<TopicId, usize>,
     members: BTreeMap<(TopicId, NodeId), MemberStory>,
     /// Entries that tell of another birth which was given up: topic, birth, offset.
-    forsakes: BTreeSet<(TopicId, u64, u64)>,
+    replaces: BTreeSet<(TopicId, u64, u64)>,
     /// Births since the last judgement.
     pub fresh: Vec<(TopicId, u64)>,
     /// Words that no node may say, since the last judgement.
@@ -176,13 +176,13 @@ impl Ledger {
     }
 
     /// The entry at an offset tells of another birth that was given up.
-    pub fn note_forsakes(&mut self, topic: TopicId, birth: u64, at: u64) {
-        self.forsakes.insert((topic, birth, at));
+    pub fn note_replaces(&mut self, topic: TopicId, birth: u64, at: u64) {
+        self.replaces.insert((topic, birth, at));
     }
 
     /// Whether an entry tells of another birth that was given up.
-    pub fn forsakes(&self, topic: TopicId, at: Position) -> bool {
-        self.forsakes.contains(&(topic, at.birth, at.offset))
+    pub fn replaces(&self, topic: TopicId, at: Position) -> bool {
+        self.replaces.contains(&(topic, at.birth, at.offset))
     }
 
     /// The entry at an offset names members.

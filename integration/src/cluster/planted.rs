@@ -205,7 +205,7 @@ impl Planted {
                     return None;
                 }
                 let term = Term { number: data.term, root: self.me? };
-                let commit = ForestHeader::Commit { topic: data.topic, term, commit: data.offset + 1 };
+                let commit = ForestHeader::LogCommit { topic: data.topic, term, commit: data.offset + 1 };
                 Some(vec![told(transmit, to, &commit)])
             }
             (Bug::Amnesiac | Bug::Resurrected, ForestHeader::Join(mut join)) => {

@@ -213,7 +213,7 @@ impl Witness {
                     ledger.note_promise(topic, me, promise.term);
                 }
             }
-            ForestHeader::Commit { topic, commit, .. } => {
+            ForestHeader::LogCommit { topic, commit, .. } => {
                 if let (Some(birth), Some(offset)) = (birth(at.machine, *topic), commit.checked_sub(1)) {
                     let place = Position { birth, offset };
                     ledger.note_commit(*topic, me, place, || "says so of".to_string());
@@ -233,9 +233,9 @@ impl Witness {
 
     fn note_entry<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, data: &Data, bytes: usize) {
         let (me, ledger, topic, offset) = (at.machine.peer().id, &mut self.ledger, data.topic, data.offset);
-        if let Body::Configuration { members, birth, forsakes } = &data.body {
-            if forsakes.is_some() {
-                ledger.note_forsakes(topic, data.birth, offset);
+        if let Body::Configuration { members, birth, replaces } = &data.body {
+            if replaces.is_some() {
+                ledger.note_replaces(topic, data.birth, offset);
             }
             if let Some(begun) = birth {
                 ledger.note_birth(at.now, at.slot, topic, data.birth, &begun.lineage);

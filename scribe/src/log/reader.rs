@@ -46,8 +46,8 @@ impl Reader {
             Start::After(mark) => {
                 let after = mark.next.checked_sub(1).map(|offset| Position { birth: mark.birth, offset });
                 match own_offset(log, mark) {
-                    // What it lacks before the window is told when it is looked for; it may be ahead of this node, too.
-                    // What begins there is news to it.
+                    // A gap before the window is told when it is looked for; the reader may be ahead of this node, too.
+                    // A birth that begins there is news to the reader.
                     Some(next) if next == mark.next && mark.birth != position(log, next).birth => {
                         Reader { begun: next.saturating_sub(1), ..at(next) }
                     }
@@ -100,7 +100,7 @@ impl Reader {
                 Body::Configuration { birth: Some(birth), .. } if !birth.complete && is_news => {
                     return Some(Item::Gap(Gap { after, until: at, reason: GapReason::Unreplicated }));
                 }
-                Body::Configuration { forsakes: Some(_), .. } if is_news => {
+                Body::Configuration { replaces: Some(_), .. } if is_news => {
                     return Some(Item::Gap(Gap { after, until: at, reason: GapReason::OtherLog }));
                 }
                 Body::Configuration { .. } => {}

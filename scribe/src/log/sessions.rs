@@ -253,7 +253,7 @@ mod tests {
         }
 
         fn configure(&mut self) {
-            let body = Body::Configuration { members: members(&[1]), birth: None, forsakes: None };
+            let body = Body::Configuration { members: members(&[1]), birth: None, replaces: None };
             let held = entry(1, body, &self.sessions.encode());
             let _ = self.log.take_committed(self.log.end(), held);
         }
@@ -331,7 +331,7 @@ mod tests {
         (1..=9).for_each(|session| root.append(session));
         root.configure();
         assert_eq!(Sessions::replay(&root.log, 4, RECENT, &root.meter).len(), 4);
-        let body = Body::Configuration { members: members(&[1]), birth: None, forsakes: None };
+        let body = Body::Configuration { members: members(&[1]), birth: None, replaces: None };
         let _ = root.log.take_committed(root.log.end(), entry(1, body, b"no table"));
         assert_eq!(root.replayed().len(), 0);
     }

@@ -140,7 +140,7 @@ impl Window {
         until(to).saturating_sub(until(from))
     }
 
-    /// What the entries in `from..to` cost, in bytes as [`bytes`](Window::bytes) counts them.
+    /// The cost of the entries in `from..to`, in bytes as [`bytes`](Window::bytes) counts them.
     pub(crate) fn cost_between(&self, from: u64, to: u64) -> u64 {
         let (from, to) = (from.max(self.start), to.min(self.end()));
         self.bytes_between(from, to) + to.saturating_sub(from) * ENTRY as u64

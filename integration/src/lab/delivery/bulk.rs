@@ -68,7 +68,7 @@ until all is well again (meanwhile). Each frame takes its receiver --frame-us, s
 
 /// What came of it.
 #[derive(Default)]
-struct Seen {
+struct BulkOutcome {
     roots: usize,
     memberships: usize,
     rooted: Times,
@@ -179,9 +179,9 @@ pub fn run(options: &BulkOptions, progress: &Progress) -> Result<Report, Error> 
 }
 
 impl<N: RingNode> Bulk<'_, N> {
-    fn live(&mut self, copies: usize, progress: &Progress) -> Result<Seen, Error> {
+    fn live(&mut self, copies: usize, progress: &Progress) -> Result<BulkOutcome, Error> {
         self.await_copies(copies, progress)?;
-        let mut seen = Seen { replacements: Replacements::new(copies), ..Seen::default() };
+        let mut seen = BulkOutcome { replacements: Replacements::new(copies), ..BulkOutcome::default() };
         let victim = self.victim();
         let own = |bulk: &Bulk<'_, N>, topic: u32| {
             let id = bulk.topics[topic as usize].id();
@@ -270,7 +270,7 @@ impl<N: RingNode> Bulk<'_, N> {
         self.deaths.judge(&mut tap.ledger);
     }
 
-    fn look(&mut self, died: Instant, orphaned: &mut Vec<u32>, seen: &mut Seen) {
+    fn look(&mut self, died: Instant, orphaned: &mut Vec<u32>, seen: &mut BulkOutcome) {
         let now = self.cluster.now();
         orphaned.retain(|&topic| {
             let is_served = root(&self.cluster, self.topics[topic as usize].id()).is_some();

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Addr, Peer};
 use treecast_scribe::log::Log;
-use treecast_scribe::log::primary::{Primary, Verdict};
+use treecast_scribe::log::primary::{Primary, PrepareOutcome};
 use treecast_scribe::log::window::Held;
 use treecast_scribe::wire::{Birth, Body, CopyState, Life, Lineage, Member, Members, Signature, Sync, Term};
 
@@ -20,9 +20,9 @@ const BIRTH: u64 = 1;
 
 /// A state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Net {
+pub struct LogNet {
     nodes: Vec<Node>,
-    sent: BTreeSet<Arc<Sent>>,
+    sent: BTreeSet<Arc<SentMessage>>,
     used: Used,
     /// The number of the last term.
     last_term: u64,
@@ -49,7 +49,7 @@ struct Node {
 
 /// A message. Its order among others means nothing, but lets them be a set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Word {
+enum LogMessage {
     Prepare { to: u8, term: Term },
     /// With it, the log that the root may pull.
     Promise { from: u8, term: Term, promise: CopyState, log: Log },
@@ -58,20 +58,20 @@ enum Word {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Sent {
-    word: Word,
+struct SentMessage {
+    word: LogMessage,
     /// A hash of it, by which it is ordered.
     order: u64,
 }
 
-impl PartialOrd for Sent {
-    fn partial_cmp(&self, other: &Sent) -> Option<std::cmp::Ordering> {
+impl PartialOrd for SentMessage {
+    fn partial_cmp(&self, other: &SentMessage) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Sent {
-    fn cmp(&self, other: &Sent) -> std::cmp::Ordering {
+impl Ord for SentMessage {
+    fn cmp(&self, other: &SentMessage) -> std::cmp::Ordering {
         self.order.cmp(&other.order)
     }
 }
@@ -80,9 +80,9 @@ impl Ord for Sent {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Act {
     /// A message comes.
-    Deliver(Arc<SentWord>),
+    Deliver(Arc<InFlight>),
     /// Only so many of a message's entries come.
-    DeliverPart(Arc<SentWord>, usize),
+    DeliverPart(Arc<InFlight>, usize),
     /// A node becomes the root.
     TakeOver(u8),
     /// A root appends a message.
@@ -97,20 +97,20 @@ pub enum Act {
 
 /// A message that was sent.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SentWord(Arc<Sent>);
+pub struct InFlight(Arc<SentMessage>);
 
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tell = |f: &mut fmt::Formatter<'_>, word: &Word| match word {
-            Word::Prepare { to, term } => write!(f, "{to} hears Prepare {}", term.number),
-            Word::Promise { from, term, promise, .. } => write!(
+        let tell = |f: &mut fmt::Formatter<'_>, word: &LogMessage| match word {
+            LogMessage::Prepare { to, term } => write!(f, "{to} hears Prepare {}", term.number),
+            LogMessage::Promise { from, term, promise, .. } => write!(
                 f,
                 "root {} hears {from} promise term {}: synced in {}, committed to {}, end {}",
                 node_of(term.root),
                 term.number,
                 promise.synced.number, promise.commit, promise.end
             ),
-            Word::Copy { to, next, sync, entries } => write!(
+            LogMessage::Copy { to, next, sync, entries } => write!(
                 f,
                 "{to}'s life {} becomes a copy in term {} from {next}, {} entries, committed to {}",
                 sync.life,
@@ -118,7 +118,7 @@ impl fmt::Display for Act {
                 entries.len(),
                 sync.commit
             ),
-            Word::Holds { from, life, term, end } => {
+            LogMessage::Holds { from, life, term, end } => {
                 write!(f, "root {} hears {from}'s life {life} hold up to {end} in {}", node_of(term.root), term.number)
             }
         };
@@ -154,14 +154,14 @@ fn held(term: Term, stamp: u64, body: Body) -> Held {
 }
 
 fn configuration(members: Members, birth: Option<Birth>) -> Body {
-    Body::Configuration { members, birth: birth.map(Box::new), forsakes: None }
+    Body::Configuration { members, birth: birth.map(Box::new), replaces: None }
 }
 
-impl Net {
+impl LogNet {
     /// Three members with a log that holds their configuration only; the first is the root.
-    pub(super) fn at_rest(model: &LogModel) -> Net {
+    pub(super) fn at_rest(model: &LogModel) -> LogNet {
         let node = |_| Node { life: 0, log: None, primary: None };
-        let mut net = Net {
+        let mut net = LogNet {
             nodes: (0..model.bounds.nodes).map(node).collect(),
             sent: BTreeSet::new(),
             used: Used::default(),
@@ -243,8 +243,8 @@ impl Net {
         }
         let (bounds, used) = (&model.bounds, &self.used);
         for sent in &self.sent {
-            let whole = Arc::new(SentWord(Arc::clone(sent)));
-            if let Word::Copy { entries, .. } = &sent.word
+            let whole = Arc::new(InFlight(Arc::clone(sent)));
+            if let LogMessage::Copy { entries, .. } = &sent.word
                 && bounds.piecemeal
             {
                 acts.extend((0..entries.len()).map(|count| Act::DeliverPart(Arc::clone(&whole), count)));
@@ -279,7 +279,7 @@ impl Net {
         }
     }
 
-    pub(super) fn after(&self, model: &LogModel, act: Act) -> Option<Net> {
+    pub(super) fn after(&self, model: &LogModel, act: Act) -> Option<LogNet> {
         let mut net = self.clone();
         match act {
             Act::Deliver(sent) => net.deliver(model, &sent.0.word, usize::MAX),
@@ -317,11 +317,11 @@ impl Net {
         (net != *self).then_some(net)
     }
 
-    fn send(&mut self, word: Word) {
+    fn send(&mut self, word: LogMessage) {
         let mut hasher = DefaultHasher::new();
         word.hash(&mut hasher);
         let order = hasher.finish();
-        self.sent.insert(Arc::new(Sent { word, order }));
+        self.sent.insert(Arc::new(SentMessage { word, order }));
     }
 
     fn take_over(&mut self, model: &LogModel, node: u8) {
@@ -332,7 +332,7 @@ impl Net {
         let own = at.log.as_mut().and_then(|log| log.on_prepare(term)).and_then(Result::ok);
         at.primary = Some(Primary::prepare(id(node), term, own));
         for to in (0..model.bounds.nodes).filter(|&to| to != node) {
-            self.send(Word::Prepare { to, term });
+            self.send(LogMessage::Prepare { to, term });
         }
         self.weigh(node, None);
     }
@@ -413,7 +413,7 @@ impl Net {
             let Some(sync) = primary.word_for(log, id(to), next) else { continue };
             let entries = log.window.entries_from(next);
             let entries = entries.map(|(_, entry)| Held { term: sync.term.number, ..entry.clone() }).collect();
-            words.push(Word::Copy { to, next, sync, entries });
+            words.push(LogMessage::Copy { to, next, sync, entries });
         }
         words.into_iter().for_each(|word| self.send(word));
     }
@@ -424,12 +424,12 @@ impl Net {
         let Some((next, sync)) = primary.sync(log, id(node), promise) else { return };
         let entries = log.window.entries_from(next);
         let entries = entries.map(|(_, entry)| Held { term: sync.term.number, ..entry.clone() }).collect();
-        self.send(Word::Copy { to: node, next, sync, entries });
+        self.send(LogMessage::Copy { to: node, next, sync, entries });
     }
 
-    fn deliver(&mut self, model: &LogModel, word: &Word, entries_that_come: usize) {
+    fn deliver(&mut self, model: &LogModel, word: &LogMessage, entries_that_come: usize) {
         match word {
-            Word::Prepare { to, term } => {
+            LogMessage::Prepare { to, term } => {
                 let node = &mut self.nodes[usize::from(*to)];
                 let Some(log) = &mut node.log else { return };
                 let Some(Ok(promise)) = log.on_prepare(*term) else { return };
@@ -437,13 +437,13 @@ impl Net {
                     node.primary = None;
                 }
                 let log = Log::clone(log);
-                self.send(Word::Promise { from: *to, term: *term, promise, log });
+                self.send(LogMessage::Promise { from: *to, term: *term, promise, log });
             }
-            Word::Promise { from, term, promise, log } => self.on_promise(model, *from, *term, promise, log),
-            Word::Copy { to, next, sync, entries } => {
+            LogMessage::Promise { from, term, promise, log } => self.on_promise(model, *from, *term, promise, log),
+            LogMessage::Copy { to, next, sync, entries } => {
                 self.on_copy(model, *to, *next, sync, entries, entries_that_come);
             }
-            Word::Holds { from, life, term, end } => self.on_holds(*from, *life, *term, *end),
+            LogMessage::Holds { from, life, term, end } => self.on_holds(*from, *life, *term, *end),
         }
     }
 
@@ -474,13 +474,13 @@ impl Net {
     fn weigh(&mut self, root: u8, told: Option<(u8, &Log)>) {
         let node = &mut self.nodes[usize::from(root)];
         let Some(primary) = &mut node.primary else { return };
-        let Verdict::Adopt { best, commit } = primary.verdict(|_| false, false) else { return };
+        let PrepareOutcome::Adopt { best, commit } = primary.outcome(|_| false, false) else { return };
         let promised: Vec<(NodeId, CopyState)> =
             primary.promises().map(|(node, promise)| (node, promise.clone())).collect();
         let term = primary.term();
         // It is told of by an earlier message if not by this one; what was promised has not changed since.
         let earlier = self.sent.iter().find_map(|sent| match &sent.word {
-            Word::Promise { from, term: of, log, .. } if id(*from) == best && *of == term => Some(log.clone()),
+            LogMessage::Promise { from, term: of, log, .. } if id(*from) == best && *of == term => Some(log.clone()),
             _ => None,
         });
         let pulled = told.filter(|(from, _)| id(*from) == best).map(|(_, log)| log.clone()).or(earlier);
@@ -541,7 +541,7 @@ impl Net {
         if model.bounds.prompt {
             self.on_holds(to, life, sync.term, end);
         } else {
-            self.send(Word::Holds { from: to, life, term: sync.term, end });
+            self.send(LogMessage::Holds { from: to, life, term: sync.term, end });
         }
     }
 

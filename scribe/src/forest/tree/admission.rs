@@ -2,8 +2,8 @@
 //! what the slowest of them can still get from everybody's window, so that no reader that goes on reading loses
 //! anything, whatever publishers do.
 //!
-//! What exceeds the limits is left to be sent again: it is dropped without an answer, and its publisher, whose window is
-//! full, waits longer and longer.
+//! A message beyond the limits is left to be sent again: it is dropped without an answer, and its publisher, whose
+//! window is full, waits longer and longer.
 
 use std::collections::{BTreeSet, VecDeque};
 

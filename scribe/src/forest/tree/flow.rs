@@ -30,7 +30,7 @@ pub(crate) struct Flow {
     pub readers: Readers,
     /// The offset before which all that read have consumed everything, but for those that were left behind.
     pub consumed: u64,
-    /// What is pulled for subscribers that are behind the window.
+    /// The entries that are pulled for subscribers that are behind the window.
     pub backfill: Option<Box<Backfill>>,
     share: WindowShare,
 }

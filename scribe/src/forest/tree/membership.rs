@@ -5,8 +5,8 @@ use treecast_overlay::peer::{Contact, Peer};
 
 use super::Tree;
 use super::role::Role;
-use super::team::{CLOSEST, Standing};
-use crate::forest::context::{Life as NodeLife, TreeCx, TreeTimer};
+use super::team::{CLOSEST, Candidate};
+use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::log::Log;
 use crate::log::window::Held;
 use crate::message::Start;
@@ -15,7 +15,7 @@ use crate::wire::{Body, CopyState, Data, Header, Join, Life, Member, Members, Te
 impl Tree {
     /// The root asks this node to become a member.
     pub(crate) fn on_invite(&mut self, cx: &mut TreeCx<'_>, from: Contact) {
-        if self.role.is_root() || cx.life != NodeLife::Running || cx.ring.contact().is_edge() {
+        if self.role.is_root() || cx.life != LifeStage::Running || cx.ring.contact().is_edge() {
             return cx.tell(from, &Header::InviteRefused { topic: cx.topic });
         }
         if self.flow.log.copy_state().is_none() {
@@ -180,7 +180,7 @@ impl Tree {
             return;
         }
         let pending = !root.primary.may_append(log);
-        let leaving = cx.life != NodeLife::Running;
+        let leaving = cx.life != LifeStage::Running;
         let copies = cx.config.replication.copies;
         let mut ranked = cx.ring.replica_set(cx.topic.key(), 2 * CLOSEST);
         // The ring names a node that was found dead until its lease has ended.
@@ -207,13 +207,13 @@ impl Tree {
             })
             .map(Member::key)
             .collect();
-        let standing = |id: NodeId| -> Option<Standing> {
+        let standing = |id: NodeId| -> Option<Candidate> {
             if id == me {
-                return Some(Standing { life: own?, is_complete: true });
+                return Some(Candidate { life: own?, is_complete: true });
             }
             let life = children.get(id).filter(|_| is_heard(id))?.followed_life()?;
             let is_complete = primary.held_by(id).is_some_and(|end| end >= commit);
-            Some(Standing { life, is_complete })
+            Some(Candidate { life, is_complete })
         };
         let standings: Vec<_> = ranked.iter().map(|peer| (peer.id, standing(peer.id))).collect();
         let own_missing = own.is_none() && !leaving && ranked.iter().take(copies).any(|peer| peer.id == me);
@@ -259,10 +259,10 @@ impl Tree {
             }
             return self.review_members(cx);
         }
-        let forsakes = self.role.root().is_some_and(|root| root.forsakes.is_some());
+        let replaces = self.role.root().is_some_and(|root| root.replaces.is_some());
         if let Some(members) = plan.members {
             self.configure(cx, members.into());
-        } else if forsakes {
+        } else if replaces {
             self.configure(cx, current.members);
         } else {
             self.admit_waiting(cx);
@@ -338,7 +338,7 @@ impl Tree {
             term: root.primary.term().number,
             behind: log.end() - log.commit(),
             stamp,
-            body: Body::Configuration { members, birth: None, forsakes: root.forsakes.take() },
+            body: Body::Configuration { members, birth: None, replaces: root.replaces.take() },
         };
         let held = Held::encode(data, &root.sequencer.sessions.encode());
         let news = root.primary.append(log, held);
@@ -393,7 +393,7 @@ impl Tree {
         match (&self.role, self.flow.log.part()) {
             (Role::Root(root), Some(log)) if root.primary.is_serving() => {
                 let commit = log.commit();
-                let message = Header::Commit { topic: cx.topic, term: root.primary.term(), commit };
+                let message = Header::LogCommit { topic: cx.topic, term: root.primary.term(), commit };
                 for id in self.flow.children.followers_to_tell(commit) {
                     if let Some(to) = cx.neighbours.contact(id) {
                         cx.tell(to, &message);

@@ -6,14 +6,14 @@ use treecast_overlay::peer::Contact;
 use super::Tree;
 use super::relocation::{Relocation, Step};
 use super::role::{ParentLink, Role};
-use crate::forest::context::{Life, TreeCx, TreeTimer};
+use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
 use crate::wire::{Attached, Header, Offer};
 
 impl Tree {
     /// The parent wants this node to attach to another one.
     pub(super) fn on_offer(&mut self, cx: &mut TreeCx<'_>, from: NodeId, offer: Offer) {
-        if cx.life != Life::Running || cx.ring.contact().is_edge() {
+        if cx.life != LifeStage::Running || cx.ring.contact().is_edge() {
             return;
         }
         let Some(link) = self.role.parent_link() else { return };

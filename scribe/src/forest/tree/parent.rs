@@ -5,7 +5,7 @@ use treecast_overlay::peer::Contact;
 
 use super::Tree;
 use super::role::{News, ParentLink, Role, is_above};
-use crate::forest::context::{Life, TreeCx, TreeTimer};
+use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
 use crate::forest::retries;
 use crate::message::Start;
@@ -58,7 +58,7 @@ impl Tree {
 
     /// Looks for a parent, or becomes the root.
     pub(crate) fn seek(&mut self, cx: &mut TreeCx<'_>) {
-        if cx.life != Life::Running {
+        if cx.life != LifeStage::Running {
             return;
         }
         if cx.is_online() && cx.is_root() {
@@ -276,7 +276,7 @@ impl Tree {
         if self.role.parent() != Some(from) {
             return;
         }
-        // What a member holds of its root's log is committed as far as the root's is.
+        // A member's part of its root's log is committed as far as the root's is.
         let news = log.replica().is_some() && log.on_commit(moved.next);
         let behind = log.matched() < moved.next;
         if news {

@@ -11,12 +11,12 @@ use crate::wire::Publish;
 /// Receipts that wait, in the order of the log.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingReceipt>,
 }
 
 /// A message whose receipt waits.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitingReceipt {
     pub offset: u64,
     pub publisher: Contact,
     pub session: u64,
@@ -28,9 +28,9 @@ impl Receipts {
     /// Lets the receipt for a message wait. Messages that are sent again come out of the order of the log.
     pub(crate) fn wait(&mut self, now: Instant, publish: &Publish, offset: u64) {
         let Publish { publisher, session, sequence, .. } = *publish;
-        let new = Waiting { offset, publisher, session, sequence, since: now };
+        let new = WaitingReceipt { offset, publisher, session, sequence, since: now };
         let at = self.waiting.partition_point(|waiting| waiting.offset <= offset);
-        let same = |waiting: &Waiting| {
+        let same = |waiting: &WaitingReceipt| {
             (waiting.offset, waiting.publisher.id(), waiting.session) == (offset, publisher.id(), session)
         };
         match at.checked_sub(1).and_then(|before| self.waiting.get_mut(before)).filter(|before| same(before)) {
@@ -41,7 +41,7 @@ impl Receipts {
     }
 
     /// Lets a receipt wait on.
-    pub(crate) fn put(&mut self, waiting: Waiting) {
+    pub(crate) fn put(&mut self, waiting: WaitingReceipt) {
         let at = self.waiting.partition_point(|known| known.offset <= waiting.offset);
         self.waiting.insert(at, waiting);
     }
@@ -53,7 +53,7 @@ impl Receipts {
         commit: u64,
         held_by_all: u64,
         patience: Duration,
-    ) -> Option<Waiting> {
+    ) -> Option<WaitingReceipt> {
         let first = self.waiting.front()?;
         let due = first.offset < held_by_all || now.since(first.since) >= patience;
         if first.offset < commit && due { self.waiting.pop_front() } else { None }
@@ -65,7 +65,7 @@ impl Receipts {
     }
 
     /// All that wait: this node is the root no more.
-    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Waiting> {
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = WaitingReceipt> {
         std::mem::take(&mut self.waiting).into_iter()
     }
 

@@ -14,9 +14,9 @@ use super::membership::has_other_branch;
 use super::root_state::RootState;
 use super::team::Team;
 use super::{ParentLost, Tree};
-use crate::forest::context::{Life, TreeCx, TreeTimer};
+use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::log::early::Arrived;
-use crate::log::primary::{Primary, Verdict};
+use crate::log::primary::{Primary, PrepareOutcome};
 use crate::log::sessions::Sessions;
 use crate::log::window::Held;
 use crate::log::{Change, Log};
@@ -31,7 +31,7 @@ const PULL_PATIENCE: u32 = 8;
 impl Tree {
     /// Whether this node is the topic's root is the ring's decision, and may have changed.
     pub(crate) fn review_place(&mut self, cx: &mut TreeCx<'_>) {
-        if cx.life != Life::Running || !cx.is_online() {
+        if cx.life != LifeStage::Running || !cx.is_online() {
             return;
         }
         match (self.role.is_root(), cx.is_root()) {
@@ -155,13 +155,13 @@ impl Tree {
             is_own_past || preparation.is_over(now, cx.config, member, is_near)
         };
         let hurries = preparation.may_force(now, cx.config);
-        match root.primary.verdict(is_over, hurries) {
-            Verdict::Adopt { best, commit } => self.adopt_best(cx, best, commit),
-            Verdict::Wait(missing) => self.ask(cx, missing.into_iter().map(|member| member.peer).collect()),
-            Verdict::MajorityEnded { .. } if self.role.root().is_some_and(|root| root.has_served) => {
+        match root.primary.outcome(is_over, hurries) {
+            PrepareOutcome::Adopt { best, commit } => self.adopt_best(cx, best, commit),
+            PrepareOutcome::Wait(missing) => self.ask(cx, missing.into_iter().map(|member| member.peer).collect()),
+            PrepareOutcome::MajorityEnded { .. } if self.role.root().is_some_and(|root| root.has_served) => {
                 self.begin_anew(cx);
             }
-            Verdict::MajorityEnded { complete, .. } => {
+            PrepareOutcome::MajorityEnded { complete, .. } => {
                 // Others may hold what the survivors lack: all around are asked, and orphans come with their marks.
                 self.ask(cx, Vec::new());
                 let forced = self.role.root().is_some_and(|root| root.preparation.may_force(cx.now, cx.config));
@@ -169,7 +169,7 @@ impl Tree {
                     self.gather(cx, complete);
                 }
             }
-            Verdict::Unknown => {
+            PrepareOutcome::Unknown => {
                 self.ask(cx, Vec::new());
                 if !root_is_answered(self, cx) {
                     return;
@@ -328,7 +328,7 @@ impl Tree {
         let until = pull.until.min(end).min(pull.from + PULLED_AT_ONCE);
         let mut bytes = 0;
         for (offset, entry) in log.window.entries_from(pull.from).take_while(|(offset, _)| *offset < until) {
-            // What comes first goes in any case.
+            // The first entry goes in any case.
             if bytes > 0 && bytes + entry.encoded.len() > cx.config.push.bytes {
                 break;
             }
@@ -520,7 +520,7 @@ impl Tree {
         log.begin_life(me, life);
         let members = [Member { peer, life }].into();
         let birth_entry = Birth { lineage, complete };
-        let body = Body::Configuration { members, birth: Some(Box::new(birth_entry)), forsakes: None };
+        let body = Body::Configuration { members, birth: Some(Box::new(birth_entry)), replaces: None };
         let data = Data { topic, birth, offset: log.end(), term: term.number, behind: 0, stamp, body };
         let held = Held::encode(data, &root.sequencer.sessions.encode());
         root.primary.append(log, held);
@@ -545,7 +545,7 @@ impl Tree {
         root.awaited.clear();
         if let Some(log) = self.flow.log.part() {
             let others = root.preparation.copies().map(|(_, copy, _)| copy);
-            root.forsakes = others.filter(|copy| has_other_branch(log, copy)).map(|copy| copy.birth).next();
+            root.replaces = others.filter(|copy| has_other_branch(log, copy)).map(|copy| copy.birth).next();
         }
         root.team = Team::default();
         let copies: Vec<_> =
@@ -595,7 +595,7 @@ impl Tree {
             cx.out.route(cx.topic, crate::wire::encode(&Header::Publish(publish), &payload));
         }
         if let Some(log) = self.flow.log.part.as_mut().filter(|log| log.replica().is_none()) {
-            // What is not committed is the members' to keep.
+            // Entries that are not committed are the members' to keep.
             log.end_life();
         }
         self.flow.count_window(cx);

@@ -25,7 +25,7 @@ pub(crate) struct Team {
 
 /// All that is known of one node for the choice of members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct Candidate {
     /// The life in which it follows the root's log.
     pub life: Life,
     /// It has everything that is committed.
@@ -75,7 +75,7 @@ impl Team {
         copies: usize,
         ranked: &[Peer],
         is_well: impl Fn(&Member) -> bool,
-        standing: impl Fn(NodeId) -> Option<Standing>,
+        standing: impl Fn(NodeId) -> Option<Candidate>,
     ) -> Plan {
         self.unwilling.retain(|_, until| *until > now);
         self.invited.retain(|_, since| now.since(*since) < 4 * INVITED);
@@ -97,7 +97,7 @@ impl Team {
                 continue;
             }
             match standing(id) {
-                Some(Standing { life, is_complete: true }) => next.push(Member { peer: *peer, life }),
+                Some(Candidate { life, is_complete: true }) => next.push(Member { peer: *peer, life }),
                 Some(_) => awaited += 1,
                 None => {
                     let since = *self.invited.entry(id).or_insert(now);
@@ -113,7 +113,7 @@ impl Team {
         let shrinks = stays < members.len() && awaited == 0;
         if (grows || shrinks) && !next.is_empty() && (can_commit > 0 || grows) {
             if awaited > 0 {
-                // Those that are not replaced yet stay for now.
+                // Members that are not replaced yet stay for now.
                 let rest = members.iter().filter(|member| !next.iter().any(|n| n.peer.id == member.peer.id));
                 let room = copies.max(members.len()).saturating_sub(next.len());
                 let rest: Vec<_> = rest.take(room).copied().collect();
@@ -176,7 +176,7 @@ mod tests {
             let standing = |id| {
                 let well = is(self.members, id) && !is(self.unwell, id);
                 let is_complete = is(self.complete, id) || well;
-                (is_complete || is(self.behind, id)).then_some(Standing { life: 1, is_complete })
+                (is_complete || is(self.behind, id)).then_some(Candidate { life: 1, is_complete })
             };
             let is_well = |member: &Member| !is(self.unwell, member.peer.id);
             team.plan(at(now), &configuration, self.copies, &ranked, is_well, standing)
