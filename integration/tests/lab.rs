@@ -155,6 +155,55 @@ fn a_ring_whose_nodes_come_and_go_answers_rightly() {
     }
 }
 
+/// Fields of `lab delivery` that must be 0.
+const SOUND: [&str; 7] = [
+    "lost_acknowledged",
+    "duplicates",
+    "order_violations",
+    "gaps_silent",
+    "unforced_gaps",
+    "births_forced",
+    "unanswered",
+];
+
+#[test]
+fn messages_come_to_all_though_nodes_die() {
+    for kill in ["root", "forwarder", "member", "random"] {
+        let run = format!("delivery --nodes 40 --topics 3 --subscribers 12 --minutes 0.6 --kill {kill} --settle 10");
+        let (figures, table) = figures(&format!("{run} --topology plane --json"));
+        expect_fields(
+            &figures,
+            "published acknowledged expected delivered gaps_announced outcome_unknown named_ms_p99 full_again_ms_p99 \
+             recovery_ms_p50 recovery_ms_p99 root_recovery_ms_p99 copies_per_delivery retransmitted \
+             replica_copies_per_message forwarder_share control_bytes_per_delivered_byte receipts_ms_p50 \
+             receipts_ms_p99 receipts_with_all_copies",
+        );
+        assert!(SOUND.iter().all(|field| figures[field] == 0), "{kill}: {figures}");
+        assert_eq!((figures["published"].as_u64(), figures["killed"].as_u64()), (Some(1080), Some(2)), "{figures}");
+        assert_eq!(figures["expected"], figures["delivered"], "{figures}");
+        assert!(number(&figures, "delivered") > 12_000.0, "{figures}");
+        assert!(table.contains("M10 pub"), "{table}");
+    }
+}
+
+#[test]
+fn most_nodes_die_at_once_and_what_is_lost_is_announced() {
+    let run = "delivery --nodes 60 --topics 4 --minutes 0.5 --remove 60 --settle 10 --topology plane --json";
+    let (figures, table) = figures(run);
+    assert!(SOUND.iter().all(|field| figures[field] == 0), "{figures}");
+    assert_eq!(figures["killed"], 36, "{figures}");
+    assert!(number(&figures, "majority_removed") >= 1.0 && number(&figures, "births_owed") >= 1.0, "{figures}");
+    assert!(table.contains("M8 run"), "{table}");
+}
+
+#[test]
+fn one_of_few_nodes_with_many_topics_dies() {
+    let run = "bulk --topics 100 --rate 50 --settle 5 --topology constant:5 --json";
+    let (figures, _) = figures(run);
+    expect_fields(&figures, "rooted_ms_max named_ms_max full_again_ms_max receipts_meanwhile_ms_p99");
+    assert!(number(&figures, "roots") > 5.0 && number(&figures, "rooted_ms_max") < 15_000.0, "{figures}");
+}
+
 #[test]
 fn a_sweep_has_all_sessions_and_losses() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -213,6 +262,9 @@ fn commands_that_make_no_sense_name_the_culprit() {
         ("churn --loss 91", "--loss"),
         ("churn --trace lognormal", "--trace"),
         ("churn --sweep --loss 5", "--loss"),
+        ("delivery --kill root --remove 10", "--remove"),
+        ("delivery --subscribers 50 --nodes 10", "--subscribers 50"),
+        ("delivery --rate 0", "--rate"),
         ("faults --only earthquake", "earthquake"),
         ("routing --nodes 2 --out /proc/none", "--out /proc/none"),
     ] {

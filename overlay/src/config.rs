@@ -133,6 +133,9 @@ pub struct FailureConfig {
     pub lease_attempts: u8,
     /// How long a node that was found dead does not return because others name it (guess).
     pub dead_for: Duration,
+    /// A node whose deadline passed so long ago is late itself: answers wait unhandled, so that its own waits for them go on
+    /// for as long as it was late, up to `rto_max`. Below `rto_min` and `hop_rto_min`; more than a busy driver's turn (guess).
+    pub late_from: Duration,
 }
 
 impl Default for FailureConfig {
@@ -147,6 +150,7 @@ impl Default for FailureConfig {
             confirmations: 2,
             lease_attempts: 4,
             dead_for: Duration::from_secs(60),
+            late_from: Duration::from_millis(50),
         }
     }
 }
@@ -156,8 +160,13 @@ impl Default for FailureConfig {
 pub struct RoutingConfig {
     /// Shortest wait for the acknowledgement of a hop, before the message goes another way.
     pub hop_rto_min: Duration,
-    /// Attempts of one hop, over all alternatives, before a message is undeliverable.
+    /// Attempts of one hop, over all alternatives, before a message is undeliverable. Each waits twice as long as the last,
+    /// up to `failure.rto_max`.
     pub hop_attempts: u8,
+    /// How often a hop's wait begins anew, twice as long each time, because its peer was heard meanwhile: it lives, and is slow
+    /// (guess). With 4 a hop goes another way after 3.1 s at the soonest where `hop_rto_min` holds; with 0 it does so at once,
+    /// and a ring whose nodes are all late by a second sends each message six times.
+    pub hop_patience: u8,
     /// Most messages held while waiting for a hop's acknowledgement; further ones are undeliverable (`Overloaded`).
     pub max_pending_hops: usize,
     /// Most messages held while this node, closest to their key, waits for its leases; further ones are
@@ -177,6 +186,7 @@ impl Default for RoutingConfig {
         RoutingConfig {
             hop_rto_min: Duration::from_millis(100),
             hop_attempts: 6,
+            hop_patience: 4,
             max_pending_hops: 4096,
             max_parked: 1024,
             park_for: Duration::from_secs(10),
@@ -303,6 +313,7 @@ impl Config {
             ("failure.table_probe", failure.table_probe.is_zero()),
             ("failure.rto_min", failure.rto_min.is_zero()),
             ("routing.hop_rto_min", routing.hop_rto_min.is_zero()),
+            ("failure.late_from", failure.late_from.is_zero()),
             (
                 "failure.target_loss_rate",
                 failure.target_loss_rate.is_nan() || failure.target_loss_rate <= 0.0,

@@ -40,7 +40,8 @@ pub trait Machine {
     fn handle_frame(&mut self, now: Instant, from: Peer, frame: Frame);
     /// Handles news of a connection: a hint, not a proof of death.
     fn handle_link(&mut self, now: Instant, link: Link);
-    /// Hears how many bytes still wait in the transport for `peer`.
+    /// Hears how many bytes still wait in the transport for `peer`. For this node itself: how much has come and is not handled
+    /// yet, when that becomes much, and 0 when it is little again.
     fn handle_queued(&mut self, now: Instant, peer: NodeId, bytes: usize);
     /// Hears that what [`poll_store`](Machine::poll_store) asked for is on disk.
     fn handle_stored(&mut self, now: Instant, token: StoreToken);

@@ -34,6 +34,10 @@ pub struct Config {
     pub publish: PublishConfig,
     /// Keep-alives between tree neighbours.
     pub beat: BeatConfig,
+    /// JOINs of all topics that may be unanswered.
+    pub joins: RetryConfig,
+    /// Messages of all topics that may be published again.
+    pub resends: RetryConfig,
     /// How long leaving may take: by then this node goes although a log may count on it as a member.
     pub leave_timeout: Duration,
 }
@@ -52,6 +56,8 @@ impl Default for Config {
             sessions: SessionsConfig::default(),
             publish: PublishConfig::default(),
             beat: BeatConfig::default(),
+            joins: RetryConfig { unanswered: 256, per_second: 64 },
+            resends: RetryConfig { unanswered: 64, per_second: 32 },
             leave_timeout: Duration::from_secs(2),
         }
     }
@@ -84,7 +90,7 @@ pub struct TreeConfig {
     /// How long a forwarder with one child and no subscriber waits before it splices itself out, jittered and doubled
     /// alike.
     pub splice_after: Duration,
-    /// How often an unanswered JOIN is sent again, jittered by a quarter.
+    /// After how long an unanswered JOIN is sent again, jittered by a quarter; doubles, up to four times as long.
     pub join_retry: Duration,
     /// How long a subscription may wait for its start (`TimedOut`).
     pub subscribe_timeout: Duration,
@@ -309,7 +315,7 @@ impl Default for PublishConfig {
             queue: 1024,
             queue_bytes: 16 * MIB,
             rto_min: Duration::from_secs(1),
-            rto_max: Duration::from_secs(4),
+            rto_max: Duration::from_secs(8),
             timeout: Duration::from_secs(30),
         }
     }
@@ -337,6 +343,16 @@ impl Default for BeatConfig {
             child_silent: Duration::from_secs(10),
         }
     }
+}
+
+/// A budget of one node for questions of one kind, over all its topics.
+#[derive(Clone, Debug)]
+pub struct RetryConfig {
+    /// Questions that may be unanswered at a time; further ones wait (guess: what a node answers within some 20 ms).
+    pub unanswered: usize,
+    /// How many of them count no more each second, because they or their answers were lost (guess). So many a second are asked
+    /// where no answer comes at all: 32 nodes that lost all others send 2,000 JOINs a second, however many topics they have.
+    pub per_second: u32,
 }
 
 /// A configuration that contradicts itself.
@@ -374,6 +390,10 @@ impl Config {
             ("publish.bytes", self.publish.bytes),
             ("replication.copies", self.replication.copies),
             ("beat.every", self.beat.every.as_nanos() as usize),
+            ("joins.unanswered", self.joins.unanswered),
+            ("joins.per_second", self.joins.per_second as usize),
+            ("resends.unanswered", self.resends.unanswered),
+            ("resends.per_second", self.resends.per_second as usize),
         ];
         if let Some((name, _)) = counts.into_iter().find(|(_, n)| *n == 0) {
             return Err(ConfigError::Zero(name));

@@ -81,7 +81,7 @@ fn messages_with_payload() -> Vec<(Header, Vec<u8>)> {
     let pulled = encode(&Header::Data(entry(5, body.clone())), b"hi").to_vec();
     vec![
         (Header::Data(entry(5, body)), b"hi".to_vec()),
-        (Header::Data(entry(6, Body::Configuration { members: pair.into(), birth: None })), sessions()),
+        (Header::Data(entry(6, Body::Configuration { members: pair.into(), birth: None, forsakes: None })), sessions()),
         (Header::Publish(first), b"hi".to_vec()),
         (Header::Publish(again), Vec::new()),
         (Header::Pulled { topic: T, number: 12, offset: 5 }, pulled),
@@ -109,7 +109,7 @@ fn messages_of_the_tree() -> Vec<Header> {
     let born = |offset, birth| {
         Header::Data(Data {
             behind: 0,
-            ..entry(offset, Body::Configuration { members: members.clone(), birth })
+            ..entry(offset, Body::Configuration { members: members.clone(), birth, forsakes: None })
         })
     };
     let ack = Ack { topic: T, join: 9, seq: 1, next: 0, subscribers: 1, again: false, consumed: 0 };

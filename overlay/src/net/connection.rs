@@ -328,7 +328,7 @@ impl Connection {
             self.on_record(record)?;
         }
         self.pipe.records = records;
-        self.shared.inbox.put(&mut self.notices, bytes);
+        self.shared.inbox.put(&mut self.notices);
         match self.phase {
             _ if !self.pipe.is_closed() => Ok(()),
             LinkPhase::Parting(reason) | LinkPhase::Left(reason) | LinkPhase::Over(reason) => {
@@ -381,7 +381,7 @@ impl Connection {
     /// The next frame needs another connection, also while this one still drains.
     fn tell_ended(&mut self) {
         self.notices.push(Notice::Ended { connection: self.id, peer: self.peer.id, quietly: true });
-        self.shared.inbox.put(&mut self.notices, 0);
+        self.shared.inbox.put(&mut self.notices);
     }
 
     fn on_order(&mut self, order: Order) -> io::Result<()> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Sleep;
 
+use super::backlog::Backlog;
 use super::clock::Clock;
 use super::connection::set;
 use super::store::Writer;
@@ -19,7 +20,11 @@ use crate::time::Instant;
 pub const MAX_COMMANDS: usize = 1024;
 /// Commands handled in one turn.
 const COMMANDS_PER_TURN: usize = 64;
-/// Transport events handled in one turn; the rest of a batch waits for the next turn, behind waiting commands.
+/// The same while as much waits as one turn handles: the node is behind, so that the layer above is to wait, too. All that
+/// it asks for makes other nodes send something here.
+const COMMANDS_WHEN_BEHIND: usize = 1;
+/// Transport events handled in one turn; the rest waits for the next turn, behind waiting commands and behind control that
+/// has come meanwhile.
 const EVENTS_PER_TURN: usize = 256;
 /// After so many events the clock is read, and an expired deadline handled, before the next one.
 const EVENTS_PER_CLOCK: usize = 32;
@@ -52,7 +57,7 @@ where
         clock,
         on_event,
         records: Writer::start(store_in),
-        pending: Vec::new().into_iter(),
+        pending: Backlog::default(),
         alarm: Alarm::new(),
     };
     tokio::spawn(async move {
@@ -131,8 +136,8 @@ struct Driver<M: Machine, T, F> {
     clock: Clock,
     on_event: F,
     records: Writer,
-    /// Events of the last batch that are not handled yet.
-    pending: std::vec::IntoIter<TransportEvent>,
+    /// Events that are not handled yet.
+    pending: Backlog,
     alarm: Alarm,
 }
 
@@ -141,7 +146,8 @@ enum Wake<C> {
     Command(Option<C>),
     Batch(Vec<TransportEvent>),
     Stored(StoreToken),
-    Alarm,
+    /// Nothing: the deadline is looked at, and what is pending.
+    Look,
     Stop,
 }
 
@@ -158,13 +164,12 @@ where
             let mut now = self.expire();
             match wake {
                 Wake::Command(Some(command)) => self.handle_commands(now, command, &mut commands),
-                // It was asked for only when the last one was all handled.
-                Wake::Batch(batch) => self.pending = batch.into_iter(),
+                Wake::Batch(batch) => self.pending.add(batch),
                 Wake::Stored(token) => {
                     self.machine.handle_stored(now, token);
                     self.drain();
                 }
-                Wake::Alarm => {}
+                Wake::Look => {}
                 Wake::Command(None) | Wake::Stop => break,
             }
             self.handle_pending(&mut now);
@@ -182,15 +187,16 @@ where
         commands: &mut mpsc::Receiver<M::Command>,
         stop: &mut watch::Receiver<bool>,
     ) -> Wake<M::Command> {
-        if self.pending.len() > 0 {
+        if !self.pending.is_empty() {
             // Other tasks of this thread, the connections' among them, get their turn.
             tokio::task::yield_now().await;
             if *stop.borrow() {
                 return Wake::Stop;
             }
+            self.take_arrived().await;
             return match commands.try_recv() {
                 Ok(command) => Wake::Command(Some(command)),
-                Err(mpsc::error::TryRecvError::Empty) => Wake::Alarm,
+                Err(mpsc::error::TryRecvError::Empty) => Wake::Look,
                 Err(mpsc::error::TryRecvError::Disconnected) => Wake::Command(None),
             };
         }
@@ -199,9 +205,22 @@ where
             command = commands.recv() => Wake::Command(command),
             batch = self.transport.next() => Wake::Batch(batch),
             token = self.records.written() => Wake::Stored(token),
-            () = self.alarm.rings() => Wake::Alarm,
+            () = self.alarm.rings() => Wake::Look,
             () = set(stop) => Wake::Stop,
         }
+    }
+
+    /// Takes what has arrived meanwhile, without waiting for it: control is not to wait for the data that came before.
+    async fn take_arrived(&mut self) {
+        if self.pending.holds(EVENTS_PER_TURN) {
+            return;
+        }
+        let arrived = tokio::select! {
+            biased;
+            batch = self.transport.next() => batch,
+            () = std::future::ready(()) => return,
+        };
+        self.pending.add(arrived);
     }
 
     /// Reads the clock, and tells the machine if its deadline has passed: expiry comes before any frame.
@@ -216,7 +235,8 @@ where
 
     fn handle_commands(&mut self, now: Instant, first: M::Command, more: &mut mpsc::Receiver<M::Command>) {
         let mut next = Some(first);
-        for left in (0..COMMANDS_PER_TURN).rev() {
+        let most = if self.pending.holds(EVENTS_PER_TURN) { COMMANDS_WHEN_BEHIND } else { COMMANDS_PER_TURN };
+        for left in (0..most).rev() {
             let Some(command) = next else { return };
             self.machine.handle_command(now, command);
             self.drain();
@@ -226,7 +246,7 @@ where
 
     fn handle_pending(&mut self, now: &mut Instant) {
         for handled in 1..=EVENTS_PER_TURN {
-            let Some(event) = self.pending.next() else { return };
+            let Some(event) = self.pending.pop() else { return };
             match event {
                 TransportEvent::Frame { from, frame } => self.machine.handle_frame(*now, from, frame),
                 TransportEvent::Link(link) => self.machine.handle_link(*now, link),

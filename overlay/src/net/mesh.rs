@@ -386,6 +386,8 @@ impl<D: Dialler> Mesh<D> {
             for notice in self.shared.inbox.take() {
                 self.on_notice(notice);
             }
+            let level = self.shared.inbox.level();
+            self.events.extend(level.map(|bytes| TransportEvent::Queued { peer: self.shared.me, bytes }));
             self.flush();
             if !self.events.is_empty() {
                 return std::mem::take(&mut self.events);
@@ -519,7 +521,7 @@ impl<D: Dialler> Mesh<D> {
     async fn connect_all(&mut self) {
         loop {
             self.flush();
-            for notice in self.shared.inbox.take() {
+            for notice in self.shared.inbox.take_all() {
                 self.on_notice(notice);
             }
             self.events.clear();

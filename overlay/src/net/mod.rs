@@ -3,7 +3,7 @@
 //!
 //! A frame's way out: driver → [`Transport::send`] → `mesh` (which peers are connected) → `queue` (what waits for one peer)
 //! → `connection` (one task each) → `pipe` (TLS) → socket. Its way in: socket → `pipe` → `records` → `connection` →
-//! `inbox` → [`Transport::next`] → driver.
+//! `inbox` → [`Transport::next`] → driver, which keeps a `backlog`.
 
 pub mod clock;
 pub mod data_dir;
@@ -14,6 +14,7 @@ pub mod memory;
 pub mod tcp;
 pub mod transport;
 
+mod backlog;
 mod connection;
 mod inbox;
 mod mesh;

@@ -47,7 +47,8 @@ pub enum TransportEvent {
     },
     /// News of a connection.
     Link(Link),
-    /// The data that waits for a peer has grown or shrunk by [`QUEUED_STEP`] since it was last told, or is all gone.
+    /// The data that waits for a peer has grown or shrunk by [`QUEUED_STEP`] since it was last told, or is all gone. With this
+    /// node itself for the peer: much has come that is not handled yet, or little is left of it (0).
     Queued {
         /// The receiver.
         peer: NodeId,

@@ -208,7 +208,7 @@ impl<G: Geometry> Node<G> {
         geometry.on_ready(&mut cx);
         self.plan_repair(now);
         self.merge.plan(now, &mut self.core, &self.tables);
-        self.unpark(now);
+        self.unpark(now, usize::MAX);
     }
 
     pub(super) fn on_start_timeout(&mut self) {
@@ -251,7 +251,7 @@ impl<G: Geometry> Node<G> {
             self.leases.release(from.id);
             self.core.emit(Event::NeighboursChanged);
         }
-        self.unpark(now);
+        self.unpark(now, usize::MAX);
     }
 }
 
@@ -308,7 +308,7 @@ impl<G: Geometry> Node<G> {
                 } else if is_only {
                     self.core.emit(Event::ContactChanged(self.relaying().contact()));
                 }
-                self.unpark(now);
+                self.unpark(now, usize::MAX);
                 self.access.look_for_standby(now, &mut self.core);
                 self.core.timers.set_earlier(Timer::Edge, now + self.core.config.edges.keepalive);
             }

@@ -77,6 +77,27 @@ pub(crate) enum Timer {
     Edge,
 }
 
+impl Timer {
+    /// Whether it ends a wait for another node's answer. That may have come while this node was late.
+    fn ends_wait(self) -> bool {
+        match self {
+            Timer::Probe(_) | Timer::Hop(_) | Timer::Lookup(_) => true,
+            Timer::Join
+            | Timer::StartTimeout
+            | Timer::Heartbeat
+            | Timer::Lease
+            | Timer::Sweep
+            | Timer::Repair
+            | Timer::Geometry
+            | Timer::AskAgain
+            | Timer::Stitch
+            | Timer::Tell
+            | Timer::Parked
+            | Timer::Edge => false,
+        }
+    }
+}
+
 /// The shared context of all components.
 pub struct Core {
     pub(crate) me: Peer,
@@ -89,6 +110,8 @@ pub struct Core {
     last_number: u64,
     /// When this node last looked for a newer life of itself.
     twin_sought: Option<Instant>,
+    /// This node was late: no wait for another node's answer ends before this.
+    excused: Option<Instant>,
 }
 
 impl Core {
@@ -103,6 +126,7 @@ impl Core {
             out: Outbox::default(),
             last_number: 0,
             twin_sought: None,
+            excused: None,
         }
     }
 
@@ -127,6 +151,31 @@ impl Core {
             Phase::Ready => NodeState::Ready,
             Phase::Idle | Phase::Starting | Phase::Stopped => NodeState::Starting,
             Phase::Joining => NodeState::Joining,
+        }
+    }
+
+    /// Looks whether this node is late: its earliest deadline has passed long ago. Answers that came meanwhile have not been
+    /// handled yet, so that all waits for answers go on for as long as it was late. Those that pass meanwhile end
+    /// together, however late the node is then: else a node that is always late would wait for ever.
+    pub(crate) fn note_lateness(&mut self, now: Instant) {
+        let failure = &self.config.failure;
+        let late = self.timers.next().map_or(Duration::ZERO, |at| now - at);
+        match self.excused {
+            Some(until) if until > now => {}
+            Some(_) => self.excused = None,
+            None if late >= failure.late_from => self.excused = Some(now + late.min(failure.rto_max)),
+            None => {}
+        }
+    }
+
+    /// The next deadline that has passed.
+    pub(crate) fn next_timer(&mut self, now: Instant) -> Option<Timer> {
+        loop {
+            let timer = self.timers.pop(now)?;
+            match self.excused.filter(|_| timer.ends_wait()) {
+                Some(until) => self.timers.set(timer, until),
+                None => return Some(timer),
+            }
         }
     }
 
@@ -230,6 +279,7 @@ impl Core {
             out: Outbox { sent: self.out.sent, ..Outbox::default() },
             last_number: self.last_number,
             twin_sought: self.twin_sought,
+            excused: self.excused,
         }
     }
 }

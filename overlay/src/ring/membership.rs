@@ -155,7 +155,7 @@ impl<G: Geometry> Node<G> {
         }
         self.leases.plan_heartbeat(now, &mut self.core, &self.tables);
         self.merge.plan(now, &mut self.core, &self.tables);
-        self.unpark(now);
+        self.unpark(now, usize::MAX);
     }
 }
 

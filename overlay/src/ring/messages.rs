@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::node::Node;
 use super::relay::{self, Way};
 use super::routing::broadcasts::{Arcs, BroadcastId, Piece};
-use super::routing::hops::{NextHop, Overloaded, Parked, Unacknowledged};
+use super::routing::hops::{NextHop, Overloaded, PARKED_AT_ONCE, Parked, Unacknowledged};
 use super::routing::lookups::LookupAttempt;
 use super::routing::{Hop, matched};
 use crate::geometry::Geometry;
@@ -169,6 +169,9 @@ impl<G: Geometry> Node<G> {
 
     pub(super) fn on_hop_ack(&mut self, now: Instant, from: Peer, hop: u64) {
         if !self.hops.awaits(from.id, hop) {
+            if let Some(took) = self.hops.on_late_ack(now, from.id, hop) {
+                self.detector.note_slow(from.id, took);
+            }
             return self.broadcasts.on_ack(&mut self.core, from, hop);
         }
         if let Some(took) = self.hops.on_ack(now, &mut self.core, hop) {
@@ -176,8 +179,14 @@ impl<G: Geometry> Node<G> {
         }
     }
 
-    /// Not acknowledged in time: the peer is suspect, and the message goes another way at once.
+    /// Not acknowledged in time. Where the peer was heard meanwhile it is slow, and waited for again; otherwise it is suspect,
+    /// and the message goes another way at once.
     pub(super) fn on_hop_timeout(&mut self, now: Instant, hop: u64) {
+        let awaited = self.hops.awaited(hop);
+        let is_heard = awaited.is_some_and(|(id, sent)| self.detector.was_heard_since(now, id, sent));
+        if is_heard && self.hops.wait_again(now, &mut self.core, hop) {
+            return;
+        }
         let Some(unacknowledged) = self.hops.on_timeout(hop) else {
             return self.on_piece_timeout(now, hop);
         };
@@ -227,13 +236,13 @@ impl<G: Geometry> Node<G> {
 
     pub(super) fn on_parked_timer(&mut self, now: Instant) {
         self.slots.expire(now, &self.leases);
-        self.unpark(now);
+        self.unpark(now, PARKED_AT_ONCE);
         self.hops.plan_parked(now, &mut self.core);
     }
 
-    /// Something changed: each parked message looks for a way again, in its order.
-    pub(super) fn unpark(&mut self, now: Instant) {
-        for Parked { routed, payload, previous, since } in self.hops.take_parked() {
+    /// So many parked messages look for a way again, in their order; all where something has changed.
+    pub(super) fn unpark(&mut self, now: Instant, most: usize) {
+        for Parked { routed, payload, previous, since } in self.hops.take_parked(most) {
             if now - since >= self.core.config.routing.park_for {
                 self.fail(now, routed, RouteFailure::NoRoot);
                 continue;

@@ -207,7 +207,8 @@ impl<G: Geometry> Node<G> {
         if self.detector.slept(now, &self.core) {
             self.on_waking(now);
         }
-        while let Some(timer) = self.core.timers.pop(now) {
+        self.core.note_lateness(now);
+        while let Some(timer) = self.core.next_timer(now) {
             self.on_timer(now, timer);
         }
         self.choose_paths(now, None);
@@ -219,7 +220,7 @@ impl<G: Geometry> Node<G> {
         if let Some(serving) = self.leases.serving_changed(now, &self.core, &self.tables) {
             self.core.emit(Event::NeighboursChanged);
             if serving {
-                self.unpark(now);
+                self.unpark(now, usize::MAX);
             }
         }
         if self.core.is_on_ring() && self.tables.take_nearest_changed() {

@@ -28,6 +28,7 @@ mod cuts;
 mod hostile;
 mod idle;
 mod lives;
+mod late;
 mod members;
 mod merge;
 mod near;

@@ -1,9 +1,12 @@
-//! Connections for which the transport holds more than it should, and the children that wait for them.
+//! Connections for which the transport holds more than it should, and the children that wait for them. All wait while it holds
+//! more than it should for this node itself: then a question that was not answered may have been, and whatever this node sends
+//! comes back as more to handle.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Contact;
+use treecast_overlay::time::Instant;
 
 use crate::topic::TopicId;
 
@@ -15,13 +18,17 @@ pub(super) type WaitingChildren = BTreeSet<(TopicId, NodeId)>;
 pub(super) struct Links {
     congested: BTreeSet<NodeId>,
     waiting: BTreeMap<NodeId, WaitingChildren>,
+    /// Much has come here and is not handled yet.
+    behind: bool,
+    /// When a node was last found dead.
+    lost: Option<Instant>,
 }
 
 impl Links {
     /// Returns whether nothing is to be pushed to a child now, because its link is full; then it waits for room there.
     pub(super) fn hold_back(&mut self, to: Contact, topic: TopicId) -> bool {
         let link = link(to);
-        let full = self.congested.contains(&link);
+        let full = self.behind || self.congested.contains(&link);
         if full {
             self.waiting.entry(link).or_default().insert((topic, to.id()));
         }
@@ -46,6 +53,29 @@ impl Links {
             return WaitingChildren::new();
         }
         self.on_down(peer)
+    }
+
+    /// Whether so much waits here that nothing is to be sent again.
+    pub(super) fn is_behind(&self) -> bool {
+        self.behind
+    }
+
+    /// Hears whether this node is behind. Returns the children to which may be pushed again.
+    pub(super) fn set_behind(&mut self, behind: bool) -> WaitingChildren {
+        self.behind = behind;
+        let is_free = |link: &NodeId| !behind && !self.congested.contains(link);
+        let free: Vec<NodeId> = self.waiting.keys().copied().filter(is_free).collect();
+        free.into_iter().filter_map(|link| self.waiting.remove(&link)).flatten().collect()
+    }
+
+    /// A node was found dead, or left.
+    pub(super) fn note_lost(&mut self, now: Instant) {
+        self.lost = Some(now);
+    }
+
+    /// Whether a node was found dead since then: there may be others, and others may live where this node does not reach.
+    pub(super) fn lost_since(&self, since: Instant) -> bool {
+        self.lost.is_some_and(|lost| lost >= since)
     }
 
     /// Forgets the state of a connection. Returns the children to which may be pushed again.
@@ -86,5 +116,20 @@ mod tests {
         links.forget(access, topic);
         assert_eq!(links.on_queued(NodeId(5), 100, 100), WaitingChildren::from([(topic, NodeId(6))]));
         assert!(!links.hold_back(edge, topic));
+    }
+    #[test]
+    fn all_children_wait_while_this_node_is_behind() {
+        let topic = TopicId(Key(1));
+        let mut links = Links::default();
+        links.on_queued(NodeId(5), 101, 100);
+        assert!(links.set_behind(true).is_empty());
+        assert!(links.hold_back(peer(5).into(), topic) && links.hold_back(peer(7).into(), topic));
+        assert_eq!(
+            links.set_behind(false),
+            WaitingChildren::from([(topic, NodeId(7))]),
+            "the other's link is full"
+        );
+        assert!(!links.hold_back(peer(7).into(), topic));
+        assert_eq!(links.on_queued(NodeId(5), 0, 100), WaitingChildren::from([(topic, NodeId(5))]));
     }
 }

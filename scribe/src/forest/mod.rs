@@ -6,6 +6,7 @@
 
 mod context;
 mod quota;
+mod retries;
 mod links;
 mod neighbours;
 mod publishing;
@@ -258,6 +259,7 @@ impl Forest {
         self.lose_parents(cx, peer, ParentLost::PeerDown);
         self.drop_children(cx, peer);
         self.links.on_down(peer);
+        self.links.note_lost(cx.now);
         self.for_each_tree(cx, |tree, cx| tree.on_node_down(cx, peer));
         self.trees.values_mut().for_each(|tree| tree.role.forget_root(peer));
         for topic in self.publishing.topics() {
@@ -274,9 +276,14 @@ impl Forest {
         self.drain_loopback(cx);
     }
 
-    /// The transport says how much waits for a peer.
+    /// The transport says how much waits for a peer, or to be handled by this node.
     pub fn handle_queued(&mut self, cx: Context<'_>, peer: NodeId, bytes: usize) {
-        let waiting = self.links.on_queued(peer, bytes, self.config.push.high_water);
+        let high_water = self.config.push.high_water;
+        let waiting = if peer == self.me {
+            self.links.set_behind(bytes > high_water)
+        } else {
+            self.links.on_queued(peer, bytes, high_water)
+        };
         self.push_waiting(cx, waiting);
         self.drain_loopback(cx);
     }

@@ -187,6 +187,11 @@ impl Neighbours {
         }
     }
 
+    /// Counts no silence until now: this node could not hear.
+    pub(crate) fn hear_all(&mut self, now: Instant) {
+        self.by_id.values_mut().for_each(|neighbour| neighbour.heard = now);
+    }
+
     /// Sees to it that those that share a topic hear with the next beat how far it is, if it moved.
     pub(super) fn spread_moved(&mut self, sharers: impl Fn(TopicId) -> Option<Vec<NodeId>>) {
         for topic in std::mem::take(&mut self.moved) {

@@ -2,6 +2,7 @@
 //! answered.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use rand::RngExt;
@@ -12,12 +13,13 @@ use treecast_overlay::peer::Contact;
 use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
 
-use super::context::{Context, Outbox, RingView, Timer};
+use super::context::{Context, Outbox, RingView, Timer, pause};
 use super::inbox::PublisherMessage;
+use super::retries::{self, Retries};
 use crate::config::Config;
 use crate::event::{Event, Token};
 use crate::message::{PublishError, Receipt};
-use crate::publisher::{Failures, Outgoing, TopicPublisher};
+use crate::publisher::{Failures, Outgoing, Receipted, RoundTrip, TopicPublisher};
 use crate::topic::TopicId;
 use crate::wire::{self, Header, Publish, PublishReceipt, Signature};
 
@@ -29,6 +31,10 @@ const SESSION_BITS: u32 = 48;
 #[derive(Debug, Default)]
 pub(super) struct Publishing {
     by_topic: BTreeMap<TopicId, TopicPublisher>,
+    /// How long receipts take, over all topics.
+    round_trip: Option<RoundTrip>,
+    /// Messages that were sent again.
+    resends: Retries,
 }
 
 /// All that one topic's publisher may use.
@@ -43,6 +49,8 @@ pub(super) struct PublishCx<'a> {
     pub deadlines: &'a mut Deadlines<Timer>,
     /// The root, by the tree's account.
     pub told_root: Option<Contact>,
+    /// Much has come to this node and is not handled yet, perhaps receipts, too.
+    pub is_behind: bool,
 }
 
 impl PublishCx<'_> {
@@ -77,7 +85,9 @@ impl Publishing {
     /// Sends the messages that the topic's publisher may send now.
     pub(super) fn send(&mut self, cx: &mut PublishCx<'_>) {
         let online = Context { now: cx.now, ring: cx.ring }.is_online();
+        let usual = self.round_trip.map_or(Duration::ZERO, RoundTrip::limit);
         let Some(publisher) = self.by_topic.get_mut(&cx.topic).filter(|_| online) else { return };
+        publisher.expect(usual);
         while let Some(out) = publisher.poll_send(cx.now, cx.config, cx.told_root) {
             let (root, message) = (out.root, publish_message(cx, out));
             match root {
@@ -95,6 +105,11 @@ impl Publishing {
     pub(super) fn on_timer(&mut self, cx: &mut PublishCx<'_>) {
         let session = cx.new_session();
         let Some(publisher) = self.by_topic.get_mut(&cx.topic) else { return };
+        let may_resend = !cx.is_behind && self.resends.take(cx.now, &cx.config.resends);
+        if !publisher.is_over(cx.now, cx.config) && !may_resend {
+            let again = pause(cx.rng, retries::AGAIN, 0);
+            return cx.deadlines.set(Timer::Publish(cx.topic), cx.now + again);
+        }
         cx.report(publisher.on_timeout(cx.now, cx.config, session));
         self.send(cx);
     }
@@ -115,7 +130,12 @@ impl Publishing {
     fn on_receipt(&mut self, cx: &mut PublishCx<'_>, receipt: PublishReceipt) {
         let PublishReceipt { session, sequence, position, copies, listeners, root, birth, .. } = receipt;
         let Some(publisher) = self.by_topic.get_mut(&cx.topic) else { return };
-        let Some((token, id)) = publisher.on_receipt(cx.now, session, sequence, root, birth) else { return };
+        let Some(receipted) = publisher.on_receipt(cx.now, session, sequence, root, birth) else { return };
+        let Receipted { token, id, took } = receipted;
+        if let Some(took) = took {
+            self.round_trip = Some(RoundTrip::after(self.round_trip, took));
+        }
+        self.resends.give_back();
         let receipt = Receipt { id, position, copies, listeners };
         cx.out.event(Event::Published { token, receipt });
         self.send(cx);

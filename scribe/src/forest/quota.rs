@@ -8,6 +8,7 @@ use treecast_overlay::random::Rng;
 use treecast_overlay::time::Instant;
 
 use super::context::{Timer, pause};
+use super::retries::Retries;
 use crate::config::Config;
 use crate::permit::Meter;
 use crate::topic::TopicId;
@@ -21,6 +22,8 @@ pub(super) struct Quota {
     pub sessions: Meter,
     /// Topics that this node subscribes to, or is the root of.
     pub own_topics: Meter,
+    /// JOINs that are not answered yet.
+    pub joins: Retries,
     pub windows: Windows,
     crowd: Crowd,
 }

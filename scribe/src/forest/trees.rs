@@ -138,6 +138,7 @@ impl Forest {
             out: &mut self.out,
             deadlines: &mut self.deadlines,
             told_root,
+            is_behind: self.links.is_behind(),
         };
         act(&mut self.publishing, &mut publish_cx)
     }

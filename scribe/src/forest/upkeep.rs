@@ -54,7 +54,12 @@ impl Upkeep {
 impl Forest {
     /// A part of what is done between two beats.
     pub(super) fn on_beat_timer(&mut self, cx: Context<'_>) {
-        self.upkeep.at = None;
+        let late = self.upkeep.at.take().map_or(Duration::ZERO, |at| cx.now.since(at));
+        if late >= self.config.beat.every || self.links.is_behind() {
+            // This node slept, or is late: what its neighbours said meanwhile is not handled yet. (One that is dead the ring
+            // finds out, whose own frames go first.)
+            self.neighbours.hear_all(cx.now);
+        }
         let (upkeep, me) = (self.upkeep, self.me);
         let neighbours = self.neighbours.ids();
         for id in neighbours.into_iter().filter(|id| upkeep.is_due(id.0 ^ me.0)) {

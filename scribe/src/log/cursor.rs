@@ -66,7 +66,8 @@ impl Cursor {
 pub(crate) fn place(log: &Log, start: Start) -> u64 {
     let first = log.window.start();
     match start {
-        Start::Latest => log.commit(),
+        // What a member holds was published, though it may not know yet that it is committed.
+        Start::Latest => log.matched().max(log.commit()),
         Start::Earliest => first,
         Start::Last(count) => last_messages(log, count),
         Start::After(mark) => match own_offset(log, mark) {

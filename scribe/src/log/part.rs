@@ -241,11 +241,9 @@ impl Log {
 
     fn push(&mut self, held: Held) {
         let at = self.end();
-        if let Body::Configuration { members, birth } = &held.body {
-            if let Some(birth) = birth {
-                self.configurations = Configurations::default();
-                self.lineage = birth.lineage.clone();
-            }
+        // The members of earlier births are none of this one's.
+        let is_own = self.lineage.birth_at(at, self.birth) == self.birth;
+        if let (Body::Configuration { members, .. }, true) = (&held.body, is_own) {
             self.configurations.note(at, members);
             if let Some(replica) = &mut self.replica {
                 replica.named |= members.iter().any(|member| member.key() == (replica.me, replica.life));
@@ -321,6 +319,16 @@ impl Log {
             }
         }
         false
+    }
+
+    /// Takes out the entries that are not committed.
+    pub(crate) fn take_open(&mut self) -> Vec<(u64, Held)> {
+        let open = self.window.entries_from(self.commit).map(|(offset, held)| (offset, held.clone())).collect();
+        self.cut(self.commit);
+        if let Some(stream) = &mut self.stream {
+            stream.matched = stream.matched.min(self.commit);
+        }
+        open
     }
 
     /// Becomes a log of a birth of this node's own, which takes over all that is here.

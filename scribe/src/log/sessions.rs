@@ -13,6 +13,13 @@ use super::Log;
 use crate::permit::{Meter, Permit};
 use crate::wire::{Body, Publish};
 
+/// Most bytes of the sessions in one entry: half of the largest payload.
+const MAX_BYTES: usize = 256 * 1024;
+/// A session takes at most so many bytes there, beside its offsets: an id and four numbers.
+const SESSION_BYTES: usize = 16 + 4 * 9;
+/// An offset is a varint of at most nine bytes.
+const OFFSET_BYTES: usize = 9;
+
 /// Names a session: publisher and number.
 pub(crate) type SessionId = (NodeId, u64);
 
@@ -105,7 +112,17 @@ impl Sessions {
             stamp: state.stamp,
             recent: state.recent.iter().copied().collect(),
         };
-        let states: Vec<_> = self.by_id.iter().map(state).collect();
+        let mut states: Vec<_> = self.by_id.iter().map(state).collect();
+        // An entry has to fit into a frame: those that were silent longest are left out if there are too many.
+        states.sort_by_key(|state| std::cmp::Reverse(state.stamp));
+        let mut room = MAX_BYTES;
+        let fitting = states.iter().take_while(|state| {
+            let rest = room.checked_sub(SESSION_BYTES + state.recent.len() * OFFSET_BYTES);
+            room = rest.unwrap_or(0);
+            rest.is_some()
+        });
+        let fitting = fitting.count();
+        states.truncate(fitting);
         postcard::to_allocvec(&states).unwrap_or_default()
     }
 
@@ -236,7 +253,7 @@ mod tests {
         }
 
         fn configure(&mut self) {
-            let body = Body::Configuration { members: members(&[1]), birth: None };
+            let body = Body::Configuration { members: members(&[1]), birth: None, forsakes: None };
             let held = entry(1, body, &self.sessions.encode());
             let _ = self.log.take_committed(self.log.end(), held);
         }
@@ -314,7 +331,7 @@ mod tests {
         (1..=9).for_each(|session| root.append(session));
         root.configure();
         assert_eq!(Sessions::replay(&root.log, 4, RECENT, &root.meter).len(), 4);
-        let body = Body::Configuration { members: members(&[1]), birth: None };
+        let body = Body::Configuration { members: members(&[1]), birth: None, forsakes: None };
         let _ = root.log.take_committed(root.log.end(), entry(1, body, b"no table"));
         assert_eq!(root.replayed().len(), 0);
     }

@@ -43,13 +43,13 @@ pub(super) fn message(number: u64, sequence: u64) -> Held {
 }
 
 pub(super) fn configuration(number: u64, ids: &[u128]) -> Held {
-    entry(number, Body::Configuration { members: members(ids), birth: None }, b"")
+    entry(number, Body::Configuration { members: members(ids), birth: None, forsakes: None }, b"")
 }
 
 /// The first entry of a birth.
 pub(super) fn born(number: u64, ids: &[u128], lineage: Lineage, complete: bool) -> Held {
     let birth = Some(Box::new(Birth { lineage, complete }));
-    entry(number, Body::Configuration { members: members(ids), birth }, b"")
+    entry(number, Body::Configuration { members: members(ids), birth, forsakes: None }, b"")
 }
 
 /// A log without ancestors, which a node reads that is no member: born for node 1 to 3, and so many messages.

@@ -3,7 +3,8 @@
 mod round_trip;
 mod topic;
 
-pub(crate) use self::topic::{Outgoing, TopicPublisher};
+pub(crate) use self::round_trip::RoundTrip;
+pub(crate) use self::topic::{Outgoing, Receipted, TopicPublisher};
 
 use crate::event::Token;
 use crate::message::PublishError;

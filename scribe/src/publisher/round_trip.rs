@@ -4,14 +4,14 @@ use std::time::Duration;
 
 /// Smoothed round-trip time and its variation (RFC 6298 §2).
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RoundTrip {
+pub(crate) struct RoundTrip {
     smoothed: Duration,
     variation: Duration,
 }
 
 impl RoundTrip {
     /// Takes a sample into account, be it the first one.
-    pub(super) fn after(before: Option<RoundTrip>, sample: Duration) -> RoundTrip {
+    pub(crate) fn after(before: Option<RoundTrip>, sample: Duration) -> RoundTrip {
         match before {
             None => RoundTrip { smoothed: sample, variation: sample / 2 },
             Some(rtt) => RoundTrip {
@@ -22,7 +22,7 @@ impl RoundTrip {
     }
 
     /// How long a receipt takes at most, so far as can be told.
-    pub(super) fn limit(self) -> Duration {
+    pub(crate) fn limit(self) -> Duration {
         self.smoothed + self.variation * 4
     }
 }

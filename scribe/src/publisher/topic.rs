@@ -34,6 +34,8 @@ pub(crate) struct TopicPublisher {
     /// Where the last receipt came from.
     root: Option<Contact>,
     round_trip: Option<RoundTrip>,
+    /// How long a receipt takes at this node's other topics; counts while none was measured here.
+    usual: Duration,
     /// When a message was last sent again: until those sent later have their receipts, none tells a round trip.
     resent: Option<Instant>,
     /// Time-outs in a row: each doubles the wait.
@@ -75,6 +77,15 @@ pub(crate) struct Outgoing {
     pub root: Option<Contact>,
 }
 
+/// A message that has its receipt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Receipted {
+    pub token: Token,
+    pub id: MessageId,
+    /// How long the receipt took, if that can be told.
+    pub took: Option<Duration>,
+}
+
 impl TopicPublisher {
     pub(crate) fn new(now: Instant, me: NodeId, session: u64) -> TopicPublisher {
         TopicPublisher {
@@ -87,6 +98,7 @@ impl TopicPublisher {
             flight_bytes: 0,
             root: None,
             round_trip: None,
+            usual: Duration::ZERO,
             resent: None,
             backoff: 0,
             progress: now,
@@ -99,6 +111,17 @@ impl TopicPublisher {
     /// When it was last of use.
     pub(crate) fn used(&self) -> Instant {
         self.used
+    }
+
+    /// Hears how long a receipt takes at this node's other topics.
+    pub(crate) fn expect(&mut self, usual: Duration) {
+        self.usual = usual;
+    }
+
+    /// Whether the oldest message is given up now.
+    pub(crate) fn is_over(&self, now: Instant, config: &Config) -> bool {
+        let oldest = self.flight.first_key_value();
+        oldest.is_some_and(|(_, oldest)| oldest.first_sent.max(self.progress) + config.publish.timeout <= now)
     }
 
     /// Whether nothing waits.
@@ -205,7 +228,7 @@ impl TopicPublisher {
     }
 
     fn rto(&self, config: &Config) -> Duration {
-        let measured = self.round_trip.map_or(Duration::ZERO, RoundTrip::limit);
+        let measured = self.round_trip.map_or(self.usual, RoundTrip::limit);
         let wait = measured.max(config.publish.rto_min);
         wait.saturating_mul(1 << self.backoff.min(16)).min(config.publish.rto_max)
     }
@@ -217,8 +240,7 @@ impl TopicPublisher {
         config: &Config,
         new_session: u64,
     ) -> Vec<(Token, PublishError)> {
-        let Some((_, oldest)) = self.flight.first_key_value() else { return Vec::new() };
-        if oldest.first_sent.max(self.progress) + config.publish.timeout <= now {
+        if self.is_over(now, config) {
             return self.abandon(new_session);
         }
         let rto = self.rto(config);
@@ -249,12 +271,13 @@ impl TopicPublisher {
         sequence: u64,
         root: Contact,
         birth: u64,
-    ) -> Option<(Token, MessageId)> {
+    ) -> Option<Receipted> {
         if session != self.session {
             return None;
         }
         let oldest = self.flight.first_key_value().is_some_and(|(&first, _)| first == sequence);
         let flight = self.flight.remove(&sequence)?;
+        let mut took = None;
         if oldest {
             self.progress = now;
         }
@@ -265,14 +288,16 @@ impl TopicPublisher {
         if flight.sends == 1 && self.resent.is_none_or(|resent| flight.first_sent > resent) {
             // Karn: the receipt of a repeated message says nothing of the time; nor does that of one that had to wait
             // for it.
-            self.round_trip = Some(RoundTrip::after(self.round_trip, now.since(flight.last_sent)));
+            let sample = now.since(flight.last_sent);
+            self.round_trip = Some(RoundTrip::after(self.round_trip, sample));
+            took = Some(sample);
         }
         let known = self.root.or(self.silent.take());
         self.root = Some(root);
         if known != Some(root) {
             self.flight.values_mut().for_each(|flight| flight.due = true);
         }
-        Some((flight.token, self.id(sequence)))
+        Some(Receipted { token: flight.token, id: self.id(sequence), took })
     }
 
     /// The root took a message not. The session is over; what else was in flight has an unknown outcome, and is never
@@ -413,8 +438,8 @@ mod tests {
     fn one_message_finds_the_root_and_a_window_follows() {
         let (mut publisher, config) = with_messages(7);
         assert_eq!(sends(&mut publisher, Instant::ZERO, &config), [(77, 1, false)]);
-        let (token, id) = publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH).unwrap();
-        assert_eq!((token, id.sequence), (Token(1), 1));
+        let Receipted { token, id, took } = publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH).unwrap();
+        assert_eq!((token, id.sequence, took), (Token(1), 1, Some(Duration::ZERO)));
         assert!(publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH).is_none(), "the same receipt twice");
         let next = sends(&mut publisher, Instant::ZERO, &config);
         assert_eq!(next, [(77, 2, false), (77, 3, false), (77, 4, false), (77, 5, false)]);
@@ -446,6 +471,9 @@ mod tests {
         let (mut publisher, config) = with_messages(2);
         sends(&mut publisher, Instant::ZERO, &config);
         assert_eq!(publisher.deadline(&config), Some(seconds(1)));
+        publisher.expect(Duration::from_secs(2));
+        assert_eq!(publisher.deadline(&config), Some(seconds(2)), "as long as other topics' take");
+        publisher.expect(Duration::ZERO);
         assert_eq!(publisher.on_timeout(seconds(1), &config, 0), []);
         assert_eq!(sends(&mut publisher, seconds(1), &config), [(77, 1, true)]);
         assert_eq!(publisher.deadline(&config), Some(seconds(3)), "the wait doubles");

@@ -57,7 +57,7 @@ pub fn decode(bytes: &Bytes) -> Result<(Header, Bytes), DecodeError> {
 pub(super) fn body(body: &Body) -> Result<(), DecodeError> {
     match body {
         Body::Message { session, sequence, .. } => numbers(&[*session, *sequence]),
-        Body::Configuration { members: named, birth } => {
+        Body::Configuration { members: named, birth, .. } => {
             members(named)?;
             birth.as_deref().map_or(Ok(()), |birth| lineage(&birth.lineage))
         }

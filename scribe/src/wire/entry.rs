@@ -51,6 +51,8 @@ pub enum Body {
         members: Members,
         /// With it the log begins anew.
         birth: Option<Box<Birth>>,
+        /// Another birth of the log, which was given up for this one: what only that one had is lost.
+        forsakes: Option<u64>,
     },
 }
 

@@ -126,7 +126,7 @@ impl DeliveryTap {
 
     fn note_entry<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, data: &Data, bytes: usize) {
         let Data { topic, birth, offset, .. } = *data;
-        if let Body::Configuration { members, birth: begun } = &data.body {
+        if let Body::Configuration { members, birth: begun, .. } = &data.body {
             if let Some(begun) = begun {
                 self.ledger.note_birth(at.now, at.slot, topic, birth, &begun.lineage);
                 self.ledger.note_begin(topic, birth, begun.complete);

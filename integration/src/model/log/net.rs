@@ -154,7 +154,7 @@ fn held(term: Term, stamp: u64, body: Body) -> Held {
 }
 
 fn configuration(members: Members, birth: Option<Birth>) -> Body {
-    Body::Configuration { members, birth: birth.map(Box::new) }
+    Body::Configuration { members, birth: birth.map(Box::new), forsakes: None }
 }
 
 impl Net {

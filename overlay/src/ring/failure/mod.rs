@@ -172,7 +172,14 @@ impl FailureDetector {
         let number = core.number();
         let sides = if question.lease { ground.tables.leaf_set.my_sides_at(peer.id) } else { Sides::None };
         self.states.watch(now, peer);
-        self.states.ask(Asked { peer, number, sent: now, attempts, question, sides, heard_since: false });
+        let before = self.states.take_asked(peer.id).filter(|asked| attempts > 1 && asked.peer == peer);
+        let earlier = before.map_or_else(Vec::new, |before| {
+            let mut earlier = before.earlier;
+            earlier.push((before.number, before.sent, before.sides));
+            earlier
+        });
+        let asked = Asked { peer, number, sent: now, attempts, question, sides, heard_since: false, earlier };
+        self.states.ask(asked);
         let rto = self.rto(&core.config, peer.id, ground.table_rtt);
         let wait = if !question.lease {
             rto.saturating_mul(1 << (attempts - 1).min(4)).min(core.config.failure.rto_max)
@@ -250,8 +257,7 @@ impl FailureDetector {
         relay: Option<Peer>,
         number: u64,
     ) -> Option<Answered> {
-        let asked = self.states.asked(from).filter(|asked| asked.number == number);
-        let asked = asked.map(|asked| (asked.sent, asked.sides));
+        let asked = self.states.asked(from).and_then(|asked| asked.question_of(number));
         let indirect = || self.detours.indirect(now, from, number).filter(|_| ground.around().contains(from));
         let answered = asked.or_else(indirect);
         if answered.is_some() {
@@ -495,6 +501,16 @@ impl FailureDetector {
     /// Takes a round-trip sample; returns the smoothed time of a watched peer.
     pub(crate) fn measure(&mut self, id: NodeId, sample: Duration) -> Option<Duration> {
         self.states.measure(id, sample)
+    }
+
+    /// Hears how long an answer took that was not waited for any more.
+    pub(crate) fn note_slow(&mut self, id: NodeId, took: Duration) {
+        self.states.note_slow(id, took);
+    }
+
+    /// Whether a watched peer was heard after this point in time.
+    pub(crate) fn was_heard_since(&self, now: Instant, id: NodeId, then: Instant) -> bool {
+        self.states.was_heard_since(now, id, then)
     }
 
     /// Smoothed round-trip time of a watched peer, if it was measured.

@@ -97,6 +97,19 @@ pub(super) struct Asked {
     pub(super) sides: Sides,
     /// The peer has sent another frame since.
     pub(super) heard_since: bool,
+    /// The same question before it was asked again. An answer to it is one, too: a peer that is slower than the wait would
+    /// else answer a question too old each time, for ever. Fewer than the attempts.
+    pub(super) earlier: Vec<(u64, Instant, Sides)>,
+}
+
+impl Asked {
+    /// When the question of this number was sent, and which leases it asked for.
+    pub(super) fn question_of(&self, number: u64) -> Option<(Instant, Sides)> {
+        if number == self.number {
+            return Some((self.sent, self.sides));
+        }
+        self.earlier.iter().find(|(earlier, ..)| *earlier == number).map(|&(_, sent, sides)| (sent, sides))
+    }
 }
 
 /// The parts of a probe, besides the question whether the peer lives.
@@ -156,6 +169,23 @@ impl PeerStates {
     /// How long ago this peer was heard.
     pub(super) fn silence(&self, now: Instant, id: NodeId) -> Duration {
         self.get(id).map_or(Duration::MAX, |state| state.heard.until(now))
+    }
+
+    /// Whether a watched peer was heard after this point in time: surely, and not just in the same step.
+    pub(super) fn was_heard_since(&self, now: Instant, id: NodeId, then: Instant) -> bool {
+        self.get(id).is_some_and(|state| state.heard > CoarseInstant::of(then.min(now)))
+    }
+
+    /// Takes the time of an answer that came too late: from now on the peer is waited for that long (RFC 4015 §3.2). Waits that
+    /// were too short give no other samples, so that they would stay too short.
+    pub(super) fn note_slow(&mut self, id: NodeId, took: Duration) {
+        let Ok(at) = self.find(id) else { return };
+        let took = u32::try_from(took.as_micros()).unwrap_or(u32::MAX / 8).min(u32::MAX / 8);
+        let slow = RoundTrip::new(took, took / 2);
+        let known = self.peers[at].round_trip;
+        if known.is_none_or(|known| known.smoothed < slow.smoothed) {
+            self.peers[at].round_trip = Some(slow);
+        }
     }
 
     /// Keeps only peers that are watched, or owe an answer.

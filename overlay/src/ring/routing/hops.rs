@@ -1,7 +1,13 @@
 //! Acknowledged hops (MSPastry §3.2): each hop is kept until it is acknowledged, and goes another way if it is not.
 //! Messages that cannot go on yet are parked for a while.
+//!
+//! Silence has two causes, and only one of them is mended by going another way. A peer that was heard since the hop left lives,
+//! and is slow, unless it has acknowledged a later hop, because then this one was lost: frames of one class arrive in their
+//! order. So the wait for a slow peer begins anew, twice as long, and an acknowledgement that comes after the wait is a sample
+//! of the round-trip time all the same (RFC 4015: a spurious time-out). Otherwise a ring whose nodes are late by more than the
+//! shortest wait would send each message in six copies, and be later for it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::time::Duration;
 
@@ -10,7 +16,7 @@ use bytes::Bytes;
 use super::matched;
 use super::seen::Seen;
 use crate::config::Config;
-use crate::id::NodeId;
+use crate::id::{Key, NodeId};
 use crate::memory;
 use crate::peer::Peer;
 use crate::ring::core::{Core, Timer};
@@ -23,15 +29,36 @@ use crate::wire::{Header, Routed, TraceHop};
 const MAX_HELD_BYTES: usize = 64 * 1024 * 1024;
 /// How often parked messages look for a way again, besides whenever the neighbourhood changes.
 const PARKED_PERIOD: Duration = Duration::from_millis(500);
+/// How many of them do so then, those first that have not for longest: a full house takes four seconds.
+pub(crate) const PARKED_AT_ONCE: usize = 128;
+/// Hops remembered after their wait, for the time that their acknowledgements took; beyond it the oldest are forgotten.
+const MAX_EXPIRED: usize = 1024;
+/// Peers whose last acknowledged hop is remembered; beyond it all are forgotten.
+const MAX_ACKNOWLEDGED: usize = 1024;
 
 /// Messages between two hops.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hops {
     pending: BTreeMap<u64, Pending>,
-    parked: VecDeque<Parked>,
-    /// Bytes of the payloads in both.
+    /// Where and when hops were sent for whose acknowledgement this node waits no more.
+    expired: BTreeMap<u64, (NodeId, Instant)>,
+    /// The latest hop that a peer has acknowledged, of control and of data: each class arrives in its order.
+    acknowledged: BTreeMap<(NodeId, bool), u64>,
+    /// In the order in which they look for a way.
+    parked: BTreeMap<u64, Parked>,
+    /// The places of the parked, by origin and number.
+    places: BTreeMap<Name, u64>,
+    next_place: u64,
+    /// Bytes of the payloads, pending and parked.
     held: usize,
     seen: Seen<(NodeId, u64, u64)>,
+}
+
+/// A message's name: its origin, and its number there.
+type Name = (Peer, u64, Key);
+
+fn name(routed: &Routed) -> Name {
+    (routed.origin.peer, routed.id, routed.key)
 }
 
 /// A message whose next hop has not acknowledged it yet.
@@ -42,6 +69,10 @@ struct Pending {
     payload: Bytes,
     tried: Vec<NodeId>,
     sent: Instant,
+    /// How long its acknowledgement is waited for; doubled each time that the wait begins anew.
+    wait: Duration,
+    /// How often it has.
+    waits: u8,
     fate: Fate,
 }
 
@@ -87,13 +118,6 @@ pub(crate) struct Unacknowledged {
 #[derive(Debug)]
 pub(crate) struct Overloaded(pub(crate) Box<Routed>);
 
-impl Parked {
-    fn is_copy(&self, routed: &Routed, payload: &Bytes) -> bool {
-        let name = |routed: &Routed| (routed.id, routed.origin.peer, routed.key);
-        name(&self.routed) == name(routed) && self.payload == payload
-    }
-}
-
 impl From<Pending> for Unacknowledged {
     /// A hop that a connection may have carried, and that is made again, is a repeated one.
     fn from(pending: Pending) -> Unacknowledged {
@@ -130,8 +154,13 @@ impl Hops {
             path.push(TraceHop { node: core.me.id, matched: matched(routed.key, core.me.id), rtt_micros });
         }
         core.send_payload(to, Header::Routed(sent), payload.clone());
-        self.keep(hop, Pending { to, routed, payload, tried, sent: now, fate: Fate::Unknown });
-        core.timers.set(Timer::Hop(hop), now + rto);
+        let doubled = rto.saturating_mul(1 << tried.len().min(16));
+        let wait = doubled.min(core.config.failure.rto_max.max(rto));
+        self.keep(
+            hop,
+            Pending { to, routed, payload, tried, sent: now, wait, waits: 0, fate: Fate::Unknown },
+        );
+        core.timers.set(Timer::Hop(hop), now + wait);
         Ok(())
     }
 
@@ -144,7 +173,39 @@ impl Hops {
     pub(crate) fn on_ack(&mut self, now: Instant, core: &mut Core, hop: u64) -> Option<Duration> {
         let pending = self.take(hop)?;
         core.timers.cancel(Timer::Hop(hop));
+        if self.acknowledged.len() >= MAX_ACKNOWLEDGED {
+            self.acknowledged.clear();
+        }
+        let latest = self.acknowledged.entry((pending.to.id, pending.payload.is_empty())).or_default();
+        *latest = hop.max(*latest);
         Some(now - pending.sent)
+    }
+
+    /// A hop was acknowledged after its wait. Returns how long that took.
+    pub(crate) fn on_late_ack(&mut self, now: Instant, from: NodeId, hop: u64) -> Option<Duration> {
+        let &(_, sent) = self.expired.get(&hop).filter(|(to, _)| *to == from)?;
+        self.expired.remove(&hop);
+        Some(now - sent)
+    }
+
+    /// The peer whose acknowledgement of this hop is waited for, and since when.
+    pub(crate) fn awaited(&self, hop: u64) -> Option<(NodeId, Instant)> {
+        self.pending.get(&hop).map(|pending| (pending.to.id, pending.sent))
+    }
+
+    /// The wait for a hop is over, and its peer was heard meanwhile. Begins the wait anew, unless the hop was lost or this
+    /// was done often enough. Returns whether it did.
+    pub(crate) fn wait_again(&mut self, now: Instant, core: &mut Core, hop: u64) -> bool {
+        let Some(pending) = self.pending.get_mut(&hop) else { return false };
+        let class = (pending.to.id, pending.payload.is_empty());
+        let is_lost = self.acknowledged.get(&class).is_some_and(|&latest| latest > hop);
+        if is_lost || pending.fate != Fate::Unknown || pending.waits >= core.config.routing.hop_patience {
+            return false;
+        }
+        pending.waits += 1;
+        pending.wait = (pending.wait * 2).min(core.config.failure.rto_max.max(pending.wait));
+        core.timers.set(Timer::Hop(hop), now + pending.wait);
+        true
     }
 
     /// The message of a hop that this peer refuses, and the hops that were tried before it.
@@ -161,7 +222,12 @@ impl Hops {
 
     /// A hop was not acknowledged in time, if it was one.
     pub(crate) fn on_timeout(&mut self, hop: u64) -> Option<Unacknowledged> {
-        self.take(hop).map(Unacknowledged::from)
+        let pending = self.take(hop)?;
+        if self.expired.len() >= MAX_EXPIRED {
+            self.expired.pop_first();
+        }
+        self.expired.insert(hop, (pending.to.id, pending.sent));
+        Some(pending.into())
     }
 
     /// A peer is gone: what waits for its acknowledgement is to go another way.
@@ -196,33 +262,47 @@ impl Hops {
     /// Lets a message wait for a way, or for this node's leases. Drops a copy of one that waits already, because its origin
     /// has asked again.
     pub(crate) fn park(&mut self, core: &mut Core, now: Instant, parked: Parked) -> Result<(), Overloaded> {
-        if self.parked.iter().any(|other| other.is_copy(&parked.routed, &parked.payload)) {
+        let name = name(&parked.routed);
+        let waiting = self.places.get(&name).and_then(|place| self.parked.get(place));
+        if waiting.is_some_and(|waiting| waiting.payload == parked.payload) {
             return Ok(());
         }
         if self.parked.len() >= core.config.routing.max_parked || !self.has_room(&parked.payload) {
             return Err(Overloaded(Box::new(parked.routed)));
         }
         self.held += parked.payload.len();
-        self.parked.push_back(parked);
+        // (The same name with another payload is no copy: one of both is forged.)
+        self.places.entry(name).or_insert(self.next_place);
+        self.parked.insert(self.next_place, parked);
+        self.next_place += 1;
         if !core.timers.is_set(Timer::Parked) {
             core.timers.set(Timer::Parked, now + PARKED_PERIOD);
         }
         Ok(())
     }
 
-    /// Takes all parked messages, each to look for a way again, in their order.
-    pub(crate) fn take_parked(&mut self) -> VecDeque<Parked> {
-        let parked = std::mem::take(&mut self.parked);
-        self.held -= parked.iter().map(|parked| parked.payload.len()).sum::<usize>();
-        parked
+    /// Takes so many parked messages, each to look for a way again, in their order.
+    pub(crate) fn take_parked(&mut self, most: usize) -> Vec<Parked> {
+        let mut taken = Vec::with_capacity(most.min(self.parked.len()));
+        while taken.len() < most
+            && let Some((place, parked)) = self.parked.pop_first()
+        {
+            let name = name(&parked.routed);
+            if self.places.get(&name) == Some(&place) {
+                self.places.remove(&name);
+            }
+            self.held -= parked.payload.len();
+            taken.push(parked);
+        }
+        taken
     }
 
     /// A message that was parked again has waited since then, if there are more than `before`.
     pub(crate) fn keep_since(&mut self, before: usize, since: Instant) {
         if self.parked.len() > before
-            && let Some(again) = self.parked.back_mut()
+            && let Some(mut again) = self.parked.last_entry()
         {
-            again.since = since;
+            again.get_mut().since = since;
         }
     }
 
@@ -251,7 +331,7 @@ impl Hops {
     /// Whether the count of bytes is right, and within its limit unless one message exceeds it.
     pub(crate) fn holds_no_more_than_it_may(&self) -> bool {
         let pending = self.pending.values().map(|pending| pending.payload.len());
-        let held: usize = pending.chain(self.parked.iter().map(|parked| parked.payload.len())).sum();
+        let held: usize = pending.chain(self.parked.values().map(|parked| parked.payload.len())).sum();
         held == self.held && (held <= MAX_HELD_BYTES || self.pending.len() + self.parked.len() == 1)
     }
 
@@ -261,24 +341,33 @@ impl Hops {
             // An emptied tree keeps a node.
             self.pending = BTreeMap::new();
         }
-        self.parked.shrink_to_fit();
+        if self.parked.is_empty() {
+            (self.parked, self.places) = (BTreeMap::new(), BTreeMap::new());
+        }
+        (self.expired, self.acknowledged) = (BTreeMap::new(), BTreeMap::new());
         self.seen.age();
     }
 
     /// Bytes on the heap, payloads included.
     pub(crate) fn bytes(&self) -> usize {
         let pending = memory::tree(self.pending.len(), size_of::<(u64, Pending)>());
-        pending + memory::queue(&self.parked) + self.held + self.seen.bytes()
+        let parked = memory::tree(self.parked.len(), size_of::<(u64, Parked)>());
+        let places = memory::tree(self.places.len(), size_of::<(Name, u64)>());
+        let expired = memory::tree(self.expired.len(), size_of::<(u64, (NodeId, Instant))>());
+        let acknowledged = memory::tree(self.acknowledged.len(), size_of::<((NodeId, bool), u64)>());
+        pending + parked + places + expired + acknowledged + self.held + self.seen.bytes()
     }
 
     /// How many messages wait, and how many hops are remembered (promise O5).
-    pub(crate) fn sizes(&self, config: &Config) -> [Size; 4] {
+    pub(crate) fn sizes(&self, config: &Config) -> [Size; 6] {
         // One message may exceed the limit of bytes: it counts as none.
         let alone = self.pending.len() + self.parked.len() == 1;
         [
             ("pending hops", self.pending.len(), config.routing.max_pending_hops),
             ("parked messages", self.parked.len(), config.routing.max_parked),
             ("bytes of pending and parked messages", if alone { 0 } else { self.held }, MAX_HELD_BYTES),
+            ("hops after their wait", self.expired.len(), MAX_EXPIRED),
+            ("peers that acknowledged hops", self.acknowledged.len(), MAX_ACKNOWLEDGED),
             self.seen.size("hops seen"),
         ]
     }
@@ -286,7 +375,8 @@ impl Hops {
     /// Hashes the messages that wait, for a model checker.
     pub(crate) fn hash_waiting(&self, state: &mut impl Hasher) {
         self.pending.hash(state);
-        self.parked.hash(state);
+        // Not their places: only the order of the parked decides anything.
+        self.parked.values().for_each(|parked| parked.hash(state));
     }
 
     /// Hops that were taken over: the nodes that handed them over, and their numbers.

@@ -211,3 +211,58 @@ fn a_first_message_that_comes_late_to_the_next_root_is_not_delivered_twice() {
     assert_eq!(world.texts(nodes[3], news), ["once", "after"]);
     world.expect_order(nodes[3], news);
 }
+
+#[test]
+fn many_joins_without_an_answer_are_not_repeated_all_at_once_and_end_well() {
+    let joins = RetryConfig { unanswered: 16, per_second: 4 };
+    let mut world = World::with_config(2, 23, Config { joins, ..Config::default() });
+    let (root, other) = (world.root(), world.by_distance()[1]);
+    assert_ne!(root, other);
+    // Topics whose root is the other node.
+    let all = (0..).map(|number: u32| Topic::new(&format!("t{number}")).unwrap().id());
+    let theirs = |topic: &TopicId| topic.key().is_closer(root, other);
+    let topics: Vec<TopicId> = all.filter(theirs).take(100).collect();
+    world.cut = Some(|header| matches!(header, Header::Attached(_)));
+    let ids: Vec<SubscriptionId> = (1..=100).map(SubscriptionId).collect();
+    for (&id, &topic) in ids.iter().zip(&topics) {
+        world.with(other, |forest, cx| forest.subscribe(cx, id, topic, Start::Latest, 9));
+    }
+    world.run(seconds(10));
+    // One a second and topic would be 1,000.
+    let sent = world.sent["routed Join"];
+    assert!((40..80).contains(&sent), "{sent} JOINs in 10 s");
+    world.cut = None;
+    world.run(seconds(15));
+    let started = ids.iter().filter(|&&id| world.started(other, id).is_some());
+    assert_eq!(started.count(), 100);
+}
+
+#[test]
+fn a_node_that_is_behind_asks_nothing_again_until_it_has_caught_up() {
+    let mut world = World::new(3, 24);
+    let [root, other, publisher] = world.by_distance()[..] else { panic!("three nodes") };
+    let subscription = world.subscribe(other, Start::Latest);
+    world.run(seconds(3));
+    // Beats are late or dropped, too, but the ring says of no node that it is dead.
+    world.cut = Some(|header| matches!(header, Header::Data(_) | Header::Receipt(_) | Header::Beat(_)));
+    let parent = world.parent(other);
+    world.publish(publisher, "one");
+    world.run(millis(50));
+    let before = world.sent.clone();
+    for node in [root, other, publisher] {
+        world.with(node, |forest, cx| forest.handle_queued(cx, node, 1 << 20));
+    }
+    world.run(seconds(10));
+    // Neither is the entry pushed again, nor the message published again, which the root would answer again.
+    assert_eq!((world.sent["Receipt"], world.sent["Data"]), (before["Receipt"], before["Data"]));
+    assert!(world.sent["Beat"] > before["Beat"], "it lives, and says so");
+    assert_eq!(world.parent(other), parent, "and takes its own lateness for no other node's silence");
+    assert_eq!(world.sent["routed Join"], before["routed Join"]);
+    world.cut = None;
+    for node in [root, other, publisher] {
+        world.with(node, |forest, cx| forest.handle_queued(cx, node, 0));
+    }
+    world.run(seconds(5));
+    assert_eq!(world.texts(other, subscription), ["one"]);
+    assert_eq!(world.receipts(publisher).len(), 1);
+}

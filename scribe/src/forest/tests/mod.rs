@@ -22,7 +22,7 @@ use treecast_overlay::time::Instant;
 use treecast_overlay::wire::NodeState;
 
 use super::{Context, Forest, Request, RingView};
-use crate::config::{Config, PushConfig, ReplicationConfig, TreeConfig, WindowConfig};
+use crate::config::{Config, PushConfig, ReplicationConfig, RetryConfig, TreeConfig, WindowConfig};
 use crate::log::Log;
 use crate::event::{Event, SubscriptionId, Token};
 use crate::message::{Gap, GapReason, Item, Mark, Message, PublishError, Receipt, Start};
@@ -260,7 +260,12 @@ impl World {
 
     fn carry_out(&mut self, from: Contact, request: Request) {
         match request {
-            Request::Route { key, payload } => self.route(from, from.id(), key, payload),
+            Request::Route { key, payload } => {
+                if let Ok((Header::Join(_), _)) = wire::decode(&payload) {
+                    *self.sent.entry("routed Join").or_default() += 1;
+                }
+                self.route(from, from.id(), key, payload);
+            }
             Request::Send { to, payload, class } => {
                 let (header, _) = wire::decode(&payload).unwrap();
                 assert_eq!(class, header.class(), "{header:?}");

@@ -103,8 +103,7 @@ impl Tree {
         if root.primary.follows(id, copy.life) && self.flow.children.get(id).is_some_and(|c| c.follows_root()) {
             return;
         }
-        let weighed = root.preparation.copies().any(|(_, known, _)| known.birth == copy.birth);
-        if !weighed && has_other_branch(log, copy) {
+        if !root.weighed.contains(&copy.birth) && has_other_branch(log, copy) {
             // Both sides of a partition went on: the one that is longer stays.
             return self.prepare_with(cx, id);
         }
@@ -129,8 +128,12 @@ impl Tree {
     /// Prepares anew, and asks the members of a child's copy, too, which is of another birth of the log.
     fn prepare_with(&mut self, cx: &mut TreeCx<'_>, id: NodeId) {
         let Some(copy) = self.flow.children.copy_of(id) else { return };
-        let members = copy.configurations.iter().flat_map(|known| known.members.iter());
+        let (birth, members) = (copy.birth, copy.configurations.iter().flat_map(|known| known.members.iter()));
         let members: Vec<Peer> = members.map(|member| member.peer).collect();
+        if let Some(root) = self.role.root_mut() {
+            root.weighed.insert(birth);
+            root.awaited = members.iter().map(|peer| peer.id).collect();
+        }
         self.prepare(cx);
         self.ask(cx, members);
     }
@@ -173,6 +176,9 @@ impl Tree {
             return;
         }
         let Some(current) = log.configurations().last().cloned() else { return };
+        if root.is_dropping {
+            return;
+        }
         let pending = !root.primary.may_append(log);
         let leaving = cx.life != NodeLife::Running;
         let copies = cx.config.replication.copies;
@@ -238,7 +244,8 @@ impl Tree {
             cx.timers.set_earlier(TreeTimer::Members, cx.now + cx.config.replication.review);
         }
         if self.has_lost_majority(cx) {
-            return self.begin_anew(cx);
+            // Its members are asked once more: some may live after all.
+            return self.prepare(cx);
         }
         if pending {
             return;
@@ -252,11 +259,31 @@ impl Tree {
             }
             return self.review_members(cx);
         }
+        let forsakes = self.role.root().is_some_and(|root| root.forsakes.is_some());
         if let Some(members) = plan.members {
             self.configure(cx, members.into());
+        } else if forsakes {
+            self.configure(cx, current.members);
         } else {
             self.admit_waiting(cx);
         }
+    }
+
+    /// Nobody uses the topic: its members forget it, and this node after them. Returns whether they have.
+    pub(super) fn drop_log(&mut self, cx: &mut TreeCx<'_>) -> bool {
+        let Role::Root(root) = &mut self.role else { return true };
+        root.is_dropping = true;
+        let members: Vec<NodeId> = self.flow.children.copies().map(|(id, _)| id).collect();
+        for &id in &members {
+            if let Role::Root(root) = &mut self.role {
+                root.primary.on_follower_lost(id);
+            }
+            // An ordinary child that needs nothing leaves by itself.
+            self.flow.children.begin_anew(id);
+            self.flow.children.release(cx, id);
+            self.flow.attach(cx, self.role.way_up(cx), id);
+        }
+        self.flow.children.is_empty()
     }
 
     /// Whether so many members are dead that nothing can be committed any more.
@@ -276,8 +303,23 @@ impl Tree {
     }
 
     /// Members have ended without which nothing can be committed. This root holds all that was: it begins the log anew.
-    fn begin_anew(&mut self, cx: &mut TreeCx<'_>) {
+    /// Messages that were not committed get new positions, because another root may have committed others at the old ones.
+    pub(super) fn begin_anew(&mut self, cx: &mut TreeCx<'_>) {
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
+        let (commit, open) = (log.commit(), log.take_open());
+        let waiting: Vec<_> = root.receipts.take_all().collect();
+        self.flow.count_window(cx);
         self.open_birth(cx, true);
+        let (committed, uncommitted): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|waiting| waiting.offset < commit);
+        if let Role::Root(root) = &mut self.role {
+            committed.into_iter().for_each(|waiting| root.receipts.put(waiting));
+        }
+        for (offset, held) in open {
+            let waiting = uncommitted.iter().filter(|waiting| waiting.offset == offset);
+            self.position_again(cx, &held, waiting.copied().collect());
+        }
+        self.on_committed(cx);
     }
 
     /// Appends a configuration.
@@ -296,7 +338,7 @@ impl Tree {
             term: root.primary.term().number,
             behind: log.end() - log.commit(),
             stamp,
-            body: Body::Configuration { members, birth: None },
+            body: Body::Configuration { members, birth: None, forsakes: root.forsakes.take() },
         };
         let held = Held::encode(data, &root.sequencer.sessions.encode());
         let news = root.primary.append(log, held);
@@ -365,7 +407,7 @@ impl Tree {
 }
 
 /// Whether a copy is of another birth than a log, and has entries that the log did not take over.
-fn has_other_branch(log: &Log, copy: &CopyState) -> bool {
+pub(super) fn has_other_branch(log: &Log, copy: &CopyState) -> bool {
     if copy.birth == log.birth || copy.synced == Term::ZERO {
         return false;
     }

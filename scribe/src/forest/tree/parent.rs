@@ -7,8 +7,12 @@ use super::Tree;
 use super::role::{News, ParentLink, Role, is_above};
 use crate::forest::context::{Life, TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
+use crate::forest::retries;
 use crate::message::Start;
 use crate::wire::{self, Attached, Header, Moved, Started};
+
+/// Doublings of the time between two JOINs.
+const MOST_DOUBLINGS: u8 = 2;
 
 /// Why a parent is none any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +71,7 @@ impl Tree {
         let former = self.detach_from_parent(cx);
         self.role = Role::Joining { former };
         self.uplink.join = cx.numbers.next_join();
+        self.uplink.answered();
         self.send_join(cx);
     }
 
@@ -108,11 +113,20 @@ impl Tree {
         }
     }
 
-    /// Sends the current JOIN, for the first time or again.
+    /// Sends the current JOIN, for the first time or again. It has to wait while too many others of this node are unanswered, and
+    /// while the answers may have come and not been handled.
     fn send_join(&mut self, cx: &mut TreeCx<'_>) {
-        let retry = cx.pause(cx.config.tree.join_retry, 0);
+        let is_online = cx.is_online();
+        let may_ask =
+            |cx: &mut TreeCx<'_>| !cx.links.is_behind() && cx.quota.joins.take(cx.now, &cx.config.joins);
+        if is_online && !may_ask(cx) {
+            self.uplink.on_join_put_off();
+            let again = cx.pause(retries::AGAIN, 0);
+            return cx.timers.set(TreeTimer::Join, cx.now + again);
+        }
+        let retry = cx.pause(cx.config.tree.join_retry, self.uplink.repetitions().min(MOST_DOUBLINGS));
         cx.timers.set(TreeTimer::Join, cx.now + retry);
-        if !cx.is_online() {
+        if !is_online {
             return;
         }
         self.uplink.told.subscribers = self.flow.subscribers();
@@ -128,7 +142,10 @@ impl Tree {
     pub(super) fn on_join_timer(&mut self, cx: &mut TreeCx<'_>) {
         match &self.role {
             Role::Joining { .. } if cx.is_online() && cx.is_root() => self.become_root(cx),
-            Role::Joining { .. } => self.send_join(cx),
+            Role::Joining { .. } => {
+                self.uplink.on_no_answer();
+                self.send_join(cx);
+            }
             Role::Child(link) if link.join != self.uplink.join => {
                 if self.uplink.on_no_answer() {
                     self.on_parent_lost(cx, ParentLost::NoAnswer);
@@ -197,7 +214,9 @@ impl Tree {
 
     /// Adapts to a parent, or to a new one, or to a new path.
     pub(super) fn on_link_changed(&mut self, cx: &mut TreeCx<'_>, parent: Contact, path_changed: bool) {
-        self.uplink.answered();
+        if self.uplink.answered() {
+            cx.quota.joins.give_back();
+        }
         cx.timers.cancel(TreeTimer::Join);
         cx.neighbours.add(cx.now, Link::Parent, parent, cx.topic);
         self.note_parent(cx, Some(parent.id()));
@@ -219,6 +238,12 @@ impl Tree {
 
     /// The parent says where it starts this node.
     pub(super) fn on_started(&mut self, cx: &mut TreeCx<'_>, started: &Started) {
+        if started.sync.is_none() && self.flow.log.copy_state().is_some() {
+            // The root's word that no configuration which counts names this node.
+            self.flow.log.end_life();
+            self.flow.count_window(cx);
+            self.count_own(cx);
+        }
         if started.sync.is_none() && self.uplink.is_markless() && self.flow.log.would_skip(started) {
             // A late copy of a JOIN without a mark found a parent that had forgotten this node meanwhile. That begins
             // this node at the parent's own end, though the parent may hold earlier entries: a JOIN with the mark asks

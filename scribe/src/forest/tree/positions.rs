@@ -8,7 +8,8 @@ use super::sequencer::Answer;
 use super::{Outcome, Tree};
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::log::reader::position;
-use crate::wire::{Header, Publish, PublishReceipt, RefusedReason};
+use crate::log::window::Held;
+use crate::wire::{Body, Data, Header, Publish, PublishReceipt, RefusedReason};
 
 impl Tree {
     /// The root's word on a message, be it that it has to wait.
@@ -113,6 +114,23 @@ impl Tree {
         self.review_checkpoint(cx);
     }
 
+    /// Gives a message of an earlier birth a position in this one, if it has none, and lets its receipts wait.
+    pub(super) fn position_again(&mut self, cx: &mut TreeCx<'_>, held: &Held, waiting: Vec<Waiting>) {
+        let Body::Message { publisher, session, sequence, signature } = held.body else { return };
+        let stamp = self.next_stamp(cx);
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
+        let (term, offset) = (root.primary.term().number, log.end());
+        let recent = cx.config.publish.messages;
+        let sessions = &mut root.sequencer.sessions;
+        sessions.note((publisher, session), sequence, offset, stamp, recent, &cx.quota.sessions);
+        let body = Body::Message { publisher, session, sequence, signature };
+        let behind = offset - log.commit();
+        let data = Data { topic: cx.topic, birth: log.birth, offset, term, behind, stamp, body };
+        root.primary.append(log, Held::encode(data, &held.payload));
+        waiting.into_iter().for_each(|waiting| root.receipts.put(Waiting { offset, ..waiting }));
+        self.flow.count_window(cx);
+    }
+
     /// A log that has gone on far since its last configuration entry gets another one: it carries the sessions, and
     /// entries before it may fall out.
     fn review_checkpoint(&mut self, cx: &mut TreeCx<'_>) {
@@ -160,14 +178,24 @@ impl Tree {
     /// Once in a while: sessions that were silent are forgotten, and a root without listeners and publishers is
     /// dropped.
     pub(crate) fn look_after_root(&mut self, cx: &mut TreeCx<'_>) -> Outcome {
-        let needed = self.flow.is_needed();
+        // Members are no users.
+        let needed = !self.flow.readers.is_empty() || self.flow.subscribers() > 0;
         let limit = cx.unix_ms().saturating_sub(millis(cx.config.sessions.idle));
         let Role::Root(root) = &mut self.role else { return Outcome::Keep };
         root.sequencer.sessions.expire(limit);
         if needed {
             root.used = cx.now;
-        } else if root.used < cx.earlier(cx.config.root.idle) {
+        }
+        let idle = root.used < cx.earlier(cx.config.root.idle);
+        if idle && self.drop_log(cx) {
             return Outcome::Leave;
+        }
+        if !idle
+            && let Role::Root(root) = &mut self.role
+            && std::mem::take(&mut root.is_dropping)
+        {
+            // It is used again, and the members may have forgotten it.
+            root.lapsed = true;
         }
         self.review_members(cx);
         Outcome::Keep

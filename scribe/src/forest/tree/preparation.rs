@@ -46,6 +46,17 @@ enum Answer {
     NoCopy(Option<Mark>),
 }
 
+/// The reason why a root pulls entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// To adopt the copy of a member, in its term.
+    Adopt,
+    /// To begin a birth with the copy of a member that is left.
+    TakeOverCopy,
+    /// To begin a birth with the window of a node that is no member.
+    TakeOverWindow,
+}
+
 /// Entries on their way from one node to a root.
 #[derive(Debug)]
 pub(crate) struct PullUnderWay {
@@ -61,8 +72,8 @@ pub(crate) struct PullUnderWay {
     pub again_at: Instant,
     /// When the source is given up.
     pub give_up_at: Instant,
-    /// It is a member's copy, which is adopted; else a window that completes a log whose members have ended.
-    pub adopts: bool,
+    /// The reason.
+    pub purpose: Purpose,
     /// Entries that came before their predecessors.
     pub early: BTreeMap<u64, Arrived>,
 }
@@ -81,6 +92,11 @@ impl Preparation {
     /// Begins, with nobody asked.
     pub(crate) fn new(now: Instant) -> Preparation {
         Preparation { since: now, asked: BTreeMap::new(), dead: BTreeSet::new(), ask_at: now, pull: None }
+    }
+
+    /// Forgets what a node answered: it is to be asked anew.
+    pub(crate) fn forget(&mut self, id: NodeId) {
+        self.asked.remove(&id);
     }
 
     /// Adds nodes to be asked. Returns those that were not asked before.
@@ -133,6 +149,11 @@ impl Preparation {
 
     fn awaits(&self, id: NodeId, asked: &Asked) -> bool {
         matches!(asked.answer, Answer::Awaited) && !self.dead.contains(&id)
+    }
+
+    /// Whether a node has not answered yet, and may.
+    pub(crate) fn awaits_answer(&self, id: NodeId) -> bool {
+        !self.dead.contains(&id) && self.asked.get(&id).is_none_or(|asked| matches!(asked.answer, Answer::Awaited))
     }
 
     /// Whether a node was found dead.
@@ -283,7 +304,7 @@ mod tests {
             until: 1000,
             again_at: at(0),
             give_up_at: at(0),
-            adopts: true,
+            purpose: Purpose::Adopt,
             early: BTreeMap::new(),
         };
         [9, 10, 12, 12, 265, 266, 1 << 40].iter().for_each(|&offset| pull.keep(entry(offset)));

@@ -197,6 +197,8 @@ pub(crate) struct Uplink {
     markless: u64,
     /// Repetitions of it that the parent has not answered.
     unanswered: u8,
+    /// It was sent, and waits for its answer.
+    is_asked: bool,
     /// The parent before this one, to tell a change from a first attachment.
     last_parent: Option<Option<NodeId>>,
     /// What the parent was last told.
@@ -232,6 +234,12 @@ impl Uplink {
         if !has_mark {
             self.markless = self.join;
         }
+        self.is_asked = true;
+    }
+
+    /// Notes that it has to wait: many others are unanswered.
+    pub(crate) fn on_join_put_off(&mut self) {
+        self.is_asked = false;
     }
 
     /// Whether the current JOIN was sent without a mark.
@@ -239,14 +247,20 @@ impl Uplink {
         self.markless == self.join
     }
 
-    /// Notes that the parent has answered.
-    pub(crate) fn answered(&mut self) {
-        self.unanswered = 0;
+    /// How often the current JOIN was repeated without an answer.
+    pub(crate) fn repetitions(&self) -> u8 {
+        self.unanswered
     }
 
-    /// Notes that the parent has not answered in time. Returns whether it is given up.
+    /// Notes that the parent has answered, or that another one is looked for. Returns whether an answer was waited for.
+    pub(crate) fn answered(&mut self) -> bool {
+        self.unanswered = 0;
+        std::mem::take(&mut self.is_asked)
+    }
+
+    /// Notes that the JOIN was not answered in time, if it was sent. Returns whether a parent that is asked is given up.
     pub(crate) fn on_no_answer(&mut self) -> bool {
-        self.unanswered = self.unanswered.saturating_add(1);
+        self.unanswered = self.unanswered.saturating_add(self.is_asked.into());
         self.unanswered > Uplink::PATIENCE
     }
 
@@ -310,6 +324,8 @@ mod tests {
         assert!(!uplink.on_hole(), "that one was asked for with the acknowledgement");
         assert_eq!(uplink.on_progress(false, false), Acknowledge::Soon);
         assert!(uplink.on_hole());
+        assert!(!uplink.on_no_answer(), "it was not even sent");
+        uplink.on_join_sent(true);
         assert_eq!([0; 4].map(|_| uplink.on_no_answer()), [false, false, false, true]);
         assert!(!uplink.note_parent(Some(ME)), "the first one");
         assert!(uplink.note_parent(None));

@@ -8,8 +8,9 @@ use rand::RngExt;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 
-use super::preparation::{PULLED_AT_ONCE, PullUnderWay};
+use super::preparation::{PULLED_AT_ONCE, PullUnderWay, Purpose};
 use super::role::Role;
+use super::membership::has_other_branch;
 use super::root_state::RootState;
 use super::team::Team;
 use super::{ParentLost, Tree};
@@ -20,7 +21,9 @@ use crate::log::sessions::Sessions;
 use crate::log::window::Held;
 use crate::log::{Change, Log};
 use crate::message::Mark;
-use crate::wire::{Birth, Body, Data, Header, Lineage, Member, Promise, Publish, Pull, RefusedReason, Term};
+use crate::wire::{
+    Birth, Body, CopyState, Data, Header, Lineage, Member, Promise, Publish, Pull, RefusedReason, Term,
+};
 
 /// Periods of asking again after which a source is given up.
 const PULL_PATIENCE: u32 = 8;
@@ -83,9 +86,14 @@ impl Tree {
             all.map(|member| member.peer).collect()
         });
         let own = log.and_then(|log| log.on_prepare(term)).and_then(Result::ok);
-        let used = std::mem::take(&mut root.sequencer.admission);
+        let admission = std::mem::take(&mut root.sequencer.admission);
+        let (weighed, awaited) = (std::mem::take(&mut root.weighed), std::mem::take(&mut root.awaited));
+        let (used, receipts) = (root.used, std::mem::take(&mut root.receipts));
+        let has_served = root.has_served || root.primary.is_serving();
         **root = RootState::new(cx.now, cx.me, term, own);
-        root.sequencer.admission = used;
+        (root.has_served, root.receipts) = (has_served, receipts);
+        root.sequencer.admission = admission;
+        (root.weighed, root.awaited, root.used) = (weighed, awaited, used);
         self.ask(cx, members);
         self.proceed(cx);
     }
@@ -112,6 +120,9 @@ impl Tree {
             cx.timers.set(TreeTimer::Recover, cx.now + cx.config.root.query_retry);
             return self.on_root_lost(cx);
         }
+        if root.lapsed {
+            return self.prepare(cx);
+        }
         let prepare = Header::Prepare { topic: cx.topic, term: root.primary.term() };
         for contact in root.preparation.ask_again(cx.now, cx.config) {
             cx.tell(contact, &prepare);
@@ -130,6 +141,10 @@ impl Tree {
 
     fn weigh(&mut self, cx: &mut TreeCx<'_>) {
         let Role::Root(root) = &mut self.role else { return };
+        let forces = root.preparation.may_force(cx.now, cx.config);
+        if !forces && root.awaited.iter().any(|&id| id != cx.me && root.preparation.awaits_answer(id)) {
+            return;
+        }
         let is_near = |id| cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|p| p.id == id);
         let (preparation, now) = (&root.preparation, cx.now);
         let own = self.flow.log.part().and_then(|log| log.replica()).map(|replica| replica.life);
@@ -142,6 +157,9 @@ impl Tree {
         match root.primary.verdict(is_over, hurries) {
             Verdict::Adopt { best, commit } => self.adopt_best(cx, best, commit),
             Verdict::Wait(missing) => self.ask(cx, missing.into_iter().map(|member| member.peer).collect()),
+            Verdict::MajorityEnded { .. } if self.role.root().is_some_and(|root| root.has_served) => {
+                self.begin_anew(cx);
+            }
             Verdict::MajorityEnded { complete, .. } => {
                 // Others may hold what the survivors lack: all around are asked, and orphans come with their marks.
                 self.ask(cx, Vec::new());
@@ -178,20 +196,20 @@ impl Tree {
             None => self.begin_serving(cx),
             Some(next) => {
                 let from = root.preparation.contact(best).unwrap_or_else(|| cx.ring.contact());
-                self.pull(cx, from, next, until, true);
+                self.pull(cx, from, next, until, Purpose::Adopt);
             }
         }
     }
 
     /// Asks a node for entries.
-    fn pull(&mut self, cx: &mut TreeCx<'_>, from: Contact, next: u64, until: u64, adopts: bool) {
+    fn pull(&mut self, cx: &mut TreeCx<'_>, from: Contact, next: u64, until: u64, purpose: Purpose) {
         let Role::Root(root) = &mut self.role else { return };
         let number = cx.numbers.next_join();
         let again_at = cx.now + cx.config.root.query_retry;
         let give_up_at = cx.now + cx.config.root.query_retry * PULL_PATIENCE;
         let early = BTreeMap::new();
         root.preparation.pull =
-            Some(PullUnderWay { from, number, next, until, again_at, give_up_at, adopts, early });
+            Some(PullUnderWay { from, number, next, until, again_at, give_up_at, purpose, early });
         cx.timers.set(TreeTimer::Recover, again_at);
         self.send_pull(cx);
     }
@@ -209,7 +227,7 @@ impl Tree {
             birth: birth.unwrap_or(0),
             from: pull.next,
             until: pull.until.min(pull.next + PULLED_AT_ONCE),
-            term: pull.adopts.then(|| root.primary.term()),
+            term: (pull.purpose != Purpose::TakeOverWindow).then(|| root.primary.term()),
         };
         cx.tell(pull.from, &Header::Pull(message));
     }
@@ -231,7 +249,8 @@ impl Tree {
     fn give_source_up(&mut self, cx: &mut TreeCx<'_>) {
         let Some(root) = self.role.root_mut() else { return };
         let Some(pull) = root.preparation.pull.take() else { return };
-        root.preparation.on_dead(pull.from.id());
+        // It may be slow only: it is asked anew.
+        root.preparation.forget(pull.from.id());
         root.primary.on_best_lost();
         self.proceed(cx);
     }
@@ -256,13 +275,13 @@ impl Tree {
         pull.again_at = cx.now + cx.config.root.query_retry;
         pull.give_up_at = cx.now + cx.config.root.query_retry * PULL_PATIENCE;
         let (done, asks) = (pull.next >= pull.until, pull.next % PULLED_AT_ONCE == 0);
-        let served = if pull.adopts {
+        let served = if pull.purpose == Purpose::Adopt {
             root.primary.on_pulled(log, entry.offset, entry.held)
         } else {
             let _ = log.take_committed(entry.offset, entry.held);
             false
         };
-        let adopts = pull.adopts;
+        let adopts = pull.purpose == Purpose::Adopt;
         if served || (done && !adopts) {
             root.preparation.pull = None;
         }
@@ -385,10 +404,10 @@ impl Tree {
         if cx.is_root() {
             // The ring decides for one of them: whoever it is prepares once more, though not at once.
             let pause = cx.pause(cx.config.root.query_retry, 0);
-            if let Some(root) = self.role.root_mut() {
-                root.lapsed = true;
-            }
-            cx.timers.set(TreeTimer::Members, cx.now + pause);
+            let Some(root) = self.role.root_mut() else { return };
+            (root.lapsed, root.has_served) = (true, false);
+            let timer = if root.primary.is_serving() { TreeTimer::Members } else { TreeTimer::Recover };
+            cx.timers.set(timer, cx.now + pause);
         } else {
             let successor = cx.successor();
             self.step_down(cx, successor);
@@ -425,12 +444,21 @@ impl Tree {
     /// A majority of the members has ended: takes over what the survivors and the tree's windows hold, and opens a birth.
     fn gather(&mut self, cx: &mut TreeCx<'_>, complete: bool) {
         let Role::Root(root) = &mut self.role else { return };
-        // First the survivors' copies, of which some reach beyond what they know to be committed.
+        // First the survivors' copies, of which some reach beyond what they know to be committed. Of those of the longest
+        // birth the one of the latest term is the best, as among those that are adopted.
         let own = self.flow.log.part().map(|log| (log.birth, log.end()));
-        let copies = root.preparation.copies().map(|(contact, copy, _)| (contact, copy.birth, copy.start, copy.end, copy.lineage.clone()));
-        let best = copies.filter(|(_, birth, _, end, _)| own.is_none_or(|own| own.0 != *birth || own.1 < *end));
-        let best = best.max_by_key(|(_, _, _, end, _)| *end);
-        if let Some((contact, birth, start, end, lineage)) = best {
+        let own_copy = self.flow.log.copy_state().map(|copy| (copy.birth, copy.synced, copy.end));
+        let copies = || root.preparation.copies().map(|(contact, copy, _)| (contact, copy));
+        let longest = copies().max_by_key(|(_, copy)| copy.end).map(|(_, copy)| copy.birth);
+        let of_longest = copies().filter(|(_, copy)| Some(copy.birth) == longest);
+        let best = of_longest.max_by_key(|(_, copy)| (copy.synced, copy.end));
+        let best = best.filter(|(_, copy)| match own_copy {
+            Some((birth, synced, end)) if birth == copy.birth => (synced, end) < (copy.synced, copy.end),
+            Some((_, _, end)) => end < copy.end,
+            None => own.is_none_or(|(birth, end)| birth != copy.birth || end < copy.end),
+        });
+        let best = best.map(|(contact, copy)| (contact, copy.clone()));
+        if let Some((contact, CopyState { birth, start, end, lineage, .. })) = best {
             let newer = own.is_none_or(|own| lineage.taken_over(own.0).is_some() || own.0 == birth);
             if newer {
                 self.flow.change_log(|log| (log.go_over(birth, &lineage, start), ()));
@@ -439,7 +467,8 @@ impl Tree {
                 }
                 self.flow.count_window(cx);
                 let next = self.flow.log.part().map_or(start, Log::end);
-                return self.pull_window(cx, contact, next, end, true);
+                // A survivor gives all of its copy to the root that it has promised.
+                return self.pull(cx, contact, next, end, Purpose::TakeOverCopy);
             }
         }
         if let Some((contact, mark)) = self.best_window(cx) {
@@ -449,30 +478,9 @@ impl Tree {
                 self.flow.count_window(cx);
                 return self.open_birth(cx, complete);
             }
-            return self.pull_window(cx, contact, next, mark.next, false);
+            return self.pull(cx, contact, next, mark.next, Purpose::TakeOverWindow);
         }
         self.open_birth(cx, complete);
-    }
-
-    /// Pulls what a node holds beyond this node's log, to begin a birth with it.
-    fn pull_window(&mut self, cx: &mut TreeCx<'_>, from: Contact, next: u64, until: u64, is_copy: bool) {
-        self.pull(cx, from, next, until, false);
-        if let (Some(root), true) = (self.role.root_mut(), is_copy) {
-            // A survivor gives all of its copy to the root that it has promised.
-            let term = root.primary.term();
-            if let Some(pull) = &root.preparation.pull {
-                let birth = self.flow.log.part().map_or(0, |log| log.birth);
-                let message = Pull {
-                    topic: cx.topic,
-                    number: pull.number,
-                    birth,
-                    from: next,
-                    until: until.min(next + PULLED_AT_ONCE),
-                    term: Some(term),
-                };
-                cx.tell(from, &Header::Pull(message));
-            }
-        }
     }
 
     /// No node knows of this topic: a new log is born.
@@ -511,7 +519,7 @@ impl Tree {
         log.begin_life(me, life);
         let members = [Member { peer, life }].into();
         let birth_entry = Birth { lineage, complete };
-        let body = Body::Configuration { members, birth: Some(Box::new(birth_entry)) };
+        let body = Body::Configuration { members, birth: Some(Box::new(birth_entry)), forsakes: None };
         let data = Data { topic, birth, offset: log.end(), term: term.number, behind: 0, stamp, body };
         let held = Held::encode(data, &root.sequencer.sessions.encode());
         root.primary.append(log, held);
@@ -533,6 +541,11 @@ impl Tree {
         self.flow.count_window(cx);
         tracing::debug!(topic = %cx.topic, term = root.primary.term().number, "serving");
         root.serves_since = Some(cx.now);
+        root.awaited.clear();
+        if let Some(log) = self.flow.log.part() {
+            let others = root.preparation.copies().map(|(_, copy, _)| copy);
+            root.forsakes = others.filter(|copy| has_other_branch(log, copy)).map(|copy| copy.birth).next();
+        }
         root.team = Team::default();
         let copies: Vec<_> =
             root.preparation.copies().map(|(contact, copy, join)| (contact, copy.clone(), join)).collect();
@@ -630,9 +643,10 @@ fn replay(cx: &TreeCx<'_>, log: &Log) -> Sessions {
 
 /// Until when messages of sessions of another birth may come, in unix milliseconds.
 fn young_until(cx: &TreeCx<'_>, log: &Log) -> u64 {
-    // A log without ancestors is of a topic that no node knew.
+    // A log without ancestors is of a topic that no node knew; but those that knew it may be cut off.
+    let lost_some = cx.links.lost_since(cx.earlier(cx.config.publish.timeout * 2));
     let born = log.window.entries_from(log.window.start()).filter(|(_, entry)| match &entry.body {
-        Body::Configuration { birth: Some(birth), .. } => !birth.lineage.ancestors().is_empty(),
+        Body::Configuration { birth: Some(birth), .. } => lost_some || !birth.lineage.ancestors().is_empty(),
         Body::Configuration { birth: None, .. } | Body::Message { .. } => false,
     });
     let timeout = u64::try_from(cx.config.publish.timeout.as_millis()).unwrap_or(u64::MAX);
