@@ -238,8 +238,10 @@ impl Witness {
                 ledger.note_replaces(topic, data.birth, offset);
             }
             if let Some(begun) = birth {
-                ledger.note_birth(at.now, at.slot, topic, data.birth, &begun.lineage);
-                ledger.note_begin(topic, data.birth, begun.complete);
+                // An entry of an earlier birth may travel as one of the birth that took it over.
+                let begins = ledger.birth_at(topic, data.birth, offset);
+                ledger.note_birth(at.now, at.slot, topic, begins, &begun.lineage);
+                ledger.note_begin(topic, begins, begun.complete);
             }
             ledger.note_members(topic, data.birth, offset, members);
         } else {
