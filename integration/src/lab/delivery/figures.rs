@@ -138,6 +138,7 @@ fn add_cost(figures: &mut Figures, plan: DeliveryPlan, seen: &Outcome) {
     figures.count("pulled", "asked for", cost.pulled);
     let replicas = share(cost.at_replicas, totals.acknowledged);
     figures.show("replica_copies_per_message", "copies at members alone, per message", replicas);
+    figures.count("late_copies", "copies at nodes that catch up", cost.late);
     figures.show("forwarder_share", "share of copies at forwarders", share(cost.at_forwarders, cost.first));
     let control = seen.bytes.saturating_sub(cost.message_bytes);
     let delivered = totals.deliveries * PAYLOAD as u64;

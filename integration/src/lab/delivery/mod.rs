@@ -113,8 +113,9 @@ the ring subscribes to what it subscribed to, once it is ready. Then the last me
              had the dead node above it; root_recovery: until the next receipt of one, for topics whose root died
   copies_per_delivery  payload frames that came over links of trees / the first of each message at each node
   retransmitted  messages sent to a node again by the same sender;  pulled: messages that came because asked for
-  replica_copies_per_message  first copies at members that neither subscribe nor have children / messages acknowledged
-  forwarder_share  first copies at nodes that neither subscribe nor are members or root / all first copies
+  late_copies  first copies of messages more than 50 behind the newest of their topic: nodes that catch up
+  replica_copies_per_message  other first copies at members that neither subscribe nor have children / acknowledged
+  forwarder_share  other first copies at nodes that neither subscribe nor are members or root / all first copies
   control_bytes_per_delivered_byte  bytes of all frames that carry no message, the ring's upkeep included / payload
              bytes delivered";
 

@@ -16,6 +16,9 @@ use crate::cluster::witness::forest_message;
 use crate::node::RingNode;
 use crate::world::{At, Inward, Observer, Outward};
 
+/// A message that is so many behind the newest of its topic comes to a node that catches up.
+const BEHIND: u64 = 50;
+
 /// Counts, and evidence.
 #[derive(Default)]
 pub(super) struct DeliveryTap {
@@ -28,6 +31,8 @@ pub(super) struct DeliveryTap {
     pub(super) told: Option<TopicId>,
     /// By receiver and topic.
     inlets: BTreeMap<(u32, u32), Inlet>,
+    /// The newest message of each topic.
+    newest: BTreeMap<u32, u64>,
 }
 
 /// What messages cost.
@@ -37,7 +42,8 @@ pub(super) struct Cost {
     pub(super) copies: u64,
     /// Of these, the first of each message at each node.
     pub(super) first: u64,
-    /// Of the first ones: at members without a subscription and without children, and at nodes that only pass on.
+    /// Of the first ones: at nodes that catch up, new members above all; of the others: at members without a subscription and without children, and at nodes that only pass on.
+    pub(super) late: u64,
     pub(super) at_replicas: u64,
     pub(super) at_forwarders: u64,
     /// Messages sent to a node to which the same node had sent them before.
@@ -75,7 +81,11 @@ impl DeliveryTap {
             return;
         }
         self.cost.first += 1;
-        if let Some(place) = at.machine.forest().place(topic)
+        let newest = self.newest.entry(number).or_default();
+        *newest = message.max(*newest);
+        if message + BEHIND < *newest {
+            self.cost.late += 1;
+        } else if let Some(place) = at.machine.forest().place(topic)
             && place.subscriptions() == 0
             && !place.is_root()
         {
