@@ -56,6 +56,9 @@ pub struct BulkOptions {
     /// Microseconds that each frame takes a node
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 4)]
     frame_us: u64,
+    /// Tell on stderr what nodes say of this topic's log; messages and acknowledgements left out
+    #[arg(long, value_name = "TOPIC")]
+    tell: Option<u32>,
 }
 
 const HELP: &str = "All nodes subscribe to their topics and are left alone until every log has all its copies. Then
@@ -112,6 +115,7 @@ pub fn run(options: &BulkOptions, progress: &Progress) -> Result<Report, Error> 
         cluster.world.set_slowness(slot as usize, Duration::from_micros(options.frame_us));
     }
     let tap: Shared<DeliveryTap> = Shared::default();
+    tap.borrow_mut().told = options.tell.and_then(|number| groups.topics.get(number as usize)).map(Topic::id);
     cluster.world.attach(Shared::clone(&tap));
     publishing::subscribe(cluster, &groups, progress)?;
     let mut account = Account::new(groups.topics.iter().map(Topic::id), copies as u32);
@@ -200,6 +204,9 @@ impl<N: RingNode> Bulk<'_, N> {
         let (died, frames, wall) = (self.cluster.now(), self.cluster.world.counters().total().sent, Wall::now());
         seen.replacements.on_death(&self.cluster, victim);
         seen.memberships = seen.replacements.open().0 as usize;
+        if self.tap.borrow().told.is_some() {
+            eprintln!("{died} == #{victim} dies: {:?}", self.cluster.id(victim));
+        }
         self.deaths.add(self.cluster.id(victim), died);
         self.account.borrow_mut().end_node(victim);
         self.cluster.crash(victim, Crash::Power);
