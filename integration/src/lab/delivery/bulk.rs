@@ -36,7 +36,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// How long messages are published before the death.
 const BEFORE: Duration = Duration::from_secs(10);
 /// How long the last messages are waited for.
-const AFTER: Duration = Duration::from_secs(40);
+const AFTER: Duration = Duration::from_secs(180);
 
 /// One of few nodes with very many topics dies: how long until all of them have a root, and all their members, again
 #[derive(Args, Clone, Debug)]
@@ -80,6 +80,8 @@ struct Seen {
     meanwhile: Times,
     frames: u64,
     wall: Duration,
+    /// From then until the last message was where it had to be.
+    drained: Duration,
     replacements: Replacements,
     births: BirthCounts,
 }
@@ -161,6 +163,7 @@ pub fn run(options: &BulkOptions, progress: &Progress) -> Result<Report, Error> 
     percentiles(&mut figures, "receipts_meanwhile_ms", "receipt meanwhile", &seen.meanwhile, None);
     figures.count("frames", "frames sent meanwhile", seen.frames);
     figures.show("meanwhile_wall_s", "… real seconds", seen.wall.as_secs_f64());
+    figures.show("drained_s", "until the last message had come, s", seen.drained.as_secs_f64());
     figures.count("acknowledged", "acknowledged", totals.acknowledged);
     figures.count("outcome_unknown", "outcome unknown", totals.outcome_unknown);
     figures.set("births", seen.births.all);
@@ -220,13 +223,23 @@ impl<N: RingNode> Bulk<'_, N> {
         seen.meanwhile = std::mem::take(&mut self.account.borrow_mut().totals.receipts_ms);
         seen.frames = self.cluster.world.counters().total().sent - frames;
         seen.wall = wall.elapsed();
-        self.cluster.world.run_for(AFTER);
-        let mut tap = self.tap.borrow_mut();
-        self.deaths.judge(&mut tap.ledger);
-        let now = self.cluster.now();
-        self.account.borrow_mut().sweep(now, &tap.ledger, &self.deaths, &Held::default(), true);
+        let end = self.cluster.now();
+        while self.account.borrow().open() > 0 && self.cluster.now() - end < AFTER {
+            self.cluster.world.run_for(Duration::from_secs(1));
+            self.sweep(false);
+        }
+        seen.drained = self.cluster.now() - end;
+        self.sweep(true);
+        let tap = self.tap.borrow();
         seen.births = self.deaths.counts(&tap.ledger);
         Ok(seen)
+    }
+
+    /// Settles what can be settled; in the end all of it.
+    fn sweep(&mut self, is_end: bool) {
+        let (now, mut tap) = (self.cluster.now(), self.tap.borrow_mut());
+        self.deaths.judge(&mut tap.ledger);
+        self.account.borrow_mut().sweep(now, &tap.ledger, &self.deaths, &Held::default(), is_end);
     }
 
     /// Waits until every log has all its copies.

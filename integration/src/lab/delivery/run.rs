@@ -40,8 +40,6 @@ const CREDIT: u32 = 1 << 24;
 pub(super) const PAYLOAD: usize = 100;
 /// Longest way up that is followed.
 const MAX_DEPTH: usize = 64;
-/// A member that nobody has replaced for so long is a fault.
-const NAMED_LIMIT: Duration = Duration::from_secs(30);
 
 /// A run to be.
 #[derive(Clone, Copy, Debug)]
@@ -476,7 +474,7 @@ impl<N: RingNode> DeliveryRun<'_, N> {
         outcome.cost = tap.cost;
         outcome.births = self.deaths.counts(&tap.ledger);
         outcome.words = self.deaths.words(&tap.ledger);
-        outcome.words.extend(self.replacements.words(&self.cluster, NAMED_LIMIT));
+        outcome.words.extend(self.replacements.words());
         outcome.missing = self.replacements.open();
         outcome.named = std::mem::take(&mut self.replacements.named);
         outcome.full_again = std::mem::take(&mut self.replacements.full_again);
