@@ -365,10 +365,13 @@ impl Account {
         let (id, number) = (*id, *first);
         let was_held = message.position.is_some_and(|at| held.has(id, at, ledger));
         let (mut words, totals) = (Vec::new(), &mut self.totals);
-        totals.unanswered += u64::from(message.fate == Fate::Open);
+        if message.fate == Fate::Open {
+            totals.unanswered += 1;
+            words.push(format!("message {number} of topic {topic} ({id:?}), published at {}, has no answer", message.at));
+        }
         if message.position.is_none() {
             // Nobody has it.
-            return;
+            return words.into_iter().for_each(|word| self.tell(|| word));
         }
         for &seat in seats {
             let subscriber = &self.subscribers[seat as usize];
