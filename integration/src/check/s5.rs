@@ -268,7 +268,12 @@ impl Told<'_> {
                 let forced = self.ledger.births(topic).any(|(_, known)| known.complete == Some(false));
                 if full || forced { Ok(()) } else { Err("no window was full") }
             }
+            GapReason::OtherLog if self.ledger.forsakes(topic, gap.until) => Ok(()),
             GapReason::Unreplicated | GapReason::OtherLog => {
+                // It has read what the other birth did not take over: the other side of a partition went on.
+                if gap.after.is_some_and(|after| !self.ledger.has(topic, to, after)) {
+                    return Ok(());
+                }
                 if self.birth == to {
                     return Err("it is in that birth already");
                 }

@@ -1,7 +1,7 @@
 //! All that the wires told of the topics' logs: births with their lineages, configurations, and who held what. Judges compare
 //! with it what publishers and subscribers were told.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
@@ -15,6 +15,8 @@ pub struct Ledger {
     /// Bytes of all entries, by topic.
     bytes: BTreeMap<TopicId, usize>,
     members: BTreeMap<(TopicId, NodeId), MemberStory>,
+    /// Entries that tell of another birth which was given up: topic, birth, offset.
+    forsakes: BTreeSet<(TopicId, u64, u64)>,
     /// Births since the last judgement.
     pub fresh: Vec<(TopicId, u64)>,
     /// Words that no node may say, since the last judgement.
@@ -173,12 +175,30 @@ impl Ledger {
         }
     }
 
+    /// The entry at an offset tells of another birth that was given up.
+    pub fn note_forsakes(&mut self, topic: TopicId, birth: u64, at: u64) {
+        self.forsakes.insert((topic, birth, at));
+    }
+
+    /// Whether an entry tells of another birth that was given up.
+    pub fn forsakes(&self, topic: TopicId, at: Position) -> bool {
+        self.forsakes.contains(&(topic, at.birth, at.offset))
+    }
+
     /// The entry at an offset names members.
     pub fn note_members(&mut self, topic: TopicId, birth: u64, at: u64, members: &Members) {
         let birth = self.birth_at(topic, birth, at);
         let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) else { return };
         if !known.configurations.iter().any(|known| (known.0, &known.1) == (at, members)) {
             known.configurations.push((at, members.clone()));
+        }
+    }
+
+    /// The entry at an offset names no members: a configuration that another root had there was never committed.
+    pub fn note_message(&mut self, topic: TopicId, birth: u64, at: u64) {
+        let birth = self.birth_at(topic, birth, at);
+        if let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) {
+            known.configurations.retain(|(other, _)| *other != at);
         }
     }
 
@@ -201,6 +221,11 @@ impl Ledger {
 
     /// A node says to the node that it wants for its parent, or for its root, in which life it is a member.
     pub fn note_copy(&mut self, topic: TopicId, node: NodeId, incarnation: u64, join: u64, copy: Option<&CopyState>) {
+        // A JOIN may be on its way for long, and pass on when its sender has said other things since.
+        let last = self.members.get(&(topic, node));
+        if last.is_some_and(|story| (incarnation, join) < (story.incarnation, story.join)) {
+            return;
+        }
         if let Some(copy) = copy {
             for known in &copy.configurations {
                 self.note_members(topic, copy.birth, known.at, &known.members);

@@ -221,6 +221,7 @@ impl Witness {
             }
             ForestHeader::Receipt(receipt) => {
                 let (topic, place) = (receipt.topic, receipt.position);
+                note_own(ledger, at, topic);
                 ledger.note_held(topic, place.birth, me, place.offset + 1);
                 ledger.note_commit(topic, me, place, || "gives a receipt for".to_string());
             }
@@ -232,12 +233,17 @@ impl Witness {
 
     fn note_entry<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, data: &Data, bytes: usize) {
         let (me, ledger, topic, offset) = (at.machine.peer().id, &mut self.ledger, data.topic, data.offset);
-        if let Body::Configuration { members, birth, .. } = &data.body {
+        if let Body::Configuration { members, birth, forsakes } = &data.body {
+            if forsakes.is_some() {
+                ledger.note_forsakes(topic, data.birth, offset);
+            }
             if let Some(begun) = birth {
                 ledger.note_birth(at.now, at.slot, topic, data.birth, &begun.lineage);
                 ledger.note_begin(topic, data.birth, begun.complete);
             }
             ledger.note_members(topic, data.birth, offset, members);
+        } else {
+            ledger.note_message(topic, data.birth, offset);
         }
         ledger.note_entry(topic, data.birth, offset, bytes);
         ledger.note_held(topic, data.birth, me, offset + 1);
@@ -273,6 +279,7 @@ impl<N: RingNode> Observer<Stack<N>> for Witness {
             && let Some(topic) = self.subscriptions.get(subscription)
         {
             let place = message.position;
+            note_own(&mut self.ledger, at, *topic);
             let is_root = forest.places().any(|here| here.topic() == *topic && here.is_root());
             if is_root {
                 self.ledger.note_held(*topic, place.birth, me, place.offset + 1);
@@ -307,6 +314,13 @@ fn hop<N: RingNode>(stack: &Stack<N>, to: Destination, routed: &Routed) -> Optio
     let onto_the_ring = edge || routed.origin.id() == me && (seeks || hung);
     let hop = Hop { key: routed.key, from: me, to: to.id, by_leaf_set: routed.by_leaf_set };
     (!onto_the_ring).then_some(hop)
+}
+
+/// Notes the birth of the log that a node has a part of: a root that is alone tells no wire of it.
+fn note_own<N: RingNode>(ledger: &mut Ledger, at: &At<'_, Stack<N>>, topic: TopicId) {
+    if let Some(log) = at.machine.forest().places().find(|place| place.topic() == topic).and_then(|place| place.log()) {
+        ledger.note_birth(at.now, at.slot, topic, log.birth, &log.lineage);
+    }
 }
 
 fn birth<N: RingNode>(stack: &Stack<N>, topic: TopicId) -> Option<u64> {

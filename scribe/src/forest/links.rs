@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Contact;
+use treecast_overlay::time::Instant;
 
 use crate::topic::TopicId;
 
@@ -19,6 +20,8 @@ pub(super) struct Links {
     waiting: BTreeMap<NodeId, WaitingChildren>,
     /// Much has come here and is not handled yet.
     behind: bool,
+    /// When a node was last found dead.
+    lost: Option<Instant>,
 }
 
 impl Links {
@@ -63,6 +66,16 @@ impl Links {
         let is_free = |link: &NodeId| !behind && !self.congested.contains(link);
         let free: Vec<NodeId> = self.waiting.keys().copied().filter(is_free).collect();
         free.into_iter().filter_map(|link| self.waiting.remove(&link)).flatten().collect()
+    }
+
+    /// A node was found dead, or left.
+    pub(super) fn note_lost(&mut self, now: Instant) {
+        self.lost = Some(now);
+    }
+
+    /// Whether a node was found dead since then: there may be others, and others may live where this node does not reach.
+    pub(super) fn lost_since(&self, since: Instant) -> bool {
+        self.lost.is_some_and(|lost| lost >= since)
     }
 
     /// Forgets the state of a connection. Returns the children to which may be pushed again.

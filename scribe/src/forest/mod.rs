@@ -259,6 +259,7 @@ impl Forest {
         self.lose_parents(cx, peer, ParentLost::PeerDown);
         self.drop_children(cx, peer);
         self.links.on_down(peer);
+        self.links.note_lost(cx.now);
         self.for_each_tree(cx, |tree, cx| tree.on_node_down(cx, peer));
         self.trees.values_mut().for_each(|tree| tree.role.forget_root(peer));
         for topic in self.publishing.topics() {

@@ -241,11 +241,9 @@ impl Log {
 
     fn push(&mut self, held: Held) {
         let at = self.end();
-        if let Body::Configuration { members, birth, .. } = &held.body {
-            if let Some(birth) = birth {
-                self.configurations = Configurations::default();
-                self.lineage = birth.lineage.clone();
-            }
+        // The members of earlier births are none of this one's.
+        let is_own = self.lineage.birth_at(at, self.birth) == self.birth;
+        if let (Body::Configuration { members, .. }, true) = (&held.body, is_own) {
             self.configurations.note(at, members);
             if let Some(replica) = &mut self.replica {
                 replica.named |= members.iter().any(|member| member.key() == (replica.me, replica.life));

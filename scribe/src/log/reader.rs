@@ -6,8 +6,11 @@ use super::cursor::{own_offset, place};
 use crate::message::{Gap, GapReason, Item, Mark, Message, MessageId, Position, Start};
 use crate::wire::Body;
 
+/// Most logs that a subscriber remembers to have left.
+const MAX_PAST: usize = 8;
+
 /// A subscriber's place in this node's window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Reader {
     /// The next offset to deliver. It only ever moves forward, but where the log left a branch.
     pub next: u64,
@@ -15,6 +18,10 @@ pub(crate) struct Reader {
     begun: u64,
     /// It has missed something that it has not heard of yet: why, and what it had before.
     owed: Option<(GapReason, Option<Position>)>,
+    /// How far it came in logs that it has left.
+    past: Vec<Mark>,
+    /// The offset up to which it was last told of a gap: what stands there is told.
+    told: Option<u64>,
     /// It has asked for whatever is kept: that earlier entries are not is no news.
     takes_what_is_kept: bool,
 }
@@ -23,7 +30,7 @@ impl Reader {
     /// Where a subscription begins, and the mark that says so (promise S5). `latest` is the end of the parent's log, if it
     /// has just said so: what comes up to there was published before.
     pub(crate) fn begin(log: &Log, start: Start, latest: u64) -> (Reader, Mark) {
-        let at = |next| Reader { next, begun: next, owed: None, takes_what_is_kept: false };
+        let at = |next| Reader { next, begun: next, owed: None, past: Vec::new(), told: None, takes_what_is_kept: false };
         let kept = |next| Reader { takes_what_is_kept: true, ..at(next) };
         let reader = match start {
             Start::Latest => at(place(log, start).max(latest)),
@@ -51,7 +58,8 @@ impl Reader {
                 }
             }
         };
-        (reader, mark_at(log, reader.next))
+        let mark = mark_at(log, reader.next);
+        (reader, mark)
     }
 
     /// The first entry that it needs and that is older than the window.
@@ -71,6 +79,7 @@ impl Reader {
             self.next = gone_before;
         }
         if let Some((reason, after)) = self.owed.take() {
+            self.told = Some(self.next);
             return Some(Item::Gap(Gap { after, until: position(log, self.next), reason }));
         }
         while self.next < log.commit() {
@@ -79,6 +88,7 @@ impl Reader {
             self.takes_what_is_kept = false;
             let at = position(log, self.next);
             let after = before(log, self.next);
+            let is_news = at.offset > self.begun && self.told != Some(at.offset);
             self.next += 1;
             match &entry.body {
                 Body::Message { publisher, session, sequence, .. } => {
@@ -87,10 +97,10 @@ impl Reader {
                     let payload = entry.payload.clone();
                     return Some(Item::Message(Message { id, position: at, mark, payload }));
                 }
-                Body::Configuration { birth: Some(birth), .. } if !birth.complete && at.offset > self.begun => {
+                Body::Configuration { birth: Some(birth), .. } if !birth.complete && is_news => {
                     return Some(Item::Gap(Gap { after, until: at, reason: GapReason::Unreplicated }));
                 }
-                Body::Configuration { forsakes: Some(_), .. } if at.offset > self.begun => {
+                Body::Configuration { forsakes: Some(_), .. } if is_news => {
                     return Some(Item::Gap(Gap { after, until: at, reason: GapReason::OtherLog }));
                 }
                 Body::Configuration { .. } => {}
@@ -100,11 +110,13 @@ impl Reader {
     }
 
     /// From this offset on the log is another one than `old`: what was read beyond it is of another branch.
-    pub(crate) fn branch(&mut self, old: &Log, end: u64, descends: bool) {
+    pub(crate) fn branch(&mut self, old: &Log, new: &Log, end: u64, descends: bool) {
         if self.next > end {
             let reason = if descends { GapReason::Unreplicated } else { GapReason::OtherLog };
             self.owed.get_or_insert((reason, before(old, self.next)));
-            (self.next, self.begun) = (end, self.begun.min(end));
+            self.note_past(old);
+            self.next = end.max(self.been_at(new));
+            self.begun = self.begun.min(end);
         } else if self.owed.is_none() {
             // It has not read what begins there.
             self.begun = self.begun.min(end.saturating_sub(1));
@@ -112,10 +124,26 @@ impl Reader {
     }
 
     /// Begins at the start of another log than `old`, and owes the subscriber the news of it.
-    pub(crate) fn restart(&mut self, old: &Log, start: u64) {
+    pub(crate) fn restart(&mut self, old: &Log, new: &Log, start: u64) {
         let after = self.owed.map_or(before(old, self.next), |(_, after)| after);
-        let owed = Some((GapReason::OtherLog, after));
-        *self = Reader { next: start, begun: start, owed, takes_what_is_kept: false };
+        self.owed = Some((GapReason::OtherLog, after));
+        self.note_past(old);
+        self.next = start.max(self.been_at(new));
+        (self.begun, self.told, self.takes_what_is_kept) = (self.next, None, false);
+    }
+
+    /// Notes how far it came in a log that it leaves: it may come back, and gets nothing twice.
+    fn note_past(&mut self, old: &Log) {
+        self.past.retain(|mark| mark.birth != old.birth);
+        if self.past.len() == MAX_PAST {
+            self.past.remove(0);
+        }
+        self.past.push(Mark { birth: old.birth, next: self.next });
+    }
+
+    /// How far it has come before in a log.
+    fn been_at(&self, log: &Log) -> u64 {
+        self.past.iter().filter_map(|&mark| own_offset(log, mark)).max().unwrap_or(0)
     }
 }
 

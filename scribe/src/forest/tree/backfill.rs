@@ -56,6 +56,9 @@ impl Tree {
             if self.role.is_root() {
                 backfill.backlog.set_gone_before(start);
                 self.flow.deliver(cx);
+            } else {
+                // It is asked for when there is a parent again, or the root is known.
+                cx.timers.set_earlier(TreeTimer::Backfill, cx.now + PATIENCE);
             }
             return;
         };
@@ -69,7 +72,7 @@ impl Tree {
     fn backfill_source(&self, cx: &TreeCx<'_>) -> Option<Contact> {
         let parent = self.role.parent().and_then(|parent| cx.neighbours.contact(parent));
         let asks_root = self.flow.backfill.as_ref().is_some_and(|backfill| backfill.asks_root);
-        if asks_root { self.role.told_root().map(Contact::from).or(parent) } else { parent }
+        if asks_root { self.role.told_root().map(Contact::from) } else { parent }
     }
 
     fn ask_for(&mut self, cx: &mut TreeCx<'_>, source: Contact, next: u64, until: u64) {
@@ -127,14 +130,17 @@ impl Tree {
     /// An answer has not come.
     pub(super) fn on_backfill_timer(&mut self, cx: &mut TreeCx<'_>) {
         let Some(backfill) = &mut self.flow.backfill else { return };
-        let Some(request) = backfill.request.filter(|request| request.again_at <= cx.now) else { return };
+        let request = backfill.request.filter(|request| request.again_at <= cx.now);
+        if backfill.request.is_some() && request.is_none() {
+            return;
+        }
         backfill.request = None;
         backfill.tries += 1;
         if backfill.tries >= TRIES {
             backfill.tries = 0;
             let first = self.flow.log.part().map_or(0, |log| log.window.start());
             self.give_up_history(cx, first);
-        } else if let Some(source) = self.backfill_source(cx) {
+        } else if let (Some(source), Some(request)) = (self.backfill_source(cx), request) {
             return self.ask_for(cx, source, request.next, request.until);
         }
         self.review_backfill(cx);

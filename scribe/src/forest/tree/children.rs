@@ -217,7 +217,12 @@ impl Children {
         let Some(child) = self.by_id.get_mut(&id) else { return false };
         child.follows = None;
         child.permit.get_or_insert_with(|| cx.quota.children.take());
-        child.copy.take().is_some()
+        let Some(copy) = child.copy.take() else { return false };
+        // What it held beyond what was committed when it joined it drops.
+        child.cursor = None;
+        let mark = Mark { birth: copy.birth, next: copy.commit };
+        child.start = Some(Box::new(if copy.end > 0 { Start::After(mark) } else { Start::Latest }));
+        true
     }
 
     /// Takes a child by its JOIN. A repetition changes nothing: its answer was lost, or is on its way, and is sent
@@ -306,7 +311,7 @@ impl Children {
         let messages = if child.overdue { REPEATED_AT_ONCE } else { u64::MAX };
         let messages = messages.min(cx.config.push.messages as u64);
         let burst = cx.config.push.bytes.div_ceil(4);
-        let end = source.end_for(child.follows);
+        let end = source.end_for(id, child.follows);
         let mut pushed = 0;
         while cursor.next < end
             && let Some(entry) = log.window.entry(cursor.next)
@@ -593,13 +598,13 @@ impl Child {
 }
 
 impl Source<'_> {
-    /// The end of what may be pushed: the whole log to a node that follows it, to all others what is committed.
-    fn end_for(&self, follows: Option<Life>) -> u64 {
-        match (self.log, follows) {
-            (Some(log), Some(_)) => log.end(),
-            (Some(log), None) => log.commit(),
-            (None, _) => 0,
-        }
+    /// The end of what may be pushed: the whole log to a member, to all others, also to one that is to become a member,
+    /// what is committed.
+    fn end_for(&self, id: NodeId, follows: Option<Life>) -> u64 {
+        let Some(log) = self.log else { return 0 };
+        let mut counting = log.configurations().all().iter();
+        let is_member = follows.is_some_and(|life| counting.any(|known| known.names(id, life)));
+        if is_member { log.end() } else { log.commit() }
     }
 
     /// An entry as it goes to a child. One that follows takes only what this root's term says.

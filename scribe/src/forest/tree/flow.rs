@@ -126,7 +126,9 @@ impl Flow {
 
     fn follow(&mut self, old: &Log, change: Change) {
         self.children.follow(old, change);
-        self.readers.follow(old, change);
+        if let Some(new) = self.log.part() {
+            self.readers.follow(old, new, change);
+        }
     }
 
     /// Bounds the window, and counts its bytes.

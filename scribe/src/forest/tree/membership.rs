@@ -103,8 +103,7 @@ impl Tree {
         if root.primary.follows(id, copy.life) && self.flow.children.get(id).is_some_and(|c| c.follows_root()) {
             return;
         }
-        let weighed = root.preparation.copies().any(|(_, known, _)| known.birth == copy.birth);
-        if !weighed && has_other_branch(log, copy) {
+        if !root.weighed.contains(&copy.birth) && has_other_branch(log, copy) {
             // Both sides of a partition went on: the one that is longer stays.
             return self.prepare_with(cx, id);
         }
@@ -129,8 +128,12 @@ impl Tree {
     /// Prepares anew, and asks the members of a child's copy, too, which is of another birth of the log.
     fn prepare_with(&mut self, cx: &mut TreeCx<'_>, id: NodeId) {
         let Some(copy) = self.flow.children.copy_of(id) else { return };
-        let members = copy.configurations.iter().flat_map(|known| known.members.iter());
+        let (birth, members) = (copy.birth, copy.configurations.iter().flat_map(|known| known.members.iter()));
         let members: Vec<Peer> = members.map(|member| member.peer).collect();
+        if let Some(root) = self.role.root_mut() {
+            root.weighed.insert(birth);
+            root.awaited = members.iter().map(|peer| peer.id).collect();
+        }
         self.prepare(cx);
         self.ask(cx, members);
     }

@@ -238,6 +238,11 @@ impl Tree {
 
     /// The parent says where it starts this node.
     pub(super) fn on_started(&mut self, cx: &mut TreeCx<'_>, started: &Started) {
+        if started.sync.is_none() && self.flow.log.copy_state().is_some() {
+            // The root's word that no configuration which counts names this node.
+            self.flow.log.end_life();
+            self.flow.count_window(cx);
+        }
         if started.sync.is_none() && self.uplink.is_markless() && self.flow.log.would_skip(started) {
             // A late copy of a JOIN without a mark found a parent that had forgotten this node meanwhile. That begins
             // this node at the parent's own end, though the parent may hold earlier entries: a JOIN with the mark asks

@@ -151,6 +151,11 @@ impl Preparation {
         matches!(asked.answer, Answer::Awaited) && !self.dead.contains(&id)
     }
 
+    /// Whether a node has not answered yet, and may.
+    pub(crate) fn awaits_answer(&self, id: NodeId) -> bool {
+        !self.dead.contains(&id) && self.asked.get(&id).is_none_or(|asked| matches!(asked.answer, Answer::Awaited))
+    }
+
     /// Whether a node was found dead.
     pub(crate) fn is_dead(&self, id: NodeId) -> bool {
         self.dead.contains(&id)

@@ -86,9 +86,12 @@ impl Tree {
             all.map(|member| member.peer).collect()
         });
         let own = log.and_then(|log| log.on_prepare(term)).and_then(Result::ok);
-        let used = std::mem::take(&mut root.sequencer.admission);
+        let admission = std::mem::take(&mut root.sequencer.admission);
+        let (weighed, awaited) = (std::mem::take(&mut root.weighed), std::mem::take(&mut root.awaited));
+        let used = root.used;
         **root = RootState::new(cx.now, cx.me, term, own);
-        root.sequencer.admission = used;
+        root.sequencer.admission = admission;
+        (root.weighed, root.awaited, root.used) = (weighed, awaited, used);
         self.ask(cx, members);
         self.proceed(cx);
     }
@@ -136,6 +139,10 @@ impl Tree {
 
     fn weigh(&mut self, cx: &mut TreeCx<'_>) {
         let Role::Root(root) = &mut self.role else { return };
+        let forces = root.preparation.may_force(cx.now, cx.config);
+        if !forces && root.awaited.iter().any(|&id| id != cx.me && root.preparation.awaits_answer(id)) {
+            return;
+        }
         let is_near = |id| cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|p| p.id == id);
         let (preparation, now) = (&root.preparation, cx.now);
         let own = self.flow.log.part().and_then(|log| log.replica()).map(|replica| replica.life);
@@ -529,6 +536,7 @@ impl Tree {
         self.flow.count_window(cx);
         tracing::debug!(topic = %cx.topic, term = root.primary.term().number, "serving");
         root.serves_since = Some(cx.now);
+        root.awaited.clear();
         if let Some(log) = self.flow.log.part() {
             let others = root.preparation.copies().map(|(_, copy, _)| copy);
             root.forsakes = others.filter(|copy| has_other_branch(log, copy)).map(|copy| copy.birth).next();
@@ -630,9 +638,10 @@ fn replay(cx: &TreeCx<'_>, log: &Log) -> Sessions {
 
 /// Until when messages of sessions of another birth may come, in unix milliseconds.
 fn young_until(cx: &TreeCx<'_>, log: &Log) -> u64 {
-    // A log without ancestors is of a topic that no node knew.
+    // A log without ancestors is of a topic that no node knew; but those that knew it may be cut off.
+    let lost_some = cx.links.lost_since(cx.earlier(cx.config.publish.timeout * 2));
     let born = log.window.entries_from(log.window.start()).filter(|(_, entry)| match &entry.body {
-        Body::Configuration { birth: Some(birth), .. } => !birth.lineage.ancestors().is_empty(),
+        Body::Configuration { birth: Some(birth), .. } => lost_some || !birth.lineage.ancestors().is_empty(),
         Body::Configuration { birth: None, .. } | Body::Message { .. } => false,
     });
     let timeout = u64::try_from(cx.config.publish.timeout.as_millis()).unwrap_or(u64::MAX);

@@ -1,5 +1,7 @@
 //! A root's state: its term, the sessions of its publishers, receipts that wait, and the choice of members.
 
+use std::collections::BTreeSet;
+
 use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
 
@@ -24,6 +26,10 @@ pub(crate) struct RootState {
     pub used: Instant,
     /// Since when it serves.
     pub serves_since: Option<Instant>,
+    /// Births of the log that this root has heard of from members of theirs, and has weighed against its own.
+    pub weighed: BTreeSet<u64>,
+    /// Members of such a birth, whose promises are waited for.
+    pub awaited: BTreeSet<NodeId>,
     /// A birth of the log that was given up for this one: readers are to hear of it.
     pub forsakes: Option<u64>,
     /// Nobody uses the topic: its members were told to forget it.
@@ -42,6 +48,8 @@ impl RootState {
             lapsed: false,
             used: now,
             serves_since: None,
+            weighed: BTreeSet::new(),
+            awaited: BTreeSet::new(),
             forsakes: None,
             is_dropping: false,
         }
