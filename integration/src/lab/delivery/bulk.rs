@@ -71,7 +71,7 @@ until all is well again (meanwhile). Each frame takes its receiver --frame-us, s
 
 /// What came of it.
 #[derive(Default)]
-struct Seen {
+struct BulkOutcome {
     roots: usize,
     memberships: usize,
     rooted: Times,
@@ -112,7 +112,8 @@ pub fn run(options: &BulkOptions, progress: &Progress) -> Result<Report, Error> 
     let mut grown = grow_in::<Node>(setting, nodes, setting.world(setting.topology()), config, progress)?;
     let cluster = &mut grown.cluster;
     let slots: Vec<u32> = cluster.roster.iter().map(|(_, slot)| slot).collect();
-    let groups = Groups::new(&vec![size; options.topics as usize], &slots, &mut cluster.world.stream("lab/groups"));
+    let groups =
+        Groups::new(&vec![size; options.topics as usize], &slots, &mut cluster.world.stream("lab/groups"));
     for &slot in &slots {
         cluster.world.set_slowness(slot as usize, Duration::from_micros(options.frame_us));
     }
@@ -153,7 +154,8 @@ pub fn run(options: &BulkOptions, progress: &Progress) -> Result<Report, Error> 
     let mut figures = Figures::of(&run);
     figures.set("topics", options.topics);
     figures.set("frame_us", options.frame_us);
-    figures.tell("topics whose root died, whose member died", format!("{}, {}", seen.roots, seen.memberships));
+    figures
+        .tell("topics whose root died, whose member died", format!("{}, {}", seen.roots, seen.memberships));
     figures.set("roots", seen.roots);
     figures.set("memberships", seen.memberships);
     percentiles(&mut figures, "rooted_ms", "death to a serving root", &seen.rooted, None);
@@ -186,16 +188,17 @@ pub fn run(options: &BulkOptions, progress: &Progress) -> Result<Report, Error> 
 }
 
 impl<N: RingNode> Bulk<'_, N> {
-    fn live(&mut self, copies: usize, progress: &Progress) -> Result<Seen, Error> {
+    fn live(&mut self, copies: usize, progress: &Progress) -> Result<BulkOutcome, Error> {
         self.await_copies(copies, progress)?;
-        let mut seen = Seen { replacements: Replacements::new(copies), ..Seen::default() };
+        let mut seen = BulkOutcome { replacements: Replacements::new(copies), ..BulkOutcome::default() };
         let victim = self.victim();
         let own = |bulk: &Bulk<'_, N>, topic: u32| {
             let id = bulk.topics[topic as usize].id();
             let place = bulk.cluster.world.machine(victim).and_then(|stack| stack.forest().place(id));
             place.is_some_and(|place| place.is_root())
         };
-        let mut orphaned: Vec<u32> = (0..self.topics.len() as u32).filter(|&topic| own(self, topic)).collect();
+        let mut orphaned: Vec<u32> =
+            (0..self.topics.len() as u32).filter(|&topic| own(self, topic)).collect();
         self.open.retain(|topic| orphaned.binary_search(topic).is_err());
         progress.phase("publishing", BEFORE.as_secs());
         let begin = self.cluster.now();
@@ -204,7 +207,8 @@ impl<N: RingNode> Bulk<'_, N> {
         }
         seen.before = std::mem::take(&mut self.account.borrow_mut().totals.receipts_ms);
         seen.roots = orphaned.len();
-        let (died, frames, wall) = (self.cluster.now(), self.cluster.world.counters().total().sent, Wall::now());
+        let (died, frames, wall) =
+            (self.cluster.now(), self.cluster.world.counters().total().sent, Wall::now());
         seen.replacements.on_death(&self.cluster, victim);
         seen.memberships = seen.replacements.open().0 as usize;
         if self.tap.borrow().told.is_some() {
@@ -260,14 +264,17 @@ impl<N: RingNode> Bulk<'_, N> {
                 let all = self.topics.len();
                 return Err(Error::Failed(format!("after {LIMIT:?} {missing} of {all} logs lack members")));
             }
-            progress.at((self.topics.len() - missing) as u64, format!("{} of virtual time", self.cluster.now()));
+            progress
+                .at((self.topics.len() - missing) as u64, format!("{} of virtual time", self.cluster.now()));
             self.cluster.world.run_for(Duration::from_secs(1));
         }
     }
 
     /// The node that is root of most topics.
     fn victim(&self) -> usize {
-        let roots = |stack: &treecast_scribe::Stack<N>| stack.forest().places().filter(|place| place.is_root()).count();
+        let roots = |stack: &treecast_scribe::Stack<N>| {
+            stack.forest().places().filter(|place| place.is_root()).count()
+        };
         let most = self.cluster.stacks().max_by_key(|(slot, stack)| (roots(stack), *slot));
         most.expect("the ring has nodes").0
     }
@@ -279,7 +286,8 @@ impl<N: RingNode> Bulk<'_, N> {
         while self.due >= 1_000_000 && !self.open.is_empty() {
             self.due -= 1_000_000;
             let topic = self.open[self.dice.random_range(0..self.open.len())];
-            let Some(slot) = self.cluster.roster.any(&mut self.dice).filter(|&slot| slot as usize != victim) else {
+            let Some(slot) = self.cluster.roster.any(&mut self.dice).filter(|&slot| slot as usize != victim)
+            else {
                 continue;
             };
             let token = self.account.borrow_mut().begin(topic, self.cluster.now());
@@ -290,7 +298,7 @@ impl<N: RingNode> Bulk<'_, N> {
         self.deaths.judge(&mut tap.ledger);
     }
 
-    fn look(&mut self, died: Instant, orphaned: &mut Vec<u32>, seen: &mut Seen) {
+    fn look(&mut self, died: Instant, orphaned: &mut Vec<u32>, seen: &mut BulkOutcome) {
         let now = self.cluster.now();
         orphaned.retain(|&topic| {
             let is_served = root(&self.cluster, self.topics[topic as usize].id()).is_some();

@@ -57,7 +57,8 @@ impl Replacements {
         let Some(stack) = cluster.world.machine(slot) else { return };
         for place in stack.forest().places() {
             let Some(life) = place.life() else { continue };
-            let is_named = |place: Place<'_>| place.configurations().iter().any(|known| known.names(node, life));
+            let is_named =
+                |place: Place<'_>| place.configurations().iter().any(|known| known.names(node, life));
             let root = root(cluster, place.topic());
             if is_named(place) && root.is_none_or(is_named) {
                 self.missing.push(Missing { topic: place.topic(), member: (node, life), died: now });
@@ -114,7 +115,8 @@ impl Replacements {
 
     /// Members that were replaced late, or not at all, in words.
     pub(super) fn words(&self) -> Vec<String> {
-        let never = self.missing.iter().take(WORDS).map(|dead| format!("nobody has replaced {}", dead.words()));
+        let never =
+            self.missing.iter().take(WORDS).map(|dead| format!("nobody has replaced {}", dead.words()));
         self.late.iter().cloned().chain(never).collect()
     }
 }

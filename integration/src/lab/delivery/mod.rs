@@ -121,12 +121,18 @@ the ring subscribes to what it subscribed to, once it is ready. Then the last me
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "a number of messages a second is expected".to_string())?;
-    (0.01..=1000.0).contains(&rate).then_some(rate).ok_or_else(|| "0.01 to 1000 a second are possible".to_string())
+    (0.01..=1000.0)
+        .contains(&rate)
+        .then_some(rate)
+        .ok_or_else(|| "0.01 to 1000 a second are possible".to_string())
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
     let minutes: f64 = text.parse().map_err(|_| "a number of minutes is expected".to_string())?;
-    (0.1..=1000.0).contains(&minutes).then_some(minutes).ok_or_else(|| "0.1 to 1000 minutes are possible".to_string())
+    (0.1..=1000.0)
+        .contains(&minutes)
+        .then_some(minutes)
+        .ok_or_else(|| "0.1 to 1000 minutes are possible".to_string())
 }
 
 fn percent(text: &str) -> Result<f64, String> {

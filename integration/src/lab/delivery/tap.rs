@@ -73,7 +73,13 @@ impl DeliveryTap {
         self.inlets.entry((slot as u32, topic)).or_default()
     }
 
-    fn count_in<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, topic: TopicId, payload: &Bytes, pulled: bool) {
+    fn count_in<N: RingNode>(
+        &mut self,
+        at: &At<'_, Stack<N>>,
+        topic: TopicId,
+        payload: &Bytes,
+        pulled: bool,
+    ) {
         let Some((number, message)) = named(payload) else { return };
         self.cost.copies += 1;
         self.cost.pulled += u64::from(pulled);
@@ -96,7 +102,8 @@ impl DeliveryTap {
     }
 
     fn count_out(&mut self, from: usize, transmit: &Transmit, payload: &Bytes) {
-        let (Some((topic, message)), Destination::Peer(Peer { addr: Addr::Memory(to), .. })) = (named(payload), transmit.to)
+        let (Some((topic, message)), Destination::Peer(Peer { addr: Addr::Memory(to), .. })) =
+            (named(payload), transmit.to)
         else {
             return;
         };
@@ -112,11 +119,13 @@ impl DeliveryTap {
 
     fn tell<N: RingNode>(&self, at: &At<'_, Stack<N>>, transmit: &Transmit, header: &ForestHeader) {
         let Some(topic) = self.told else { return };
-        let is_usual = match header {
-            ForestHeader::Data(data) => is_message(data),
-            ForestHeader::Publish(_) | ForestHeader::Receipt(_) | ForestHeader::Ack(_) | ForestHeader::Beat(_) => true,
-            _ => false,
-        };
+        let is_usual = matches!(
+            header,
+            ForestHeader::Publish(_)
+                | ForestHeader::Receipt(_)
+                | ForestHeader::Ack(_)
+                | ForestHeader::Beat(_)
+        ) || matches!(header, ForestHeader::Data(data) if is_message(data));
         let words = if is_usual { String::new() } else { format!("{header:?}") };
         if words.contains(&format!("topic: {topic:?}")) {
             let to = match transmit.to {
@@ -147,16 +156,15 @@ impl DeliveryTap {
     }
 
     fn note_log<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, header: &ForestHeader, payload: &Bytes) {
-        match header {
-            ForestHeader::Data(data) => self.note_entry(at, data, payload.len()),
-            ForestHeader::Attached(Attached { topic, start: Some(start), .. }) => {
-                self.ledger.note_birth(at.now, at.slot, *topic, start.birth, &start.lineage);
-                for known in start.sync.iter().flat_map(|sync| &sync.configurations) {
-                    self.ledger.note_members(*topic, start.birth, known.at, &known.members);
-                }
+        if let ForestHeader::Data(data) = header {
+            self.note_entry(at, data, payload.len());
+        } else if let ForestHeader::Attached(Attached { topic, start: Some(start), .. }) = header {
+            self.ledger.note_birth(at.now, at.slot, *topic, start.birth, &start.lineage);
+            for known in start.sync.iter().flat_map(|sync| &sync.configurations) {
+                self.ledger.note_members(*topic, start.birth, known.at, &known.members);
             }
-            ForestHeader::Promise(Promise { topic, copy: Some(copy), .. }) => self.note_copy(at, *topic, copy),
-            _ => {}
+        } else if let ForestHeader::Promise(Promise { topic, copy: Some(copy), .. }) = header {
+            self.note_copy(at, *topic, copy);
         }
     }
 }
@@ -207,7 +215,9 @@ impl<N: RingNode> Observer<Stack<N>> for DeliveryTap {
             {
                 self.cost.message_bytes += bytes;
                 self.count_out(at.slot, transmit, &payload);
-            } else if pulled.is_some_and(|(data, _)| is_message(&data)) || matches!(header, ForestHeader::Publish(_)) {
+            } else if pulled.is_some_and(|(data, _)| is_message(&data))
+                || matches!(header, ForestHeader::Publish(_))
+            {
                 self.cost.message_bytes += bytes;
             }
         }
