@@ -321,6 +321,16 @@ impl Log {
         false
     }
 
+    /// Takes out the entries that are not committed.
+    pub(crate) fn take_open(&mut self) -> Vec<(u64, Held)> {
+        let open = self.window.entries_from(self.commit).map(|(offset, held)| (offset, held.clone())).collect();
+        self.cut(self.commit);
+        if let Some(stream) = &mut self.stream {
+            stream.matched = stream.matched.min(self.commit);
+        }
+        open
+    }
+
     /// Becomes a log of a birth of this node's own, which takes over all that is here.
     pub(crate) fn begin_anew(&mut self, birth: u64, lineage: Lineage) {
         let window = std::mem::replace(&mut self.window, Window::new(0));

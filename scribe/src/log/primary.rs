@@ -289,11 +289,11 @@ impl Primary {
         followers.get(&member.peer.id).filter(|follower| follower.life == member.life).map_or(0, |f| f.end)
     }
 
-    /// In how many copies an entry is held.
+    /// In how many copies a committed entry is held: in those of a majority at least, though some may not say so any more.
     pub fn copies(&self, log: &Log, offset: u64) -> usize {
-        let configuration = log.configurations().last();
-        let members = configuration.map_or(&[][..], |configuration| &configuration.members);
-        members.iter().filter(|member| self.end_of(log, member) > offset).count()
+        let Some(configuration) = log.configurations().last() else { return 1 };
+        let holds = |member: &&Member| self.end_of(log, member) > offset;
+        configuration.members.iter().filter(holds).count().max(configuration.majority())
     }
 
     /// The offset before which every member holds all.

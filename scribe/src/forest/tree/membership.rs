@@ -244,7 +244,8 @@ impl Tree {
             cx.timers.set_earlier(TreeTimer::Members, cx.now + cx.config.replication.review);
         }
         if self.has_lost_majority(cx) {
-            return self.begin_anew(cx);
+            // Its members are asked once more: some may live after all.
+            return self.prepare(cx);
         }
         if pending {
             return;
@@ -302,8 +303,23 @@ impl Tree {
     }
 
     /// Members have ended without which nothing can be committed. This root holds all that was: it begins the log anew.
-    fn begin_anew(&mut self, cx: &mut TreeCx<'_>) {
+    /// Messages that were not committed get new positions, because another root may have committed others at the old ones.
+    pub(super) fn begin_anew(&mut self, cx: &mut TreeCx<'_>) {
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
+        let (commit, open) = (log.commit(), log.take_open());
+        let waiting: Vec<_> = root.receipts.take_all().collect();
+        self.flow.count_window(cx);
         self.open_birth(cx, true);
+        let (committed, uncommitted): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|waiting| waiting.offset < commit);
+        if let Role::Root(root) = &mut self.role {
+            committed.into_iter().for_each(|waiting| root.receipts.put(waiting));
+        }
+        for (offset, held) in open {
+            let waiting = uncommitted.iter().filter(|waiting| waiting.offset == offset);
+            self.position_again(cx, &held, waiting.copied().collect());
+        }
+        self.on_committed(cx);
     }
 
     /// Appends a configuration.

@@ -21,7 +21,7 @@ pub(crate) struct Waiting {
     pub publisher: Contact,
     pub session: u64,
     pub sequence: u64,
-    since: Instant,
+    pub since: Instant,
 }
 
 impl Receipts {
@@ -38,6 +38,12 @@ impl Receipts {
             Some(known) => known.publisher = publisher,
             None => self.waiting.insert(at, new),
         }
+    }
+
+    /// Lets a receipt wait on.
+    pub(crate) fn put(&mut self, waiting: Waiting) {
+        let at = self.waiting.partition_point(|known| known.offset <= waiting.offset);
+        self.waiting.insert(at, waiting);
     }
 
     /// Takes out a receipt that may be given: its message is committed, and all members hold it or have had the time.

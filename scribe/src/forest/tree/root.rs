@@ -88,8 +88,10 @@ impl Tree {
         let own = log.and_then(|log| log.on_prepare(term)).and_then(Result::ok);
         let admission = std::mem::take(&mut root.sequencer.admission);
         let (weighed, awaited) = (std::mem::take(&mut root.weighed), std::mem::take(&mut root.awaited));
-        let used = root.used;
+        let (used, receipts) = (root.used, std::mem::take(&mut root.receipts));
+        let has_served = root.has_served || root.primary.is_serving();
         **root = RootState::new(cx.now, cx.me, term, own);
+        (root.has_served, root.receipts) = (has_served, receipts);
         root.sequencer.admission = admission;
         (root.weighed, root.awaited, root.used) = (weighed, awaited, used);
         self.ask(cx, members);
@@ -155,6 +157,9 @@ impl Tree {
         match root.primary.verdict(is_over, hurries) {
             Verdict::Adopt { best, commit } => self.adopt_best(cx, best, commit),
             Verdict::Wait(missing) => self.ask(cx, missing.into_iter().map(|member| member.peer).collect()),
+            Verdict::MajorityEnded { .. } if self.role.root().is_some_and(|root| root.has_served) => {
+                self.begin_anew(cx);
+            }
             Verdict::MajorityEnded { complete, .. } => {
                 // Others may hold what the survivors lack: all around are asked, and orphans come with their marks.
                 self.ask(cx, Vec::new());
@@ -400,7 +405,7 @@ impl Tree {
             // The ring decides for one of them: whoever it is prepares once more, though not at once.
             let pause = cx.pause(cx.config.root.query_retry, 0);
             let Some(root) = self.role.root_mut() else { return };
-            root.lapsed = true;
+            (root.lapsed, root.has_served) = (true, false);
             let timer = if root.primary.is_serving() { TreeTimer::Members } else { TreeTimer::Recover };
             cx.timers.set(timer, cx.now + pause);
         } else {

@@ -32,6 +32,8 @@ pub(crate) struct RootState {
     pub awaited: BTreeSet<NodeId>,
     /// A birth of the log that was given up for this one: readers are to hear of it.
     pub forsakes: Option<u64>,
+    /// It served in its last term, and nobody has served since: what is committed it has.
+    pub has_served: bool,
     /// Nobody uses the topic: its members were told to forget it.
     pub is_dropping: bool,
 }
@@ -51,6 +53,7 @@ impl RootState {
             weighed: BTreeSet::new(),
             awaited: BTreeSet::new(),
             forsakes: None,
+            has_served: false,
             is_dropping: false,
         }
     }
