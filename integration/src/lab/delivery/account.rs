@@ -121,9 +121,11 @@ pub(super) struct Subscriber {
 impl Subscriber {
     fn is_to_get(&self, message: &Publication) -> bool {
         self.started.is_some_and(|(at, mark)| {
-            let reached = |mark: Mark| message.position.is_some_and(|position| {
-                position.birth == mark.birth && position.offset >= mark.next
-            });
+            let reached = |mark: Mark| {
+                message
+                    .position
+                    .is_some_and(|position| position.birth == mark.birth && position.offset >= mark.next)
+            };
             message.at > at || mark.is_some_and(reached)
         })
     }
@@ -132,7 +134,13 @@ impl Subscriber {
 impl Account {
     /// Of these topics, each with so many copies.
     pub(super) fn new(topics: impl Iterator<Item = TopicId>, copies: u32) -> Account {
-        let empty = |id| TopicAccount { id, first: 0, open: VecDeque::new(), seats: Vec::new(), awaits_receipt: None };
+        let empty = |id| TopicAccount {
+            id,
+            first: 0,
+            open: VecDeque::new(),
+            seats: Vec::new(),
+            awaits_receipt: None,
+        };
         Account {
             totals: Totals::default(),
             topics: topics.map(empty).collect(),
@@ -144,7 +152,12 @@ impl Account {
     }
 
     /// A subscription; `started`: it has its start already.
-    pub(super) fn add_subscriber(&mut self, topic: u32, slot: usize, started: Option<Instant>) -> SubscriptionId {
+    pub(super) fn add_subscriber(
+        &mut self,
+        topic: u32,
+        slot: usize,
+        started: Option<Instant>,
+    ) -> SubscriptionId {
         let number = self.subscribers.len() as u32;
         self.topics[topic as usize].seats.push(number);
         self.subscribers.push(Subscriber {
@@ -247,7 +260,9 @@ impl Account {
         let subscriber = &mut self.subscribers[id.0 as usize];
         if !subscriber.got.add(number) {
             self.totals.duplicates += 1;
-            return self.tell(|| format!("{id:?} gets message {number} of topic {topic} again, at {at}: {:?}", message.id));
+            return self.tell(|| {
+                format!("{id:?} gets message {number} of topic {topic} again, at {at}: {:?}", message.id)
+            });
         }
         self.totals.deliveries += 1;
         let disorder = subscriber.disorder(message);
@@ -256,7 +271,9 @@ impl Account {
             self.tell(|| format!("{id:?} at {at}, message {number} of topic {topic}: {why}"));
         }
         let account = &mut self.topics[topic as usize];
-        let Some(known) = number.checked_sub(account.first).and_then(|place| account.open.get_mut(place as usize)) else {
+        let Some(known) =
+            number.checked_sub(account.first).and_then(|place| account.open.get_mut(place as usize))
+        else {
             return;
         };
         let subscriber = &mut self.subscribers[id.0 as usize];
@@ -269,7 +286,9 @@ impl Account {
         if let Some(told) = told.filter(|&told| told != message.position) {
             self.totals.order_violations += 1;
             let now = message.position;
-            self.tell(|| format!("{id:?} gets message {number} of topic {topic} from {now:#}; it was at {told:#}"));
+            self.tell(|| {
+                format!("{id:?} gets message {number} of topic {topic} from {now:#}; it was at {told:#}")
+            });
         }
     }
 
@@ -303,7 +322,12 @@ impl Account {
         self.totals.receipts_ms.add(at - sent);
         if let Some(other) = other {
             self.totals.order_violations += 1;
-            self.tell(|| format!("{token:?} has a receipt for {:#}, and was delivered from {other:#}", receipt.position));
+            self.tell(|| {
+                format!(
+                    "{token:?} has a receipt for {:#}, and was delivered from {other:#}",
+                    receipt.position
+                )
+            });
         }
         let waits = &mut self.topics[topic].awaits_receipt;
         if let Some(killed) = waits.filter(|&killed| sent >= killed) {
@@ -323,7 +347,14 @@ impl Account {
     }
 
     /// Settles what can be settled; in the end all of it.
-    pub(super) fn sweep(&mut self, now: Instant, ledger: &Ledger, deaths: &Deaths, held: &Held, is_end: bool) {
+    pub(super) fn sweep(
+        &mut self,
+        now: Instant,
+        ledger: &Ledger,
+        deaths: &Deaths,
+        held: &Held,
+        is_end: bool,
+    ) {
         for topic in 0..self.topics.len() {
             while let Some(&message) = self.topics[topic].open.front() {
                 let is_over = match message.fate {
@@ -354,7 +385,9 @@ impl Account {
         let TopicAccount { id, first, seats, .. } = &self.topics[topic];
         let waits = |&&seat: &&u32| {
             let subscriber = &self.subscribers[seat as usize];
-            !subscriber.got.has(*first) && subscriber.is_to_get(message) && !subscriber.knows_lost(*id, message, ledger)
+            !subscriber.got.has(*first)
+                && subscriber.is_to_get(message)
+                && !subscriber.knows_lost(*id, message, ledger)
         };
         seats.iter().filter(waits).count()
     }
@@ -365,10 +398,16 @@ impl Account {
         let (id, number) = (*id, *first);
         let was_held = message.position.is_some_and(|at| held.has(id, at, ledger));
         let (mut words, totals) = (Vec::new(), &mut self.totals);
-        totals.unanswered += u64::from(message.fate == Fate::Open);
+        if message.fate == Fate::Open {
+            totals.unanswered += 1;
+            words.push(format!(
+                "message {number} of topic {topic} ({id:?}), published at {}, has no answer",
+                message.at
+            ));
+        }
         if message.position.is_none() {
             // Nobody has it.
-            return;
+            return words.into_iter().for_each(|word| self.tell(|| word));
         }
         for &seat in seats {
             let subscriber = &self.subscribers[seat as usize];
@@ -405,8 +444,12 @@ impl Subscriber {
         let (position, id) = (message.position, message.id);
         let last = self.last.replace(position);
         let after_gap = std::mem::take(&mut self.after_gap);
-        let back = last.filter(|last| last.offset >= position.offset && (last.birth == position.birth || !after_gap));
-        let known = self.sessions.iter_mut().find(|(node, session, _)| (*node, *session) == (id.publisher, id.session));
+        let back = last
+            .filter(|last| last.offset >= position.offset && (last.birth == position.birth || !after_gap));
+        let known = self
+            .sessions
+            .iter_mut()
+            .find(|(node, session, _)| (*node, *session) == (id.publisher, id.session));
         let before = match known {
             Some((_, _, sequence)) => Some(std::mem::replace(sequence, id.sequence)),
             None => {
@@ -419,7 +462,9 @@ impl Subscriber {
         }
         let before = before?;
         let follows = if after_gap { id.sequence > before } else { id.sequence == before + 1 };
-        (!follows).then(|| format!("number {} of session {:x} came behind number {before}", id.sequence, id.session))
+        (!follows).then(|| {
+            format!("number {} of session {:x} came behind number {before}", id.sequence, id.session)
+        })
     }
 
     fn gap_for(&self, topic: TopicId, message: &Publication, ledger: &Ledger) -> Option<&Gap> {

@@ -82,11 +82,14 @@ impl Deaths {
             counts.all += 1;
             let is_complete = ledger.birth(topic, birth).and_then(|known| known.complete) == Some(true);
             // Without ancestors it has nothing of what was before.
-            let follows = ledger.birth(topic, birth).is_some_and(|known| !known.lineage.ancestors().is_empty());
-            let is_owed = self.owed.contains(&(topic, birth));
-            counts.complete += u64::from(is_complete && follows);
-            counts.owed += u64::from(is_owed && !(is_complete && follows));
-            counts.forced += u64::from(!is_owed && !(is_complete && follows));
+            let follows =
+                ledger.birth(topic, birth).is_some_and(|known| !known.lineage.ancestors().is_empty());
+            let is_count = match (is_complete && follows, self.owed.contains(&(topic, birth))) {
+                (true, _) => &mut counts.complete,
+                (false, true) => &mut counts.owed,
+                (false, false) => &mut counts.forced,
+            };
+            *is_count += 1;
         }
         counts
     }
@@ -105,12 +108,13 @@ impl Deaths {
 }
 
 /// The birth that another one followed. One without ancestors followed the one that was heard of before it.
-fn before<'a>(ledger: &'a Ledger, topic: TopicId, birth: u64) -> Option<&'a KnownBirth> {
+fn before(ledger: &Ledger, topic: TopicId, birth: u64) -> Option<&KnownBirth> {
     let known = ledger.birth(topic, birth)?;
     if let Some(ancestor) = known.lineage.ancestors().last() {
         return ledger.birth(topic, ancestor.birth);
     }
-    let earlier = ledger.births(topic).filter(|(other, earlier)| *other != birth && earlier.heard <= known.heard);
+    let earlier =
+        ledger.births(topic).filter(|(other, earlier)| *other != birth && earlier.heard <= known.heard);
     earlier.max_by_key(|(_, known)| known.heard).map(|(_, known)| known)
 }
 
@@ -122,7 +126,9 @@ pub(super) fn covers(gap: &Gap, topic: TopicId, at: Position, ledger: &Ledger) -
         GapReason::TooOld => within && ledger.has(topic, until, at),
         // What the other birth did not take over is lost.
         GapReason::Unreplicated | GapReason::OtherLog => {
-            let follows = || ledger.birth(topic, at.birth).is_some_and(|known| known.lineage.taken_over(until).is_some());
+            let follows = || {
+                ledger.birth(topic, at.birth).is_some_and(|known| known.lineage.taken_over(until).is_some())
+            };
             within || at.birth != until && !ledger.has(topic, until, at) && !follows()
         }
     }

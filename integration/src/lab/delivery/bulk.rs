@@ -36,7 +36,7 @@ const LIMIT: Duration = Duration::from_secs(180);
 /// How long messages are published before the death.
 const BEFORE: Duration = Duration::from_secs(10);
 /// How long the last messages are waited for.
-const AFTER: Duration = Duration::from_secs(40);
+const AFTER: Duration = Duration::from_secs(180);
 
 /// One of few nodes with very many topics dies: how long until all of them have a root, and all their members, again
 #[derive(Args, Clone, Debug)]
@@ -56,6 +56,9 @@ pub struct BulkOptions {
     /// Microseconds that each frame takes a node
     #[arg(long, value_name = "MICROSECONDS", default_value_t = 4)]
     frame_us: u64,
+    /// Tell on stderr what nodes say of this topic's log; messages and acknowledgements left out
+    #[arg(long, value_name = "TOPIC")]
+    tell: Option<u32>,
 }
 
 const HELP: &str = "All nodes subscribe to their topics and are left alone until every log has all its copies. Then
@@ -77,6 +80,8 @@ struct BulkOutcome {
     meanwhile: Times,
     frames: u64,
     wall: Duration,
+    /// From then until the last message was where it had to be.
+    drained: Duration,
     replacements: Replacements,
     births: BirthCounts,
 }
@@ -107,11 +112,13 @@ pub fn run(options: &BulkOptions, progress: &Progress) -> Result<Report, Error> 
     let mut grown = grow_in::<Node>(setting, nodes, setting.world(setting.topology()), config, progress)?;
     let cluster = &mut grown.cluster;
     let slots: Vec<u32> = cluster.roster.iter().map(|(_, slot)| slot).collect();
-    let groups = Groups::new(&vec![size; options.topics as usize], &slots, &mut cluster.world.stream("lab/groups"));
+    let groups =
+        Groups::new(&vec![size; options.topics as usize], &slots, &mut cluster.world.stream("lab/groups"));
     for &slot in &slots {
         cluster.world.set_slowness(slot as usize, Duration::from_micros(options.frame_us));
     }
     let tap: Shared<DeliveryTap> = Shared::default();
+    tap.borrow_mut().told = options.tell.and_then(|number| groups.topics.get(number as usize)).map(Topic::id);
     cluster.world.attach(Shared::clone(&tap));
     publishing::subscribe(cluster, &groups, progress)?;
     let mut account = Account::new(groups.topics.iter().map(Topic::id), copies as u32);
@@ -147,7 +154,8 @@ pub fn run(options: &BulkOptions, progress: &Progress) -> Result<Report, Error> 
     let mut figures = Figures::of(&run);
     figures.set("topics", options.topics);
     figures.set("frame_us", options.frame_us);
-    figures.tell("topics whose root died, whose member died", format!("{}, {}", seen.roots, seen.memberships));
+    figures
+        .tell("topics whose root died, whose member died", format!("{}, {}", seen.roots, seen.memberships));
     figures.set("roots", seen.roots);
     figures.set("memberships", seen.memberships);
     percentiles(&mut figures, "rooted_ms", "death to a serving root", &seen.rooted, None);
@@ -157,6 +165,7 @@ pub fn run(options: &BulkOptions, progress: &Progress) -> Result<Report, Error> 
     percentiles(&mut figures, "receipts_meanwhile_ms", "receipt meanwhile", &seen.meanwhile, None);
     figures.count("frames", "frames sent meanwhile", seen.frames);
     figures.show("meanwhile_wall_s", "… real seconds", seen.wall.as_secs_f64());
+    figures.show("drained_s", "until the last message had come, s", seen.drained.as_secs_f64());
     figures.count("acknowledged", "acknowledged", totals.acknowledged);
     figures.count("outcome_unknown", "outcome unknown", totals.outcome_unknown);
     figures.set("births", seen.births.all);
@@ -188,7 +197,8 @@ impl<N: RingNode> Bulk<'_, N> {
             let place = bulk.cluster.world.machine(victim).and_then(|stack| stack.forest().place(id));
             place.is_some_and(|place| place.is_root())
         };
-        let mut orphaned: Vec<u32> = (0..self.topics.len() as u32).filter(|&topic| own(self, topic)).collect();
+        let mut orphaned: Vec<u32> =
+            (0..self.topics.len() as u32).filter(|&topic| own(self, topic)).collect();
         self.open.retain(|topic| orphaned.binary_search(topic).is_err());
         progress.phase("publishing", BEFORE.as_secs());
         let begin = self.cluster.now();
@@ -197,9 +207,13 @@ impl<N: RingNode> Bulk<'_, N> {
         }
         seen.before = std::mem::take(&mut self.account.borrow_mut().totals.receipts_ms);
         seen.roots = orphaned.len();
-        let (died, frames, wall) = (self.cluster.now(), self.cluster.world.counters().total().sent, Wall::now());
+        let (died, frames, wall) =
+            (self.cluster.now(), self.cluster.world.counters().total().sent, Wall::now());
         seen.replacements.on_death(&self.cluster, victim);
         seen.memberships = seen.replacements.open().0 as usize;
+        if self.tap.borrow().told.is_some() {
+            eprintln!("{died} == #{victim} dies: {:?}", self.cluster.id(victim));
+        }
         self.deaths.add(self.cluster.id(victim), died);
         self.account.borrow_mut().end_node(victim);
         self.cluster.crash(victim, Crash::Power);
@@ -213,13 +227,23 @@ impl<N: RingNode> Bulk<'_, N> {
         seen.meanwhile = std::mem::take(&mut self.account.borrow_mut().totals.receipts_ms);
         seen.frames = self.cluster.world.counters().total().sent - frames;
         seen.wall = wall.elapsed();
-        self.cluster.world.run_for(AFTER);
-        let mut tap = self.tap.borrow_mut();
-        self.deaths.judge(&mut tap.ledger);
-        let now = self.cluster.now();
-        self.account.borrow_mut().sweep(now, &tap.ledger, &self.deaths, &Held::default(), true);
+        let end = self.cluster.now();
+        while self.account.borrow().open() > 0 && self.cluster.now() - end < AFTER {
+            self.cluster.world.run_for(Duration::from_secs(1));
+            self.sweep(false);
+        }
+        seen.drained = self.cluster.now() - end;
+        self.sweep(true);
+        let tap = self.tap.borrow();
         seen.births = self.deaths.counts(&tap.ledger);
         Ok(seen)
+    }
+
+    /// Settles what can be settled; in the end all of it.
+    fn sweep(&mut self, is_end: bool) {
+        let (now, mut tap) = (self.cluster.now(), self.tap.borrow_mut());
+        self.deaths.judge(&mut tap.ledger);
+        self.account.borrow_mut().sweep(now, &tap.ledger, &self.deaths, &Held::default(), is_end);
     }
 
     /// Waits until every log has all its copies.
@@ -240,14 +264,17 @@ impl<N: RingNode> Bulk<'_, N> {
                 let all = self.topics.len();
                 return Err(Error::Failed(format!("after {LIMIT:?} {missing} of {all} logs lack members")));
             }
-            progress.at((self.topics.len() - missing) as u64, format!("{} of virtual time", self.cluster.now()));
+            progress
+                .at((self.topics.len() - missing) as u64, format!("{} of virtual time", self.cluster.now()));
             self.cluster.world.run_for(Duration::from_secs(1));
         }
     }
 
     /// The node that is root of most topics.
     fn victim(&self) -> usize {
-        let roots = |stack: &treecast_scribe::Stack<N>| stack.forest().places().filter(|place| place.is_root()).count();
+        let roots = |stack: &treecast_scribe::Stack<N>| {
+            stack.forest().places().filter(|place| place.is_root()).count()
+        };
         let most = self.cluster.stacks().max_by_key(|(slot, stack)| (roots(stack), *slot));
         most.expect("the ring has nodes").0
     }
@@ -259,7 +286,8 @@ impl<N: RingNode> Bulk<'_, N> {
         while self.due >= 1_000_000 && !self.open.is_empty() {
             self.due -= 1_000_000;
             let topic = self.open[self.dice.random_range(0..self.open.len())];
-            let Some(slot) = self.cluster.roster.any(&mut self.dice).filter(|&slot| slot as usize != victim) else {
+            let Some(slot) = self.cluster.roster.any(&mut self.dice).filter(|&slot| slot as usize != victim)
+            else {
                 continue;
             };
             let token = self.account.borrow_mut().begin(topic, self.cluster.now());

@@ -75,6 +75,9 @@ mod tests {
         let mut times = Times::default();
         assert_eq!((times.quantile(0.5), times.max()), (None, None));
         (1..=100).for_each(|ms| times.add(Duration::from_millis(ms)));
-        assert_eq!((times.quantile(0.5), times.quantile(0.99), times.max()), (Some(50.0), Some(99.0), Some(100.0)));
+        assert_eq!(
+            (times.quantile(0.5), times.quantile(0.99), times.max()),
+            (Some(50.0), Some(99.0), Some(100.0))
+        );
     }
 }

@@ -54,9 +54,16 @@ fn add_events(figures: &mut Figures, plan: DeliveryPlan, seen: &Outcome) {
     figures.set("left", left);
     figures.set("joined", joined);
     figures.set("skipped", skipped);
-    figures.tell("killed, left, joined", format!("{killed}, {left}, {joined} ({skipped} times there was nobody to kill)"));
+    figures.tell(
+        "killed, left, joined",
+        format!("{killed}, {left}, {joined} ({skipped} times there was nobody to kill)"),
+    );
     if matches!(plan.blow, Blow::Remove(_)) {
-        figures.count("majority_removed", "topics that lost a majority of their members", seen.majority_removed);
+        figures.count(
+            "majority_removed",
+            "topics that lost a majority of their members",
+            seen.majority_removed,
+        );
         figures.count("all_removed", "topics that lost all members", seen.all_removed);
     }
 }
@@ -99,7 +106,13 @@ fn add_promises(figures: &mut Figures, plan: DeliveryPlan, seen: &Outcome) {
     figures.count("births_forced", "… and those that nobody owed", seen.births.forced);
 }
 
-pub(super) fn percentiles(figures: &mut Figures, key: &str, name: &str, times: &Times, anchor: Option<(&str, &str)>) {
+pub(super) fn percentiles(
+    figures: &mut Figures,
+    key: &str,
+    name: &str,
+    times: &Times,
+    anchor: Option<(&str, &str)>,
+) {
     figures.set(&format!("{key}_count"), times.count());
     figures.show(&format!("{key}_p50"), &format!("{name}, ms: median"), times.quantile(0.5));
     let row = figures.show(&format!("{key}_p99"), "… 99 %", times.quantile(0.99));
@@ -138,11 +151,20 @@ fn add_cost(figures: &mut Figures, plan: DeliveryPlan, seen: &Outcome) {
     figures.count("pulled", "asked for", cost.pulled);
     let replicas = share(cost.at_replicas, totals.acknowledged);
     figures.show("replica_copies_per_message", "copies at members alone, per message", replicas);
+    figures.count("late_copies", "copies at nodes that catch up", cost.late);
     figures.show("forwarder_share", "share of copies at forwarders", share(cost.at_forwarders, cost.first));
     let control = seen.bytes.saturating_sub(cost.message_bytes);
     let delivered = totals.deliveries * PAYLOAD as u64;
-    figures.show("control_bytes_per_delivered_byte", "control bytes per delivered byte", share(control, delivered));
-    figures.show("message_bytes_per_delivered_byte", "message bytes per delivered byte", share(cost.message_bytes, delivered));
+    figures.show(
+        "control_bytes_per_delivered_byte",
+        "control bytes per delivered byte",
+        share(control, delivered),
+    );
+    figures.show(
+        "message_bytes_per_delivered_byte",
+        "message bytes per delivered byte",
+        share(cost.message_bytes, delivered),
+    );
     let bytes = format!("control {control}, messages {}", cost.message_bytes);
     figures.tell("bytes", bytes);
 }

@@ -20,7 +20,14 @@ pub(super) struct Replacements {
     pub(super) named: Times,
     pub(super) full_again: Times,
     copies: usize,
+    /// Those that it took very long to replace, in words.
+    late: Vec<String>,
 }
+
+/// A member that nobody has replaced for so long is told of in words.
+const LATE: Duration = Duration::from_secs(15);
+/// So many of them.
+const WORDS: usize = 8;
 
 /// A member that died.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +57,8 @@ impl Replacements {
         let Some(stack) = cluster.world.machine(slot) else { return };
         for place in stack.forest().places() {
             let Some(life) = place.life() else { continue };
-            let is_named = |place: Place<'_>| place.configurations().iter().any(|known| known.names(node, life));
+            let is_named =
+                |place: Place<'_>| place.configurations().iter().any(|known| known.names(node, life));
             let root = root(cluster, place.topic());
             if is_named(place) && root.is_none_or(is_named) {
                 self.missing.push(Missing { topic: place.topic(), member: (node, life), died: now });
@@ -60,7 +68,7 @@ impl Replacements {
 
     /// Looks whether others have taken their places.
     pub(super) fn look<N: RingNode>(&mut self, cluster: &Cluster<N>) {
-        let Replacements { missing, filling, named, full_again, copies } = self;
+        let Replacements { missing, filling, named, full_again, copies, late } = self;
         let (now, enough) = (cluster.now(), (*copies).min(cluster.roster.len()));
         missing.retain(|dead| {
             let Some(root) = root(cluster, dead.topic) else { return true };
@@ -70,6 +78,9 @@ impl Replacements {
                 return true;
             }
             named.add(now - dead.died);
+            if now - dead.died > LATE && late.len() < WORDS {
+                late.push(format!("it took {:?} to replace {}", now - dead.died, dead.words()));
+            }
             let members = committed.members.clone();
             filling.push(Filling { topic: dead.topic, members, end: root.commit(), died: dead.died });
             false
@@ -102,10 +113,18 @@ impl Replacements {
         (self.missing.len() as u64, self.filling.len() as u64)
     }
 
-    /// Whose place nobody has taken for so long, in words.
-    pub(super) fn words<N: RingNode>(&self, cluster: &Cluster<N>, patience: Duration) -> Vec<String> {
-        let late = self.missing.iter().filter(|dead| cluster.now() - dead.died > patience);
-        late.map(|dead| format!("{:?} still counts on {:?}, dead since {}", dead.topic, dead.member, dead.died)).collect()
+    /// Members that were replaced late, or not at all, in words.
+    pub(super) fn words(&self) -> Vec<String> {
+        let never =
+            self.missing.iter().take(WORDS).map(|dead| format!("nobody has replaced {}", dead.words()));
+        self.late.iter().cloned().chain(never).collect()
+    }
+}
+
+impl Missing {
+    fn words(&self) -> String {
+        let (node, life) = self.member;
+        format!("{node:?} (life {life}), dead since {}, in the log of {:?}", self.died, self.topic)
     }
 }
 

@@ -113,19 +113,26 @@ the ring subscribes to what it subscribed to, once it is ready. Then the last me
              had the dead node above it; root_recovery: until the next receipt of one, for topics whose root died
   copies_per_delivery  payload frames that came over links of trees / the first of each message at each node
   retransmitted  messages sent to a node again by the same sender;  pulled: messages that came because asked for
-  replica_copies_per_message  first copies at members that neither subscribe nor have children / messages acknowledged
-  forwarder_share  first copies at nodes that neither subscribe nor are members or root / all first copies
+  late_copies  first copies of messages more than 50 behind the newest of their topic: nodes that catch up
+  replica_copies_per_message  other first copies at members that neither subscribe nor have children / acknowledged
+  forwarder_share  other first copies at nodes that neither subscribe nor are members or root / all first copies
   control_bytes_per_delivered_byte  bytes of all frames that carry no message, the ring's upkeep included / payload
              bytes delivered";
 
 fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|_| "a number of messages a second is expected".to_string())?;
-    (0.01..=1000.0).contains(&rate).then_some(rate).ok_or_else(|| "0.01 to 1000 a second are possible".to_string())
+    (0.01..=1000.0)
+        .contains(&rate)
+        .then_some(rate)
+        .ok_or_else(|| "0.01 to 1000 a second are possible".to_string())
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
     let minutes: f64 = text.parse().map_err(|_| "a number of minutes is expected".to_string())?;
-    (0.1..=1000.0).contains(&minutes).then_some(minutes).ok_or_else(|| "0.1 to 1000 minutes are possible".to_string())
+    (0.1..=1000.0)
+        .contains(&minutes)
+        .then_some(minutes)
+        .ok_or_else(|| "0.1 to 1000 minutes are possible".to_string())
 }
 
 fn percent(text: &str) -> Result<f64, String> {

@@ -40,8 +40,6 @@ const CREDIT: u32 = 1 << 24;
 pub(super) const PAYLOAD: usize = 100;
 /// Longest way up that is followed.
 const MAX_DEPTH: usize = 64;
-/// A member that nobody has replaced for so long is a fault.
-const NAMED_LIMIT: Duration = Duration::from_secs(30);
 
 /// A run to be.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +172,9 @@ fn publishers<N: RingNode>(
     for topic in topics {
         let key = topic.id().key();
         let (right, left) = (cluster.roster.clockwise(key), cluster.roster.counterclockwise(key));
-        for (side, place) in right.zip(left).zip(0..).flat_map(|((r, l), place)| [(r, place), (l, place)]).take(64) {
+        for (side, place) in
+            right.zip(left).zip(0..).flat_map(|((r, l), place)| [(r, place), (l, place)]).take(64)
+        {
             let least = near.entry(side.1).or_insert(usize::MAX);
             *least = place.min(*least);
         }
@@ -287,7 +287,9 @@ impl<N: RingNode> DeliveryRun<'_, N> {
         }
         let token = self.account.borrow_mut().begin(topic, self.cluster.now());
         let payload = numbered(token.0 as usize, PAYLOAD);
-        self.cluster.world.command(slot, Command::Publish { token, topic: self.topics[place].clone(), payload });
+        self.cluster
+            .world
+            .command(slot, Command::Publish { token, topic: self.topics[place].clone(), payload });
     }
 
     // Coming and going.
@@ -326,13 +328,16 @@ impl<N: RingNode> DeliveryRun<'_, N> {
     fn choose(&mut self, victim: Victim, topic: usize) -> Option<usize> {
         match victim {
             Victim::Root | Victim::Leave => root_slot(&self.cluster, &self.topics[topic]),
-            Victim::Forwarder => self.cluster.parents(&self.topics[topic]).into_iter().find(|&slot| !self.is_publisher(slot)),
+            Victim::Forwarder => {
+                self.cluster.parents(&self.topics[topic]).into_iter().find(|&slot| !self.is_publisher(slot))
+            }
             Victim::Member => {
                 let root = root(&self.cluster, self.topics[topic].id())?;
                 let own = root_slot(&self.cluster, &self.topics[topic]);
                 let members = root.configurations().last()?.members.iter();
                 let slots = members.filter_map(|member| self.cluster.roster.slot_of(member.peer.id));
-                let slots: Vec<usize> = slots.filter(|&slot| Some(slot) != own && !self.is_publisher(slot)).collect();
+                let slots: Vec<usize> =
+                    slots.filter(|&slot| Some(slot) != own && !self.is_publisher(slot)).collect();
                 slots.choose(&mut self.dice).copied()
             }
             Victim::Random => (0..100).find_map(|_| {
@@ -400,7 +405,8 @@ impl<N: RingNode> DeliveryRun<'_, N> {
         }
         let (tap, now) = (self.tap.borrow(), self.cluster.now());
         for topic in self.topics {
-            self.outcome.majority_removed += u64::from(self.deaths.majority_is_dead(&tap.ledger, topic.id(), now));
+            self.outcome.majority_removed +=
+                u64::from(self.deaths.majority_is_dead(&tap.ledger, topic.id(), now));
             let is_left = |(_, stack): (usize, &treecast_scribe::Stack<N>)| {
                 stack.forest().place(topic.id()).is_some_and(|place| place.life().is_some())
             };
@@ -421,7 +427,8 @@ impl<N: RingNode> DeliveryRun<'_, N> {
         let (now, mut account) = (self.cluster.now(), self.account.borrow_mut());
         for topic in 0..self.topics.len() as u32 {
             let id = self.topics[topic as usize].id();
-            let place = |slot: usize| self.cluster.world.machine(slot).and_then(|stack| stack.forest().place(id));
+            let place =
+                |slot: usize| self.cluster.world.machine(slot).and_then(|stack| stack.forest().place(id));
             if !slots.iter().any(|&slot| place(slot).is_some()) {
                 continue;
             }
@@ -448,7 +455,8 @@ impl<N: RingNode> DeliveryRun<'_, N> {
             for topic in self.heirs.remove(&slot).unwrap_or_default() {
                 let subscription = self.account.borrow_mut().add_subscriber(topic, slot, None);
                 let topic = self.topics[topic as usize].clone();
-                let command = Command::Subscribe { subscription, topic, start: Start::Latest, credit: CREDIT };
+                let command =
+                    Command::Subscribe { subscription, topic, start: Start::Latest, credit: CREDIT };
                 self.cluster.world.command(slot, command);
             }
         }
@@ -476,7 +484,7 @@ impl<N: RingNode> DeliveryRun<'_, N> {
         outcome.cost = tap.cost;
         outcome.births = self.deaths.counts(&tap.ledger);
         outcome.words = self.deaths.words(&tap.ledger);
-        outcome.words.extend(self.replacements.words(&self.cluster, NAMED_LIMIT));
+        outcome.words.extend(self.replacements.words());
         outcome.missing = self.replacements.open();
         outcome.named = std::mem::take(&mut self.replacements.named);
         outcome.full_again = std::mem::take(&mut self.replacements.full_again);

@@ -16,6 +16,9 @@ use crate::cluster::witness::forest_message;
 use crate::node::RingNode;
 use crate::world::{At, Inward, Observer, Outward};
 
+/// A message that is so many behind the newest of its topic comes to a node that catches up.
+const BEHIND: u64 = 50;
+
 /// Counts, and evidence.
 #[derive(Default)]
 pub(super) struct DeliveryTap {
@@ -28,6 +31,8 @@ pub(super) struct DeliveryTap {
     pub(super) told: Option<TopicId>,
     /// By receiver and topic.
     inlets: BTreeMap<(u32, u32), Inlet>,
+    /// The newest message of each topic.
+    newest: BTreeMap<u32, u64>,
 }
 
 /// What messages cost.
@@ -37,7 +42,8 @@ pub(super) struct Cost {
     pub(super) copies: u64,
     /// Of these, the first of each message at each node.
     pub(super) first: u64,
-    /// Of the first ones: at members without a subscription and without children, and at nodes that only pass on.
+    /// Of the first ones: at nodes that catch up, new members above all; of the others: at members without a subscription and without children, and at nodes that only pass on.
+    pub(super) late: u64,
     pub(super) at_replicas: u64,
     pub(super) at_forwarders: u64,
     /// Messages sent to a node to which the same node had sent them before.
@@ -67,7 +73,13 @@ impl DeliveryTap {
         self.inlets.entry((slot as u32, topic)).or_default()
     }
 
-    fn count_in<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, topic: TopicId, payload: &Bytes, pulled: bool) {
+    fn count_in<N: RingNode>(
+        &mut self,
+        at: &At<'_, Stack<N>>,
+        topic: TopicId,
+        payload: &Bytes,
+        pulled: bool,
+    ) {
         let Some((number, message)) = named(payload) else { return };
         self.cost.copies += 1;
         self.cost.pulled += u64::from(pulled);
@@ -75,7 +87,11 @@ impl DeliveryTap {
             return;
         }
         self.cost.first += 1;
-        if let Some(place) = at.machine.forest().place(topic)
+        let newest = self.newest.entry(number).or_default();
+        *newest = message.max(*newest);
+        if message + BEHIND < *newest {
+            self.cost.late += 1;
+        } else if let Some(place) = at.machine.forest().place(topic)
             && place.subscriptions() == 0
             && !place.is_root()
         {
@@ -86,7 +102,8 @@ impl DeliveryTap {
     }
 
     fn count_out(&mut self, from: usize, transmit: &Transmit, payload: &Bytes) {
-        let (Some((topic, message)), Destination::Peer(Peer { addr: Addr::Memory(to), .. })) = (named(payload), transmit.to)
+        let (Some((topic, message)), Destination::Peer(Peer { addr: Addr::Memory(to), .. })) =
+            (named(payload), transmit.to)
         else {
             return;
         };
@@ -102,11 +119,13 @@ impl DeliveryTap {
 
     fn tell<N: RingNode>(&self, at: &At<'_, Stack<N>>, transmit: &Transmit, header: &ForestHeader) {
         let Some(topic) = self.told else { return };
-        let is_usual = match header {
-            ForestHeader::Data(data) => is_message(data),
-            ForestHeader::Publish(_) | ForestHeader::Receipt(_) | ForestHeader::Ack(_) | ForestHeader::Beat(_) => true,
-            _ => false,
-        };
+        let is_usual = matches!(
+            header,
+            ForestHeader::Publish(_)
+                | ForestHeader::Receipt(_)
+                | ForestHeader::Ack(_)
+                | ForestHeader::Beat(_)
+        ) || matches!(header, ForestHeader::Data(data) if is_message(data));
         let words = if is_usual { String::new() } else { format!("{header:?}") };
         if words.contains(&format!("topic: {topic:?}")) {
             let to = match transmit.to {
@@ -137,16 +156,15 @@ impl DeliveryTap {
     }
 
     fn note_log<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, header: &ForestHeader, payload: &Bytes) {
-        match header {
-            ForestHeader::Data(data) => self.note_entry(at, data, payload.len()),
-            ForestHeader::Attached(Attached { topic, start: Some(start), .. }) => {
-                self.ledger.note_birth(at.now, at.slot, *topic, start.birth, &start.lineage);
-                for known in start.sync.iter().flat_map(|sync| &sync.configurations) {
-                    self.ledger.note_members(*topic, start.birth, known.at, &known.members);
-                }
+        if let ForestHeader::Data(data) = header {
+            self.note_entry(at, data, payload.len());
+        } else if let ForestHeader::Attached(Attached { topic, start: Some(start), .. }) = header {
+            self.ledger.note_birth(at.now, at.slot, *topic, start.birth, &start.lineage);
+            for known in start.sync.iter().flat_map(|sync| &sync.configurations) {
+                self.ledger.note_members(*topic, start.birth, known.at, &known.members);
             }
-            ForestHeader::Promise(Promise { topic, copy: Some(copy), .. }) => self.note_copy(at, *topic, copy),
-            _ => {}
+        } else if let ForestHeader::Promise(Promise { topic, copy: Some(copy), .. }) = header {
+            self.note_copy(at, *topic, copy);
         }
     }
 }
@@ -197,7 +215,9 @@ impl<N: RingNode> Observer<Stack<N>> for DeliveryTap {
             {
                 self.cost.message_bytes += bytes;
                 self.count_out(at.slot, transmit, &payload);
-            } else if pulled.is_some_and(|(data, _)| is_message(&data)) || matches!(header, ForestHeader::Publish(_)) {
+            } else if pulled.is_some_and(|(data, _)| is_message(&data))
+                || matches!(header, ForestHeader::Publish(_))
+            {
                 self.cost.message_bytes += bytes;
             }
         }
