@@ -284,7 +284,7 @@ mod tests {
         assert!(matches!(read(&mut reader, &log)[..], [Err(_), Ok(5)]), "it hears of the birth");
         let old = read_log(3);
         let mut latest = begin(&old, Start::Latest);
-        latest.branch(&old, 4, true);
+        latest.branch(&old, &log, 4, true);
         assert!(matches!(read(&mut latest, &log)[..], [Err(_), Ok(5)]), "so does one that has read nothing yet");
     }
 
@@ -293,16 +293,18 @@ mod tests {
         let old = read_log(9);
         let mut reader = begin(&old, after(BIRTH, 8));
         assert_eq!(read(&mut reader, &old), [Ok(8), Ok(9)]);
-        reader.branch(&old, 4, true);
         let log = second_birth(false);
+        reader.branch(&old, &log, 4, true);
         let items = read(&mut reader, &log);
         let gap = Gap { after: Some(at(BIRTH, 9)), until: at(8, 4), reason: GapReason::Unreplicated };
         assert_eq!(items, [Err(gap), Ok(5)], "one gap for all that it lost");
         let mut other = begin(&old, after(BIRTH, 8));
-        other.restart(&old, 20);
-        let gap = Gap { after: Some(at(BIRTH, 7)), until: at(77, 20), reason: GapReason::OtherLog };
         let mut third = Log::new(77, Lineage::default(), 20);
+        other.restart(&old, &third, 20);
+        let gap = Gap { after: Some(at(BIRTH, 7)), until: at(77, 20), reason: GapReason::OtherLog };
         let _ = third.take_committed(20, message(1, 1));
         assert_eq!(read(&mut other, &third), [Err(gap), Ok(20)]);
+        other.restart(&third, &old, 0);
+        assert!(matches!(read(&mut other, &old)[..], [Err(_), Ok(8), Ok(9)]), "back again, it gets nothing twice");
     }
 }

@@ -582,7 +582,9 @@ mod tests {
             assert!(!next.is_empty());
             let mut left = 0;
             let mut sequence = next[0].sequence;
-            while let Some((token, _)) = publisher.on_receipt(seconds(2), 78, sequence, contact(10), 6) {
+            while let Some(Receipted { token, .. }) =
+                publisher.on_receipt(seconds(2), 78, sequence, contact(10), 6)
+            {
                 assert!(token.0 > 1 && !failed.iter().any(|(other, _)| *other == token));
                 left += 1;
                 sends(&mut publisher, seconds(2), &config);
