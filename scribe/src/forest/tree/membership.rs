@@ -302,26 +302,6 @@ impl Tree {
         waited && log.configurations().all().iter().any(|known| !known.has_majority(lives))
     }
 
-    /// Members have ended without which nothing can be committed. This root holds all that was: it begins the log anew.
-    /// Messages that were not committed get new positions, because another root may have committed others at the old ones.
-    pub(super) fn begin_anew(&mut self, cx: &mut TreeCx<'_>) {
-        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
-        let (commit, open) = (log.commit(), log.take_open());
-        let waiting: Vec<_> = root.receipts.take_all().collect();
-        self.flow.count_window(cx);
-        self.open_birth(cx, true);
-        let (committed, uncommitted): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|waiting| waiting.offset < commit);
-        if let Role::Root(root) = &mut self.role {
-            committed.into_iter().for_each(|waiting| root.receipts.put(waiting));
-        }
-        for (offset, held) in open {
-            let waiting = uncommitted.iter().filter(|waiting| waiting.offset == offset);
-            self.position_again(cx, &held, waiting.copied().collect());
-        }
-        self.on_committed(cx);
-    }
-
     /// Appends a configuration.
     pub(super) fn configure(&mut self, cx: &mut TreeCx<'_>, members: Members) {
         let stamp = self.next_stamp(cx);

@@ -489,10 +489,38 @@ impl Tree {
         let birth = cx.rng.random();
         self.flow.log.part = Some(Box::new(Log::new(birth, Lineage::default(), 0)));
         self.begin_birth(cx, birth, Lineage::default(), true);
+        self.after_preparing(cx);
     }
 
     /// The log begins anew, with all that is here.
-    pub(super) fn open_birth(&mut self, cx: &mut TreeCx<'_>, complete: bool) {
+    fn open_birth(&mut self, cx: &mut TreeCx<'_>, complete: bool) {
+        self.branch(cx, complete);
+        self.after_preparing(cx);
+    }
+
+    /// Members have ended without which nothing can be committed. This root holds all that was: it begins the log anew.
+    /// Messages that were not committed get new positions, because another root may have committed others at the old ones.
+    fn begin_anew(&mut self, cx: &mut TreeCx<'_>) {
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
+        let (commit, open) = (log.commit(), log.take_open());
+        let waiting: Vec<_> = root.receipts.take_all().collect();
+        self.flow.count_window(cx);
+        self.branch(cx, true);
+        let (committed, uncommitted): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|waiting| waiting.offset < commit);
+        if let Role::Root(root) = &mut self.role {
+            committed.into_iter().for_each(|waiting| root.receipts.put(waiting));
+        }
+        // Before any message that waits: it may be one of these, or come after one of them.
+        for (offset, held) in open {
+            let waiting = uncommitted.iter().filter(|waiting| waiting.offset == offset);
+            self.position_again(cx, &held, waiting.copied().collect());
+        }
+        self.after_preparing(cx);
+    }
+
+    /// Begins a birth that goes on from this node's log.
+    fn branch(&mut self, cx: &mut TreeCx<'_>, complete: bool) {
         let Some(log) = self.flow.log.part() else { return };
         let birth = cx.rng.random();
         let lineage = log.lineage.then(log.birth, log.end());
@@ -525,7 +553,6 @@ impl Tree {
         let held = Held::encode(data, &root.sequencer.sessions.encode());
         root.primary.append(log, held);
         root.sequencer.young_until = young_until(cx, log);
-        self.after_preparing(cx);
     }
 
     /// The term is this node's, and the log complete: positions are given.
