@@ -151,15 +151,20 @@ impl Sessions {
         session.judge(publish.sequence)
     }
 
-    /// Keeps a message that came too early, if there is room for it.
+    /// Keeps a message that came too early, if there is room for it. Those that come sooner have it before those that
+    /// come later: else the later ones could keep out what all of them wait for.
     pub(crate) fn keep_early(&mut self, publish: Publish, payload: Bytes, messages: usize, bytes: usize) {
         let id = (publish.publisher.id(), publish.session);
         let Some(session) = self.by_id.get_mut(&id) else { return };
-        let fits = session.early.len() < messages && self.early_bytes + payload.len() <= bytes;
-        if fits && !session.early.contains_key(&publish.sequence) {
-            self.early_bytes += payload.len();
-            session.early.insert(publish.sequence, (publish, payload));
+        if session.early.contains_key(&publish.sequence) {
+            return;
         }
+        while session.early.len() >= messages || self.early_bytes + payload.len() > bytes {
+            let Some(last) = session.early.last_entry().filter(|last| *last.key() > publish.sequence) else { return };
+            self.early_bytes -= last.remove().1.len();
+        }
+        self.early_bytes += payload.len();
+        session.early.insert(publish.sequence, (publish, payload));
     }
 
     /// Notes a position, and hands out the message that waited for this one. At most `recent` positions are kept.
