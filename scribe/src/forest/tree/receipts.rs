@@ -64,6 +64,11 @@ impl Receipts {
         self.waiting.front().filter(|first| first.offset < commit).map(|first| first.since + patience)
     }
 
+    /// Lets those wait on that are still right. The publishers of the others send their messages again.
+    pub(crate) fn retain(&mut self, is_right: impl Fn(&WaitingReceipt) -> bool) {
+        self.waiting.retain(is_right);
+    }
+
     /// All that wait: this node is the root no more.
     pub(crate) fn take_all(&mut self) -> impl Iterator<Item = WaitingReceipt> {
         std::mem::take(&mut self.waiting).into_iter()

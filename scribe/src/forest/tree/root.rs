@@ -9,6 +9,7 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 
 use super::preparation::{PULLED_AT_ONCE, PullUnderWay, Purpose};
+use super::receipts::WaitingReceipt;
 use super::role::Role;
 use super::membership::has_other_branch;
 use super::root_state::RootState;
@@ -573,6 +574,8 @@ impl Tree {
         if let Some(log) = self.flow.log.part() {
             let others = root.preparation.copies().map(|(_, copy, _)| copy);
             root.replaces = others.filter(|copy| has_other_branch(log, copy)).map(|copy| copy.birth).next();
+            // What this node positioned in an earlier term may not be in the log that it serves now.
+            root.receipts.retain(|waiting| is_there(log, waiting));
         }
         root.team = Team::default();
         let copies: Vec<_> =
@@ -658,6 +661,15 @@ impl Tree {
         }
         self.answer(cx, publish, payload);
     }
+}
+
+fn is_there(log: &Log, waiting: &WaitingReceipt) -> bool {
+    log.window.entry(waiting.offset).is_some_and(|entry| match entry.body {
+        Body::Message { publisher, session, sequence, .. } => {
+            (publisher, session, sequence) == (waiting.publisher.id(), waiting.session, waiting.sequence)
+        }
+        Body::Configuration { .. } => false,
+    })
 }
 
 fn root_is_answered(tree: &Tree, cx: &TreeCx<'_>) -> bool {
