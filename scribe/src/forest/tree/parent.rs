@@ -242,6 +242,7 @@ impl Tree {
             // The root's word that no configuration which counts names this node.
             self.flow.log.end_life();
             self.flow.count_window(cx);
+            self.review_need(cx);
             self.review_shape(cx);
         }
         if started.sync.is_none() && self.uplink.is_markless() && self.flow.log.would_skip(started) {
