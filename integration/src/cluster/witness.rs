@@ -228,7 +228,23 @@ impl Witness {
             }
             ForestHeader::Ack(ack) => self.note_ack(at, ack),
             ForestHeader::Beat(beat) => beat.acks.iter().for_each(|ack| self.note_ack(at, ack)),
-            _ => {}
+            ForestHeader::Attached(_)
+            | ForestHeader::Leave { .. }
+            | ForestHeader::Orphan { .. }
+            | ForestHeader::Publish(_)
+            | ForestHeader::Refused { .. }
+            | ForestHeader::Shared(_)
+            | ForestHeader::Prepare { .. }
+            | ForestHeader::PromiseRefused { .. }
+            | ForestHeader::Invite { .. }
+            | ForestHeader::InviteRefused { .. }
+            | ForestHeader::Pull(_)
+            | ForestHeader::NotPulled { .. }
+            | ForestHeader::Offer(_)
+            | ForestHeader::CapacityProbe { .. }
+            | ForestHeader::CapacityAnswer { .. }
+            | ForestHeader::Detach { .. }
+            | ForestHeader::Detached { .. } => {}
         }
     }
 

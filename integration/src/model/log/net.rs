@@ -58,8 +58,7 @@ enum LogMessage {
     Promise {
         from: u8,
         term: Term,
-        promise: CopyState,
-        log: Log,
+        promised: Box<(CopyState, Log)>,
     },
     Copy {
         to: u8,
@@ -121,14 +120,14 @@ impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tell = |f: &mut fmt::Formatter<'_>, word: &LogMessage| match word {
             LogMessage::Prepare { to, term } => write!(f, "{to} hears Prepare {}", term.number),
-            LogMessage::Promise { from, term, promise, .. } => write!(
+            LogMessage::Promise { from, term, promised } => write!(
                 f,
                 "root {} hears {from} promise term {}: synced in {}, committed to {}, end {}",
                 node_of(term.root),
                 term.number,
-                promise.synced.number,
-                promise.commit,
-                promise.end
+                promised.0.synced.number,
+                promised.0.commit,
+                promised.0.end
             ),
             LogMessage::Copy { to, next, sync, entries } => write!(
                 f,
@@ -478,10 +477,11 @@ impl LogNet {
                     node.primary = None;
                 }
                 let log = Log::clone(log);
-                self.send(LogMessage::Promise { from: *to, term: *term, promise, log });
+                let promised = Box::new((promise, log));
+                self.send(LogMessage::Promise { from: *to, term: *term, promised });
             }
-            LogMessage::Promise { from, term, promise, log } => {
-                self.on_promise(model, *from, *term, promise, log)
+            LogMessage::Promise { from, term, promised } => {
+                self.on_promise(model, *from, *term, &promised.0, &promised.1);
             }
             LogMessage::Copy { to, next, sync, entries } => {
                 self.on_copy(model, *to, *next, sync, entries, entries_that_come);
@@ -523,10 +523,13 @@ impl LogNet {
         let term = primary.term();
         // It is told of by an earlier message if not by this one; what was promised has not changed since.
         let earlier = self.sent.iter().find_map(|sent| match &sent.word {
-            LogMessage::Promise { from, term: of, log, .. } if id(*from) == best && *of == term => {
-                Some(log.clone())
+            LogMessage::Promise { from, term: of, promised } if id(*from) == best && *of == term => {
+                Some(promised.1.clone())
             }
-            _ => None,
+            LogMessage::Promise { .. }
+            | LogMessage::Prepare { .. }
+            | LogMessage::Copy { .. }
+            | LogMessage::Holds { .. } => None,
         });
         let pulled = told.filter(|(from, _)| id(*from) == best).map(|(_, log)| log.clone()).or(earlier);
         let was_member = node.log.as_ref().and_then(|log| log.replica().copied());

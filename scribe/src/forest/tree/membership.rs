@@ -195,7 +195,7 @@ impl Tree {
         let copies = cx.config.replication.copies;
         let mut ranked = cx.ring.replica_set(cx.topic.key(), 2 * CLOSEST);
         // The ring names a node that was found dead until its lease has ended.
-        ranked.retain(|peer| !(leaving && peer.id == cx.me) && !root.preparation.is_dead(peer.id));
+        ranked.retain(|peer| !root.preparation.is_dead(peer.id) && (!leaving || peer.id != cx.me));
         let serves_since = root.serves_since.unwrap_or(cx.now);
         let silent = cx.config.replication.member_silent;
         let (now, me, commit) = (cx.now, cx.me, log.commit());

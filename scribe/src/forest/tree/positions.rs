@@ -94,7 +94,7 @@ impl Tree {
             let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
             let (term, offset) = (root.primary.term().number, log.end());
             let positioned =
-                root.sequencer.position(stamp, term, cx.config, cx.quota, log, &publish, &payload);
+                root.sequencer.position(stamp, term, cx.config, cx.quota, log, (&publish, &payload));
             root.receipts.wait(cx.now, &publish, offset);
             next = positioned.next;
             committed |= root.primary.append(log, positioned.held);

@@ -701,5 +701,5 @@ fn young_until(cx: &TreeCx<'_>, log: &Log) -> u64 {
         Body::Configuration { birth: None, .. } | Body::Message { .. } => false,
     });
     let timeout = u64::try_from(cx.config.publish.timeout.as_millis()).unwrap_or(u64::MAX);
-    born.map(|(_, entry)| entry.stamp.saturating_add(timeout)).last().unwrap_or(0)
+    born.map(|(_, entry)| entry.stamp.saturating_add(timeout)).next_back().unwrap_or(0)
 }

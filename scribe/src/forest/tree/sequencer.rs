@@ -93,8 +93,7 @@ impl Sequencer {
         config: &Config,
         quota: &Quota,
         log: &Log,
-        publish: &Publish,
-        payload: &[u8],
+        (publish, payload): (&Publish, &[u8]),
     ) -> Positioned {
         let offset = log.end();
         let id = (publish.publisher.id(), publish.session);
