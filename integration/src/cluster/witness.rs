@@ -217,6 +217,7 @@ impl Witness {
             ForestHeader::LogCommit { topic, commit, .. } => {
                 if let (Some(birth), Some(offset)) = (birth(at.machine, *topic), commit.checked_sub(1)) {
                     let place = Position { birth, offset };
+                    note_own(ledger, at, *topic);
                     ledger.note_commit(*topic, me, place, || "says so of".to_string());
                 }
             }

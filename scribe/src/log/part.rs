@@ -323,15 +323,12 @@ impl Log {
         false
     }
 
-    /// Takes out the entries that are not committed.
-    pub(crate) fn take_open(&mut self) -> Vec<(u64, Held)> {
-        let open =
-            self.window.entries_from(self.commit).map(|(offset, held)| (offset, held.clone())).collect();
+    /// Drops the entries that are not committed.
+    pub(crate) fn drop_open(&mut self) {
         self.cut(self.commit);
         if let Some(stream) = &mut self.stream {
             stream.matched = stream.matched.min(self.commit);
         }
-        open
     }
 
     /// Becomes a log of a birth of this node's own, which takes over all that is here.

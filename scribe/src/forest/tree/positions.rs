@@ -8,8 +8,7 @@ use super::sequencer::Answer;
 use super::{Outcome, Tree};
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::log::reader::position;
-use crate::log::window::Held;
-use crate::wire::{Body, Data, Header, Publish, PublishReceipt, RefusedReason};
+use crate::wire::{Header, Publish, PublishReceipt, RefusedReason};
 
 impl Tree {
     /// The root's word on a message, be it that it has to wait.
@@ -112,23 +111,6 @@ impl Tree {
             self.flow.run(cx, self.role.way_up(cx));
         }
         self.review_checkpoint(cx);
-    }
-
-    /// Gives a message of an earlier birth a position in this one, if it has none, and lets its receipts wait.
-    pub(super) fn position_again(&mut self, cx: &mut TreeCx<'_>, held: &Held, waiting: Vec<WaitingReceipt>) {
-        let Body::Message { publisher, session, sequence, signature } = held.body else { return };
-        let stamp = self.next_stamp(cx);
-        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
-        let (term, offset) = (root.primary.term().number, log.end());
-        let recent = cx.config.publish.messages;
-        let sessions = &mut root.sequencer.sessions;
-        sessions.note((publisher, session), sequence, offset, stamp, recent, &cx.quota.sessions);
-        let body = Body::Message { publisher, session, sequence, signature };
-        let behind = offset - log.commit();
-        let data = Data { topic: cx.topic, birth: log.birth, offset, term, behind, stamp, body };
-        root.primary.append(log, Held::encode(data, &held.payload));
-        waiting.into_iter().for_each(|waiting| root.receipts.put(WaitingReceipt { offset, ..waiting }));
-        self.flow.count_window(cx);
     }
 
     /// A log that has gone on far since its last configuration entry gets another one: it carries the sessions, and

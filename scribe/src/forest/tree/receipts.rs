@@ -41,12 +41,6 @@ impl Receipts {
         }
     }
 
-    /// Lets a receipt wait on.
-    pub(crate) fn put(&mut self, waiting: WaitingReceipt) {
-        let at = self.waiting.partition_point(|known| known.offset <= waiting.offset);
-        self.waiting.insert(at, waiting);
-    }
-
     /// Takes out a receipt that may be given: its message is committed, and all members hold it or have had the time.
     pub(crate) fn take(
         &mut self,

@@ -510,23 +510,17 @@ impl Tree {
         self.after_preparing(cx);
     }
 
-    /// Members have ended without which nothing can be committed. This root holds all that was: it begins the log anew.
-    /// Messages that were not committed get new positions, because another root may have committed others at the old ones.
+    /// Members have ended without which nothing can be committed. This root has served last, so it holds all that was:
+    /// it begins the log anew. What was not committed its publishers send again, if they are on this node's side; those on
+    /// another side may have another root, which gives their messages their places.
     fn begin_anew(&mut self, cx: &mut TreeCx<'_>) {
-        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
-        let (commit, open) = (log.commit(), log.take_open());
-        let waiting: Vec<_> = root.receipts.take_all().collect();
-        self.flow.count_window(cx);
-        self.branch(cx, true);
-        let (committed, uncommitted): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|waiting| waiting.offset < commit);
-        if let Role::Root(root) = &mut self.role {
-            committed.into_iter().for_each(|waiting| root.receipts.put(waiting));
+        if let Some(log) = &mut self.flow.log.part {
+            log.drop_open();
         }
-        // Before any message that waits: it may be one of these, or come after one of them.
-        for (offset, held) in open {
-            let waiting = uncommitted.iter().filter(|waiting| waiting.offset == offset);
-            self.position_again(cx, &held, waiting.copied().collect());
+        self.branch(cx, true);
+        if let Role::Root(root) = &mut self.role {
+            // Nobody else has positioned any: none is of a birth that is not known here.
+            root.sequencer.young_until = 0;
         }
         self.after_preparing(cx);
     }
