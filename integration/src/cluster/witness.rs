@@ -265,8 +265,7 @@ impl<N: RingNode> Observer<Stack<N>> for Witness {
     }
 
     fn frame_in(&mut self, at: &At<'_, Stack<N>>, _: Peer, frame: &Frame) -> Inward {
-        let inner = within(frame);
-        let message = forest_message(inner.as_ref().unwrap_or(frame));
+        let message = message_for(at.machine.peer().id, frame);
         if let Some((ForestHeader::Attached(Attached { topic, join, start: Some(start), .. }), _)) = message
             && start.sync.is_none()
         {
@@ -340,6 +339,20 @@ pub fn forest_message(frame: &Frame) -> Option<(ForestHeader, Bytes)> {
         )
     };
     carries.then(|| wire::decode(&frame.payload).ok()).flatten()
+}
+
+/// The forest's message in a frame that came to a node, if it is for this very one: what it passes on is none of its.
+pub(super) fn message_for(me: NodeId, frame: &Frame) -> Option<(ForestHeader, Bytes)> {
+    let inner = match &frame.header {
+        Header::Via { to, .. } if to.id != me => return None,
+        Header::Via { .. } => within(frame),
+        _ => None,
+    };
+    let frame = inner.as_ref().unwrap_or(frame);
+    match &frame.header {
+        Header::RelayedDirect { to, .. } if to.id() != me => None,
+        _ => forest_message(frame),
+    }
 }
 
 /// For which node a message is, if it is for one.
