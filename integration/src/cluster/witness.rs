@@ -215,6 +215,8 @@ impl Witness {
             }
             ForestHeader::LogCommit { topic, commit, .. } => {
                 if let (Some(birth), Some(offset)) = (birth(at.machine, *topic), commit.checked_sub(1)) {
+                    // Its sender is the root, which has all that is committed.
+                    ledger.note_held(*topic, birth, me, *commit);
                     let place = Position { birth, offset };
                     ledger.note_commit(*topic, me, place, || "says so of".to_string());
                 }
