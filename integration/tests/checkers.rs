@@ -131,7 +131,10 @@ fn held_topic(cluster: &Cluster, ranks: &[usize], others: impl Fn(&Topic) -> boo
         let before = |slot: usize| key.closer(cluster.id(slot), cluster.id(CULPRIT)).is_lt();
         (0..NODES).filter(|&slot| slot != CULPRIT && before(slot)).count()
     };
-    (0..10_000).map(name).find(|topic| ranks.contains(&rank(topic)) && cluster.root(topic) != 0 && others(topic)).expect("there are many names")
+    (0..10_000)
+        .map(name)
+        .find(|topic| ranks.contains(&rank(topic)) && cluster.root(topic) != 0 && others(topic))
+        .expect("there are many names")
 }
 
 /// Some subscribe to a topic, and something is published on it.

@@ -277,7 +277,7 @@ impl Default for SessionsConfig {
             max: 65_536,
             per_topic: 4096,
             idle: Duration::from_secs(600),
-            early_messages: 64,
+            early_messages: 256,
             early_bytes: 4 * MIB,
         }
     }

@@ -23,7 +23,11 @@ pub struct Position {
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.alternate() { write!(f, "{:016x}:{}", self.birth, self.offset) } else { write!(f, "{}", self.offset) }
+        if f.alternate() {
+            write!(f, "{:016x}:{}", self.birth, self.offset)
+        } else {
+            write!(f, "{}", self.offset)
+        }
     }
 }
 

@@ -81,7 +81,10 @@ fn messages_with_payload() -> Vec<(Header, Vec<u8>)> {
     let pulled = encode(&Header::Data(entry(5, body.clone())), b"hi").to_vec();
     vec![
         (Header::Data(entry(5, body)), b"hi".to_vec()),
-        (Header::Data(entry(6, Body::Configuration { members: pair.into(), birth: None, replaces: None })), sessions()),
+        (
+            Header::Data(entry(6, Body::Configuration { members: pair.into(), birth: None, replaces: None })),
+            sessions(),
+        ),
         (Header::Publish(first), b"hi".to_vec()),
         (Header::Publish(again), Vec::new()),
         (Header::Pulled { topic: T, number: 12, offset: 5 }, pulled),

@@ -53,9 +53,9 @@ pub fn judge_births(scene: &Scene<'_>) -> Verdict {
             let Some(former) = ledger.birth(topic, before) else { continue };
             // (A log that nobody uses is given up: then a new one is none of it.)
             let stands = |members: &Members| {
-                let living = members.iter().filter(|member| {
-                    lives(&member.peer) && (!founded || holds(&member.peer, before))
-                });
+                let living = members
+                    .iter()
+                    .filter(|member| lives(&member.peer) && (!founded || holds(&member.peer, before)));
                 2 * living.count() > members.len()
             };
             let mut counting = former.counting().peekable();

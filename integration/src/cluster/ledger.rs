@@ -60,7 +60,8 @@ impl KnownBirth {
     /// The configurations one of which was the last that counted: the last one known to be committed, and those behind it.
     /// While a configuration is not committed, nothing follows it.
     pub fn counting(&self) -> impl Iterator<Item = &Members> {
-        let committed = self.configurations.iter().map(|(at, _)| *at).filter(|at| at + 1 < self.reached).max();
+        let committed =
+            self.configurations.iter().map(|(at, _)| *at).filter(|at| at + 1 < self.reached).max();
         self.configurations.iter().filter(move |(at, _)| Some(*at) >= committed).map(|(_, members)| members)
     }
 
@@ -144,7 +145,8 @@ impl Ledger {
 
     /// Whether what stands at a place is committed, by what the members have shown; `None`: nobody knows its members.
     pub fn is_committed(&self, topic: TopicId, at: Position) -> Option<bool> {
-        let taken_over = |known: &KnownBirth| known.lineage.taken_over(at.birth).is_some_and(|end| at.offset < end);
+        let taken_over =
+            |known: &KnownBirth| known.lineage.taken_over(at.birth).is_some_and(|end| at.offset < end);
         if self.births(topic).any(|(_, known)| taken_over(known)) {
             return Some(true);
         }
@@ -220,7 +222,14 @@ impl Ledger {
     }
 
     /// A node says to the node that it wants for its parent, or for its root, in which life it is a member.
-    pub fn note_copy(&mut self, topic: TopicId, node: NodeId, incarnation: u64, join: u64, copy: Option<&CopyState>) {
+    pub fn note_copy(
+        &mut self,
+        topic: TopicId,
+        node: NodeId,
+        incarnation: u64,
+        join: u64,
+        copy: Option<&CopyState>,
+    ) {
         // A JOIN may be on its way for long, and pass on when its sender has said other things since.
         let last = self.members.get(&(topic, node));
         if last.is_some_and(|story| (incarnation, join) <= (story.incarnation, story.join)) {
@@ -264,7 +273,9 @@ impl Ledger {
 
     /// A node hears from its parent that no configuration names it.
     pub fn note_release(&mut self, topic: TopicId, node: NodeId, join: u64) {
-        if let Some(story) = self.members.get_mut(&(topic, node)).filter(|story| story.join == join && story.life > 0) {
+        if let Some(story) =
+            self.members.get_mut(&(topic, node)).filter(|story| story.join == join && story.life > 0)
+        {
             story.over = Some(story.life);
         }
     }
@@ -273,7 +284,8 @@ impl Ledger {
     pub fn note_commit(&mut self, topic: TopicId, by: NodeId, at: Position, says: impl FnOnce() -> String) {
         let at = Position { birth: self.birth_at(topic, at.birth, at.offset), ..at };
         if self.is_committed(topic, at) == Some(false) {
-            let who = self.birth(topic, at.birth).map(|known| known.committing(at.offset)).unwrap_or_default();
+            let who =
+                self.birth(topic, at.birth).map(|known| known.committing(at.offset)).unwrap_or_default();
             let says = says();
             self.wrongs.push(format!("{by:?} {says} {at:#} of {topic:?}, which is not committed: {who}"));
         }

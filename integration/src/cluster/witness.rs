@@ -182,7 +182,8 @@ impl Witness {
                 let to = receiver(transmit);
                 if let Some(to) = to.filter(|to| self.ordinary.contains(&(topic, me, *to))) {
                     let place = Position { birth, offset: data.offset };
-                    self.ledger.note_commit(topic, me, place, || format!("pushes to {to:?}, which is no member,"));
+                    self.ledger
+                        .note_commit(topic, me, place, || format!("pushes to {to:?}, which is no member,"));
                 }
             }
             ForestHeader::Pulled { .. } => {
@@ -321,7 +322,9 @@ fn hop<N: RingNode>(stack: &Stack<N>, to: Destination, routed: &Routed) -> Optio
 
 /// Notes the birth of the log that a node has a part of: a root that is alone tells no wire of it.
 fn note_own<N: RingNode>(ledger: &mut Ledger, at: &At<'_, Stack<N>>, topic: TopicId) {
-    if let Some(log) = at.machine.forest().places().find(|place| place.topic() == topic).and_then(|place| place.log()) {
+    if let Some(log) =
+        at.machine.forest().places().find(|place| place.topic() == topic).and_then(|place| place.log())
+    {
         ledger.note_birth(at.now, at.slot, topic, log.birth, &log.lineage);
     }
 }

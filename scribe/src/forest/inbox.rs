@@ -137,7 +137,9 @@ pub(super) fn sort(header: Header, encoded: &Bytes, payload: Bytes) -> Incoming 
         }
         Header::Invite { topic } => Incoming::Invite { topic },
         Header::InviteRefused { topic } => for_tree(topic, TopicMessage::InviteRefused),
-        Header::LogCommit { topic, term, commit } => for_tree(topic, TopicMessage::LogCommit { term, commit }),
+        Header::LogCommit { topic, term, commit } => {
+            for_tree(topic, TopicMessage::LogCommit { term, commit })
+        }
         Header::Pull(pull) => for_tree(pull.topic, TopicMessage::Pull(pull)),
         Header::Pulled { topic, number, offset } => match pulled(topic, offset, &payload) {
             Some(entry) => for_tree(topic, TopicMessage::Pulled { number, entry }),

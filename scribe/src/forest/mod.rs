@@ -198,7 +198,10 @@ impl Forest {
     /// the node as a child, adding it to the children table. If the node is not already a forwarder, it creates an
     /// entry for the group, and adds the source node as a child … It then becomes a forwarder by sending a JOIN".
     pub fn handle_forward(&mut self, cx: Context<'_>, origin: &Contact, payload: &Bytes) -> bool {
-        if self.life != LifeStage::Running || origin.id() == self.me || cx.ring.node_state() != NodeState::Ready {
+        if self.life != LifeStage::Running
+            || origin.id() == self.me
+            || cx.ring.node_state() != NodeState::Ready
+        {
             return false;
         }
         let Ok((Header::Join(join), _)) = wire::decode(payload) else { return false };

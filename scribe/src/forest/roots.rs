@@ -17,7 +17,8 @@ impl Forest {
         // The overlay made a hop again: that is as good as a publisher that sends again.
         publish.resent |= way == Way::Delivered { repeated: true };
         // A root that leaves goes on until others hold its log.
-        let serves = self.trees.get(&topic).is_some_and(|tree| tree.role.is_root() && !tree.role.is_preparing());
+        let serves =
+            self.trees.get(&topic).is_some_and(|tree| tree.role.is_root() && !tree.role.is_preparing());
         if self.life == LifeStage::Left || (self.life == LifeStage::Leaving && !serves) {
             return;
         }

@@ -198,7 +198,9 @@ impl Log {
         match self.stream {
             Some(stream) if stream.term != (Term { number: held.term, root: from }) => Taken::Stranger,
             // A promise is that no entry of an earlier term is taken any more.
-            Some(stream) if self.replica.is_some_and(|replica| replica.promised > stream.term) => Taken::Stranger,
+            Some(stream) if self.replica.is_some_and(|replica| replica.promised > stream.term) => {
+                Taken::Stranger
+            }
             Some(_) => self.accept(offset, held),
             None => Taken::Stranger,
         }
@@ -323,7 +325,8 @@ impl Log {
 
     /// Takes out the entries that are not committed.
     pub(crate) fn take_open(&mut self) -> Vec<(u64, Held)> {
-        let open = self.window.entries_from(self.commit).map(|(offset, held)| (offset, held.clone())).collect();
+        let open =
+            self.window.entries_from(self.commit).map(|(offset, held)| (offset, held.clone())).collect();
         self.cut(self.commit);
         if let Some(stream) = &mut self.stream {
             stream.matched = stream.matched.min(self.commit);

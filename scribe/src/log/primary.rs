@@ -25,11 +25,7 @@ enum TermPhase {
     /// It gathers promises.
     Preparing { promises: BTreeMap<NodeId, CopyState> },
     /// It goes through the best log, to make its own a copy.
-    Adopting {
-        promises: BTreeMap<NodeId, CopyState>,
-        best: NodeId,
-        commit: u64,
-    },
+    Adopting { promises: BTreeMap<NodeId, CopyState>, best: NodeId, commit: u64 },
     /// It appends and commits.
     Serving { followers: BTreeMap<NodeId, Follower> },
 }
@@ -281,9 +277,9 @@ impl Primary {
     fn end_of(&self, log: &Log, member: &Member) -> u64 {
         let TermPhase::Serving { followers } = &self.phase else { return 0 };
         if member.peer.id == self.me {
-            let own = log.replica().is_some_and(|replica| {
-                replica.life == member.life && replica.synced == self.term
-            });
+            let own = log
+                .replica()
+                .is_some_and(|replica| replica.life == member.life && replica.synced == self.term);
             return if own { log.end() } else { 0 };
         }
         followers.get(&member.peer.id).filter(|follower| follower.life == member.life).map_or(0, |f| f.end)

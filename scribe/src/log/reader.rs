@@ -30,7 +30,14 @@ impl Reader {
     /// Where a subscription begins, and the mark that says so (promise S5). `latest` is the end of the parent's log, if it
     /// has just said so: what comes up to there was published before.
     pub(crate) fn begin(log: &Log, start: Start, latest: u64) -> (Reader, Mark) {
-        let at = |next| Reader { next, begun: next, owed: None, past: Vec::new(), told: None, takes_what_is_kept: false };
+        let at = |next| Reader {
+            next,
+            begun: next,
+            owed: None,
+            past: Vec::new(),
+            told: None,
+            takes_what_is_kept: false,
+        };
         let kept = |next| Reader { takes_what_is_kept: true, ..at(next) };
         let reader = match start {
             Start::Latest => at(place(log, start).max(latest)),
@@ -261,11 +268,16 @@ mod tests {
     #[test]
     fn a_birth_that_is_not_complete_is_one_gap_to_each_that_read_the_one_before() {
         let log = second_birth(false);
-        let gap = |after| Gap { after: Some(at(BIRTH, after)), until: at(8, 4), reason: GapReason::Unreplicated };
+        let gap =
+            |after| Gap { after: Some(at(BIRTH, after)), until: at(8, 4), reason: GapReason::Unreplicated };
         let mut here = begin(&log, after(BIRTH, 2));
         assert_eq!(read(&mut here, &log), [Ok(2), Ok(3), Err(gap(3)), Ok(5)]);
         let mut beyond = begin(&log, after(BIRTH, 7));
-        assert_eq!(read(&mut beyond, &log), [Err(gap(6)), Ok(5)], "it has read what was not taken over: once");
+        assert_eq!(
+            read(&mut beyond, &log),
+            [Err(gap(6)), Ok(5)],
+            "it has read what was not taken over: once"
+        );
         let mut late = begin(&log, after(8, 5));
         assert_eq!(read(&mut late, &log), [Ok(5)]);
         let mut latest = begin(&log, Start::Latest);
@@ -285,7 +297,10 @@ mod tests {
         let old = read_log(3);
         let mut latest = begin(&old, Start::Latest);
         latest.branch(&old, &log, 4, true);
-        assert!(matches!(read(&mut latest, &log)[..], [Err(_), Ok(5)]), "so does one that has read nothing yet");
+        assert!(
+            matches!(read(&mut latest, &log)[..], [Err(_), Ok(5)]),
+            "so does one that has read nothing yet"
+        );
     }
 
     #[test]
@@ -305,6 +320,9 @@ mod tests {
         let _ = third.take_committed(20, message(1, 1));
         assert_eq!(read(&mut other, &third), [Err(gap), Ok(20)]);
         other.restart(&third, &old, 0);
-        assert!(matches!(read(&mut other, &old)[..], [Err(_), Ok(8), Ok(9)]), "back again, it gets nothing twice");
+        assert!(
+            matches!(read(&mut other, &old)[..], [Err(_), Ok(8), Ok(9)]),
+            "back again, it gets nothing twice"
+        );
     }
 }

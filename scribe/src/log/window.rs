@@ -121,7 +121,8 @@ impl Window {
 
     /// The entries from an offset on, with their places.
     pub fn entries_from(&self, offset: u64) -> impl DoubleEndedIterator<Item = (u64, &Held)> {
-        let skip = usize::try_from(offset.saturating_sub(self.start)).unwrap_or(usize::MAX).min(self.entries.len());
+        let skip =
+            usize::try_from(offset.saturating_sub(self.start)).unwrap_or(usize::MAX).min(self.entries.len());
         let start = self.start + skip as u64;
         self.entries.range(skip..).enumerate().map(move |(at, (held, _))| (start + at as u64, held))
     }

@@ -313,9 +313,7 @@ impl Header {
                 codec::numbers(&[*number])
             }
             Header::Refused { session, sequence, .. } => codec::numbers(&[*session, *sequence]),
-            Header::Orphan { .. }
-            | Header::Invite { .. }
-            | Header::InviteRefused { .. } => Ok(()),
+            Header::Orphan { .. } | Header::Invite { .. } | Header::InviteRefused { .. } => Ok(()),
         }
     }
 }

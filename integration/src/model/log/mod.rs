@@ -174,8 +174,7 @@ impl Model for LogModel {
 
 /// Explores everything within the bounds; `stop_at`: no further than so many generated states.
 pub fn explore(bounds: LogBounds, stop_at: Option<usize>, mut say: impl FnMut(usize, usize)) -> LogExplored {
-    let mut builder =
-        LogModel::new(bounds).checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
+    let mut builder = LogModel::new(bounds).checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
     if let Some(limit) = stop_at {
         builder = builder.target_state_count(limit);
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Addr, Peer};
 use treecast_scribe::log::Log;
-use treecast_scribe::log::primary::{Primary, PrepareOutcome};
+use treecast_scribe::log::primary::{PrepareOutcome, Primary};
 use treecast_scribe::log::window::Held;
 use treecast_scribe::wire::{Birth, Body, CopyState, Life, Lineage, Member, Members, Signature, Sync, Term};
 
@@ -50,11 +50,29 @@ struct Node {
 /// A message. Its order among others means nothing, but lets them be a set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum LogMessage {
-    Prepare { to: u8, term: Term },
+    Prepare {
+        to: u8,
+        term: Term,
+    },
     /// With it, the log that the root may pull.
-    Promise { from: u8, term: Term, promise: CopyState, log: Log },
-    Copy { to: u8, next: u64, sync: Sync, entries: Vec<Held> },
-    Holds { from: u8, life: Life, term: Term, end: u64 },
+    Promise {
+        from: u8,
+        term: Term,
+        promise: CopyState,
+        log: Log,
+    },
+    Copy {
+        to: u8,
+        next: u64,
+        sync: Sync,
+        entries: Vec<Held>,
+    },
+    Holds {
+        from: u8,
+        life: Life,
+        term: Term,
+        end: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -108,7 +126,9 @@ impl fmt::Display for Act {
                 "root {} hears {from} promise term {}: synced in {}, committed to {}, end {}",
                 node_of(term.root),
                 term.number,
-                promise.synced.number, promise.commit, promise.end
+                promise.synced.number,
+                promise.commit,
+                promise.end
             ),
             LogMessage::Copy { to, next, sync, entries } => write!(
                 f,
@@ -119,7 +139,12 @@ impl fmt::Display for Act {
                 sync.commit
             ),
             LogMessage::Holds { from, life, term, end } => {
-                write!(f, "root {} hears {from}'s life {life} hold up to {end} in {}", node_of(term.root), term.number)
+                write!(
+                    f,
+                    "root {} hears {from}'s life {life} hold up to {end} in {}",
+                    node_of(term.root),
+                    term.number
+                )
             }
         };
         match self {
@@ -206,9 +231,10 @@ impl LogNet {
         let Some(members) = last.filter(|_| self.used.restarts == 0) else { return true };
         let holds = |member: &&Member| {
             let node = &self.nodes[member.peer.id.0 as usize];
-            let log = node.log.as_ref().filter(|log| {
-                log.replica().is_some_and(|replica| replica.life == member.life)
-            });
+            let log = node
+                .log
+                .as_ref()
+                .filter(|log| log.replica().is_some_and(|replica| replica.life == member.life));
             log.is_some_and(|log| self.agrees(log, self.chosen.len() as u64))
         };
         members.iter().filter(holds).count() * 2 > members.len()
@@ -229,7 +255,9 @@ impl LogNet {
     /// Whether a message was committed by another root than the first, after a configuration if asked.
     pub(super) fn has_progressed(&self, changed: bool) -> bool {
         let from = match changed {
-            true => self.chosen.iter().skip(1).position(|entry| entry.body.members().is_some()).map(|at| at + 2),
+            true => {
+                self.chosen.iter().skip(1).position(|entry| entry.body.members().is_some()).map(|at| at + 2)
+            }
             false => Some(0),
         };
         let Some(from) = from else { return false };
@@ -272,7 +300,10 @@ impl LogNet {
             }
             let early = bounds.plant == Some(LogBug::EarlyDrop);
             if used.drops < bounds.drops
-                && node.log.as_ref().is_some_and(|log| log.is_released() || (early && is_released_early(log, at)))
+                && node
+                    .log
+                    .as_ref()
+                    .is_some_and(|log| log.is_released() || (early && is_released_early(log, at)))
             {
                 acts.push(Act::Drop(at));
             }
@@ -338,7 +369,9 @@ impl LogNet {
     }
 
     fn append(&mut self, model: &LogModel, node: u8, stamp: u64, body: Body) {
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(node)] else { return };
+        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(node)] else {
+            return;
+        };
         let entry = held(primary.term(), stamp, body);
         let before: Vec<Member> = now(log).to_vec();
         primary.append(log, entry);
@@ -365,7 +398,8 @@ impl LogNet {
         let lives: Vec<Life> = self.nodes.iter().map(|node| node.life).collect();
         // Who stays keeps its life, if it has it still; whoever comes says which life it begins.
         let named = |&to: &u8| {
-            let stays = now.iter().find(|known| known.peer.id == id(to) && known.life == lives[usize::from(to)]);
+            let stays =
+                now.iter().find(|known| known.peer.id == id(to) && known.life == lives[usize::from(to)]);
             stays.copied().unwrap_or(member(to, lives[usize::from(to)]))
         };
         let members: Members = to.iter().map(named).collect();
@@ -379,7 +413,9 @@ impl LogNet {
     /// A root makes a node that holds nothing yet a copy.
     fn invite(&mut self, root: u8, node: u8) {
         let life = self.nodes[usize::from(node)].life;
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else { return };
+        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+            return;
+        };
         if root == node {
             if log.replica().is_none() {
                 log.begin_life(id(node), life);
@@ -404,7 +440,9 @@ impl LogNet {
 
     /// The root tells those that follow it all that it has.
     fn spread(&mut self, root: u8) {
-        let Node { log: Some(log), primary: Some(primary), .. } = &self.nodes[usize::from(root)] else { return };
+        let Node { log: Some(log), primary: Some(primary), .. } = &self.nodes[usize::from(root)] else {
+            return;
+        };
         let nodes = 0..self.nodes.len() as u8;
         let mut words = Vec::new();
         for to in nodes.filter(|&to| to != root) {
@@ -412,7 +450,8 @@ impl LogNet {
             let next = log.window.start();
             let Some(sync) = primary.word_for(log, id(to), next) else { continue };
             let entries = log.window.entries_from(next);
-            let entries = entries.map(|(_, entry)| Held { term: sync.term.number, ..entry.clone() }).collect();
+            let entries =
+                entries.map(|(_, entry)| Held { term: sync.term.number, ..entry.clone() }).collect();
             words.push(LogMessage::Copy { to, next, sync, entries });
         }
         words.into_iter().for_each(|word| self.send(word));
@@ -420,7 +459,9 @@ impl LogNet {
 
     /// Makes one that has promised a copy.
     fn copy_to(&mut self, root: u8, node: u8, promise: &CopyState) {
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else { return };
+        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+            return;
+        };
         let Some((next, sync)) = primary.sync(log, id(node), promise) else { return };
         let entries = log.window.entries_from(next);
         let entries = entries.map(|(_, entry)| Held { term: sync.term.number, ..entry.clone() }).collect();
@@ -439,7 +480,9 @@ impl LogNet {
                 let log = Log::clone(log);
                 self.send(LogMessage::Promise { from: *to, term: *term, promise, log });
             }
-            LogMessage::Promise { from, term, promise, log } => self.on_promise(model, *from, *term, promise, log),
+            LogMessage::Promise { from, term, promise, log } => {
+                self.on_promise(model, *from, *term, promise, log)
+            }
             LogMessage::Copy { to, next, sync, entries } => {
                 self.on_copy(model, *to, *next, sync, entries, entries_that_come);
             }
@@ -480,7 +523,9 @@ impl LogNet {
         let term = primary.term();
         // It is told of by an earlier message if not by this one; what was promised has not changed since.
         let earlier = self.sent.iter().find_map(|sent| match &sent.word {
-            LogMessage::Promise { from, term: of, log, .. } if id(*from) == best && *of == term => Some(log.clone()),
+            LogMessage::Promise { from, term: of, log, .. } if id(*from) == best && *of == term => {
+                Some(log.clone())
+            }
             _ => None,
         });
         let pulled = told.filter(|(from, _)| id(*from) == best).map(|(_, log)| log.clone()).or(earlier);
@@ -547,7 +592,9 @@ impl LogNet {
 
     fn on_holds(&mut self, from: u8, life: Life, term: Term, end: u64) {
         let root = term.root.0 as u8;
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else { return };
+        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+            return;
+        };
         if primary.term() != term || !primary.on_held(log, id(from), life, end) {
             return;
         }

@@ -82,7 +82,16 @@ mod tests {
     fn publish(session: u64, sequence: u64) -> Publish {
         let publisher = Peer { id: NodeId(5), incarnation: 1, addr: Addr::Unreachable }.into();
         let (topic, signature) = (TopicId(Key(9)), Signature::None);
-        Publish { topic, publisher, session, sequence, acknowledged: 0, resent: false, birth: None, signature }
+        Publish {
+            topic,
+            publisher,
+            session,
+            sequence,
+            acknowledged: 0,
+            resent: false,
+            birth: None,
+            signature,
+        }
     }
 
     #[test]

@@ -57,9 +57,12 @@ impl Tree {
 
     fn is_replaced(&self, life: Life) -> bool {
         self.flow.log.part().is_some_and(|log| {
-            log.commit() == log.end() && log.configurations().all().iter().all(|known| {
-                !known.members.iter().any(|member| member.life == life)
-            })
+            log.commit() == log.end()
+                && log
+                    .configurations()
+                    .all()
+                    .iter()
+                    .all(|known| !known.members.iter().any(|member| member.life == life))
         })
     }
 
@@ -72,7 +75,13 @@ impl Tree {
     }
 
     /// A member's promise came, which is a JOIN as well.
-    pub(super) fn admit_member(&mut self, cx: &mut TreeCx<'_>, contact: Contact, copy: CopyState, number: u64) {
+    pub(super) fn admit_member(
+        &mut self,
+        cx: &mut TreeCx<'_>,
+        contact: Contact,
+        copy: CopyState,
+        number: u64,
+    ) {
         let join = Join {
             topic: cx.topic,
             number,
@@ -100,7 +109,8 @@ impl Tree {
             return;
         }
         let Some(copy) = self.flow.children.copy_of(id) else { return };
-        if root.primary.follows(id, copy.life) && self.flow.children.get(id).is_some_and(|c| c.follows_root()) {
+        if root.primary.follows(id, copy.life) && self.flow.children.get(id).is_some_and(|c| c.follows_root())
+        {
             return;
         }
         if !root.weighed.contains(&copy.birth) && has_other_branch(log, copy) {
@@ -128,7 +138,8 @@ impl Tree {
     /// Prepares anew, and asks the members of a child's copy, too, which is of another birth of the log.
     fn prepare_with(&mut self, cx: &mut TreeCx<'_>, id: NodeId) {
         let Some(copy) = self.flow.children.copy_of(id) else { return };
-        let (birth, members) = (copy.birth, copy.configurations.iter().flat_map(|known| known.members.iter()));
+        let (birth, members) =
+            (copy.birth, copy.configurations.iter().flat_map(|known| known.members.iter()));
         let members: Vec<Peer> = members.map(|member| member.peer).collect();
         if let Some(root) = self.role.root_mut() {
             root.weighed.insert(birth);

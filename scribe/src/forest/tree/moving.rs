@@ -37,13 +37,7 @@ impl Tree {
     }
 
     /// The old parent has stopped.
-    pub(super) fn on_detached(
-        &mut self,
-        cx: &mut TreeCx<'_>,
-        from: NodeId,
-        join: u64,
-        end: Option<u64>,
-    ) {
+    pub(super) fn on_detached(&mut self, cx: &mut TreeCx<'_>, from: NodeId, join: u64, end: Option<u64>) {
         let next = self.flow.log.matched();
         if self.role.parent() == Some(from) {
             self.relocate(cx, |relocation, _| relocation.on_detached(join, end, next));
@@ -111,7 +105,7 @@ impl Tree {
         }
         self.on_link_changed(cx, to, true);
         if let Some(started) = start {
-            self.on_started(cx, &started);
+            self.on_started(cx, to.id(), &started);
         }
         self.acknowledge(cx, false);
     }

@@ -182,7 +182,7 @@ impl Tree {
         if self.take_parent(cx, from, &attached)
             && let Some(started) = attached.start
         {
-            self.on_started(cx, &started);
+            self.on_started(cx, from.id(), &started);
         }
         // Also if this was heard before, because the acknowledgement may have been lost.
         self.acknowledge(cx, false);
@@ -237,11 +237,12 @@ impl Tree {
     }
 
     /// The parent says where it starts this node.
-    pub(super) fn on_started(&mut self, cx: &mut TreeCx<'_>, started: &Started) {
+    pub(super) fn on_started(&mut self, cx: &mut TreeCx<'_>, from: NodeId, started: &Started) {
         if started.sync.is_none() && self.flow.log.copy_state().is_some() {
             // The root's word that no configuration which counts names this node.
             self.flow.log.end_life();
             self.flow.count_window(cx);
+            self.review_need(cx);
             self.review_shape(cx);
         }
         if started.sync.is_none() && self.uplink.is_markless() && self.flow.log.would_skip(started) {
@@ -250,7 +251,7 @@ impl Tree {
             // for them.
             return self.rejoin(cx);
         }
-        if !self.flow.start(cx, started) {
+        if !self.flow.start(cx, from, started) {
             // The root takes this node for a member that it is no more, or not yet.
             return self.rejoin(cx);
         }

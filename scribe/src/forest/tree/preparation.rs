@@ -103,9 +103,10 @@ impl Preparation {
     pub(crate) fn ask(&mut self, now: Instant, peers: impl IntoIterator<Item = Peer>) -> Vec<Contact> {
         let mut new = Vec::new();
         for peer in peers {
-            let known = self.asked.get(&peer.id).is_some_and(|asked| {
-                asked.contact.peer.incarnation >= peer.incarnation
-            });
+            let known = self
+                .asked
+                .get(&peer.id)
+                .is_some_and(|asked| asked.contact.peer.incarnation >= peer.incarnation);
             if !known {
                 self.dead.remove(&peer.id);
                 let contact = Contact::from(peer);
@@ -153,7 +154,8 @@ impl Preparation {
 
     /// Whether a node has not answered yet, and may.
     pub(crate) fn awaits_answer(&self, id: NodeId) -> bool {
-        !self.dead.contains(&id) && self.asked.get(&id).is_none_or(|asked| matches!(asked.answer, Answered::Awaited))
+        !self.dead.contains(&id)
+            && self.asked.get(&id).is_none_or(|asked| matches!(asked.answer, Answered::Awaited))
     }
 
     /// Whether a node was found dead.
@@ -262,8 +264,14 @@ mod tests {
         assert!(all.on_dead(NodeId(2)) && !all.on_dead(NodeId(3)), "whether its answer was waited for");
         assert!(all.is_answered(at(300), &config));
         assert_eq!(all.ask_again(at(900), &config), []);
-        assert_eq!(all.copies().map(|(from, copy, join)| (from.id(), copy.life, join)).collect::<Vec<_>>(), [(NodeId(3), 1, 8)]);
-        assert_eq!(all.windows().map(|(from, mark)| (from.id(), mark.next)).collect::<Vec<_>>(), [(NodeId(4), 5)]);
+        assert_eq!(
+            all.copies().map(|(from, copy, join)| (from.id(), copy.life, join)).collect::<Vec<_>>(),
+            [(NodeId(3), 1, 8)]
+        );
+        assert_eq!(
+            all.windows().map(|(from, mark)| (from.id(), mark.next)).collect::<Vec<_>>(),
+            [(NodeId(4), 5)]
+        );
     }
 
     #[test]
@@ -283,7 +291,9 @@ mod tests {
         all.on_copy(at(1), contact(3), copy(8), 1);
         all.on_no_copy(at(1), contact(4), None);
         let member = |id, life| Member { peer: peer(id), life };
-        let over = |all: &Preparation, now, id, life, near| all.is_over(at(now), &config, &member(id, life), |_| near);
+        let over = |all: &Preparation, now, id, life, near| {
+            all.is_over(at(now), &config, &member(id, life), |_| near)
+        };
         assert!(!over(&all, 9000, 2, 1, true), "silent, but the ring knows it");
         assert!(!over(&all, 1999, 2, 1, false) && over(&all, 2000, 2, 1, false));
         assert!(!over(&all, 0, 3, 8, true) && over(&all, 0, 3, 7, true), "another life of it");

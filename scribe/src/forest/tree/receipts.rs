@@ -33,7 +33,8 @@ impl Receipts {
         let same = |waiting: &WaitingReceipt| {
             (waiting.offset, waiting.publisher.id(), waiting.session) == (offset, publisher.id(), session)
         };
-        match at.checked_sub(1).and_then(|before| self.waiting.get_mut(before)).filter(|before| same(before)) {
+        match at.checked_sub(1).and_then(|before| self.waiting.get_mut(before)).filter(|before| same(before))
+        {
             // It may be reached another way now.
             Some(known) => known.publisher = publisher,
             None => self.waiting.insert(at, new),
@@ -62,6 +63,11 @@ impl Receipts {
     /// When the first one may be given although not all members hold its message.
     pub(crate) fn due_at(&self, commit: u64, patience: Duration) -> Option<Instant> {
         self.waiting.front().filter(|first| first.offset < commit).map(|first| first.since + patience)
+    }
+
+    /// Lets those wait on that are still right. The publishers of the others send their messages again.
+    pub(crate) fn retain(&mut self, is_right: impl Fn(&WaitingReceipt) -> bool) {
+        self.waiting.retain(is_right);
     }
 
     /// All that wait: this node is the root no more.
@@ -101,7 +107,9 @@ mod tests {
     }
 
     fn offsets(receipts: &mut Receipts, now: u64, commit: u64, held_by_all: u64) -> Vec<u64> {
-        std::iter::from_fn(|| receipts.take(at(now), commit, held_by_all, PATIENCE)).map(|w| w.offset).collect()
+        std::iter::from_fn(|| receipts.take(at(now), commit, held_by_all, PATIENCE))
+            .map(|w| w.offset)
+            .collect()
     }
 
     #[test]

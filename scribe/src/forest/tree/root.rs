@@ -8,15 +8,16 @@ use rand::RngExt;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 
-use super::preparation::{PULLED_AT_ONCE, PullUnderWay, Purpose};
-use super::role::Role;
 use super::membership::has_other_branch;
+use super::preparation::{PULLED_AT_ONCE, PullUnderWay, Purpose};
+use super::receipts::WaitingReceipt;
+use super::role::Role;
 use super::root_state::RootState;
 use super::team::Team;
 use super::{ParentLost, Tree};
 use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::log::early::Arrived;
-use crate::log::primary::{Primary, PrepareOutcome};
+use crate::log::primary::{PrepareOutcome, Primary};
 use crate::log::sessions::Sessions;
 use crate::log::window::Held;
 use crate::log::{Change, Log};
@@ -77,14 +78,16 @@ impl Tree {
     pub(super) fn prepare(&mut self, cx: &mut TreeCx<'_>) {
         let Role::Root(root) = &mut self.role else { return };
         let log = self.flow.log.part.as_mut();
-        let promised = log.as_ref().and_then(|log| log.replica()).map_or(0, |replica| replica.promised.number);
+        let promised =
+            log.as_ref().and_then(|log| log.replica()).map_or(0, |replica| replica.promised.number);
         let number = promised.max(root.primary.term().number).max(self.known_term) + 1;
         let term = Term { number, root: cx.me };
         self.known_term = number;
-        let members: Vec<Peer> = log.as_ref().filter(|log| log.replica().is_some()).map_or_else(Vec::new, |log| {
-            let all = log.configurations().all().iter().flat_map(|known| known.members.iter());
-            all.map(|member| member.peer).collect()
-        });
+        let members: Vec<Peer> =
+            log.as_ref().filter(|log| log.replica().is_some()).map_or_else(Vec::new, |log| {
+                let all = log.configurations().all().iter().flat_map(|known| known.members.iter());
+                all.map(|member| member.peer).collect()
+            });
         let own = log.and_then(|log| log.on_prepare(term)).and_then(Result::ok);
         let admission = std::mem::take(&mut root.sequencer.admission);
         let (weighed, awaited) = (std::mem::take(&mut root.weighed), std::mem::take(&mut root.awaited));
@@ -146,7 +149,8 @@ impl Tree {
         if !forces && root.awaited.iter().any(|&id| id != cx.me && root.preparation.awaits_answer(id)) {
             return;
         }
-        let is_near = |id| cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|p| p.id == id);
+        let is_near =
+            |id| cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|p| p.id == id);
         let (preparation, now) = (&root.preparation, cx.now);
         let own = self.flow.log.part().and_then(|log| log.replica()).map(|replica| replica.life);
         let is_over = |member: &Member| {
@@ -157,14 +161,17 @@ impl Tree {
         let hurries = preparation.may_force(now, cx.config);
         match root.primary.outcome(is_over, hurries) {
             PrepareOutcome::Adopt { best, commit } => self.adopt_best(cx, best, commit),
-            PrepareOutcome::Wait(missing) => self.ask(cx, missing.into_iter().map(|member| member.peer).collect()),
+            PrepareOutcome::Wait(missing) => {
+                self.ask(cx, missing.into_iter().map(|member| member.peer).collect())
+            }
             PrepareOutcome::MajorityEnded { .. } if self.role.root().is_some_and(|root| root.has_served) => {
                 self.begin_anew(cx);
             }
             PrepareOutcome::MajorityEnded { complete, .. } => {
                 // Others may hold what the survivors lack: all around are asked, and orphans come with their marks.
                 self.ask(cx, Vec::new());
-                let forced = self.role.root().is_some_and(|root| root.preparation.may_force(cx.now, cx.config));
+                let forced =
+                    self.role.root().is_some_and(|root| root.preparation.may_force(cx.now, cx.config));
                 if complete || forced {
                     self.gather(cx, complete);
                 }
@@ -175,7 +182,8 @@ impl Tree {
                     return;
                 }
                 let known = self.flow.log.part().is_some() || self.best_window(cx).is_some();
-                let forced = self.role.root().is_some_and(|root| root.preparation.may_force(cx.now, cx.config));
+                let forced =
+                    self.role.root().is_some_and(|root| root.preparation.may_force(cx.now, cx.config));
                 if !known {
                     self.found(cx);
                 } else if forced {
@@ -269,7 +277,9 @@ impl Tree {
 
     /// Takes the next entry of those that were pulled. Returns whether it was there, and others may follow.
     fn take_pulled(&mut self, cx: &mut TreeCx<'_>) -> bool {
-        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return false };
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else {
+            return false;
+        };
         let Some(pull) = &mut root.preparation.pull else { return false };
         let Some(entry) = pull.early.remove(&pull.next) else { return false };
         pull.next += 1;
@@ -302,7 +312,8 @@ impl Tree {
         if self.on_no_backfill(cx, number, start) {
             return;
         }
-        let asked = |root: &RootState| root.preparation.pull.as_ref().is_some_and(|pull| pull.number == number);
+        let asked =
+            |root: &RootState| root.preparation.pull.as_ref().is_some_and(|pull| pull.number == number);
         if self.role.root().is_some_and(asked) {
             self.give_source_up(cx);
         }
@@ -438,7 +449,8 @@ impl Tree {
         let own = self.flow.log.part().map(|log| (log.birth, log.commit()));
         let children = self.flow.children.starts_with_contacts(cx);
         let windows = root.preparation.windows().chain(children);
-        let same = windows.filter(|(_, mark)| own.is_none_or(|(birth, end)| birth == mark.birth && end < mark.next));
+        let same =
+            windows.filter(|(_, mark)| own.is_none_or(|(birth, end)| birth == mark.birth && end < mark.next));
         same.max_by_key(|(contact, mark)| (mark.next, contact.id()))
     }
 
@@ -573,6 +585,8 @@ impl Tree {
         if let Some(log) = self.flow.log.part() {
             let others = root.preparation.copies().map(|(_, copy, _)| copy);
             root.replaces = others.filter(|copy| has_other_branch(log, copy)).map(|copy| copy.birth).next();
+            // What this node positioned in an earlier term may not be in the log that it serves now.
+            root.receipts.retain(|waiting| is_there(log, waiting));
         }
         root.team = Team::default();
         let copies: Vec<_> =
@@ -658,6 +672,15 @@ impl Tree {
         }
         self.answer(cx, publish, payload);
     }
+}
+
+fn is_there(log: &Log, waiting: &WaitingReceipt) -> bool {
+    log.window.entry(waiting.offset).is_some_and(|entry| match entry.body {
+        Body::Message { publisher, session, sequence, .. } => {
+            (publisher, session, sequence) == (waiting.publisher.id(), waiting.session, waiting.sequence)
+        }
+        Body::Configuration { .. } => false,
+    })
 }
 
 fn root_is_answered(tree: &Tree, cx: &TreeCx<'_>) -> bool {

@@ -11,7 +11,9 @@ use treecast_overlay::wire::NodeState;
 
 use crate::config::Config;
 use crate::event::Event;
-use crate::forest::context::{LifeStage, Numbers, Outbox, Request, RingView, Timer, TimersOf, TreeCx, TreeTimer};
+use crate::forest::context::{
+    LifeStage, Numbers, Outbox, Request, RingView, Timer, TimersOf, TreeCx, TreeTimer,
+};
 use crate::forest::links::Links;
 use crate::forest::neighbours::Neighbours;
 use crate::forest::quota::Quota;

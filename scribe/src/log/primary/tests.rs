@@ -203,7 +203,10 @@ fn a_member_is_told_from_where_its_log_may_differ() {
 fn the_copy_of_the_greatest_term_is_adopted_not_the_longest() {
     let three: &[(u64, &[u128])] = &[(0, &[1, 2, 3])];
     let promises = [(1, promise(2, 3, 8, three)), (2, promise(3, 4, 5, three))];
-    assert_eq!(preparing(&promises).outcome(nobody, false), PrepareOutcome::Adopt { best: NodeId(2), commit: 4 });
+    assert_eq!(
+        preparing(&promises).outcome(nobody, false),
+        PrepareOutcome::Adopt { best: NodeId(2), commit: 4 }
+    );
     let same = [(1, promise(3, 3, 8, three)), (2, promise(3, 4, 5, three))];
     assert_eq!(preparing(&same).outcome(nobody, false), PrepareOutcome::Adopt { best: NodeId(1), commit: 4 });
     assert_eq!(preparing(&[]).outcome(nobody, false), PrepareOutcome::Unknown);
@@ -223,7 +226,10 @@ fn promises_of_a_majority_of_every_configuration_that_counts_are_needed() {
     assert_eq!(preparing(&more).outcome(nobody, false), PrepareOutcome::Adopt { best: NodeId(4), commit: 3 });
     // Known to be committed, the old ones count no more.
     let settled = [(3, promise(1, 4, 4, both)), (4, promise(1, 4, 4, &[(3, &[3, 4, 5])]))];
-    assert_eq!(preparing(&settled).outcome(nobody, false), PrepareOutcome::Adopt { best: NodeId(4), commit: 4 });
+    assert_eq!(
+        preparing(&settled).outcome(nobody, false),
+        PrepareOutcome::Adopt { best: NodeId(4), commit: 4 }
+    );
     // Another life of a member is not that member.
     let reborn = CopyState { life: 2, ..promise(1, 3, 3, three) };
     let two = preparing(&[(1, promise(1, 3, 3, three)), (2, reborn)]);
@@ -281,7 +287,9 @@ fn a_root_adopts_the_best_copy_and_commits_it_in_its_own_term() {
         let copy = group.others.get_mut(&NodeId(id)).unwrap().on_prepare(primary.term()).unwrap().unwrap();
         primary.on_promise(NodeId(id), copy);
     }
-    let PrepareOutcome::Adopt { best, commit } = primary.outcome(nobody, false) else { panic!("{primary:?}") };
+    let PrepareOutcome::Adopt { best, commit } = primary.outcome(nobody, false) else {
+        panic!("{primary:?}")
+    };
     assert_eq!(best, NodeId(1));
     let mut log = None;
     assert_eq!(primary.adopt(&mut log, best, commit), Some(0), "it has nothing");
@@ -316,7 +324,9 @@ fn a_member_that_is_the_best_serves_at_once() {
     let mut primary = Primary::prepare(NodeId(1), term, own);
     let mut other = group.others[&NodeId(2)].clone();
     primary.on_promise(NodeId(2), other.on_prepare(term).unwrap().unwrap());
-    let PrepareOutcome::Adopt { best, commit } = primary.outcome(nobody, false) else { panic!("{primary:?}") };
+    let PrepareOutcome::Adopt { best, commit } = primary.outcome(nobody, false) else {
+        panic!("{primary:?}")
+    };
     let mut log = Some(Box::new(log));
     if best != NodeId(1) {
         // Both are alike, and the other one has the greater id.
