@@ -290,6 +290,12 @@ impl<N: RingNode> Observer<Stack<N>> for Witness {
             }
             self.ledger.note_commit(*topic, me, place, || "delivers".to_string());
         }
+        if let Event::Item { subscription, item: Item::Gap(gap) } = &event
+            && let Some(topic) = self.subscriptions.get(subscription)
+        {
+            note_own(&mut self.ledger, at, *topic);
+            note_own_entry(&mut self.ledger, at, *topic, gap.until);
+        }
         told.push(event);
     }
 
@@ -326,6 +332,20 @@ fn note_own<N: RingNode>(ledger: &mut Ledger, at: &At<'_, Stack<N>>, topic: Topi
         at.machine.forest().places().find(|place| place.topic() == topic).and_then(|place| place.log())
     {
         ledger.note_birth(at.now, at.slot, topic, log.birth, &log.lineage);
+    }
+}
+
+/// Notes what a configuration in a node's own log says of births: a root that is alone tells no wire of it.
+fn note_own_entry<N: RingNode>(ledger: &mut Ledger, at: &At<'_, Stack<N>>, topic: TopicId, place: Position) {
+    let log = at.machine.forest().places().find(|here| here.topic() == topic).and_then(|here| here.log());
+    let Some(entry) = log.and_then(|log| log.window.entry(place.offset)) else { return };
+    if let Body::Configuration { birth, replaces, .. } = &entry.body {
+        if replaces.is_some() {
+            ledger.note_replaces(topic, place.birth, place.offset);
+        }
+        if let Some(begun) = birth {
+            ledger.note_begin(topic, place.birth, begun.complete);
+        }
     }
 }
 
