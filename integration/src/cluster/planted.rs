@@ -15,7 +15,7 @@ use treecast_scribe::wire::{
 };
 use treecast_scribe::{Config, Gap, GapReason, Item, Position, Stack, TopicId};
 
-use super::witness::forest_message;
+use super::witness::{forest_message, message_for};
 use crate::node::RingNode;
 use crate::world::{At, Inward, Observer, Outward};
 
@@ -304,8 +304,7 @@ impl<N: RingNode> Observer<Stack<N>> for Planted {
         if at.slot != self.slot {
             return Inward::Passes;
         }
-        let whole = within(frame);
-        if let Some((message, _)) = forest_message(whole.as_ref().unwrap_or(frame)) {
+        if let Some((message, _)) = message_for(at.machine.peer().id, frame) {
             self.hear(message);
         }
         if self.has_retreated(at.machine) {

@@ -216,6 +216,8 @@ impl Witness {
             }
             ForestHeader::LogCommit { topic, commit, .. } => {
                 if let (Some(birth), Some(offset)) = (birth(at.machine, *topic), commit.checked_sub(1)) {
+                    // Its sender is the root, which has all that is committed.
+                    ledger.note_held(*topic, birth, me, *commit);
                     let place = Position { birth, offset };
                     note_own(ledger, at, *topic);
                     ledger.note_commit(*topic, me, place, || "says so of".to_string());
@@ -283,8 +285,7 @@ impl<N: RingNode> Observer<Stack<N>> for Witness {
     }
 
     fn frame_in(&mut self, at: &At<'_, Stack<N>>, _: Peer, frame: &Frame) -> Inward {
-        let inner = within(frame);
-        let message = forest_message(inner.as_ref().unwrap_or(frame));
+        let message = message_for(at.machine.peer().id, frame);
         if let Some((ForestHeader::Attached(Attached { topic, join, start: Some(start), .. }), _)) = message
             && start.sync.is_none()
         {
@@ -305,6 +306,12 @@ impl<N: RingNode> Observer<Stack<N>> for Witness {
                 self.ledger.note_held(*topic, place.birth, me, place.offset + 1);
             }
             self.ledger.note_commit(*topic, me, place, || "delivers".to_string());
+        }
+        if let Event::Item { subscription, item: Item::Gap(gap) } = &event
+            && let Some(topic) = self.subscriptions.get(subscription)
+        {
+            note_own(&mut self.ledger, at, *topic);
+            note_own_entry(&mut self.ledger, at, *topic, gap.until);
         }
         told.push(event);
     }
@@ -345,6 +352,20 @@ fn note_own<N: RingNode>(ledger: &mut Ledger, at: &At<'_, Stack<N>>, topic: Topi
     }
 }
 
+/// Notes what a configuration in a node's own log says of births: a root that is alone tells no wire of it.
+fn note_own_entry<N: RingNode>(ledger: &mut Ledger, at: &At<'_, Stack<N>>, topic: TopicId, place: Position) {
+    let log = at.machine.forest().places().find(|here| here.topic() == topic).and_then(|here| here.log());
+    let Some(entry) = log.and_then(|log| log.window.entry(place.offset)) else { return };
+    if let Body::Configuration { birth, replaces, .. } = &entry.body {
+        if replaces.is_some() {
+            ledger.note_replaces(topic, place.birth, place.offset);
+        }
+        if let Some(begun) = birth {
+            ledger.note_begin(topic, place.birth, begun.complete);
+        }
+    }
+}
+
 fn birth<N: RingNode>(stack: &Stack<N>, topic: TopicId) -> Option<u64> {
     stack.forest().places().find(|place| place.topic() == topic)?.birth()
 }
@@ -360,6 +381,20 @@ pub fn forest_message(frame: &Frame) -> Option<(ForestHeader, Bytes)> {
         )
     };
     carries.then(|| wire::decode(&frame.payload).ok()).flatten()
+}
+
+/// The forest's message in a frame that came to a node, if it is for this very one: what it passes on is none of its.
+pub(super) fn message_for(me: NodeId, frame: &Frame) -> Option<(ForestHeader, Bytes)> {
+    let inner = match &frame.header {
+        Header::Via { to, .. } if to.id != me => return None,
+        Header::Via { .. } => within(frame),
+        _ => None,
+    };
+    let frame = inner.as_ref().unwrap_or(frame);
+    match &frame.header {
+        Header::RelayedDirect { to, .. } if to.id() != me => None,
+        _ => forest_message(frame),
+    }
 }
 
 /// For which node a message is, if it is for one.
