@@ -234,7 +234,7 @@ pub struct ReplicationConfig {
     /// had is lost, and said so. At most 7.
     pub copies: usize,
     /// A member that was not heard for so long is replaced, whatever the ring says of it: the others decide without it,
-    /// so a wrong guess costs a copy only. Two beats and a half.
+    /// so a wrong guess costs a copy only. One that was silent for a beat is asked for a sign of life before.
     pub member_silent: Duration,
     /// How often a root looks at its members while something is open.
     pub review: Duration,
@@ -242,16 +242,19 @@ pub struct ReplicationConfig {
     pub patience: Duration,
     /// How long the receipt of a committed message waits for the members that do not hold it yet.
     pub receipt_patience: Duration,
+    /// The same where members are so far away that a few journeys to the farthest take longer.
+    pub receipt_patience_max: Duration,
 }
 
 impl Default for ReplicationConfig {
     fn default() -> ReplicationConfig {
         ReplicationConfig {
             copies: 3,
-            member_silent: Duration::from_millis(2500),
+            member_silent: Duration::from_secs(2),
             review: Duration::from_millis(300),
             patience: Duration::from_secs(1),
             receipt_patience: Duration::from_millis(200),
+            receipt_patience_max: Duration::from_secs(1),
         }
     }
 }

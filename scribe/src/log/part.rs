@@ -232,6 +232,20 @@ impl Log {
         Taken::Next
     }
 
+    /// Takes an entry that is committed from a node that is no member, to begin a birth with it. What this log has there
+    /// of its own goes on only as far as it is the same.
+    pub(crate) fn take_over(&mut self, offset: u64, held: Held) {
+        if offset < self.commit || offset > self.end() {
+            return;
+        }
+        if !self.window.entry(offset).is_some_and(|own| own.is_same(&held)) {
+            self.cut(offset);
+            self.push(held);
+        }
+        self.commit = offset + 1;
+        self.configurations.settle(self.commit);
+    }
+
     /// Appends an entry of this node's own, which is the root.
     pub(crate) fn append(&mut self, held: Held) {
         self.push(held);

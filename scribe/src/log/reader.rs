@@ -124,6 +124,13 @@ impl Reader {
             self.note_past(old);
             self.next = end.max(self.been_at(new));
             self.begun = self.begun.min(end);
+            return;
+        }
+        let been = self.been_at(new);
+        if been > self.next {
+            // It has left this log before, and read nothing of the other one: there is nothing to tell.
+            self.next = been;
+            self.owed = self.owed.filter(|(_, after)| *after != before(new, been));
         } else if self.owed.is_none() {
             // It has not read what begins there.
             self.begun = self.begun.min(end.saturating_sub(1));

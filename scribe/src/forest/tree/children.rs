@@ -186,12 +186,22 @@ impl Children {
     pub(crate) fn followers_to_tell(&mut self, commit: u64) -> Vec<NodeId> {
         let mut tell = Vec::new();
         for (&id, child) in self.by_id.iter_mut() {
-            if child.follows.is_some() && child.subscribers > 0 && child.told_commit < commit {
+            // One that has not said yet whether it serves any may.
+            let serves = child.subscribers > 0 || child.seq_seen == 0;
+            if child.follows.is_some() && serves && child.told_commit < commit {
                 child.told_commit = commit;
                 tell.push(id);
             }
         }
         tell
+    }
+
+    /// How long a receipt waits for the members that are far away: as long as a few journeys to the farthest, within bounds.
+    pub(crate) fn followers_patience(&self, config: &Config) -> Duration {
+        let limits = &config.replication;
+        let measured = self.by_id.values().filter(|child| child.follows.is_some() && child.rtt < u32::MAX);
+        let farthest = measured.map(|child| child.rtt).max().unwrap_or(0);
+        (3 * Duration::from_micros(farthest.into())).clamp(limits.receipt_patience, limits.receipt_patience_max)
     }
 
     /// Makes a child a copy of this root's log, from an offset on.
@@ -361,6 +371,7 @@ impl Children {
             return Acked::OtherJoin;
         }
         child.subscribers = ack.subscribers;
+        let seen_before = child.seq_seen;
         child.note_seen(cx.now, ack.seq);
         let before = child.cursor;
         let mut held = None;
@@ -377,7 +388,7 @@ impl Children {
         }
         // Settled: nothing is awaited from the child. The wait begins anew only with progress, because otherwise a
         // child that repeats itself would put off the timer that pushes again.
-        let progress = child.cursor != before;
+        let progress = child.cursor != before || child.seq_seen > seen_before;
         let settled =
             child.seq_seen == child.seq && !child.cursor.is_some_and(|cursor| cursor.is_in_flight());
         let timer = TreeTimer::Push(from.id());

@@ -117,6 +117,10 @@ impl Tree {
             // Both sides of a partition went on: the one that is longer stays.
             return self.prepare_with(cx, id);
         }
+        if has_other_branch(log, copy) && !root.told.contains(&copy.birth) && root.replaces.is_none() {
+            root.replaces = Some(copy.birth);
+            cx.timers.set_earlier(TreeTimer::Members, cx.now);
+        }
         let named = log.configurations().all().iter().any(|known| known.names(id, copy.life));
         if !named && !root.team.is_invited(id) {
             self.flow.children.release(cx, id);
@@ -143,10 +147,9 @@ impl Tree {
         let members: Vec<Peer> = members.map(|member| member.peer).collect();
         if let Some(root) = self.role.root_mut() {
             root.weighed.insert(birth);
-            root.awaited = members.iter().map(|peer| peer.id).collect();
+            root.awaited = members;
         }
         self.prepare(cx);
-        self.ask(cx, members);
     }
 
     fn wait_or_release(&mut self, cx: &mut TreeCx<'_>, id: NodeId) {
@@ -195,15 +198,21 @@ impl Tree {
         let copies = cx.config.replication.copies;
         let mut ranked = cx.ring.replica_set(cx.topic.key(), 2 * CLOSEST);
         // The ring names a node that was found dead until its lease has ended.
-        ranked.retain(|peer| !root.preparation.is_dead(peer.id) && (!leaving || peer.id != cx.me));
-        let serves_since = root.serves_since.unwrap_or(cx.now);
         let silent = cx.config.replication.member_silent;
+        let is_silent = |id: NodeId| cx.neighbours.find(id).is_some_and(|n| cx.now.since(n.heard) >= silent);
+        // One that is silent is not asked to be what it was.
+        ranked.retain(|peer| {
+            peer.id == cx.me && !leaving
+                || peer.id != cx.me && !root.preparation.is_dead(peer.id) && !is_silent(peer.id)
+        });
+        let serves_since = root.serves_since.unwrap_or(cx.now);
         let (now, me, commit) = (cx.now, cx.me, log.commit());
         let own = log.replica().map(|replica| replica.life);
         let team_state = &root.team;
         let unwilling = |id| team_state.is_unwilling(now, id);
-        let (primary, neighbours, children) = (&root.primary, &*cx.neighbours, &self.flow.children);
-        let is_heard = |id: NodeId| neighbours.find(id).is_some_and(|n| now.since(n.heard) < silent);
+        let (primary, children) = (&root.primary, &self.flow.children);
+        let heard = |id: NodeId| cx.neighbours.find(id).map(|neighbour| neighbour.heard);
+        let is_heard = |id: NodeId| heard(id).is_some_and(|heard| now.since(heard) < silent);
         let well: Vec<(NodeId, Life)> = current
             .members
             .iter()
@@ -220,17 +229,17 @@ impl Tree {
             .collect();
         let standing = |id: NodeId| -> Option<Candidate> {
             if id == me {
-                return Some(Candidate { life: own?, is_complete: true });
+                return Some(Candidate { life: own?, held: commit });
             }
             let life = children.get(id).filter(|_| is_heard(id))?.followed_life()?;
-            let is_complete = primary.held_by(id).is_some_and(|end| end >= commit);
-            Some(Candidate { life, is_complete })
+            Some(Candidate { life, held: primary.held_by(id).unwrap_or(0) })
         };
         let standings: Vec<_> = ranked.iter().map(|peer| (peer.id, standing(peer.id))).collect();
         let own_missing = own.is_none() && !leaving && ranked.iter().take(copies).any(|peer| peer.id == me);
         let plan = root.team.plan(
             now,
             &current,
+            commit,
             copies,
             &ranked,
             |member| well.contains(&member.key()),
@@ -243,16 +252,25 @@ impl Tree {
             .filter(|member| member.peer.id != me && !root.primary.follows(member.peer.id, member.life))
             .map(|member| Contact::from(member.peer))
             .collect();
-        let invite = plan.invite.iter().filter(|peer| peer.id != me).copied().collect::<Vec<_>>();
         let invitation = Header::Invite { topic: cx.topic };
         for contact in absent {
-            cx.tell(contact, &prepare);
+            if root.team.may_ask(now, contact.id()) {
+                cx.tell(contact, &prepare);
+            }
         }
-        for peer in invite {
-            cx.tell(peer.into(), &invitation);
+        for peer in plan.invite.iter().filter(|peer| peer.id != me) {
+            if root.team.may_ask(now, peer.id) {
+                cx.tell((*peer).into(), &invitation);
+            }
         }
-        if plan.is_open || pending || own_missing {
+        // A member that was silent for longer than a beat is asked for a sign of life.
+        let quiet = |id: NodeId| cx.neighbours.find(id).is_some_and(|n| now.since(n.heard) > cx.config.beat.every);
+        let doubtful: Vec<NodeId> = well.iter().map(|(id, _)| *id).filter(|&id| id != me && quiet(id)).collect();
+        if plan.is_open || pending || own_missing || !doubtful.is_empty() {
             cx.timers.set_earlier(TreeTimer::Members, cx.now + cx.config.replication.review);
+        }
+        for id in doubtful {
+            self.flow.attach(cx, self.role.way_up(cx), id);
         }
         if self.has_lost_majority(cx) {
             // Its members are asked once more: some may live after all.
@@ -320,6 +338,7 @@ impl Tree {
         if !root.primary.may_append(log) {
             return;
         }
+        root.told.extend(root.replaces);
         let ids: Vec<_> = members.iter().map(|member| member.peer.id.to_string()).collect();
         tracing::debug!(topic = %cx.topic, offset = log.end(), members = ?ids, "a new configuration");
         let data = Data {
@@ -402,5 +421,7 @@ pub(super) fn has_other_branch(log: &Log, copy: &CopyState) -> bool {
     if copy.birth == log.birth || copy.synced == Term::ZERO {
         return false;
     }
-    log.lineage.common(log.birth, &copy.lineage, copy.birth).is_none_or(|end| copy.end > end)
+    // Where the log took over all that was committed, the rest of a copy is what never was.
+    let end = if log.took_all_of(copy.birth) { copy.commit } else { copy.end };
+    log.lineage.common(log.birth, &copy.lineage, copy.birth).is_none_or(|common| end > common)
 }

@@ -100,7 +100,12 @@ impl Preparation {
     }
 
     /// Adds nodes to be asked. Returns those that were not asked before.
-    pub(crate) fn ask(&mut self, now: Instant, peers: impl IntoIterator<Item = Peer>) -> Vec<Contact> {
+    pub(crate) fn ask(
+        &mut self,
+        now: Instant,
+        config: &Config,
+        peers: impl IntoIterator<Item = Peer>,
+    ) -> Vec<Contact> {
         let mut new = Vec::new();
         for peer in peers {
             let known = self
@@ -113,6 +118,9 @@ impl Preparation {
                 self.asked.insert(peer.id, Asked { contact, since: now, answer: Answered::Awaited });
                 new.push(contact);
             }
+        }
+        if !new.is_empty() {
+            self.ask_at = now + config.root.query_retry;
         }
         new
     }
@@ -251,16 +259,15 @@ mod tests {
     fn each_is_asked_once_and_the_silent_again() {
         let config = Config::default();
         let mut all = Preparation::new(at(0));
-        assert_eq!(ids(&all.ask(at(0), [peer(2), peer(3), peer(4)])), [NodeId(2), NodeId(3), NodeId(4)]);
-        assert_eq!(all.ask(at(1), [peer(2)]), []);
+        assert_eq!(ids(&all.ask(at(0), &config, [peer(2), peer(3), peer(4)])), [NodeId(2), NodeId(3), NodeId(4)]);
+        assert_eq!(all.ask(at(1), &config, [peer(2)]), []);
         let reborn = Peer { incarnation: 2, ..peer(2) };
-        assert_eq!(ids(&all.ask(at(1), [reborn])), [NodeId(2)], "a later life");
+        assert_eq!(ids(&all.ask(at(1), &config, [reborn])), [NodeId(2)], "a later life");
         assert!(!all.is_answered(at(1), &config));
         all.on_copy(at(5), contact(3), copy(1), 8);
         all.on_no_copy(at(5), contact(4), Some(Mark { birth: 7, next: 5 }));
-        all.ask_again(at(0), &config);
-        assert_eq!(all.ask_again(at(299), &config), []);
-        assert_eq!(ids(&all.ask_again(at(300), &config)), [NodeId(2)]);
+        assert_eq!(all.ask_again(at(300), &config), []);
+        assert_eq!(ids(&all.ask_again(at(301), &config)), [NodeId(2)]);
         assert!(all.on_dead(NodeId(2)) && !all.on_dead(NodeId(3)), "whether its answer was waited for");
         assert!(all.is_answered(at(300), &config));
         assert_eq!(all.ask_again(at(900), &config), []);
@@ -278,7 +285,7 @@ mod tests {
     fn nobody_is_waited_for_for_ever() {
         let config = Config::default();
         let mut all = Preparation::new(at(0));
-        all.ask(at(0), [peer(2)]);
+        all.ask(at(0), &config, [peer(2)]);
         assert!(!all.is_answered(at(4999), &config) && all.is_answered(at(5000), &config));
         assert!(!all.may_force(at(1999), &config) && all.may_force(at(2000), &config));
     }
@@ -287,7 +294,7 @@ mod tests {
     fn a_life_is_over_when_its_node_is_dead_or_says_so_or_is_gone() {
         let config = Config::default();
         let mut all = Preparation::new(at(0));
-        all.ask(at(0), (2..=5).map(peer));
+        all.ask(at(0), &config, (2..=5).map(peer));
         all.on_copy(at(1), contact(3), copy(8), 1);
         all.on_no_copy(at(1), contact(4), None);
         let member = |id, life| Member { peer: peer(id), life };

@@ -91,13 +91,17 @@ impl Tree {
         let own = log.and_then(|log| log.on_prepare(term)).and_then(Result::ok);
         let admission = std::mem::take(&mut root.sequencer.admission);
         let (weighed, awaited) = (std::mem::take(&mut root.weighed), std::mem::take(&mut root.awaited));
-        let (used, receipts) = (root.used, std::mem::take(&mut root.receipts));
+        let (used, receipts, told) =
+            (root.used, std::mem::take(&mut root.receipts), std::mem::take(&mut root.told));
         let has_served = root.has_served || root.primary.is_serving();
         **root = RootState::new(cx.now, cx.me, term, own);
         (root.has_served, root.receipts) = (has_served, receipts);
         root.sequencer.admission = admission;
-        (root.weighed, root.awaited, root.used) = (weighed, awaited, used);
+        (root.weighed, root.awaited, root.used, root.told) = (weighed, awaited.clone(), used, told);
         self.ask(cx, members);
+        if !awaited.is_empty() {
+            self.ask(cx, awaited);
+        }
         self.proceed(cx);
     }
 
@@ -108,7 +112,7 @@ impl Tree {
         let peers = if members.is_empty() { around() } else { members };
         let peers = peers.into_iter().filter(|peer| peer.id != cx.me);
         let prepare = Header::Prepare { topic: cx.topic, term: root.primary.term() };
-        for contact in root.preparation.ask(cx.now, peers) {
+        for contact in root.preparation.ask(cx.now, cx.config, peers) {
             cx.tell(contact, &prepare);
         }
     }
@@ -146,7 +150,8 @@ impl Tree {
     fn weigh(&mut self, cx: &mut TreeCx<'_>) {
         let Role::Root(root) = &mut self.role else { return };
         let forces = root.preparation.may_force(cx.now, cx.config);
-        if !forces && root.awaited.iter().any(|&id| id != cx.me && root.preparation.awaits_answer(id)) {
+        let awaits = |peer: &Peer| peer.id != cx.me && root.preparation.awaits_answer(peer.id);
+        if !forces && root.awaited.iter().any(awaits) {
             return;
         }
         let is_near =
@@ -286,11 +291,22 @@ impl Tree {
         pull.again_at = cx.now + cx.config.root.query_retry;
         pull.give_up_at = cx.now + cx.config.root.query_retry * PULL_PATIENCE;
         let (done, asks) = (pull.next >= pull.until, pull.next % PULLED_AT_ONCE == 0);
-        let served = if pull.purpose == Purpose::Adopt {
-            root.primary.on_pulled(log, entry.offset, entry.held)
-        } else {
-            let _ = log.take_committed(entry.offset, entry.held);
-            false
+        let served = match pull.purpose {
+            Purpose::Adopt => root.primary.on_pulled(log, entry.offset, entry.held),
+            Purpose::TakeOverCopy => {
+                let _ = log.take_committed(entry.offset, entry.held);
+                false
+            }
+            Purpose::TakeOverWindow => {
+                // Without a log of its own this node learns the births before from the entry that says so.
+                if let Body::Configuration { birth: Some(birth), .. } = &entry.held.body
+                    && entry.birth == log.birth
+                {
+                    log.lineage = birth.lineage.clone();
+                }
+                log.take_over(entry.offset, entry.held);
+                false
+            }
         };
         let adopts = pull.purpose == Purpose::Adopt;
         if served || (done && !adopts) {
@@ -312,10 +328,20 @@ impl Tree {
         if self.on_no_backfill(cx, number, start) {
             return;
         }
-        let asked =
-            |root: &RootState| root.preparation.pull.as_ref().is_some_and(|pull| pull.number == number);
-        if self.role.root().is_some_and(asked) {
-            self.give_source_up(cx);
+        let Some(root) = self.role.root_mut() else { return };
+        let Some(pull) = root.preparation.pull.as_mut().filter(|pull| pull.number == number) else { return };
+        // A node without a log of its own begins where the window does that it takes over.
+        let has_none = self.flow.log.part().is_some_and(|log| log.end() == 0);
+        let begins = has_none && pull.purpose == Purpose::TakeOverWindow;
+        match start.filter(|&start| begins && start > pull.next && start < pull.until) {
+            Some(start) => {
+                pull.next = start;
+                if let Some(log) = &mut self.flow.log.part {
+                    log.skip_to(start);
+                }
+                self.send_pull(cx);
+            }
+            None => self.give_source_up(cx),
         }
     }
 
@@ -485,12 +511,12 @@ impl Tree {
             }
         }
         if let Some((contact, mark)) = self.best_window(cx) {
+            // Without a log of its own it asks for all that the other one keeps.
+            self.flow.change_log(|log| match log.part() {
+                None => (log.go_over(mark.birth, &Lineage::default(), 0), ()),
+                Some(_) => (Change::None, ()),
+            });
             let next = self.flow.log.part().map_or(0, Log::commit);
-            if self.flow.log.part().is_none() {
-                self.flow.change_log(|log| (log.go_over(mark.birth, &Lineage::default(), mark.next), ()));
-                self.flow.count_window(cx);
-                return self.open_birth(cx, complete);
-            }
             return self.pull(cx, contact, next, mark.next, Purpose::TakeOverWindow);
         }
         self.open_birth(cx, complete);
@@ -578,7 +604,8 @@ impl Tree {
         root.awaited.clear();
         if let Some(log) = self.flow.log.part() {
             let others = root.preparation.copies().map(|(_, copy, _)| copy);
-            root.replaces = others.filter(|copy| has_other_branch(log, copy)).map(|copy| copy.birth).next();
+            let given_up = others.filter(|copy| has_other_branch(log, copy)).map(|copy| copy.birth);
+            root.replaces = given_up.filter(|birth| !root.told.contains(birth)).min();
             // What this node positioned in an earlier term may not be in the log that it serves now.
             root.receipts.retain(|waiting| is_there(log, waiting));
         }
@@ -588,15 +615,27 @@ impl Tree {
         for (contact, copy, join) in copies {
             self.admit_member(cx, contact, copy, join);
         }
-        let joined: Vec<NodeId> = self.flow.children.copies().map(|(id, _)| id).collect();
-        for id in joined {
-            self.take_member(cx, id);
-            self.flow.attach(cx, self.role.way_up(cx), id);
-        }
+        self.review_old_copies(cx);
         self.start_readers(cx, 0);
         self.flow.start_children(cx, self.role.way_up(cx));
         self.on_committed(cx);
         self.review_members(cx);
+    }
+
+    /// Children that have joined as members, and have not promised in this term: how their copies stand now is not known. A
+    /// member is asked for its promise; one that was to become a member is an ordinary child until it is invited again.
+    fn review_old_copies(&mut self, cx: &mut TreeCx<'_>) {
+        let joined = self.flow.children.iter().filter(|(_, child)| !child.follows_root());
+        let joined: Vec<(NodeId, CopyState)> =
+            joined.filter_map(|(id, _)| Some((id, self.flow.children.copy_of(id)?.clone()))).collect();
+        for (id, copy) in joined {
+            let Some(log) = self.flow.log.part() else { return };
+            let is_member = log.configurations().all().iter().any(|known| known.names(id, copy.life));
+            if !is_member {
+                self.take_member(cx, id);
+                self.flow.attach(cx, self.role.way_up(cx), id);
+            }
+        }
     }
 
     /// Another node is the root now. This one becomes its child.

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use treecast_overlay::id::NodeId;
+use treecast_overlay::peer::Peer;
 use treecast_overlay::time::Instant;
 
 use super::preparation::Preparation;
@@ -29,9 +30,11 @@ pub(crate) struct RootState {
     /// Births of the log that this root has heard of from members of theirs, and has weighed against its own.
     pub weighed: BTreeSet<u64>,
     /// Members of such a birth, whose promises are waited for.
-    pub awaited: BTreeSet<NodeId>,
+    pub awaited: Vec<Peer>,
     /// A birth of the log that was given up for this one: readers are to hear of it.
     pub replaces: Option<u64>,
+    /// Births of which they have heard.
+    pub told: BTreeSet<u64>,
     /// It served in its last term, and nobody has served since: what is committed it has.
     pub has_served: bool,
     /// Nobody uses the topic: its members were told to forget it.
@@ -51,7 +54,8 @@ impl RootState {
             used: now,
             serves_since: None,
             weighed: BTreeSet::new(),
-            awaited: BTreeSet::new(),
+            awaited: Vec::new(),
+            told: BTreeSet::new(),
             replaces: None,
             has_served: false,
             is_dropping: false,

@@ -1,6 +1,6 @@
 //! Which nodes are to be the members of a log: the root invites and replaces them (design §6, replication).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use treecast_overlay::id::NodeId;
@@ -15,6 +15,12 @@ const UNWILLING: Duration = Duration::from_secs(5);
 const INVITED: Duration = Duration::from_secs(1);
 /// How long a node that catches up is waited for before another one is invited as well.
 const CATCHES_UP: Duration = Duration::from_secs(3);
+/// One that holds what was committed so long ago is no farther behind than its link is long.
+const LAG: Duration = Duration::from_secs(1);
+/// How far apart it is noted how far the log is committed.
+const NOTED_APART: Duration = Duration::from_millis(200);
+/// How far apart the same node is asked for the same.
+const ASKED_APART: Duration = Duration::from_millis(300);
 /// Members are left alone while they are among so many nodes closest to the key: none changes for a node that squeezes in.
 pub(crate) const CLOSEST: usize = 8;
 
@@ -25,6 +31,10 @@ pub(crate) struct Team {
     unwilling: BTreeMap<NodeId, Instant>,
     /// Since when they catch up.
     behind: BTreeMap<NodeId, Instant>,
+    /// When a node was last asked to become a member, or for its promise.
+    asked: BTreeMap<NodeId, Instant>,
+    /// How far the log was committed, and when.
+    commits: VecDeque<(Instant, u64)>,
 }
 
 /// All that is known of one node for the choice of members.
@@ -32,8 +42,8 @@ pub(crate) struct Team {
 pub(crate) struct Candidate {
     /// The life in which it follows the root's log.
     pub life: Life,
-    /// It has everything that is committed.
-    pub is_complete: bool,
+    /// It has everything before this offset.
+    pub held: u64,
 }
 
 /// The members that there should be.
@@ -64,6 +74,28 @@ impl Team {
         self.invited.contains_key(&id)
     }
 
+    /// Whether a node may be asked once more.
+    pub(crate) fn may_ask(&mut self, now: Instant, id: NodeId) -> bool {
+        self.asked.retain(|_, at| now.since(*at) < ASKED_APART);
+        let free = !self.asked.contains_key(&id);
+        if free {
+            self.asked.insert(id, now);
+        }
+        free
+    }
+
+    /// Notes how far the log is committed. Returns how far it was a while ago: one that holds that much may become a
+    /// member. Under way to a farther node is always something.
+    fn committed_lately(&mut self, now: Instant, commit: u64) -> u64 {
+        if self.commits.back().is_none_or(|(at, _)| now.since(*at) >= NOTED_APART) {
+            self.commits.push_back((now, commit));
+        }
+        while self.commits.get(1).is_some_and(|(at, _)| now.since(*at) >= LAG) {
+            self.commits.pop_front();
+        }
+        self.commits.front().filter(|(at, _)| now.since(*at) >= LAG).map_or(commit, |(_, commit)| *commit)
+    }
+
     /// A node is gone, or a member now.
     pub(crate) fn forget(&mut self, id: NodeId) {
         self.invited.remove(&id);
@@ -72,11 +104,12 @@ impl Team {
     }
 
     /// Decides on the members. `ranked`: the nodes closest to the key, the closest first. `is_well`: whether a member is to
-    /// stay. `standing`: how far a node is that follows.
+    /// stay. `standing`: how far a node is that follows. `commit`: how far the log is committed.
     pub(crate) fn plan(
         &mut self,
         now: Instant,
         configuration: &Configuration,
+        commit: u64,
         copies: usize,
         ranked: &[Peer],
         is_well: impl Fn(&Member) -> bool,
@@ -84,7 +117,8 @@ impl Team {
     ) -> Plan {
         self.unwilling.retain(|_, until| *until > now);
         self.invited.retain(|_, since| now.since(*since) < 4 * INVITED);
-        self.behind.retain(|&id, _| standing(id).is_some_and(|candidate| !candidate.is_complete));
+        let lately = self.committed_lately(now, commit);
+        self.behind.retain(|&id, _| standing(id).is_some_and(|candidate| candidate.held < lately));
         let near = |id: NodeId| ranked.iter().take(CLOSEST.max(copies)).any(|peer| peer.id == id);
         let members = &configuration.members;
         let mut next: Vec<Member> =
@@ -103,7 +137,7 @@ impl Team {
                 continue;
             }
             match standing(id) {
-                Some(Candidate { life, is_complete: true }) => next.push(Member { peer: *peer, life }),
+                Some(Candidate { life, held }) if held >= lately => next.push(Member { peer: *peer, life }),
                 Some(_) => {
                     let since = *self.behind.entry(id).or_insert(now);
                     awaited += usize::from(now.since(since) < CATCHES_UP);
@@ -168,6 +202,7 @@ mod tests {
         complete: &'a [u128],
         behind: &'a [u128],
         copies: usize,
+        commit: u64,
     }
 
     const CASE: Case<'static> = Case {
@@ -177,6 +212,7 @@ mod tests {
         complete: &[],
         behind: &[],
         copies: 3,
+        commit: 10,
     };
 
     impl Case<'_> {
@@ -195,10 +231,11 @@ mod tests {
             let standing = |id| {
                 let well = is(self.members, id) && !is(self.unwell, id);
                 let is_complete = is(self.complete, id) || well;
-                (is_complete || is(self.behind, id)).then_some(Candidate { life: 1, is_complete })
+                let held = if is_complete { 10 } else { 3 };
+                (is_complete || is(self.behind, id)).then_some(Candidate { life: 1, held })
             };
             let is_well = |member: &Member| !is(self.unwell, member.peer.id);
-            team.plan(at(now), &configuration, self.copies, &ranked, is_well, standing)
+            team.plan(at(now), &configuration, self.commit, self.copies, &ranked, is_well, standing)
         }
     }
 
@@ -257,6 +294,25 @@ mod tests {
         assert_eq!(case.plan(&mut team, 3000).0, [5]);
         let here = Case { complete: &[4], behind: &[], ..case };
         assert_eq!(here.plan(&mut team, 3100).1, Some(vec![1, 2, 4]), "it is the closer one");
+    }
+
+    #[test]
+    fn one_far_away_is_complete_though_something_is_always_under_way_to_it() {
+        let mut team = Team::default();
+        let case = Case { ranked: &[1, 2, 4], unwell: &[3], complete: &[4], commit: 12, ..CASE };
+        // It holds 10 of 12: so much was committed 1 s ago.
+        assert_eq!(Case { commit: 10, ..case }.plan(&mut Team::default(), 0).1, Some(vec![1, 2, 4]));
+        assert_eq!(Case { commit: 10, complete: &[], ..case }.plan(&mut team, 0).1, None);
+        assert_eq!(case.plan(&mut team, 900).1, None);
+        assert_eq!(case.plan(&mut team, 1000).1, Some(vec![1, 2, 4]));
+        assert_eq!(case.plan(&mut team, 2000).1, None, "it does not come on");
+    }
+
+    #[test]
+    fn a_node_is_asked_once_in_a_while() {
+        let mut team = Team::default();
+        assert!(team.may_ask(at(0), NodeId(4)) && !team.may_ask(at(299), NodeId(4)));
+        assert!(team.may_ask(at(299), NodeId(5)) && team.may_ask(at(300), NodeId(4)));
     }
 
     #[test]
