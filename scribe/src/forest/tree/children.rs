@@ -201,7 +201,8 @@ impl Children {
         let limits = &config.replication;
         let measured = self.by_id.values().filter(|child| child.follows.is_some() && child.rtt < u32::MAX);
         let farthest = measured.map(|child| child.rtt).max().unwrap_or(0);
-        (3 * Duration::from_micros(farthest.into())).clamp(limits.receipt_patience, limits.receipt_patience_max)
+        (3 * Duration::from_micros(farthest.into()))
+            .clamp(limits.receipt_patience, limits.receipt_patience_max)
     }
 
     /// Makes a child a copy of this root's log, from an offset on.

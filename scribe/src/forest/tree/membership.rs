@@ -264,8 +264,10 @@ impl Tree {
             }
         }
         // A member that was silent for longer than a beat is asked for a sign of life.
-        let quiet = |id: NodeId| cx.neighbours.find(id).is_some_and(|n| now.since(n.heard) > cx.config.beat.every);
-        let doubtful: Vec<NodeId> = well.iter().map(|(id, _)| *id).filter(|&id| id != me && quiet(id)).collect();
+        let quiet =
+            |id: NodeId| cx.neighbours.find(id).is_some_and(|n| now.since(n.heard) > cx.config.beat.every);
+        let doubtful: Vec<NodeId> =
+            well.iter().map(|(id, _)| *id).filter(|&id| id != me && quiet(id)).collect();
         if plan.is_open || pending || own_missing || !doubtful.is_empty() {
             cx.timers.set_earlier(TreeTimer::Members, cx.now + cx.config.replication.review);
         }

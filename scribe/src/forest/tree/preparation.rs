@@ -23,6 +23,8 @@ pub(crate) struct Preparation {
     asked: BTreeMap<NodeId, Asked>,
     /// Nodes that were found dead since.
     dead: BTreeSet<NodeId>,
+    /// Nodes that do not hold what was to be pulled from them: one may know a mark of another's.
+    pub lack: BTreeSet<NodeId>,
     /// When those that have not answered are asked again.
     ask_at: Instant,
     /// The entries that are being pulled.
@@ -91,7 +93,14 @@ impl PullUnderWay {
 impl Preparation {
     /// Begins, with nobody asked.
     pub(crate) fn new(now: Instant) -> Preparation {
-        Preparation { since: now, asked: BTreeMap::new(), dead: BTreeSet::new(), ask_at: now, pull: None }
+        Preparation {
+            since: now,
+            asked: BTreeMap::new(),
+            dead: BTreeSet::new(),
+            lack: BTreeSet::new(),
+            ask_at: now,
+            pull: None,
+        }
     }
 
     /// Forgets what a node answered: it is to be asked anew.
@@ -259,7 +268,10 @@ mod tests {
     fn each_is_asked_once_and_the_silent_again() {
         let config = Config::default();
         let mut all = Preparation::new(at(0));
-        assert_eq!(ids(&all.ask(at(0), &config, [peer(2), peer(3), peer(4)])), [NodeId(2), NodeId(3), NodeId(4)]);
+        assert_eq!(
+            ids(&all.ask(at(0), &config, [peer(2), peer(3), peer(4)])),
+            [NodeId(2), NodeId(3), NodeId(4)]
+        );
         assert_eq!(all.ask(at(1), &config, [peer(2)]), []);
         let reborn = Peer { incarnation: 2, ..peer(2) };
         assert_eq!(ids(&all.ask(at(1), &config, [reborn])), [NodeId(2)], "a later life");

@@ -186,7 +186,7 @@ impl Tree {
                 if !root_is_answered(self, cx) {
                     return;
                 }
-                let known = self.flow.log.part().is_some() || self.best_window(cx).is_some();
+                let known = self.flow.log.part().is_some() || self.best_window(cx, false).is_some();
                 let forced =
                     self.role.root().is_some_and(|root| root.preparation.may_force(cx.now, cx.config));
                 if !known {
@@ -333,16 +333,21 @@ impl Tree {
         // A node without a log of its own begins where the window does that it takes over.
         let has_none = self.flow.log.part().is_some_and(|log| log.end() == 0);
         let begins = has_none && pull.purpose == Purpose::TakeOverWindow;
-        match start.filter(|&start| begins && start > pull.next && start < pull.until) {
-            Some(start) => {
-                pull.next = start;
-                if let Some(log) = &mut self.flow.log.part {
-                    log.skip_to(start);
-                }
-                self.send_pull(cx);
-            }
-            None => self.give_source_up(cx),
+        let Some(start) = start.filter(|&start| begins && start > pull.next) else {
+            let source = pull.from.id();
+            root.preparation.lack.insert(source);
+            return self.give_source_up(cx);
+        };
+        pull.next = start.min(pull.until);
+        if let Some(log) = &mut self.flow.log.part {
+            log.skip_to(pull.next);
         }
+        if pull.next < pull.until {
+            return self.send_pull(cx);
+        }
+        // That window is empty.
+        root.preparation.pull = None;
+        self.proceed(cx);
     }
 
     /// A node asks for entries: of what is committed, or, if it is the root that was promised its term, of all.
@@ -469,14 +474,17 @@ impl Tree {
         }
     }
 
-    /// The window of another node that reaches farther than this node's log, in the same log.
-    fn best_window(&self, cx: &TreeCx<'_>) -> Option<(Contact, Mark)> {
+    /// The window of another node that reaches farther than this node's log, in the same log. `holds`: only of those that
+    /// may have its entries.
+    fn best_window(&self, cx: &TreeCx<'_>, holds: bool) -> Option<(Contact, Mark)> {
         let root = self.role.root()?;
         let own = self.flow.log.part().map(|log| (log.birth, log.commit()));
         let children = self.flow.children.starts_with_contacts(cx);
         let windows = root.preparation.windows().chain(children);
-        let same =
-            windows.filter(|(_, mark)| own.is_none_or(|(birth, end)| birth == mark.birth && end < mark.next));
+        let lacks = |contact: &Contact| holds && root.preparation.lack.contains(&contact.id());
+        let same = windows.filter(|(contact, mark)| {
+            !lacks(contact) && own.is_none_or(|(birth, end)| birth == mark.birth && end < mark.next)
+        });
         same.max_by_key(|(contact, mark)| (mark.next, contact.id()))
     }
 
@@ -510,7 +518,7 @@ impl Tree {
                 return self.pull(cx, contact, next, end, Purpose::TakeOverCopy);
             }
         }
-        if let Some((contact, mark)) = self.best_window(cx) {
+        if let Some((contact, mark)) = self.best_window(cx, true) {
             // Without a log of its own it asks for all that the other one keeps.
             self.flow.change_log(|log| match log.part() {
                 None => (log.go_over(mark.birth, &Lineage::default(), 0), ()),
@@ -518,6 +526,13 @@ impl Tree {
             });
             let next = self.flow.log.part().map_or(0, Log::commit);
             return self.pull(cx, contact, next, mark.next, Purpose::TakeOverWindow);
+        }
+        if let (None | Some(0), Some((_, mark))) =
+            (self.flow.log.part().map(Log::end), self.best_window(cx, false))
+        {
+            // Nobody that is known holds its entries: at least those that do go on behind them.
+            self.flow.log.part = Some(Box::new(Log::new(mark.birth, Lineage::default(), mark.next)));
+            self.flow.count_window(cx);
         }
         self.open_birth(cx, complete);
     }
