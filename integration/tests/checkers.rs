@@ -32,7 +32,7 @@ const PLANTED: [(Promise, Bug, Story); 24] = [
     (Promise::S3, Bug::Swapped(7), topic),
     (Promise::S4, Bug::Unanswered(7), topic),
     (Promise::S4, Bug::Misplaces, slow),
-    (Promise::S4, Bug::Hasty, topic),
+    (Promise::S4, Bug::Hasty, slow),
     (Promise::S4, Bug::Leaky, topic),
     (Promise::S4, Bug::Amnesiac, member_restarts),
     (Promise::S4, Bug::Resurrected, member_returns),
@@ -124,14 +124,17 @@ fn topic(cluster: &mut Cluster) -> Verdict {
     cluster.review()
 }
 
-/// A topic among whose next three nodes to the key the culprit is, but not the first: it is a member.
-fn held_topic(cluster: &Cluster, others: impl Fn(&Topic) -> bool) -> Topic {
+/// A topic to whose key the culprit is the third, or one of the first three but not the first: it is a member.
+fn held_topic(cluster: &Cluster, ranks: &[usize], others: impl Fn(&Topic) -> bool) -> Topic {
     let rank = |topic: &Topic| {
         let key = topic.id().key();
         let before = |slot: usize| key.closer(cluster.id(slot), cluster.id(CULPRIT)).is_lt();
         (0..NODES).filter(|&slot| slot != CULPRIT && before(slot)).count()
     };
-    (0..).map(name).find(|topic| matches!(rank(topic), 1 | 2) && others(topic)).expect("there are many names")
+    (0..10_000)
+        .map(name)
+        .find(|topic| ranks.contains(&rank(topic)) && cluster.root(topic) != 0 && others(topic))
+        .expect("there are many names")
 }
 
 /// Some subscribe to a topic, and something is published on it.
@@ -158,46 +161,54 @@ fn settle(cluster: &mut Cluster) -> Verdict {
     cluster.review()
 }
 
-/// A member dies and comes again.
+/// The root dies: the members that are left need another one.
+fn crash_root(cluster: &mut Cluster, topic: &Topic) -> Verdict {
+    let root = cluster.root(topic);
+    cluster.crash(root, Crash::Process);
+    cluster.advance(SECOND * 15)
+}
+
+/// A member dies, is replaced, and comes again; then it is needed once more.
 fn member_restarts(cluster: &mut Cluster) -> Verdict {
-    let topic = held_topic(cluster, |_| true);
+    let topic = held_topic(cluster, &[2], |_| true);
     hold(cluster, &topic)?;
     cluster.crash(CULPRIT, Crash::Process);
     cluster.advance(SECOND)?;
     cluster.restart(CULPRIT, &[0]);
     cluster.advance(SECOND * 20)?;
+    crash_root(cluster, &topic)?;
     publish_some(cluster, &topic)?;
     settle(cluster)
 }
 
-/// A member stops for so long that it is replaced; then it goes on, and one of the others dies.
+/// A member stops for so long that it is replaced; then it goes on, and is needed once more.
 fn member_returns(cluster: &mut Cluster) -> Verdict {
-    let topic = held_topic(cluster, |_| true);
+    let topic = held_topic(cluster, &[2], |_| true);
     hold(cluster, &topic)?;
     cluster.pause(CULPRIT);
     cluster.advance(SECOND * 5)?;
     cluster.resume(CULPRIT);
     cluster.advance(SECOND * 10)?;
-    let root = cluster.root(&topic);
-    cluster.crash(root, Crash::Process);
-    cluster.advance(SECOND * 10)?;
+    crash_root(cluster, &topic)?;
     publish_some(cluster, &topic)?;
     settle(cluster)
 }
 
-/// Two nodes come one after the other, each closer to the key than all before it: both prepare a term.
+/// Nodes come one after the other until two of them were the closest to the key: both prepare a term.
 fn two_newcomers(cluster: &mut Cluster) -> Verdict {
-    let closer = |topic: &Topic, newcomer: usize| {
+    let is_root = |topic: &Topic, newcomer: usize| {
         let key = topic.id().key();
         (0..newcomer).all(|slot| key.closer(cluster.id(newcomer), cluster.id(slot)).is_lt())
     };
-    let topic = held_topic(cluster, |topic| closer(topic, NODES) && closer(topic, NODES + 1));
+    let roots = |topic: &Topic| (NODES..NODES + 32).filter(|&slot| is_root(topic, slot)).collect::<Vec<_>>();
+    let topic = held_topic(cluster, &[1, 2], |topic| roots(topic).len() >= 2);
+    let roots = roots(&topic);
     hold(cluster, &topic)?;
-    for _ in 0..2 {
+    for slot in NODES..=roots[1] {
         cluster.add(&[0]);
-        cluster.advance(SECOND * 15)?;
-        publish_some(cluster, &topic)?;
+        cluster.advance(if roots.contains(&slot) { SECOND * 15 } else { SECOND })?;
     }
+    publish_some(cluster, &topic)?;
     settle(cluster)
 }
 

@@ -169,7 +169,9 @@ const SOUND: [&str; 7] = [
 #[test]
 fn messages_come_to_all_though_nodes_die() {
     for kill in ["root", "forwarder", "member", "random"] {
-        let run = format!("delivery --nodes 40 --topics 3 --subscribers 25 --minutes 0.6 --kill {kill} --settle 10");
+        let run = format!(
+            "delivery --nodes 40 --topics 3 --subscribers 25 --minutes 0.6 --kill {kill} --settle 10"
+        );
         let (figures, table) = figures(&format!("{run} --topology plane --json"));
         expect_fields(
             &figures,
@@ -179,7 +181,11 @@ fn messages_come_to_all_though_nodes_die() {
              receipts_ms_p99 receipts_with_all_copies",
         );
         assert!(SOUND.iter().all(|field| figures[field] == 0), "{kill}: {figures}");
-        assert_eq!((figures["published"].as_u64(), figures["killed"].as_u64()), (Some(1080), Some(2)), "{figures}");
+        assert_eq!(
+            (figures["published"].as_u64(), figures["killed"].as_u64()),
+            (Some(1080), Some(2)),
+            "{figures}"
+        );
         assert_eq!(figures["expected"], figures["delivered"], "{figures}");
         assert!(number(&figures, "delivered") > 24_000.0, "{figures}");
         assert!(table.contains("M10 pub"), "{table}");
@@ -192,7 +198,10 @@ fn most_nodes_die_at_once_and_what_is_lost_is_announced() {
     let (figures, table) = figures(run);
     assert!(SOUND.iter().all(|field| figures[field] == 0), "{figures}");
     assert_eq!(figures["killed"], 36, "{figures}");
-    assert!(number(&figures, "majority_removed") >= 1.0 && number(&figures, "births_owed") >= 1.0, "{figures}");
+    assert!(
+        number(&figures, "majority_removed") >= 1.0 && number(&figures, "births_owed") >= 1.0,
+        "{figures}"
+    );
     assert!(table.contains("M8 run"), "{table}");
 }
 
@@ -201,7 +210,11 @@ fn nearly_all_nodes_leave_at_once_and_nothing_is_lost() {
     let run = "delivery --mass-leave --nodes 16 --topics 4 --subscribers 10 --minutes 0.5 --settle 10 --topology constant:20";
     let (figures, _) = figures(&format!("{run} --json"));
     assert!(SOUND.iter().all(|field| figures[field] == 0), "{figures}");
-    assert_eq!((figures["left"].as_u64(), figures["gaps_announced"].as_u64()), (Some(14), Some(0)), "{figures}");
+    assert_eq!(
+        (figures["left"].as_u64(), figures["gaps_announced"].as_u64()),
+        (Some(14), Some(0)),
+        "{figures}"
+    );
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub struct Config {
     pub push: PushConfig,
     /// A root: how it prepares its term, and how long it is one.
     pub root: RootConfig,
-    /// What waits at a root for those that read.
+    /// The messages that wait at a root for those that read.
     pub admission: AdmissionConfig,
     /// The members that hold a topic's log.
     pub replication: ReplicationConfig,
@@ -206,7 +206,8 @@ impl Default for RootConfig {
     }
 }
 
-/// What waits at a root for those that read (backpressure; as TCP's receive window, RFC 9293 §3.8.6, but of a whole tree).
+/// The messages that wait at a root for those that read (backpressure; as TCP's receive window, RFC 9293 §3.8.6, but of
+/// a whole tree).
 #[derive(Clone, Debug)]
 pub struct AdmissionConfig {
     /// Most messages that wait at a topic's root because a reader is so far behind that they would push what it lacks out
@@ -276,7 +277,7 @@ impl Default for SessionsConfig {
             max: 65_536,
             per_topic: 4096,
             idle: Duration::from_secs(600),
-            early_messages: 64,
+            early_messages: 256,
             early_bytes: 4 * MIB,
         }
     }

@@ -162,7 +162,7 @@ pub enum Event {
         /// The answer.
         status: Status,
     },
-    /// What this node knows of a topic.
+    /// The state of a topic, as this node knows it.
     Topic {
         /// The request.
         token: Token,
@@ -210,7 +210,7 @@ pub struct TreeStatus {
     pub subscriptions: usize,
 }
 
-/// What one node knows of a topic: as its root all that there is, else as far as it was told.
+/// The state of a topic, as one node knows it: as its root all that there is, else as far as it was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicStatus {
     /// The root; `None` while this node has neither a parent nor the root's part itself.

@@ -23,7 +23,11 @@ pub struct Position {
 
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if f.alternate() { write!(f, "{:016x}:{}", self.birth, self.offset) } else { write!(f, "{}", self.offset) }
+        if f.alternate() {
+            write!(f, "{:016x}:{}", self.birth, self.offset)
+        } else {
+            write!(f, "{}", self.offset)
+        }
     }
 }
 
@@ -108,7 +112,7 @@ pub struct Gap {
 pub enum GapReason {
     /// The subscriber came too late, or was too slow: no node that it can ask keeps what it lacks.
     TooOld,
-    /// A majority of the members that held the log has ended. What only they had is lost; maybe nothing.
+    /// A majority of the members that held the log has ended. Entries that only they had are lost; maybe none.
     Unreplicated,
     /// The log that the subscriber's mark belongs to is no more; this is another one.
     OtherLog,

@@ -81,7 +81,10 @@ fn messages_with_payload() -> Vec<(Header, Vec<u8>)> {
     let pulled = encode(&Header::Data(entry(5, body.clone())), b"hi").to_vec();
     vec![
         (Header::Data(entry(5, body)), b"hi".to_vec()),
-        (Header::Data(entry(6, Body::Configuration { members: pair.into(), birth: None, forsakes: None })), sessions()),
+        (
+            Header::Data(entry(6, Body::Configuration { members: pair.into(), birth: None, replaces: None })),
+            sessions(),
+        ),
         (Header::Publish(first), b"hi".to_vec()),
         (Header::Publish(again), Vec::new()),
         (Header::Pulled { topic: T, number: 12, offset: 5 }, pulled),
@@ -109,7 +112,7 @@ fn messages_of_the_tree() -> Vec<Header> {
     let born = |offset, birth| {
         Header::Data(Data {
             behind: 0,
-            ..entry(offset, Body::Configuration { members: members.clone(), birth, forsakes: None })
+            ..entry(offset, Body::Configuration { members: members.clone(), birth, replaces: None })
         })
     };
     let ack = Ack { topic: T, join: 9, seq: 1, next: 0, subscribers: 1, again: false, consumed: 0 };
@@ -181,7 +184,7 @@ fn messages_of_members() -> Vec<Header> {
         Header::PromiseRefused { topic: T, promised: term(4) },
         Header::Invite { topic: T },
         Header::InviteRefused { topic: T },
-        Header::Commit { topic: T, term: term(3), commit: 6 },
+        Header::LogCommit { topic: T, term: term(3), commit: 6 },
         Header::Pull(pull),
         Header::Pull(Pull { until: 6, term: Some(term(3)), ..pull }),
         Header::NotPulled { topic: T, number: 12, start: None },

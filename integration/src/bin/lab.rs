@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use treecast_integration::lab::pages::start_with_huge_pages;
 use treecast_integration::lab::{
-    Error, Output, Progress, broadcast, churn, delivery, faults, ideal, log_model, model, multicast, replay, routing, scenario,
-    swarm, upkeep,
+    Error, Output, Progress, broadcast, churn, delivery, faults, ideal, log_model, model, multicast, replay,
+    routing, scenario, swarm, upkeep,
 };
 use treecast_integration::report::{self, Report};
 

@@ -106,7 +106,8 @@ fn shapely(growers: &BTreeMap<NodeId, Grower>, limit: FanOut) -> Result<(), Stri
             };
             let others = place.children.iter().filter(|child| !is_member(child));
             let count = others.clone().count();
-            let movable: Vec<_> = others.filter_map(|child| growers.get(child)).filter(|child| !child.edge).collect();
+            let movable: Vec<_> =
+                others.filter_map(|child| growers.get(child)).filter(|child| !child.edge).collect();
             let forwards = !place.is_root && !place.is_member && place.subscriptions == 0;
             if forwards && place.parent.is_some() && count == 1 && movable.len() == 1 {
                 return Err(format!("{topic:?}: {id:?} forwards for {:?} only", place.children));

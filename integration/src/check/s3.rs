@@ -58,7 +58,9 @@ fn alone(watched: &Watched, ledger: &Ledger) -> Result<(), String> {
                 let forward = after.is_none_or(|after| after.offset < until.offset);
                 let other = after.is_some_and(|after| after.birth != until.birth);
                 if !forward && !other && *reason != GapReason::OtherLog {
-                    return Err(format!("hears at {at} of a gap that is none: after {after:?}, until {until:?}"));
+                    return Err(format!(
+                        "hears at {at} of a gap that is none: after {after:?}, until {until:?}"
+                    ));
                 }
                 begins_anew |= *reason != GapReason::TooOld;
                 next = if begins_anew { until.offset } else { next.max(until.offset) };
@@ -66,7 +68,10 @@ fn alone(watched: &Watched, ledger: &Ledger) -> Result<(), String> {
             Item::Message(message) => {
                 let Position { birth: own, offset } = message.position;
                 if (message.mark.birth, message.mark.next) != (own, offset + 1) {
-                    return Err(format!("gets the mark {} with {:#} at {at}", message.mark, message.position));
+                    return Err(format!(
+                        "gets the mark {} with {:#} at {at}",
+                        message.mark, message.position
+                    ));
                 }
                 if birth != own && !begins_anew && !may_slide(ledger, watched.topic, start, birth, own) {
                     return Err(format!(
@@ -89,7 +94,9 @@ fn alone(watched: &Watched, ledger: &Ledger) -> Result<(), String> {
 /// Whether nothing need be said between two births: the later one took the other over completely, or began right where
 /// the subscription did.
 fn may_slide(ledger: &Ledger, topic: TopicId, start: Mark, from: u64, to: u64) -> bool {
-    let Some(end) = ledger.birth(topic, to).and_then(|known| known.lineage.taken_over(from)) else { return false };
+    let Some(end) = ledger.birth(topic, to).and_then(|known| known.lineage.taken_over(from)) else {
+        return false;
+    };
     let began = (start.birth, start.next) == (from, end);
     began || ledger.is_complete(topic, from, to) != Some(false)
 }

@@ -53,13 +53,13 @@ pub fn judge_births(scene: &Scene<'_>) -> Verdict {
             let Some(former) = ledger.birth(topic, before) else { continue };
             // (A log that nobody uses is given up: then a new one is none of it.)
             let stands = |members: &Members| {
-                let living = members.iter().filter(|member| {
-                    lives(&member.peer) && (!founded || holds(&member.peer, before))
-                });
+                let living = members
+                    .iter()
+                    .filter(|member| lives(&member.peer) && (!founded || holds(&member.peer, before)));
                 2 * living.count() > members.len()
             };
             let mut counting = former.counting().peekable();
-            if counting.peek().is_some() && counting.all(|members| stands(members)) {
+            if counting.peek().is_some() && counting.all(stands) {
                 let last: Vec<_> = former.configurations.iter().rev().take(2).collect();
                 return Err(Promise::S4.broken(format!(
                     "the log of {topic:?} begins anew as {birth:016x} in slot {}, while a majority of the members of \

@@ -76,7 +76,8 @@ pub fn announced(history: &History, ledger: &Ledger, current: &Current) -> Resul
 pub fn astray(history: &History, ledger: &Ledger) -> u64 {
     let astray = |offered: &&Offered| {
         let Some((_, Ok(receipt))) = offered.outcome else { return false };
-        let mut lasting = history.lasting(offered.topic).filter_map(|(_, watched)| Followed::of(watched)).peekable();
+        let mut lasting =
+            history.lasting(offered.topic).filter_map(|(_, watched)| Followed::of(watched)).peekable();
         let reads = |seen: &Followed| {
             seen.births.iter().any(|&birth| ledger.has(offered.topic, birth, receipt.position))
         };
@@ -188,11 +189,12 @@ impl Followed {
 
     /// Whether a place is behind the start.
     fn begins_before(&self, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
-        at.offset >= self.start.next && (at.birth == self.start.birth || {
-            // A birth beside that of the start may have begun, and ended, before.
-            let later = ledger.birth(topic, at.birth);
-            later.is_some_and(|known| known.lineage.taken_over(self.start.birth).is_some())
-        })
+        at.offset >= self.start.next
+            && (at.birth == self.start.birth || {
+                // A birth beside that of the start may have begun, and ended, before.
+                let later = ledger.birth(topic, at.birth);
+                later.is_some_and(|known| known.lineage.taken_over(self.start.birth).is_some())
+            })
     }
 
     /// Whether it got this message, or heard that it would not.
@@ -233,7 +235,9 @@ fn undue(history: &History, ledger: &Ledger, retention: Retention) -> Vec<String
                     let known = Told { watched, ledger, retention, birth, reached, told: &mut told };
                     if let Err(why) = known.due(gap) {
                         let slot = watched.slot;
-                        undue.push(format!("{id:?} in slot {slot} hears at {at} of {gap:?} that nobody owes: {why}"));
+                        undue.push(format!(
+                            "{id:?} in slot {slot} hears at {at} of {gap:?} that nobody owes: {why}"
+                        ));
                     }
                     birth = gap.until.birth;
                 }
@@ -268,7 +272,7 @@ impl Told<'_> {
                 let forced = self.ledger.births(topic).any(|(_, known)| known.complete == Some(false));
                 if full || forced { Ok(()) } else { Err("no window was full") }
             }
-            GapReason::OtherLog if self.ledger.forsakes(topic, gap.until) => Ok(()),
+            GapReason::OtherLog if self.ledger.replaces(topic, gap.until) => Ok(()),
             GapReason::Unreplicated | GapReason::OtherLog => {
                 // It has read what the other birth did not take over: the other side of a partition went on.
                 if gap.after.is_some_and(|after| !self.ledger.has(topic, to, after)) {

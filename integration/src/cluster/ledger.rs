@@ -16,7 +16,7 @@ pub struct Ledger {
     bytes: BTreeMap<TopicId, usize>,
     members: BTreeMap<(TopicId, NodeId), MemberStory>,
     /// Entries that tell of another birth which was given up: topic, birth, offset.
-    forsakes: BTreeSet<(TopicId, u64, u64)>,
+    replaces: BTreeSet<(TopicId, u64, u64)>,
     /// Births since the last judgement.
     pub fresh: Vec<(TopicId, u64)>,
     /// Words that no node may say, since the last judgement.
@@ -60,7 +60,8 @@ impl KnownBirth {
     /// The configurations one of which was the last that counted: the last one known to be committed, and those behind it.
     /// While a configuration is not committed, nothing follows it.
     pub fn counting(&self) -> impl Iterator<Item = &Members> {
-        let committed = self.configurations.iter().map(|(at, _)| *at).filter(|at| at + 1 < self.reached).max();
+        let committed =
+            self.configurations.iter().map(|(at, _)| *at).filter(|at| at + 1 < self.reached).max();
         self.configurations.iter().filter(move |(at, _)| Some(*at) >= committed).map(|(_, members)| members)
     }
 
@@ -144,7 +145,8 @@ impl Ledger {
 
     /// Whether what stands at a place is committed, by what the members have shown; `None`: nobody knows its members.
     pub fn is_committed(&self, topic: TopicId, at: Position) -> Option<bool> {
-        let taken_over = |known: &KnownBirth| known.lineage.taken_over(at.birth).is_some_and(|end| at.offset < end);
+        let taken_over =
+            |known: &KnownBirth| known.lineage.taken_over(at.birth).is_some_and(|end| at.offset < end);
         if self.births(topic).any(|(_, known)| taken_over(known)) {
             return Some(true);
         }
@@ -176,13 +178,13 @@ impl Ledger {
     }
 
     /// The entry at an offset tells of another birth that was given up.
-    pub fn note_forsakes(&mut self, topic: TopicId, birth: u64, at: u64) {
-        self.forsakes.insert((topic, birth, at));
+    pub fn note_replaces(&mut self, topic: TopicId, birth: u64, at: u64) {
+        self.replaces.insert((topic, birth, at));
     }
 
     /// Whether an entry tells of another birth that was given up.
-    pub fn forsakes(&self, topic: TopicId, at: Position) -> bool {
-        self.forsakes.contains(&(topic, at.birth, at.offset))
+    pub fn replaces(&self, topic: TopicId, at: Position) -> bool {
+        self.replaces.contains(&(topic, at.birth, at.offset))
     }
 
     /// The entry at an offset names members.
@@ -220,10 +222,17 @@ impl Ledger {
     }
 
     /// A node says to the node that it wants for its parent, or for its root, in which life it is a member.
-    pub fn note_copy(&mut self, topic: TopicId, node: NodeId, incarnation: u64, join: u64, copy: Option<&CopyState>) {
+    pub fn note_copy(
+        &mut self,
+        topic: TopicId,
+        node: NodeId,
+        incarnation: u64,
+        join: u64,
+        copy: Option<&CopyState>,
+    ) {
         // A JOIN may be on its way for long, and pass on when its sender has said other things since.
         let last = self.members.get(&(topic, node));
-        if last.is_some_and(|story| (incarnation, join) < (story.incarnation, story.join)) {
+        if last.is_some_and(|story| (incarnation, join) <= (story.incarnation, story.join)) {
             return;
         }
         if let Some(copy) = copy {
@@ -264,7 +273,9 @@ impl Ledger {
 
     /// A node hears from its parent that no configuration names it.
     pub fn note_release(&mut self, topic: TopicId, node: NodeId, join: u64) {
-        if let Some(story) = self.members.get_mut(&(topic, node)).filter(|story| story.join == join && story.life > 0) {
+        if let Some(story) =
+            self.members.get_mut(&(topic, node)).filter(|story| story.join == join && story.life > 0)
+        {
             story.over = Some(story.life);
         }
     }
@@ -273,7 +284,8 @@ impl Ledger {
     pub fn note_commit(&mut self, topic: TopicId, by: NodeId, at: Position, says: impl FnOnce() -> String) {
         let at = Position { birth: self.birth_at(topic, at.birth, at.offset), ..at };
         if self.is_committed(topic, at) == Some(false) {
-            let who = self.birth(topic, at.birth).map(|known| known.committing(at.offset)).unwrap_or_default();
+            let who =
+                self.birth(topic, at.birth).map(|known| known.committing(at.offset)).unwrap_or_default();
             let says = says();
             self.wrongs.push(format!("{by:?} {says} {at:#} of {topic:?}, which is not committed: {who}"));
         }

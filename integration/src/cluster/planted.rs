@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use treecast_overlay::config::Config as RingConfig;
-use treecast_overlay::machine::{Destination, Machine, Transmit};
 use treecast_overlay::id::NodeId;
+use treecast_overlay::machine::{Destination, Machine, Transmit};
 use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::wire::{Direct, Frame, Header, NodeState, Purpose, within};
 use treecast_scribe::event::{Command, Event, SubscriptionId};
-use treecast_scribe::wire::{self, Attached, Body, CopyState, Header as ForestHeader, Promise, PublishReceipt, Term};
+use treecast_scribe::wire::{
+    self, Attached, Body, CopyState, Header as ForestHeader, Promise, PublishReceipt, Term,
+};
 use treecast_scribe::{Config, Gap, GapReason, Item, Position, Stack, TopicId};
 
 use super::witness::forest_message;
@@ -163,7 +165,8 @@ impl Planted {
         match (self.bug, message) {
             (Bug::Hasty, ForestHeader::Data(data)) => {
                 let Body::Message { publisher, session, sequence, .. } = data.body else { return None };
-                let contact = self.publishers.get(&(data.topic, publisher)).filter(|contact| contact.via.is_none())?;
+                let contact =
+                    self.publishers.get(&(data.topic, publisher)).filter(|contact| contact.via.is_none())?;
                 if data.behind == 0 && data.offset == 0 || !self.told.insert((data.topic, data.offset)) {
                     return None;
                 }
@@ -205,7 +208,7 @@ impl Planted {
                     return None;
                 }
                 let term = Term { number: data.term, root: self.me? };
-                let commit = ForestHeader::Commit { topic: data.topic, term, commit: data.offset + 1 };
+                let commit = ForestHeader::LogCommit { topic: data.topic, term, commit: data.offset + 1 };
                 Some(vec![told(transmit, to, &commit)])
             }
             (Bug::Amnesiac | Bug::Resurrected, ForestHeader::Join(mut join)) => {
@@ -235,7 +238,9 @@ impl Planted {
     /// What it claims to be: the member that it was.
     fn claim(&mut self, copy: Option<Box<CopyState>>) -> Option<Box<CopyState>> {
         match (copy, &self.copy) {
-            (Some(copy), Some(former)) if self.is_over => Some(Box::new(CopyState { life: former.life, ..*copy })),
+            (Some(copy), Some(former)) if self.is_over => {
+                Some(Box::new(CopyState { life: former.life, ..*copy }))
+            }
             (Some(copy), _) => {
                 self.copy = Some((*copy).clone());
                 Some(copy)

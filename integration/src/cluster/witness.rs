@@ -182,7 +182,8 @@ impl Witness {
                 let to = receiver(transmit);
                 if let Some(to) = to.filter(|to| self.ordinary.contains(&(topic, me, *to))) {
                     let place = Position { birth, offset: data.offset };
-                    self.ledger.note_commit(topic, me, place, || format!("pushes to {to:?}, which is no member,"));
+                    self.ledger
+                        .note_commit(topic, me, place, || format!("pushes to {to:?}, which is no member,"));
                 }
             }
             ForestHeader::Pulled { .. } => {
@@ -213,7 +214,7 @@ impl Witness {
                     ledger.note_promise(topic, me, promise.term);
                 }
             }
-            ForestHeader::Commit { topic, commit, .. } => {
+            ForestHeader::LogCommit { topic, commit, .. } => {
                 if let (Some(birth), Some(offset)) = (birth(at.machine, *topic), commit.checked_sub(1)) {
                     let place = Position { birth, offset };
                     ledger.note_commit(*topic, me, place, || "says so of".to_string());
@@ -227,19 +228,37 @@ impl Witness {
             }
             ForestHeader::Ack(ack) => self.note_ack(at, ack),
             ForestHeader::Beat(beat) => beat.acks.iter().for_each(|ack| self.note_ack(at, ack)),
-            _ => {}
+            ForestHeader::Attached(_)
+            | ForestHeader::Leave { .. }
+            | ForestHeader::Orphan { .. }
+            | ForestHeader::Publish(_)
+            | ForestHeader::Refused { .. }
+            | ForestHeader::Shared(_)
+            | ForestHeader::Prepare { .. }
+            | ForestHeader::PromiseRefused { .. }
+            | ForestHeader::Invite { .. }
+            | ForestHeader::InviteRefused { .. }
+            | ForestHeader::Pull(_)
+            | ForestHeader::NotPulled { .. }
+            | ForestHeader::Offer(_)
+            | ForestHeader::CapacityProbe { .. }
+            | ForestHeader::CapacityAnswer { .. }
+            | ForestHeader::Detach { .. }
+            | ForestHeader::Detached { .. } => {}
         }
     }
 
     fn note_entry<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, data: &Data, bytes: usize) {
         let (me, ledger, topic, offset) = (at.machine.peer().id, &mut self.ledger, data.topic, data.offset);
-        if let Body::Configuration { members, birth, forsakes } = &data.body {
-            if forsakes.is_some() {
-                ledger.note_forsakes(topic, data.birth, offset);
+        if let Body::Configuration { members, birth, replaces } = &data.body {
+            if replaces.is_some() {
+                ledger.note_replaces(topic, data.birth, offset);
             }
             if let Some(begun) = birth {
-                ledger.note_birth(at.now, at.slot, topic, data.birth, &begun.lineage);
-                ledger.note_begin(topic, data.birth, begun.complete);
+                // An entry of an earlier birth may travel as one of the birth that took it over.
+                let begins = ledger.birth_at(topic, data.birth, offset);
+                ledger.note_birth(at.now, at.slot, topic, begins, &begun.lineage);
+                ledger.note_begin(topic, begins, begun.complete);
             }
             ledger.note_members(topic, data.birth, offset, members);
         } else {
@@ -318,7 +337,9 @@ fn hop<N: RingNode>(stack: &Stack<N>, to: Destination, routed: &Routed) -> Optio
 
 /// Notes the birth of the log that a node has a part of: a root that is alone tells no wire of it.
 fn note_own<N: RingNode>(ledger: &mut Ledger, at: &At<'_, Stack<N>>, topic: TopicId) {
-    if let Some(log) = at.machine.forest().places().find(|place| place.topic() == topic).and_then(|place| place.log()) {
+    if let Some(log) =
+        at.machine.forest().places().find(|place| place.topic() == topic).and_then(|place| place.log())
+    {
         ledger.note_birth(at.now, at.slot, topic, log.birth, &log.lineage);
     }
 }

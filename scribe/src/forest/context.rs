@@ -19,7 +19,7 @@ use super::quota::Quota;
 use crate::config::Config;
 use crate::event::{Event, SubscriptionId};
 use crate::topic::TopicId;
-use crate::wire::{self, Header, Life as MemberLife};
+use crate::wire::{self, Header, Life};
 
 /// The context of every call into the forest: the time, and the ring as it is now.
 #[derive(Clone, Copy)]
@@ -105,7 +105,7 @@ pub(super) enum TreeTimer {
     Shape,
     /// A move to another parent takes long.
     Relocate,
-    /// Those that read the topic have waited long enough for one that takes nothing.
+    /// The readers of the topic have waited long enough for one that takes nothing.
     Patience,
 }
 
@@ -161,7 +161,7 @@ impl<'a> TimersOf<'a> {
 
 /// The forest's own life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Life {
+pub(super) enum LifeStage {
     Running,
     /// It goes once it is replaced as a member of logs.
     Leaving,
@@ -225,7 +225,7 @@ impl Outbox {
 pub(super) struct Numbers {
     joins: u64,
     attached: u64,
-    lives: MemberLife,
+    lives: Life,
 }
 
 impl Numbers {
@@ -236,7 +236,7 @@ impl Numbers {
     }
 
     /// A life as a member, greater than any before, also than those before a restart.
-    pub(super) fn next_life(&mut self, incarnation: u64) -> MemberLife {
+    pub(super) fn next_life(&mut self, incarnation: u64) -> Life {
         /// Lives for each millisecond between two starts: far more than a node can begin in one.
         const LIVES: u64 = 1 << 14;
         self.lives = (self.lives + 1).max(incarnation.saturating_mul(LIVES)) % wire::MAX_NUMBER;
@@ -268,7 +268,7 @@ pub(super) struct TreeCx<'a> {
     pub me: NodeId,
     pub ring: &'a dyn RingView,
     pub config: &'a Config,
-    pub life: Life,
+    pub life: LifeStage,
     pub rng: &'a mut Rng,
     pub out: &'a mut Outbox,
     pub timers: TimersOf<'a>,
@@ -320,7 +320,7 @@ impl TreeCx<'_> {
     }
 
     /// A new life of this node as a member.
-    pub(super) fn next_life(&mut self) -> MemberLife {
+    pub(super) fn next_life(&mut self) -> Life {
         self.numbers.next_life(self.ring.contact().peer.incarnation)
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use treecast_overlay::peer::Contact;
 
 use super::Forest;
-use super::context::{Context, Life, Timer};
+use super::context::{Context, LifeStage, Timer};
 use super::inbox::{self, AnswerWithoutTree, Incoming, NeighbourMessage, TopicMessage};
 use super::tree::Outcome;
 use crate::event::Event;
@@ -39,7 +39,7 @@ impl Forest {
     }
 
     pub(super) fn on_bytes(&mut self, cx: Context<'_>, from: &Contact, bytes: &Bytes, way: Way) {
-        if self.life == Life::Left {
+        if self.life == LifeStage::Left {
             return;
         }
         match wire::decode(bytes) {
@@ -82,7 +82,7 @@ impl Forest {
             return;
         }
         // A root that leaves takes its successors as members still.
-        if self.life != Life::Running && join.copy.is_none() {
+        if self.life != LifeStage::Running && join.copy.is_none() {
             return;
         }
         match way {
@@ -103,7 +103,7 @@ impl Forest {
 
     /// A root asks this node to become a member of a log.
     fn on_invite(&mut self, cx: Context<'_>, from: Contact, topic: TopicId) {
-        if self.life == Life::Running && self.ensure_tree(cx.now, topic) {
+        if self.life == LifeStage::Running && self.ensure_tree(cx.now, topic) {
             self.with_tree(cx, topic, |tree, cx| tree.on_invite(cx, from));
         } else {
             self.out.tell(from, &Header::InviteRefused { topic });

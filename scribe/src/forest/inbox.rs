@@ -39,7 +39,7 @@ pub(super) enum TopicMessage {
     Promise(Promise),
     PromiseRefused { promised: Term },
     InviteRefused,
-    Commit { term: Term, commit: u64 },
+    LogCommit { term: Term, commit: u64 },
     Pull(Pull),
     Pulled { number: u64, entry: Arrived },
     NotPulled { number: u64, start: Option<u64> },
@@ -95,7 +95,7 @@ impl TopicMessage {
             | TopicMessage::Promise(_)
             | TopicMessage::PromiseRefused { .. }
             | TopicMessage::InviteRefused
-            | TopicMessage::Commit { .. }
+            | TopicMessage::LogCommit { .. }
             | TopicMessage::Pulled { .. }
             | TopicMessage::NotPulled { .. }
             | TopicMessage::Offer(_)
@@ -137,7 +137,9 @@ pub(super) fn sort(header: Header, encoded: &Bytes, payload: Bytes) -> Incoming 
         }
         Header::Invite { topic } => Incoming::Invite { topic },
         Header::InviteRefused { topic } => for_tree(topic, TopicMessage::InviteRefused),
-        Header::Commit { topic, term, commit } => for_tree(topic, TopicMessage::Commit { term, commit }),
+        Header::LogCommit { topic, term, commit } => {
+            for_tree(topic, TopicMessage::LogCommit { term, commit })
+        }
         Header::Pull(pull) => for_tree(pull.topic, TopicMessage::Pull(pull)),
         Header::Pulled { topic, number, offset } => match pulled(topic, offset, &payload) {
             Some(entry) => for_tree(topic, TopicMessage::Pulled { number, entry }),

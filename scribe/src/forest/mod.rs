@@ -34,7 +34,7 @@ use treecast_overlay::time::{Instant, earliest};
 use treecast_overlay::wire::NodeState;
 
 pub use self::context::{Context, Request, RingView};
-use self::context::{Life, Numbers, Outbox, Timer};
+use self::context::{LifeStage, Numbers, Outbox, Timer};
 use self::dispatch::Way;
 pub use self::invariants::Size;
 use self::links::Links;
@@ -59,7 +59,7 @@ pub struct Forest {
     /// Shared: a laboratory has a hundred thousand of them.
     config: Arc<Config>,
     rng: Rng,
-    life: Life,
+    life: LifeStage,
     // Boxed: a B-tree's leaf has room for eleven.
     trees: Trees,
     /// The topic of each subscription.
@@ -86,7 +86,7 @@ impl Forest {
             me,
             config,
             rng: random::stream(seed, "forest"),
-            life: Life::Running,
+            life: LifeStage::Running,
             trees: Trees::new(),
             topics: BTreeMap::new(),
             publishing: Publishing::default(),
@@ -111,7 +111,7 @@ impl Forest {
         credit: u32,
     ) {
         let new = !self.trees.contains_key(&topic);
-        let failed = if self.life != Life::Running {
+        let failed = if self.life != LifeStage::Running {
             Some(SubscribeError::Stopped)
         } else if !self.ensure_tree(cx.now, topic) {
             Some(SubscribeError::TooManyTopics { limit: self.config.tree.max_trees })
@@ -142,7 +142,7 @@ impl Forest {
 
     /// Publishes. Answered by [`Event::Published`] or [`Event::PublishFailed`].
     pub fn publish(&mut self, cx: Context<'_>, token: Token, topic: TopicId, payload: Bytes) {
-        let running = self.life == Life::Running;
+        let running = self.life == LifeStage::Running;
         self.with_publisher(cx, topic, |publishing, cx| {
             let stopped = Err(PublishError::Stopped);
             let taken = if running { publishing.accept(cx, token, payload) } else { stopped };
@@ -159,12 +159,12 @@ impl Forest {
 
     /// Leaves all trees. Members of logs are replaced first. [`has_left`](Forest::has_left) says when the ring may be left.
     pub fn leave(&mut self, cx: Context<'_>) {
-        if self.life != Life::Running {
+        if self.life != LifeStage::Running {
             return;
         }
         self.publishing.stop(&mut self.out);
         self.topics.clear();
-        self.life = Life::Leaving;
+        self.life = LifeStage::Leaving;
         self.for_each_tree(cx, |tree, cx| {
             tree.drop_subscribers(cx);
             tree.ask_to_be_replaced(cx);
@@ -176,7 +176,7 @@ impl Forest {
 
     /// Whether [`leave`](Forest::leave) has done its work: the ring may be left.
     pub fn has_left(&self) -> bool {
-        self.life == Life::Left
+        self.life == LifeStage::Left
     }
 
     /// The ring is ready: trees and publishers that waited for it begin.
@@ -198,7 +198,10 @@ impl Forest {
     /// the node as a child, adding it to the children table. If the node is not already a forwarder, it creates an
     /// entry for the group, and adds the source node as a child … It then becomes a forwarder by sending a JOIN".
     pub fn handle_forward(&mut self, cx: Context<'_>, origin: &Contact, payload: &Bytes) -> bool {
-        if self.life != Life::Running || origin.id() == self.me || cx.ring.node_state() != NodeState::Ready {
+        if self.life != LifeStage::Running
+            || origin.id() == self.me
+            || cx.ring.node_state() != NodeState::Ready
+        {
             return false;
         }
         let Ok((Header::Join(join), _)) = wire::decode(payload) else { return false };

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::Forest;
-use super::context::{Context, Life};
+use super::context::{Context, LifeStage};
 use super::dispatch::Way;
 use super::tree::Outcome;
 use super::tree::positions::refuse;
@@ -17,8 +17,9 @@ impl Forest {
         // The overlay made a hop again: that is as good as a publisher that sends again.
         publish.resent |= way == Way::Delivered { repeated: true };
         // A root that leaves goes on until others hold its log.
-        let serves = self.trees.get(&topic).is_some_and(|tree| tree.role.is_root() && !tree.role.is_preparing());
-        if self.life == Life::Left || (self.life == Life::Leaving && !serves) {
+        let serves =
+            self.trees.get(&topic).is_some_and(|tree| tree.role.is_root() && !tree.role.is_preparing());
+        if self.life == LifeStage::Left || (self.life == LifeStage::Leaving && !serves) {
             return;
         }
         self.with_tree(cx, topic, |tree, cx| tree.review_place(cx));

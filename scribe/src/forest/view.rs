@@ -63,7 +63,7 @@ impl<'a> Place<'a> {
         self.tree.flow.log.part().map(|log| log.birth)
     }
 
-    /// What this node knows of the topic.
+    /// The state of the topic, as this node knows it.
     pub fn status(&self, me: NodeId) -> TopicStatus {
         let log = |log: &Log| LogStatus {
             birth: log.birth,
@@ -148,7 +148,7 @@ impl Forest {
         self.places().map(status).collect()
     }
 
-    /// What this node knows of a topic; `None` if it is not on its tree.
+    /// The state of a topic, as this node knows it; `None` if it is not on its tree.
     pub fn topic(&self, topic: TopicId) -> Option<TopicStatus> {
         self.trees.get(&topic).map(|tree| Place { tree }.status(self.me))
     }

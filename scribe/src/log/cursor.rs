@@ -49,7 +49,12 @@ impl Cursor {
     /// The one entry that the child misses, if it was pushed, and others after it have come. It is sent again at the
     /// child's request, though not for each that comes in a short time; if the child is not heard, the timer goes back and
     /// pushes all that follows.
-    pub(crate) fn repeat<'a>(&mut self, now: Instant, window: &'a Window, ack: &Ack) -> Option<(u64, &'a Held)> {
+    pub(crate) fn repeat<'a>(
+        &mut self,
+        now: Instant,
+        window: &'a Window,
+        ack: &Ack,
+    ) -> Option<(u64, &'a Held)> {
         let at = self.acknowledged;
         let done = self.repeated.is_some_and(|(place, when)| place == at && now < when + REPEATS_APART);
         if !ack.again || self.next <= at || done {
@@ -66,7 +71,7 @@ impl Cursor {
 pub(crate) fn place(log: &Log, start: Start) -> u64 {
     let first = log.window.start();
     match start {
-        // What a member holds was published, though it may not know yet that it is committed.
+        // All that a member holds was published, though it may not know yet that it is committed.
         Start::Latest => log.matched().max(log.commit()),
         Start::Earliest => first,
         Start::Last(count) => last_messages(log, count),
@@ -135,7 +140,8 @@ mod tests {
         let mut cursor = Cursor::at(2, 1);
         cursor.next = 6;
         let at = |millis| Instant::ZERO + Duration::from_millis(millis);
-        let mut repeat = |now, again| cursor.repeat(at(now), &log.window, &ack(2, again)).map(|(offset, _)| offset);
+        let mut repeat =
+            |now, again| cursor.repeat(at(now), &log.window, &ack(2, again)).map(|(offset, _)| offset);
         assert_eq!(repeat(0, false), None, "it does not ask");
         assert_eq!(repeat(0, true), Some(2));
         assert_eq!(repeat(199, true), None);

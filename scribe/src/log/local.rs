@@ -75,7 +75,10 @@ impl LocalLog {
 
     /// Is a member, or about to be one, no more.
     pub(crate) fn end_life(&mut self) {
-        self.invited = None;
+        if self.invited.take().is_some() || self.is_member() {
+            // They may not be committed.
+            self.early.clear();
+        }
         if let Some(log) = self.part.as_mut().filter(|log| log.replica().is_some()) {
             log.end_life();
         }
@@ -85,7 +88,10 @@ impl LocalLog {
     pub(crate) fn copy_state(&self) -> Option<CopyState> {
         let log = self.part();
         let empty = |life| {
-            let (birth, lineage) = (log.map_or(0, |log| log.birth), log.map_or_else(Lineage::default, |log| log.lineage.clone()));
+            let (birth, lineage) = (
+                log.map_or(0, |log| log.birth),
+                log.map_or_else(Lineage::default, |log| log.lineage.clone()),
+            );
             let end = log.map_or(0, Log::commit);
             let start = log.map_or(0, |log| log.window.start());
             let (synced, configurations) = (Term::ZERO, Vec::new());
@@ -97,7 +103,6 @@ impl LocalLog {
     /// Takes an entry from the parent, and those early ones that come next by that.
     pub(crate) fn take(&mut self, from: NodeId, entry: Arrived, messages: usize, bytes: usize) -> Arrival {
         let Some(log) = &mut self.part else { return Arrival::NotStarted };
-        let offset = entry.offset;
         match take_one(log, from, entry.clone()) {
             Taken::Next => {}
             Taken::Duplicate => return Arrival::Duplicate,
@@ -107,14 +112,26 @@ impl LocalLog {
                 return Arrival::Hole;
             }
         }
-        let mut next = offset + 1;
-        while let Some(entry) = self.early.take(next) {
+        self.take_early(from);
+        Arrival::Next
+    }
+
+    /// Takes those early entries that come next.
+    fn take_early(&mut self, from: NodeId) {
+        let Some(log) = &mut self.part else { return };
+        while let Some(entry) = self.early.take(log.matched()) {
             if take_one(log, from, entry) != Taken::Next {
                 break;
             }
-            next += 1;
         }
-        Arrival::Next
+    }
+
+    /// Keeps an entry that has overtaken the root's word that this node is to be a copy. Of anybody else's nothing is
+    /// kept: only a member can tell by the term whether it is of the root that it comes to follow.
+    pub(crate) fn keep_early(&mut self, entry: Arrived, messages: usize, bytes: usize) {
+        if self.is_member() || self.invited.is_some() {
+            self.early.keep(entry, messages, bytes);
+        }
     }
 
     /// Whether entries wait for their predecessors.
@@ -137,7 +154,7 @@ impl LocalLog {
 
     /// Begins where the parent starts this node, or goes on there. `None`: the parent takes it for a member, in a life that
     /// is not its own.
-    pub(crate) fn start(&mut self, me: NodeId, started: &Started) -> Option<Change> {
+    pub(crate) fn start(&mut self, me: NodeId, from: NodeId, started: &Started) -> Option<Change> {
         let sync = started.sync.as_deref();
         let own_life = self.part().and_then(|log| log.replica()).map(|replica| replica.life).or(self.invited);
         if sync.is_some_and(|sync| own_life != Some(sync.life)) {
@@ -160,6 +177,7 @@ impl LocalLog {
         } else if started.next > log.end() {
             log.skip_to(started.next);
         }
+        self.take_early(from);
         Some(change)
     }
 

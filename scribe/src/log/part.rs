@@ -55,7 +55,7 @@ struct Stream {
     upto: u64,
 }
 
-/// What became of an entry.
+/// The fate of an entry that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
     /// It is the next one.
@@ -118,7 +118,7 @@ impl Log {
         self.replica.map(|replica| self.state(replica.life, replica.synced))
     }
 
-    /// Ends this node's life as a member. What is committed stays.
+    /// Ends this node's life as a member. Committed entries stay.
     pub fn end_life(&mut self) {
         self.replica = None;
         self.stream = None;
@@ -172,7 +172,7 @@ impl Log {
             self.on_commit(sync.commit);
             return true;
         }
-        // What is committed here is the same there, also what has fallen out of this window.
+        // All that is committed here is the same there, also what has fallen out of this window.
         self.follow(sync.term, next.max(self.commit), sync.upto);
         if let Some(told) = Configurations::told(sync.configurations.clone())
             && self.configurations.all().is_empty()
@@ -198,7 +198,9 @@ impl Log {
         match self.stream {
             Some(stream) if stream.term != (Term { number: held.term, root: from }) => Taken::Stranger,
             // A promise is that no entry of an earlier term is taken any more.
-            Some(stream) if self.replica.is_some_and(|replica| replica.promised > stream.term) => Taken::Stranger,
+            Some(stream) if self.replica.is_some_and(|replica| replica.promised > stream.term) => {
+                Taken::Stranger
+            }
             Some(_) => self.accept(offset, held),
             None => Taken::Stranger,
         }
@@ -323,7 +325,8 @@ impl Log {
 
     /// Takes out the entries that are not committed.
     pub(crate) fn take_open(&mut self) -> Vec<(u64, Held)> {
-        let open = self.window.entries_from(self.commit).map(|(offset, held)| (offset, held.clone())).collect();
+        let open =
+            self.window.entries_from(self.commit).map(|(offset, held)| (offset, held.clone())).collect();
         self.cut(self.commit);
         if let Some(stream) = &mut self.stream {
             stream.matched = stream.matched.min(self.commit);

@@ -17,19 +17,15 @@ use crate::wire::{Body, Configuration, CopyState, Life, Member, Sync, Term};
 pub struct Primary {
     me: NodeId,
     term: Term,
-    phase: Phase,
+    phase: TermPhase,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Phase {
+enum TermPhase {
     /// It gathers promises.
     Preparing { promises: BTreeMap<NodeId, CopyState> },
     /// It goes through the best log, to make its own a copy.
-    Adopting {
-        promises: BTreeMap<NodeId, CopyState>,
-        best: NodeId,
-        commit: u64,
-    },
+    Adopting { promises: BTreeMap<NodeId, CopyState>, best: NodeId, commit: u64 },
     /// It appends and commits.
     Serving { followers: BTreeMap<NodeId, Follower> },
 }
@@ -44,9 +40,9 @@ struct Follower {
     end: u64,
 }
 
-/// What the promises amount to.
+/// The step that the promises allow.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum PrepareOutcome {
     /// No member is known.
     Unknown,
     /// CopyStates of these are missing.
@@ -71,12 +67,12 @@ impl Primary {
     /// Begins a term, with the own promise if this node is a member.
     pub fn prepare(me: NodeId, term: Term, own: Option<CopyState>) -> Primary {
         let promises = own.into_iter().map(|promise| (me, promise)).collect();
-        Primary { me, term, phase: Phase::Preparing { promises } }
+        Primary { me, term, phase: TermPhase::Preparing { promises } }
     }
 
     /// Begins a term in a log of this node's own, which is born with it.
     pub fn found(me: NodeId, term: Term) -> Primary {
-        Primary { me, term, phase: Phase::Serving { followers: BTreeMap::new() } }
+        Primary { me, term, phase: TermPhase::Serving { followers: BTreeMap::new() } }
     }
 
     /// Its term.
@@ -86,39 +82,39 @@ impl Primary {
 
     /// Whether it gives positions.
     pub fn is_serving(&self) -> bool {
-        matches!(self.phase, Phase::Serving { .. })
+        matches!(self.phase, TermPhase::Serving { .. })
     }
 
     /// The member whose log is being adopted, and the promise that it gave.
     pub fn adopting(&self) -> Option<(NodeId, &CopyState)> {
         match &self.phase {
-            Phase::Adopting { promises, best, .. } => Some((*best, promises.get(best)?)),
-            Phase::Preparing { .. } | Phase::Serving { .. } => None,
+            TermPhase::Adopting { promises, best, .. } => Some((*best, promises.get(best)?)),
+            TermPhase::Preparing { .. } | TermPhase::Serving { .. } => None,
         }
     }
 
     /// The members that have promised, with what they said.
     pub fn promises(&self) -> impl Iterator<Item = (NodeId, &CopyState)> {
         let promises = match &self.phase {
-            Phase::Preparing { promises } | Phase::Adopting { promises, .. } => Some(promises),
-            Phase::Serving { .. } => None,
+            TermPhase::Preparing { promises } | TermPhase::Adopting { promises, .. } => Some(promises),
+            TermPhase::Serving { .. } => None,
         };
         promises.into_iter().flatten().map(|(&node, promise)| (node, promise))
     }
 
     /// A member promises.
     pub fn on_promise(&mut self, from: NodeId, promise: CopyState) {
-        if let Phase::Preparing { promises } | Phase::Adopting { promises, .. } = &mut self.phase {
+        if let TermPhase::Preparing { promises } | TermPhase::Adopting { promises, .. } = &mut self.phase {
             promises.insert(from, promise);
         }
     }
 
     /// The member whose log was being adopted is gone: the promises are weighed anew, without its own.
     pub fn on_best_lost(&mut self) {
-        if let Phase::Adopting { promises, best, .. } = &mut self.phase {
+        if let TermPhase::Adopting { promises, best, .. } = &mut self.phase {
             promises.remove(best);
             let promises = std::mem::take(promises);
-            self.phase = Phase::Preparing { promises };
+            self.phase = TermPhase::Preparing { promises };
         }
     }
 
@@ -127,27 +123,27 @@ impl Primary {
     ///
     /// Members of several births may promise: one side of a partition found the members of the other side dead, and began
     /// the log anew. Of those births that have a majority the longest goes on.
-    pub fn verdict(&self, is_over: impl Fn(&Member) -> bool, hurries: bool) -> Verdict {
-        let Phase::Preparing { promises } = &self.phase else { return Verdict::Unknown };
+    pub fn outcome(&self, is_over: impl Fn(&Member) -> bool, hurries: bool) -> PrepareOutcome {
+        let TermPhase::Preparing { promises } = &self.phase else { return PrepareOutcome::Unknown };
         let births: BTreeSet<u64> = promises.values().map(|promise| promise.birth).collect();
         let weighed = births.into_iter().map(|birth| (birth, weigh(promises, birth, &is_over)));
-        let weighed: Vec<_> = weighed.filter(|(_, verdict)| *verdict != Verdict::Unknown).collect();
+        let weighed: Vec<_> = weighed.filter(|(_, outcome)| *outcome != PrepareOutcome::Unknown).collect();
         let end = |birth: u64| promises.values().filter(|p| p.birth == birth).map(|p| (p.end, p.birth)).max();
-        let longest = |is_such: fn(&Verdict) -> bool| {
-            let such = weighed.iter().filter(|(_, verdict)| is_such(verdict));
-            such.max_by_key(|(birth, _)| end(*birth)).map(|(_, verdict)| verdict.clone())
+        let longest = |is_such: fn(&PrepareOutcome) -> bool| {
+            let such = weighed.iter().filter(|(_, outcome)| is_such(outcome));
+            such.max_by_key(|(birth, _)| end(*birth)).map(|(_, outcome)| outcome.clone())
         };
-        let alive = longest(|verdict| matches!(verdict, Verdict::Adopt { .. }));
-        let awaited = longest(|verdict| matches!(verdict, Verdict::Wait(_)));
-        let ended = longest(|verdict| matches!(verdict, Verdict::MajorityEnded { .. }));
+        let alive = longest(|outcome| matches!(outcome, PrepareOutcome::Adopt { .. }));
+        let awaited = longest(|outcome| matches!(outcome, PrepareOutcome::Wait(_)));
+        let ended = longest(|outcome| matches!(outcome, PrepareOutcome::MajorityEnded { .. }));
         let alive_first = if hurries { alive.clone() } else { None };
-        alive_first.or(awaited).or(alive).or(ended).unwrap_or(Verdict::Unknown)
+        alive_first.or(awaited).or(alive).or(ended).unwrap_or(PrepareOutcome::Unknown)
     }
 
     /// Begins to make this node's log a copy of a member's, which has promised. Returns from which offset on its entries
     /// are needed; `None`: this node is the member.
     pub fn adopt(&mut self, log: &mut Option<Box<Log>>, best: NodeId, commit: u64) -> Option<u64> {
-        let Phase::Preparing { promises } = &mut self.phase else { return None };
+        let TermPhase::Preparing { promises } = &mut self.phase else { return None };
         let promises = std::mem::take(promises);
         let adopted = promises.get(&best)?.clone();
         // The sessions stand in the last committed configuration's entry, and what comes after it.
@@ -163,14 +159,14 @@ impl Primary {
         if !own {
             log.hear_configurations(&adopted.configurations, next);
         }
-        self.phase = Phase::Adopting { promises, best, commit };
+        self.phase = TermPhase::Adopting { promises, best, commit };
         self.finish_adopting(log);
         (!self.is_serving()).then_some(next)
     }
 
     /// Takes an entry of the log that is adopted. Returns whether it was the last.
     pub fn on_pulled(&mut self, log: &mut Log, offset: u64, held: Held) -> bool {
-        if !matches!(self.phase, Phase::Adopting { .. }) {
+        if !matches!(self.phase, TermPhase::Adopting { .. }) {
             return false;
         }
         let _ = log.accept(offset, held);
@@ -178,13 +174,13 @@ impl Primary {
     }
 
     fn finish_adopting(&mut self, log: &mut Log) -> bool {
-        let Phase::Adopting { commit, .. } = &self.phase else { return false };
+        let TermPhase::Adopting { commit, .. } = &self.phase else { return false };
         if !log.is_synced(self.term) {
             return false;
         }
         log.become_synced(self.term);
         log.on_commit(*commit);
-        self.phase = Phase::Serving { followers: BTreeMap::new() };
+        self.phase = TermPhase::Serving { followers: BTreeMap::new() };
         self.advance(log);
         true
     }
@@ -192,7 +188,7 @@ impl Primary {
     /// The word by which a member's log becomes a copy of this one, and the first offset that it needs. `promise`: what
     /// the member said of its log.
     pub fn sync(&mut self, log: &Log, node: NodeId, promise: &CopyState) -> Option<(u64, Sync)> {
-        let Phase::Serving { followers } = &mut self.phase else { return None };
+        let TermPhase::Serving { followers } = &mut self.phase else { return None };
         let same_birth = promise.birth == log.birth;
         let next = match same_birth {
             true if promise.synced == self.term => promise.end.min(log.end()),
@@ -214,7 +210,7 @@ impl Primary {
 
     /// The same, for a member that is told again how things are.
     pub fn word_for(&self, log: &Log, node: NodeId, next: u64) -> Option<Sync> {
-        let Phase::Serving { followers } = &self.phase else { return None };
+        let TermPhase::Serving { followers } = &self.phase else { return None };
         let follower = followers.get(&node)?;
         Some(self.word(log, next, follower.life, follower.upto.max(next)))
     }
@@ -227,22 +223,22 @@ impl Primary {
     /// Whether a node is made a copy, in this life.
     pub fn follows(&self, node: NodeId, life: Life) -> bool {
         match &self.phase {
-            Phase::Serving { followers } => followers.get(&node).is_some_and(|known| known.life == life),
-            Phase::Preparing { .. } | Phase::Adopting { .. } => false,
+            TermPhase::Serving { followers } => followers.get(&node).is_some_and(|known| known.life == life),
+            TermPhase::Preparing { .. } | TermPhase::Adopting { .. } => false,
         }
     }
 
     /// How far a node that is made a copy is.
     pub fn held_by(&self, node: NodeId) -> Option<u64> {
         match &self.phase {
-            Phase::Serving { followers } => followers.get(&node).map(|follower| follower.end),
-            Phase::Preparing { .. } | Phase::Adopting { .. } => None,
+            TermPhase::Serving { followers } => followers.get(&node).map(|follower| follower.end),
+            TermPhase::Preparing { .. } | TermPhase::Adopting { .. } => None,
         }
     }
 
     /// A node is no longer made a copy: what it held counts no more until it says so again.
     pub fn on_follower_lost(&mut self, node: NodeId) {
-        if let Phase::Serving { followers } = &mut self.phase {
+        if let TermPhase::Serving { followers } = &mut self.phase {
             followers.remove(&node);
         }
     }
@@ -256,7 +252,7 @@ impl Primary {
     pub fn append(&mut self, log: &mut Log, held: Held) -> bool {
         debug_assert!(self.is_serving(), "only a root that serves appends");
         if let Body::Configuration { birth: Some(_), .. } = &held.body {
-            // What was taken over is as good as committed: no other log has anything else there.
+            // All that was taken over is as good as committed: no other log has anything else there.
             log.begin_birth(self.term);
         }
         log.append(held);
@@ -265,7 +261,7 @@ impl Primary {
 
     /// A member says how far it is. Returns whether something was committed by that.
     pub fn on_held(&mut self, log: &mut Log, node: NodeId, life: Life, end: u64) -> bool {
-        let Phase::Serving { followers } = &mut self.phase else { return false };
+        let TermPhase::Serving { followers } = &mut self.phase else { return false };
         let Some(follower) = followers.get_mut(&node).filter(|follower| follower.life == life) else {
             return false;
         };
@@ -279,11 +275,11 @@ impl Primary {
 
     /// How far a member is, by what it said.
     fn end_of(&self, log: &Log, member: &Member) -> u64 {
-        let Phase::Serving { followers } = &self.phase else { return 0 };
+        let TermPhase::Serving { followers } = &self.phase else { return 0 };
         if member.peer.id == self.me {
-            let own = log.replica().is_some_and(|replica| {
-                replica.life == member.life && replica.synced == self.term
-            });
+            let own = log
+                .replica()
+                .is_some_and(|replica| replica.life == member.life && replica.synced == self.term);
             return if own { log.end() } else { 0 };
         }
         followers.get(&member.peer.id).filter(|follower| follower.life == member.life).map_or(0, |f| f.end)
@@ -341,10 +337,10 @@ fn weigh(
     promises: &BTreeMap<NodeId, CopyState>,
     birth: u64,
     is_over: impl Fn(&Member) -> bool,
-) -> Verdict {
+) -> PrepareOutcome {
     let promises: BTreeMap<_, _> = promises.iter().filter(|(_, promise)| promise.birth == birth).collect();
     let Some((&&best, log)) = promises.iter().max_by_key(|(_, promise)| (promise.synced, promise.end)) else {
-        return Verdict::Unknown;
+        return PrepareOutcome::Unknown;
     };
     let commit = promises.values().map(|promise| promise.commit).max().unwrap_or(0).min(log.end);
     let has =
@@ -352,22 +348,22 @@ fn weigh(
     let may = |member: &Member| has(member) || !is_over(member);
     let counting = counting(log, promises.values().copied(), commit);
     if counting.is_empty() {
-        return Verdict::Unknown;
+        return PrepareOutcome::Unknown;
     }
     if counting.iter().all(|configuration| configuration.has_majority(has)) {
-        return Verdict::Adopt { best, commit };
+        return PrepareOutcome::Adopt { best, commit };
     }
     if counting.iter().all(|configuration| configuration.has_majority(may)) {
         let missing = counting.iter().flat_map(|configuration| configuration.members.iter());
         let missing = missing.filter(|member| !has(member) && may(member)).copied();
         let missing: BTreeMap<_, _> = missing.map(|member| (member.key(), member)).collect();
-        return Verdict::Wait(missing.into_values().collect());
+        return PrepareOutcome::Wait(missing.into_values().collect());
     }
     let complete = counting.iter().all(|configuration| {
         let survivors = configuration.members.iter().filter(|member| has(member)).count();
         survivors > configuration.members.len() - configuration.majority()
     });
-    Verdict::MajorityEnded { best: Some(best), complete }
+    PrepareOutcome::MajorityEnded { best: Some(best), complete }
 }
 
 /// The configurations that count: in the best log, from the last one known to be committed on. If that log does not

@@ -30,7 +30,14 @@ impl Reader {
     /// Where a subscription begins, and the mark that says so (promise S5). `latest` is the end of the parent's log, if it
     /// has just said so: what comes up to there was published before.
     pub(crate) fn begin(log: &Log, start: Start, latest: u64) -> (Reader, Mark) {
-        let at = |next| Reader { next, begun: next, owed: None, past: Vec::new(), told: None, takes_what_is_kept: false };
+        let at = |next| Reader {
+            next,
+            begun: next,
+            owed: None,
+            past: Vec::new(),
+            told: None,
+            takes_what_is_kept: false,
+        };
         let kept = |next| Reader { takes_what_is_kept: true, ..at(next) };
         let reader = match start {
             Start::Latest => at(place(log, start).max(latest)),
@@ -46,8 +53,8 @@ impl Reader {
             Start::After(mark) => {
                 let after = mark.next.checked_sub(1).map(|offset| Position { birth: mark.birth, offset });
                 match own_offset(log, mark) {
-                    // What it lacks before the window is told when it is looked for; it may be ahead of this node, too.
-                    // What begins there is news to it.
+                    // A gap before the window is told when it is looked for; the reader may be ahead of this node, too.
+                    // A birth that begins there is news to the reader.
                     Some(next) if next == mark.next && mark.birth != position(log, next).birth => {
                         Reader { begun: next.saturating_sub(1), ..at(next) }
                     }
@@ -100,7 +107,7 @@ impl Reader {
                 Body::Configuration { birth: Some(birth), .. } if !birth.complete && is_news => {
                     return Some(Item::Gap(Gap { after, until: at, reason: GapReason::Unreplicated }));
                 }
-                Body::Configuration { forsakes: Some(_), .. } if is_news => {
+                Body::Configuration { replaces: Some(_), .. } if is_news => {
                     return Some(Item::Gap(Gap { after, until: at, reason: GapReason::OtherLog }));
                 }
                 Body::Configuration { .. } => {}
@@ -261,11 +268,16 @@ mod tests {
     #[test]
     fn a_birth_that_is_not_complete_is_one_gap_to_each_that_read_the_one_before() {
         let log = second_birth(false);
-        let gap = |after| Gap { after: Some(at(BIRTH, after)), until: at(8, 4), reason: GapReason::Unreplicated };
+        let gap =
+            |after| Gap { after: Some(at(BIRTH, after)), until: at(8, 4), reason: GapReason::Unreplicated };
         let mut here = begin(&log, after(BIRTH, 2));
         assert_eq!(read(&mut here, &log), [Ok(2), Ok(3), Err(gap(3)), Ok(5)]);
         let mut beyond = begin(&log, after(BIRTH, 7));
-        assert_eq!(read(&mut beyond, &log), [Err(gap(6)), Ok(5)], "it has read what was not taken over: once");
+        assert_eq!(
+            read(&mut beyond, &log),
+            [Err(gap(6)), Ok(5)],
+            "it has read what was not taken over: once"
+        );
         let mut late = begin(&log, after(8, 5));
         assert_eq!(read(&mut late, &log), [Ok(5)]);
         let mut latest = begin(&log, Start::Latest);
@@ -284,8 +296,11 @@ mod tests {
         assert!(matches!(read(&mut reader, &log)[..], [Err(_), Ok(5)]), "it hears of the birth");
         let old = read_log(3);
         let mut latest = begin(&old, Start::Latest);
-        latest.branch(&old, 4, true);
-        assert!(matches!(read(&mut latest, &log)[..], [Err(_), Ok(5)]), "so does one that has read nothing yet");
+        latest.branch(&old, &log, 4, true);
+        assert!(
+            matches!(read(&mut latest, &log)[..], [Err(_), Ok(5)]),
+            "so does one that has read nothing yet"
+        );
     }
 
     #[test]
@@ -293,16 +308,21 @@ mod tests {
         let old = read_log(9);
         let mut reader = begin(&old, after(BIRTH, 8));
         assert_eq!(read(&mut reader, &old), [Ok(8), Ok(9)]);
-        reader.branch(&old, 4, true);
         let log = second_birth(false);
+        reader.branch(&old, &log, 4, true);
         let items = read(&mut reader, &log);
         let gap = Gap { after: Some(at(BIRTH, 9)), until: at(8, 4), reason: GapReason::Unreplicated };
         assert_eq!(items, [Err(gap), Ok(5)], "one gap for all that it lost");
         let mut other = begin(&old, after(BIRTH, 8));
-        other.restart(&old, 20);
-        let gap = Gap { after: Some(at(BIRTH, 7)), until: at(77, 20), reason: GapReason::OtherLog };
         let mut third = Log::new(77, Lineage::default(), 20);
+        other.restart(&old, &third, 20);
+        let gap = Gap { after: Some(at(BIRTH, 7)), until: at(77, 20), reason: GapReason::OtherLog };
         let _ = third.take_committed(20, message(1, 1));
         assert_eq!(read(&mut other, &third), [Err(gap), Ok(20)]);
+        other.restart(&third, &old, 0);
+        assert!(
+            matches!(read(&mut other, &old)[..], [Err(_), Ok(8), Ok(9)]),
+            "back again, it gets nothing twice"
+        );
     }
 }

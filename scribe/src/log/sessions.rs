@@ -151,15 +151,22 @@ impl Sessions {
         session.judge(publish.sequence)
     }
 
-    /// Keeps a message that came too early, if there is room for it.
+    /// Keeps a message that came too early, if there is room for it. Those that come sooner have it before those that
+    /// come later: else the later ones could keep out what all of them wait for.
     pub(crate) fn keep_early(&mut self, publish: Publish, payload: Bytes, messages: usize, bytes: usize) {
         let id = (publish.publisher.id(), publish.session);
         let Some(session) = self.by_id.get_mut(&id) else { return };
-        let fits = session.early.len() < messages && self.early_bytes + payload.len() <= bytes;
-        if fits && !session.early.contains_key(&publish.sequence) {
-            self.early_bytes += payload.len();
-            session.early.insert(publish.sequence, (publish, payload));
+        if session.early.contains_key(&publish.sequence) {
+            return;
         }
+        while session.early.len() >= messages || self.early_bytes + payload.len() > bytes {
+            let Some(last) = session.early.last_entry().filter(|last| *last.key() > publish.sequence) else {
+                return;
+            };
+            self.early_bytes -= last.remove().1.len();
+        }
+        self.early_bytes += payload.len();
+        session.early.insert(publish.sequence, (publish, payload));
     }
 
     /// Notes a position, and hands out the message that waited for this one. At most `recent` positions are kept.
@@ -234,7 +241,16 @@ mod tests {
     fn publish(session: u64, sequence: u64) -> Publish {
         let publisher = Peer { id: NodeId(3), incarnation: 1, addr: Addr::Unreachable }.into();
         let (topic, signature) = (TopicId(Key(7)), Signature::None);
-        Publish { topic, publisher, session, sequence, acknowledged: 0, resent: false, birth: None, signature }
+        Publish {
+            topic,
+            publisher,
+            session,
+            sequence,
+            acknowledged: 0,
+            resent: false,
+            birth: None,
+            signature,
+        }
     }
 
     /// A root's log and sessions, side by side.
@@ -253,7 +269,7 @@ mod tests {
         }
 
         fn configure(&mut self) {
-            let body = Body::Configuration { members: members(&[1]), birth: None, forsakes: None };
+            let body = Body::Configuration { members: members(&[1]), birth: None, replaces: None };
             let held = entry(1, body, &self.sessions.encode());
             let _ = self.log.take_committed(self.log.end(), held);
         }
@@ -288,7 +304,11 @@ mod tests {
         assert_eq!(rulings, [Ruling::Early, Ruling::Append, positioned(6), positioned(3), Ruling::Forgotten]);
         let acknowledged = Publish { acknowledged: 5, ..publish(1, 6) };
         assert_eq!(root.sessions.judge(&acknowledged, true), positioned(6));
-        assert_eq!(root.sessions.judge(&publish(1, 5), true), Ruling::Forgotten, "its publisher has the receipt");
+        assert_eq!(
+            root.sessions.judge(&publish(1, 5), true),
+            Ruling::Forgotten,
+            "its publisher has the receipt"
+        );
         assert!(root.sessions.has(&publish(1, 1)) && root.sessions.has(&publish(1, 6)));
         assert!(!root.sessions.has(&publish(1, 7)) && !root.sessions.has(&publish(2, 1)));
         assert_eq!(root.sessions.judge(&publish(1, u64::MAX), true), Ruling::Early);
@@ -331,7 +351,7 @@ mod tests {
         (1..=9).for_each(|session| root.append(session));
         root.configure();
         assert_eq!(Sessions::replay(&root.log, 4, RECENT, &root.meter).len(), 4);
-        let body = Body::Configuration { members: members(&[1]), birth: None, forsakes: None };
+        let body = Body::Configuration { members: members(&[1]), birth: None, replaces: None };
         let _ = root.log.take_committed(root.log.end(), entry(1, body, b"no table"));
         assert_eq!(root.replayed().len(), 0);
     }

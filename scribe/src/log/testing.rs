@@ -1,4 +1,4 @@
-//! What the tests of the log have in common: one topic, some members, and entries.
+//! The tests of the log have in common: one topic, some members, and entries.
 
 use treecast_overlay::id::{Key, NodeId};
 use treecast_overlay::peer::{Addr, Peer};
@@ -43,13 +43,13 @@ pub(super) fn message(number: u64, sequence: u64) -> Held {
 }
 
 pub(super) fn configuration(number: u64, ids: &[u128]) -> Held {
-    entry(number, Body::Configuration { members: members(ids), birth: None, forsakes: None }, b"")
+    entry(number, Body::Configuration { members: members(ids), birth: None, replaces: None }, b"")
 }
 
 /// The first entry of a birth.
 pub(super) fn born(number: u64, ids: &[u128], lineage: Lineage, complete: bool) -> Held {
     let birth = Some(Box::new(Birth { lineage, complete }));
-    entry(number, Body::Configuration { members: members(ids), birth, forsakes: None }, b"")
+    entry(number, Body::Configuration { members: members(ids), birth, replaces: None }, b"")
 }
 
 /// A log without ancestors, which a node reads that is no member: born for node 1 to 3, and so many messages.

@@ -121,7 +121,8 @@ impl Window {
 
     /// The entries from an offset on, with their places.
     pub fn entries_from(&self, offset: u64) -> impl DoubleEndedIterator<Item = (u64, &Held)> {
-        let skip = usize::try_from(offset.saturating_sub(self.start)).unwrap_or(usize::MAX).min(self.entries.len());
+        let skip =
+            usize::try_from(offset.saturating_sub(self.start)).unwrap_or(usize::MAX).min(self.entries.len());
         let start = self.start + skip as u64;
         self.entries.range(skip..).enumerate().map(move |(at, (held, _))| (start + at as u64, held))
     }
@@ -140,7 +141,7 @@ impl Window {
         until(to).saturating_sub(until(from))
     }
 
-    /// What the entries in `from..to` cost, in bytes as [`bytes`](Window::bytes) counts them.
+    /// The cost of the entries in `from..to`, in bytes as [`bytes`](Window::bytes) counts them.
     pub(crate) fn cost_between(&self, from: u64, to: u64) -> u64 {
         let (from, to) = (from.max(self.start), to.min(self.end()));
         self.bytes_between(from, to) + to.saturating_sub(from) * ENTRY as u64

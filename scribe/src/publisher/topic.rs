@@ -438,9 +438,13 @@ mod tests {
     fn one_message_finds_the_root_and_a_window_follows() {
         let (mut publisher, config) = with_messages(7);
         assert_eq!(sends(&mut publisher, Instant::ZERO, &config), [(77, 1, false)]);
-        let Receipted { token, id, took } = publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH).unwrap();
+        let Receipted { token, id, took } =
+            publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH).unwrap();
         assert_eq!((token, id.sequence, took), (Token(1), 1, Some(Duration::ZERO)));
-        assert!(publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH).is_none(), "the same receipt twice");
+        assert!(
+            publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH).is_none(),
+            "the same receipt twice"
+        );
         let next = sends(&mut publisher, Instant::ZERO, &config);
         assert_eq!(next, [(77, 2, false), (77, 3, false), (77, 4, false), (77, 5, false)]);
     }
@@ -577,12 +581,15 @@ mod tests {
             let failed = publisher.on_refused(77, 2, other(repeated), 78);
             assert!(failed.iter().all(|(_, error)| matches!(error, PublishError::OutcomeUnknown { .. })));
             assert_eq!(failed.len(), unknown, "sent again: {again}, repeated: {repeated}");
-            let next: Vec<_> = std::iter::from_fn(|| publisher.poll_send(seconds(2), &config, None)).collect();
+            let next: Vec<_> =
+                std::iter::from_fn(|| publisher.poll_send(seconds(2), &config, None)).collect();
             assert!(next.iter().all(|out| out.session == 78 && out.sends == 1));
             assert!(!next.is_empty());
             let mut left = 0;
             let mut sequence = next[0].sequence;
-            while let Some((token, _)) = publisher.on_receipt(seconds(2), 78, sequence, contact(10), 6) {
+            while let Some(Receipted { token, .. }) =
+                publisher.on_receipt(seconds(2), 78, sequence, contact(10), 6)
+            {
                 assert!(token.0 > 1 && !failed.iter().any(|(other, _)| *other == token));
                 left += 1;
                 sends(&mut publisher, seconds(2), &config);

@@ -298,8 +298,8 @@ impl Scribe {
         status.await.ok()
     }
 
-    /// What this node itself knows of a topic: as its root all that there is, as a subscriber or forwarder as far as it was
-    /// told. `None`: it is not on the topic's tree, or has stopped. No other node is asked.
+    /// The state of a topic, as this node itself knows it: as its root all that there is, as a subscriber or
+    /// forwarder as far as it was told. `None`: it is not on the topic's tree, or has stopped. No other node is asked.
     pub async fn topic(&self, topic: impl IntoTopic) -> Result<Option<TopicStatus>, TopicError> {
         let topic = topic.into_topic()?;
         let (answer, known) = oneshot::channel();

@@ -3,7 +3,10 @@
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
-use super::{Body, Configuration, CopyState, Header, Lineage, MAX_CONFIGURATIONS, MAX_MEMBERS, MAX_NUMBER, Member, Sync};
+use super::{
+    Body, Configuration, CopyState, Header, Lineage, MAX_CONFIGURATIONS, MAX_MEMBERS, MAX_NUMBER, Member,
+    Sync,
+};
 use crate::message::Start;
 
 /// Bytes that are no message.
@@ -67,7 +70,8 @@ pub(super) fn body(body: &Body) -> Result<(), DecodeError> {
 fn members(named: &[Member]) -> Result<(), DecodeError> {
     at_most(named.len(), MAX_MEMBERS)?;
     named.iter().try_for_each(|member| numbers(&[member.life]))?;
-    let twice = |(at, member): (usize, &Member)| named[..at].iter().any(|other| other.peer.id == member.peer.id);
+    let twice =
+        |(at, member): (usize, &Member)| named[..at].iter().any(|other| other.peer.id == member.peer.id);
     if named.is_empty() || named.iter().enumerate().any(twice) { Err(DecodeError::Members) } else { Ok(()) }
 }
 
@@ -95,7 +99,11 @@ pub(super) fn copy(copy: &CopyState) -> Result<(), DecodeError> {
     numbers(&[copy.life, copy.synced.number, copy.start, copy.commit, copy.end])?;
     lineage(&copy.lineage)?;
     configurations(&copy.configurations)?;
-    if copy.start <= copy.commit && copy.commit <= copy.end { Ok(()) } else { Err(DecodeError::OutOfRange(copy.commit)) }
+    if copy.start <= copy.commit && copy.commit <= copy.end {
+        Ok(())
+    } else {
+        Err(DecodeError::OutOfRange(copy.commit))
+    }
 }
 
 pub(super) fn sync(sync: &Sync) -> Result<(), DecodeError> {

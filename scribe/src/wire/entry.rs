@@ -22,7 +22,7 @@ pub struct Member {
 }
 
 impl Member {
-    /// What tells members apart.
+    /// The key by which members are told apart.
     pub fn key(&self) -> (NodeId, Life) {
         (self.peer.id, self.life)
     }
@@ -52,7 +52,7 @@ pub enum Body {
         /// With it the log begins anew.
         birth: Option<Box<Birth>>,
         /// Another birth of the log, which was given up for this one: what only that one had is lost.
-        forsakes: Option<u64>,
+        replaces: Option<u64>,
     },
 }
 

@@ -97,7 +97,7 @@ pub enum Header {
         topic: TopicId,
     },
     /// A root tells a member how far the log is committed.
-    Commit {
+    LogCommit {
         /// The topic.
         topic: TopicId,
         /// The root's term.
@@ -181,7 +181,7 @@ impl Header {
             Header::PromiseRefused { .. } => "PromiseRefused",
             Header::Invite { .. } => "Invite",
             Header::InviteRefused { .. } => "InviteRefused",
-            Header::Commit { .. } => "Commit",
+            Header::LogCommit { .. } => "LogCommit",
             Header::Pull(_) => "Pull",
             Header::Pulled { .. } => "Pulled",
             Header::NotPulled { .. } => "NotPulled",
@@ -211,7 +211,7 @@ impl Header {
             | Header::PromiseRefused { .. }
             | Header::Invite { .. }
             | Header::InviteRefused { .. }
-            | Header::Commit { .. }
+            | Header::LogCommit { .. }
             | Header::Pull(_)
             | Header::NotPulled { .. }
             | Header::Offer(_)
@@ -240,7 +240,7 @@ impl Header {
             | Header::PromiseRefused { .. }
             | Header::Invite { .. }
             | Header::InviteRefused { .. }
-            | Header::Commit { .. }
+            | Header::LogCommit { .. }
             | Header::Pull(_)
             | Header::NotPulled { .. }
             | Header::Offer(_)
@@ -296,7 +296,7 @@ impl Header {
                 promise.known.iter().try_for_each(|mark| codec::numbers(&[mark.next]))?;
                 promise.copy.as_deref().map_or(Ok(()), codec::copy)
             }
-            Header::Commit { term, commit, .. } => codec::numbers(&[term.number, *commit]),
+            Header::LogCommit { term, commit, .. } => codec::numbers(&[term.number, *commit]),
             Header::Pull(pull) => {
                 let term = pull.term.map_or(0, |term| term.number);
                 codec::numbers(&[pull.number, pull.from, pull.until, term])
@@ -313,9 +313,7 @@ impl Header {
                 codec::numbers(&[*number])
             }
             Header::Refused { session, sequence, .. } => codec::numbers(&[*session, *sequence]),
-            Header::Orphan { .. }
-            | Header::Invite { .. }
-            | Header::InviteRefused { .. } => Ok(()),
+            Header::Orphan { .. } | Header::Invite { .. } | Header::InviteRefused { .. } => Ok(()),
         }
     }
 }
@@ -534,7 +532,8 @@ pub struct PublishReceipt {
 pub enum RefusedReason {
     /// The root does not know the session, and earlier messages of it may be in the log.
     UnknownSession,
-    /// The log has begun anew, and earlier messages of the session may be in it or not. What was sent but once is in none.
+    /// The log has begun anew, and earlier messages of the session may be in it or not. A message that was sent but once
+    /// is in none.
     OtherBirth {
         /// The log's birth now.
         birth: u64,

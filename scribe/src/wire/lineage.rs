@@ -46,9 +46,8 @@ impl Lineage {
             if birth == last { Some(u64::MAX) } else { lineage.taken_over(birth) }
         };
         let births = self.0.iter().map(|ancestor| ancestor.birth).chain([own]);
-        let shared = births.filter_map(|birth| {
-            Some(end_of(self, own, birth)?.min(end_of(other, others, birth)?))
-        });
+        let shared =
+            births.filter_map(|birth| Some(end_of(self, own, birth)?.min(end_of(other, others, birth)?)));
         shared.max()
     }
 

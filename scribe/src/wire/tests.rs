@@ -192,7 +192,7 @@ fn the_numbers_of_an_entry_are_bounded() {
 #[test]
 fn a_configuration_names_one_to_seven_nodes_once_each() {
     let entry = |members: Vec<Member>| {
-        Header::Data(data(Body::Configuration { members: members.into(), birth: None, forsakes: None }))
+        Header::Data(data(Body::Configuration { members: members.into(), birth: None, replaces: None }))
     };
     sound(entry((1..=7).map(|id| member(id, 1)).collect()));
     refused(entry((1..=8).map(|id| member(id, 1)).collect()), DecodeError::ListTooLong { len: 8, limit: 7 });
@@ -206,7 +206,7 @@ fn a_configuration_names_one_to_seven_nodes_once_each() {
 fn the_births_of_a_log_are_few_and_in_order() {
     let entry = |lineage: Lineage| {
         let birth = Some(Box::new(Birth { lineage, complete: true }));
-        Header::Data(data(Body::Configuration { members: [member(1, 1)].into(), birth, forsakes: None }))
+        Header::Data(data(Body::Configuration { members: [member(1, 1)].into(), birth, replaces: None }))
     };
     let grow = |ends: &[u64]| ends.iter().fold(Lineage::default(), |lineage, &end| lineage.then(end, end));
     sound(entry(grow(&[1, 2, 2, 7])));
@@ -305,8 +305,8 @@ fn the_numbers_of_the_replication_are_bounded() {
         Header::Promise(Promise { join: BAD, ..promise() }),
         Header::Promise(Promise { known: Some(Mark { birth: 1, next: BAD }), ..promise() }),
         Header::Promise(Promise { copy: Some(Box::new(CopyState { life: BAD, ..copy() })), ..promise() }),
-        Header::Commit { topic: TOPIC, term: term(BAD), commit: 1 },
-        Header::Commit { topic: TOPIC, term: term(1), commit: BAD },
+        Header::LogCommit { topic: TOPIC, term: term(BAD), commit: 1 },
+        Header::LogCommit { topic: TOPIC, term: term(1), commit: BAD },
         Header::Pull(Pull { number: BAD, ..pull() }),
         Header::Pull(Pull { from: BAD, ..pull() }),
         Header::Pull(Pull { until: BAD, ..pull() }),

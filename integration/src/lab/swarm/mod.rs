@@ -294,7 +294,8 @@ pub fn events<N: RingNode>(cluster: &Cluster<N>) -> BTreeMap<&'static str, u64> 
         let outcomes = cluster.history.publications.values().filter_map(|offered| offered.outcome.as_ref());
         outcomes.filter_map(|(_, outcome)| outcome.as_ref().ok())
     };
-    let copies = |counts: &dyn Fn(u32) -> bool| receipts().filter(|receipt| counts(receipt.copies)).count() as u64;
+    let copies =
+        |counts: &dyn Fn(u32) -> bool| receipts().filter(|receipt| counts(receipt.copies)).count() as u64;
     let total = cluster.world.counters().total();
     events.extend([
         ("birth that is not complete", forced),

@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
-pub use net::{Act, Net};
+pub use net::{Act, LogNet};
 
 /// How much of everything there is.
 #[derive(Args, Clone, Debug)]
@@ -142,30 +142,30 @@ impl LogModel {
 }
 
 impl Model for LogModel {
-    type State = Net;
+    type State = LogNet;
     type Action = Act;
 
-    fn init_states(&self) -> Vec<Net> {
-        vec![Net::at_rest(self)]
+    fn init_states(&self) -> Vec<LogNet> {
+        vec![LogNet::at_rest(self)]
     }
 
-    fn actions(&self, net: &Net, acts: &mut Vec<Act>) {
+    fn actions(&self, net: &LogNet, acts: &mut Vec<Act>) {
         net.acts(self, acts);
     }
 
-    fn next_state(&self, net: &Net, act: Act) -> Option<Net> {
+    fn next_state(&self, net: &LogNet, act: Act) -> Option<LogNet> {
         net.after(self, act)
     }
 
     fn properties(&self) -> Vec<Property<LogModel>> {
         vec![
-            Property::always(ONE_LOG, |_, net: &Net| !net.is_broken()),
-            Property::always(MAJORITY, |_, net: &Net| net.is_broken() || net.a_majority_holds_it()),
-            Property::always(TRUE_COMMIT, |_, net: &Net| net.is_broken() || net.commits_are_true()),
-            Property::sometimes(PROGRESS, |model: &LogModel, net: &Net| {
+            Property::always(ONE_LOG, |_, net: &LogNet| !net.is_broken()),
+            Property::always(MAJORITY, |_, net: &LogNet| net.is_broken() || net.a_majority_holds_it()),
+            Property::always(TRUE_COMMIT, |_, net: &LogNet| net.is_broken() || net.commits_are_true()),
+            Property::sometimes(PROGRESS, |model: &LogModel, net: &LogNet| {
                 model.bounds.takeovers == 0 || net.has_progressed(false)
             }),
-            Property::sometimes(PROGRESS_CHANGED, |model: &LogModel, net: &Net| {
+            Property::sometimes(PROGRESS_CHANGED, |model: &LogModel, net: &LogNet| {
                 model.bounds.changes == 0 || model.bounds.takeovers == 0 || net.has_progressed(true)
             }),
         ]
@@ -174,8 +174,7 @@ impl Model for LogModel {
 
 /// Explores everything within the bounds; `stop_at`: no further than so many generated states.
 pub fn explore(bounds: LogBounds, stop_at: Option<usize>, mut say: impl FnMut(usize, usize)) -> LogExplored {
-    let mut builder =
-        LogModel::new(bounds).checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
+    let mut builder = LogModel::new(bounds).checker().threads(2).finish_when(HasDiscoveries::AnyFailures);
     if let Some(limit) = stop_at {
         builder = builder.target_state_count(limit);
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Addr, Peer};
 use treecast_scribe::log::Log;
-use treecast_scribe::log::primary::{Primary, Verdict};
+use treecast_scribe::log::primary::{PrepareOutcome, Primary};
 use treecast_scribe::log::window::Held;
 use treecast_scribe::wire::{Birth, Body, CopyState, Life, Lineage, Member, Members, Signature, Sync, Term};
 
@@ -20,9 +20,9 @@ const BIRTH: u64 = 1;
 
 /// A state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Net {
+pub struct LogNet {
     nodes: Vec<Node>,
-    sent: BTreeSet<Arc<Sent>>,
+    sent: BTreeSet<Arc<SentMessage>>,
     used: Used,
     /// The number of the last term.
     last_term: u64,
@@ -49,29 +49,46 @@ struct Node {
 
 /// A message. Its order among others means nothing, but lets them be a set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Word {
-    Prepare { to: u8, term: Term },
+enum LogMessage {
+    Prepare {
+        to: u8,
+        term: Term,
+    },
     /// With it, the log that the root may pull.
-    Promise { from: u8, term: Term, promise: CopyState, log: Log },
-    Copy { to: u8, next: u64, sync: Sync, entries: Vec<Held> },
-    Holds { from: u8, life: Life, term: Term, end: u64 },
+    Promise {
+        from: u8,
+        term: Term,
+        promised: Box<(CopyState, Log)>,
+    },
+    Copy {
+        to: u8,
+        next: u64,
+        sync: Sync,
+        entries: Vec<Held>,
+    },
+    Holds {
+        from: u8,
+        life: Life,
+        term: Term,
+        end: u64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Sent {
-    word: Word,
+struct SentMessage {
+    word: LogMessage,
     /// A hash of it, by which it is ordered.
     order: u64,
 }
 
-impl PartialOrd for Sent {
-    fn partial_cmp(&self, other: &Sent) -> Option<std::cmp::Ordering> {
+impl PartialOrd for SentMessage {
+    fn partial_cmp(&self, other: &SentMessage) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Sent {
-    fn cmp(&self, other: &Sent) -> std::cmp::Ordering {
+impl Ord for SentMessage {
+    fn cmp(&self, other: &SentMessage) -> std::cmp::Ordering {
         self.order.cmp(&other.order)
     }
 }
@@ -80,9 +97,9 @@ impl Ord for Sent {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Act {
     /// A message comes.
-    Deliver(Arc<SentWord>),
+    Deliver(Arc<InFlight>),
     /// Only so many of a message's entries come.
-    DeliverPart(Arc<SentWord>, usize),
+    DeliverPart(Arc<InFlight>, usize),
     /// A node becomes the root.
     TakeOver(u8),
     /// A root appends a message.
@@ -97,20 +114,22 @@ pub enum Act {
 
 /// A message that was sent.
 #[derive(Clone, Debug, PartialEq)]
-pub struct SentWord(Arc<Sent>);
+pub struct InFlight(Arc<SentMessage>);
 
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tell = |f: &mut fmt::Formatter<'_>, word: &Word| match word {
-            Word::Prepare { to, term } => write!(f, "{to} hears Prepare {}", term.number),
-            Word::Promise { from, term, promise, .. } => write!(
+        let tell = |f: &mut fmt::Formatter<'_>, word: &LogMessage| match word {
+            LogMessage::Prepare { to, term } => write!(f, "{to} hears Prepare {}", term.number),
+            LogMessage::Promise { from, term, promised } => write!(
                 f,
                 "root {} hears {from} promise term {}: synced in {}, committed to {}, end {}",
                 node_of(term.root),
                 term.number,
-                promise.synced.number, promise.commit, promise.end
+                promised.0.synced.number,
+                promised.0.commit,
+                promised.0.end
             ),
-            Word::Copy { to, next, sync, entries } => write!(
+            LogMessage::Copy { to, next, sync, entries } => write!(
                 f,
                 "{to}'s life {} becomes a copy in term {} from {next}, {} entries, committed to {}",
                 sync.life,
@@ -118,8 +137,13 @@ impl fmt::Display for Act {
                 entries.len(),
                 sync.commit
             ),
-            Word::Holds { from, life, term, end } => {
-                write!(f, "root {} hears {from}'s life {life} hold up to {end} in {}", node_of(term.root), term.number)
+            LogMessage::Holds { from, life, term, end } => {
+                write!(
+                    f,
+                    "root {} hears {from}'s life {life} hold up to {end} in {}",
+                    node_of(term.root),
+                    term.number
+                )
             }
         };
         match self {
@@ -154,14 +178,14 @@ fn held(term: Term, stamp: u64, body: Body) -> Held {
 }
 
 fn configuration(members: Members, birth: Option<Birth>) -> Body {
-    Body::Configuration { members, birth: birth.map(Box::new), forsakes: None }
+    Body::Configuration { members, birth: birth.map(Box::new), replaces: None }
 }
 
-impl Net {
+impl LogNet {
     /// Three members with a log that holds their configuration only; the first is the root.
-    pub(super) fn at_rest(model: &LogModel) -> Net {
+    pub(super) fn at_rest(model: &LogModel) -> LogNet {
         let node = |_| Node { life: 0, log: None, primary: None };
-        let mut net = Net {
+        let mut net = LogNet {
             nodes: (0..model.bounds.nodes).map(node).collect(),
             sent: BTreeSet::new(),
             used: Used::default(),
@@ -206,9 +230,10 @@ impl Net {
         let Some(members) = last.filter(|_| self.used.restarts == 0) else { return true };
         let holds = |member: &&Member| {
             let node = &self.nodes[member.peer.id.0 as usize];
-            let log = node.log.as_ref().filter(|log| {
-                log.replica().is_some_and(|replica| replica.life == member.life)
-            });
+            let log = node
+                .log
+                .as_ref()
+                .filter(|log| log.replica().is_some_and(|replica| replica.life == member.life));
             log.is_some_and(|log| self.agrees(log, self.chosen.len() as u64))
         };
         members.iter().filter(holds).count() * 2 > members.len()
@@ -229,7 +254,9 @@ impl Net {
     /// Whether a message was committed by another root than the first, after a configuration if asked.
     pub(super) fn has_progressed(&self, changed: bool) -> bool {
         let from = match changed {
-            true => self.chosen.iter().skip(1).position(|entry| entry.body.members().is_some()).map(|at| at + 2),
+            true => {
+                self.chosen.iter().skip(1).position(|entry| entry.body.members().is_some()).map(|at| at + 2)
+            }
             false => Some(0),
         };
         let Some(from) = from else { return false };
@@ -243,8 +270,8 @@ impl Net {
         }
         let (bounds, used) = (&model.bounds, &self.used);
         for sent in &self.sent {
-            let whole = Arc::new(SentWord(Arc::clone(sent)));
-            if let Word::Copy { entries, .. } = &sent.word
+            let whole = Arc::new(InFlight(Arc::clone(sent)));
+            if let LogMessage::Copy { entries, .. } = &sent.word
                 && bounds.piecemeal
             {
                 acts.extend((0..entries.len()).map(|count| Act::DeliverPart(Arc::clone(&whole), count)));
@@ -272,14 +299,17 @@ impl Net {
             }
             let early = bounds.plant == Some(LogBug::EarlyDrop);
             if used.drops < bounds.drops
-                && node.log.as_ref().is_some_and(|log| log.is_released() || (early && is_released_early(log, at)))
+                && node
+                    .log
+                    .as_ref()
+                    .is_some_and(|log| log.is_released() || (early && is_released_early(log, at)))
             {
                 acts.push(Act::Drop(at));
             }
         }
     }
 
-    pub(super) fn after(&self, model: &LogModel, act: Act) -> Option<Net> {
+    pub(super) fn after(&self, model: &LogModel, act: Act) -> Option<LogNet> {
         let mut net = self.clone();
         match act {
             Act::Deliver(sent) => net.deliver(model, &sent.0.word, usize::MAX),
@@ -317,11 +347,11 @@ impl Net {
         (net != *self).then_some(net)
     }
 
-    fn send(&mut self, word: Word) {
+    fn send(&mut self, word: LogMessage) {
         let mut hasher = DefaultHasher::new();
         word.hash(&mut hasher);
         let order = hasher.finish();
-        self.sent.insert(Arc::new(Sent { word, order }));
+        self.sent.insert(Arc::new(SentMessage { word, order }));
     }
 
     fn take_over(&mut self, model: &LogModel, node: u8) {
@@ -332,13 +362,15 @@ impl Net {
         let own = at.log.as_mut().and_then(|log| log.on_prepare(term)).and_then(Result::ok);
         at.primary = Some(Primary::prepare(id(node), term, own));
         for to in (0..model.bounds.nodes).filter(|&to| to != node) {
-            self.send(Word::Prepare { to, term });
+            self.send(LogMessage::Prepare { to, term });
         }
         self.weigh(node, None);
     }
 
     fn append(&mut self, model: &LogModel, node: u8, stamp: u64, body: Body) {
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(node)] else { return };
+        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(node)] else {
+            return;
+        };
         let entry = held(primary.term(), stamp, body);
         let before: Vec<Member> = now(log).to_vec();
         primary.append(log, entry);
@@ -365,7 +397,8 @@ impl Net {
         let lives: Vec<Life> = self.nodes.iter().map(|node| node.life).collect();
         // Who stays keeps its life, if it has it still; whoever comes says which life it begins.
         let named = |&to: &u8| {
-            let stays = now.iter().find(|known| known.peer.id == id(to) && known.life == lives[usize::from(to)]);
+            let stays =
+                now.iter().find(|known| known.peer.id == id(to) && known.life == lives[usize::from(to)]);
             stays.copied().unwrap_or(member(to, lives[usize::from(to)]))
         };
         let members: Members = to.iter().map(named).collect();
@@ -379,7 +412,9 @@ impl Net {
     /// A root makes a node that holds nothing yet a copy.
     fn invite(&mut self, root: u8, node: u8) {
         let life = self.nodes[usize::from(node)].life;
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else { return };
+        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+            return;
+        };
         if root == node {
             if log.replica().is_none() {
                 log.begin_life(id(node), life);
@@ -404,7 +439,9 @@ impl Net {
 
     /// The root tells those that follow it all that it has.
     fn spread(&mut self, root: u8) {
-        let Node { log: Some(log), primary: Some(primary), .. } = &self.nodes[usize::from(root)] else { return };
+        let Node { log: Some(log), primary: Some(primary), .. } = &self.nodes[usize::from(root)] else {
+            return;
+        };
         let nodes = 0..self.nodes.len() as u8;
         let mut words = Vec::new();
         for to in nodes.filter(|&to| to != root) {
@@ -412,24 +449,27 @@ impl Net {
             let next = log.window.start();
             let Some(sync) = primary.word_for(log, id(to), next) else { continue };
             let entries = log.window.entries_from(next);
-            let entries = entries.map(|(_, entry)| Held { term: sync.term.number, ..entry.clone() }).collect();
-            words.push(Word::Copy { to, next, sync, entries });
+            let entries =
+                entries.map(|(_, entry)| Held { term: sync.term.number, ..entry.clone() }).collect();
+            words.push(LogMessage::Copy { to, next, sync, entries });
         }
         words.into_iter().for_each(|word| self.send(word));
     }
 
     /// Makes one that has promised a copy.
     fn copy_to(&mut self, root: u8, node: u8, promise: &CopyState) {
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else { return };
+        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+            return;
+        };
         let Some((next, sync)) = primary.sync(log, id(node), promise) else { return };
         let entries = log.window.entries_from(next);
         let entries = entries.map(|(_, entry)| Held { term: sync.term.number, ..entry.clone() }).collect();
-        self.send(Word::Copy { to: node, next, sync, entries });
+        self.send(LogMessage::Copy { to: node, next, sync, entries });
     }
 
-    fn deliver(&mut self, model: &LogModel, word: &Word, entries_that_come: usize) {
+    fn deliver(&mut self, model: &LogModel, word: &LogMessage, entries_that_come: usize) {
         match word {
-            Word::Prepare { to, term } => {
+            LogMessage::Prepare { to, term } => {
                 let node = &mut self.nodes[usize::from(*to)];
                 let Some(log) = &mut node.log else { return };
                 let Some(Ok(promise)) = log.on_prepare(*term) else { return };
@@ -437,13 +477,16 @@ impl Net {
                     node.primary = None;
                 }
                 let log = Log::clone(log);
-                self.send(Word::Promise { from: *to, term: *term, promise, log });
+                let promised = Box::new((promise, log));
+                self.send(LogMessage::Promise { from: *to, term: *term, promised });
             }
-            Word::Promise { from, term, promise, log } => self.on_promise(model, *from, *term, promise, log),
-            Word::Copy { to, next, sync, entries } => {
+            LogMessage::Promise { from, term, promised } => {
+                self.on_promise(model, *from, *term, &promised.0, &promised.1);
+            }
+            LogMessage::Copy { to, next, sync, entries } => {
                 self.on_copy(model, *to, *next, sync, entries, entries_that_come);
             }
-            Word::Holds { from, life, term, end } => self.on_holds(*from, *life, *term, *end),
+            LogMessage::Holds { from, life, term, end } => self.on_holds(*from, *life, *term, *end),
         }
     }
 
@@ -474,14 +517,19 @@ impl Net {
     fn weigh(&mut self, root: u8, told: Option<(u8, &Log)>) {
         let node = &mut self.nodes[usize::from(root)];
         let Some(primary) = &mut node.primary else { return };
-        let Verdict::Adopt { best, commit } = primary.verdict(|_| false, false) else { return };
+        let PrepareOutcome::Adopt { best, commit } = primary.outcome(|_| false, false) else { return };
         let promised: Vec<(NodeId, CopyState)> =
             primary.promises().map(|(node, promise)| (node, promise.clone())).collect();
         let term = primary.term();
         // It is told of by an earlier message if not by this one; what was promised has not changed since.
         let earlier = self.sent.iter().find_map(|sent| match &sent.word {
-            Word::Promise { from, term: of, log, .. } if id(*from) == best && *of == term => Some(log.clone()),
-            _ => None,
+            LogMessage::Promise { from, term: of, promised } if id(*from) == best && *of == term => {
+                Some(promised.1.clone())
+            }
+            LogMessage::Promise { .. }
+            | LogMessage::Prepare { .. }
+            | LogMessage::Copy { .. }
+            | LogMessage::Holds { .. } => None,
         });
         let pulled = told.filter(|(from, _)| id(*from) == best).map(|(_, log)| log.clone()).or(earlier);
         let was_member = node.log.as_ref().and_then(|log| log.replica().copied());
@@ -541,13 +589,15 @@ impl Net {
         if model.bounds.prompt {
             self.on_holds(to, life, sync.term, end);
         } else {
-            self.send(Word::Holds { from: to, life, term: sync.term, end });
+            self.send(LogMessage::Holds { from: to, life, term: sync.term, end });
         }
     }
 
     fn on_holds(&mut self, from: u8, life: Life, term: Term, end: u64) {
         let root = term.root.0 as u8;
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else { return };
+        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+            return;
+        };
         if primary.term() != term || !primary.on_held(log, id(from), life, end) {
             return;
         }

@@ -23,8 +23,8 @@ use treecast_overlay::wire::NodeState;
 
 use super::{Context, Forest, Request, RingView};
 use crate::config::{Config, PushConfig, ReplicationConfig, RetryConfig, TreeConfig, WindowConfig};
-use crate::log::Log;
 use crate::event::{Event, SubscriptionId, Token};
+use crate::log::Log;
 use crate::message::{Gap, GapReason, Item, Mark, Message, PublishError, Receipt, Start};
 use crate::topic::{Topic, TopicId};
 use crate::wire::{self, Header};
@@ -516,13 +516,36 @@ impl World {
         for (id, node) in &self.nodes {
             let Some(tree) = node.forest.trees.get(&topic()) else { continue };
             let log = tree.flow.log.part();
-            let log = log.map(|log| (log.birth, log.window.start(), log.commit(), log.matched(), log.end(), log.replica().map(|r| (r.life, r.promised.number, r.synced.number)), log.configurations().all().iter().map(|c| (c.at, c.members.iter().map(|m| m.peer.id).collect::<Vec<_>>())).collect::<Vec<_>>()));
+            let log = log.map(|log| {
+                (
+                    log.birth,
+                    log.window.start(),
+                    log.commit(),
+                    log.matched(),
+                    log.end(),
+                    log.replica().map(|r| (r.life, r.promised.number, r.synced.number)),
+                    log.configurations()
+                        .all()
+                        .iter()
+                        .map(|c| (c.at, c.members.iter().map(|m| m.peer.id).collect::<Vec<_>>()))
+                        .collect::<Vec<_>>(),
+                )
+            });
             let role = match &tree.role {
                 super::tree::role::Role::Joining { .. } => "joining".to_string(),
                 super::tree::role::Role::Child(link) => format!("child of {}", link.parent),
-                super::tree::role::Role::Root(root) => format!("root {:?} {:?} receipts {}", root.primary.is_serving(), root.primary.term(), root.receipts.len()),
+                super::tree::role::Role::Root(root) => format!(
+                    "root {:?} {:?} receipts {}",
+                    root.primary.is_serving(),
+                    root.primary.term(),
+                    root.receipts.len()
+                ),
             };
-            eprintln!("{id:?} alive {} {role} {log:?} children {:?}", node.alive, tree.flow.children.ids().collect::<Vec<_>>());
+            eprintln!(
+                "{id:?} alive {} {role} {log:?} children {:?}",
+                node.alive,
+                tree.flow.children.ids().collect::<Vec<_>>()
+            );
         }
     }
 }

@@ -2,8 +2,8 @@
 //! what the slowest of them can still get from everybody's window, so that no reader that goes on reading loses
 //! anything, whatever publishers do.
 //!
-//! What exceeds the limits is left to be sent again: it is dropped without an answer, and its publisher, whose window is
-//! full, waits longer and longer.
+//! A message beyond the limits is left to be sent again: it is dropped without an answer, and its publisher, whose
+//! window is full, waits longer and longer.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -82,7 +82,16 @@ mod tests {
     fn publish(session: u64, sequence: u64) -> Publish {
         let publisher = Peer { id: NodeId(5), incarnation: 1, addr: Addr::Unreachable }.into();
         let (topic, signature) = (TopicId(Key(9)), Signature::None);
-        Publish { topic, publisher, session, sequence, acknowledged: 0, resent: false, birth: None, signature }
+        Publish {
+            topic,
+            publisher,
+            session,
+            sequence,
+            acknowledged: 0,
+            resent: false,
+            birth: None,
+            signature,
+        }
     }
 
     #[test]

@@ -73,7 +73,8 @@ impl Tree {
     /// Whether this node's window began too late for a child, while those of its ancestors may reach back further: then
     /// the JOIN goes on towards them.
     fn misses_history(&self, start: Start) -> bool {
-        let Some(log) = self.flow.log.part().filter(|log| !self.role.is_root() && log.window.is_young()) else {
+        let Some(log) = self.flow.log.part().filter(|log| !self.role.is_root() && log.window.is_young())
+        else {
             return false;
         };
         match start {

@@ -1,5 +1,5 @@
 //! Subscribers that need entries older than this node's window: they are pulled from the parent, then from the root, on
-//! the subscribers' account. What nobody keeps is a gap.
+//! the subscribers' account. Entries that nobody keeps are a gap.
 
 use std::time::Duration;
 
@@ -21,18 +21,18 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Answers that do not come, in a row, until what is asked for is given up.
 const TRIES: u8 = 12;
 
-/// What is pulled for subscribers.
+/// The entries that are pulled for subscribers.
 #[derive(Debug, Default)]
 pub(crate) struct Backfill {
     pub backlog: Backlog,
-    request: Option<Request>,
+    request: Option<PullRequest>,
     /// The parent has not what is needed: the root is asked.
     asks_root: bool,
     tries: u8,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Request {
+struct PullRequest {
     number: u64,
     next: u64,
     until: u64,
@@ -79,7 +79,7 @@ impl Tree {
         let (Some(backfill), Some(log)) = (&mut self.flow.backfill, self.flow.log.part()) else { return };
         let number = cx.numbers.next_join();
         let again_at = cx.now + PATIENCE;
-        backfill.request = Some(Request { number, next, until, again_at });
+        backfill.request = Some(PullRequest { number, next, until, again_at });
         cx.timers.set(TreeTimer::Backfill, again_at);
         let pull = Pull { topic: cx.topic, number, birth: log.birth, from: next, until, term: None };
         cx.tell(source, &Header::Pull(pull));

@@ -30,8 +30,8 @@ const REPEATED_AT_ONCE: u64 = 32;
 #[derive(Debug, Default)]
 pub(crate) struct Children {
     by_id: SortedMap<NodeId, Child>,
-    /// What one that was behind when it went had consumed, and until when the others wait for it: it may be on its way to
-    /// another parent.
+    /// How far a child that went while it was behind had consumed, and until when the others wait for it: it may be on its
+    /// way to another parent.
     gone: Option<(u64, Instant)>,
 }
 
@@ -182,7 +182,7 @@ impl Children {
         self.iter().filter_map(of).collect()
     }
 
-    /// Those that follow this root's log, serve others, and may not know how far it is committed.
+    /// The children that follow this root's log, serve others, and may not know how far it is committed.
     pub(crate) fn followers_to_tell(&mut self, commit: u64) -> Vec<NodeId> {
         let mut tell = Vec::new();
         for (&id, child) in self.by_id.iter_mut() {
@@ -218,7 +218,7 @@ impl Children {
         child.follows = None;
         child.permit.get_or_insert_with(|| cx.quota.children.take());
         let Some(copy) = child.copy.take() else { return false };
-        // What it held beyond what was committed when it joined it drops.
+        // It drops all that it held beyond what was committed when it joined.
         child.cursor = None;
         let mark = Mark { birth: copy.birth, next: copy.commit };
         child.start = Some(Box::new(if copy.end > 0 { Start::After(mark) } else { Start::Latest }));
@@ -341,7 +341,7 @@ impl Children {
         let (Some(log), Some(child)) = (source.log, self.by_id.get_mut(&id)) else { return };
         // Valid from the `Attached` on that says so, which is the next one.
         child.cursor = Some(Cursor::at(log.window.start(), cx.numbers.last_attached() + 1));
-        // What it will say of its subscribers after that leap is no progress of theirs.
+        // Its word on its subscribers after that leap is no progress of theirs.
         child.consumed = log.window.start();
         child.pace.skip_to(child.consumed);
         self.attach(cx, source, id);
@@ -613,7 +613,8 @@ impl Source<'_> {
         match (term, self.log) {
             (Some(term), Some(log)) if term != entry.term => {
                 let behind = offset.saturating_sub(log.commit());
-                entry.in_term(cx.topic, log.birth, offset, term, behind).encoded
+                let birth = log.lineage.birth_at(offset, log.birth);
+                entry.in_term(cx.topic, birth, offset, term, behind).encoded
             }
             _ => entry.encoded.clone(),
         }

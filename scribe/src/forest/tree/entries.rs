@@ -21,8 +21,11 @@ impl Tree {
     pub(super) fn on_entry(&mut self, cx: &mut TreeCx<'_>, from: Contact, entry: Arrived) -> Outcome {
         match &self.role {
             Role::Child(link) if link.parent == from.id() => {}
-            // Its JOIN will say what it needs; until then nothing is taken, and no sender is sent away.
-            Role::Joining { .. } => return Outcome::Keep,
+            // It may have overtaken the word that starts this node. No sender is sent away before.
+            Role::Joining { .. } => {
+                self.flow.keep_early(cx, entry.compact(cx.config.window.copy_below));
+                return Outcome::Keep;
+            }
             Role::Child(_) | Role::Root(_) => return Outcome::Refuse(from),
         }
         let entry = entry.compact(cx.config.window.copy_below);

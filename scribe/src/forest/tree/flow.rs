@@ -30,7 +30,7 @@ pub(crate) struct Flow {
     pub readers: Readers,
     /// The offset before which all that read have consumed everything, but for those that were left behind.
     pub consumed: u64,
-    /// What is pulled for subscribers that are behind the window.
+    /// The entries that are pulled for subscribers that are behind the window.
     pub backfill: Option<Box<Backfill>>,
     share: WindowShare,
 }
@@ -101,11 +101,17 @@ impl Flow {
         arrival
     }
 
+    /// Keeps an entry for the time when this node is started.
+    pub(crate) fn keep_early(&mut self, cx: &mut TreeCx<'_>, entry: Arrived) {
+        self.log.keep_early(entry, cx.config.push.messages, cx.config.push.bytes);
+        self.count_window(cx);
+    }
+
     /// Begins where the parent starts this node, or goes on there. Returns `false` if the parent takes this node for a
     /// member in a life that is not its own.
-    pub(crate) fn start(&mut self, cx: &mut TreeCx<'_>, started: &Started) -> bool {
+    pub(crate) fn start(&mut self, cx: &mut TreeCx<'_>, from: NodeId, started: &Started) -> bool {
         let me = cx.me;
-        let taken = self.change_log(|log| match log.start(me, started) {
+        let taken = self.change_log(|log| match log.start(me, from, started) {
             Some(change) => (change, true),
             None => (Change::None, false),
         });
@@ -242,7 +248,10 @@ impl Flow {
 
     /// The children, and the source of all that they are told and pushed.
     fn serving<'a>(&'a mut self, way: WayUp<'a>) -> (&'a mut Children, Source<'a>) {
-        (&mut self.children, Source { path: way.path, root: way.root, log: self.log.part(), primary: way.primary })
+        (
+            &mut self.children,
+            Source { path: way.path, root: way.root, log: self.log.part(), primary: way.primary },
+        )
     }
 
     /// The node leaves the tree: sends the children away, and counts nothing any more.
@@ -271,7 +280,9 @@ fn earlier(one: Start, other: Start) -> Start {
     match (one, other) {
         (Start::Latest, start) | (start, Start::Latest) => start,
         (Start::Earliest, _) | (_, Start::Earliest) => Start::Earliest,
-        (Start::After(a), Start::After(b)) => Start::After(if a.birth == b.birth && b.next < a.next { b } else { a }),
+        (Start::After(a), Start::After(b)) => {
+            Start::After(if a.birth == b.birth && b.next < a.next { b } else { a })
+        }
         (Start::Last(a), Start::Last(b)) => Start::Last(a.max(b)),
         // A count and a mark: only all that is kept is enough for both.
         (Start::Last(_), Start::After(_)) | (Start::After(_), Start::Last(_)) => Start::Earliest,

@@ -5,8 +5,8 @@ use treecast_overlay::peer::{Contact, Peer};
 
 use super::Tree;
 use super::role::Role;
-use super::team::{CLOSEST, Standing};
-use crate::forest::context::{Life as NodeLife, TreeCx, TreeTimer};
+use super::team::{CLOSEST, Candidate};
+use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::log::Log;
 use crate::log::window::Held;
 use crate::message::Start;
@@ -15,7 +15,7 @@ use crate::wire::{Body, CopyState, Data, Header, Join, Life, Member, Members, Te
 impl Tree {
     /// The root asks this node to become a member.
     pub(crate) fn on_invite(&mut self, cx: &mut TreeCx<'_>, from: Contact) {
-        if self.role.is_root() || cx.life != NodeLife::Running || cx.ring.contact().is_edge() {
+        if self.role.is_root() || cx.life != LifeStage::Running || cx.ring.contact().is_edge() {
             return cx.tell(from, &Header::InviteRefused { topic: cx.topic });
         }
         if self.flow.log.copy_state().is_none() {
@@ -57,9 +57,12 @@ impl Tree {
 
     fn is_replaced(&self, life: Life) -> bool {
         self.flow.log.part().is_some_and(|log| {
-            log.commit() == log.end() && log.configurations().all().iter().all(|known| {
-                !known.members.iter().any(|member| member.life == life)
-            })
+            log.commit() == log.end()
+                && log
+                    .configurations()
+                    .all()
+                    .iter()
+                    .all(|known| !known.members.iter().any(|member| member.life == life))
         })
     }
 
@@ -72,7 +75,13 @@ impl Tree {
     }
 
     /// A member's promise came, which is a JOIN as well.
-    pub(super) fn admit_member(&mut self, cx: &mut TreeCx<'_>, contact: Contact, copy: CopyState, number: u64) {
+    pub(super) fn admit_member(
+        &mut self,
+        cx: &mut TreeCx<'_>,
+        contact: Contact,
+        copy: CopyState,
+        number: u64,
+    ) {
         let join = Join {
             topic: cx.topic,
             number,
@@ -100,7 +109,8 @@ impl Tree {
             return;
         }
         let Some(copy) = self.flow.children.copy_of(id) else { return };
-        if root.primary.follows(id, copy.life) && self.flow.children.get(id).is_some_and(|c| c.follows_root()) {
+        if root.primary.follows(id, copy.life) && self.flow.children.get(id).is_some_and(|c| c.follows_root())
+        {
             return;
         }
         if !root.weighed.contains(&copy.birth) && has_other_branch(log, copy) {
@@ -128,7 +138,8 @@ impl Tree {
     /// Prepares anew, and asks the members of a child's copy, too, which is of another birth of the log.
     fn prepare_with(&mut self, cx: &mut TreeCx<'_>, id: NodeId) {
         let Some(copy) = self.flow.children.copy_of(id) else { return };
-        let (birth, members) = (copy.birth, copy.configurations.iter().flat_map(|known| known.members.iter()));
+        let (birth, members) =
+            (copy.birth, copy.configurations.iter().flat_map(|known| known.members.iter()));
         let members: Vec<Peer> = members.map(|member| member.peer).collect();
         if let Some(root) = self.role.root_mut() {
             root.weighed.insert(birth);
@@ -180,11 +191,11 @@ impl Tree {
             return;
         }
         let pending = !root.primary.may_append(log);
-        let leaving = cx.life != NodeLife::Running;
+        let leaving = cx.life != LifeStage::Running;
         let copies = cx.config.replication.copies;
         let mut ranked = cx.ring.replica_set(cx.topic.key(), 2 * CLOSEST);
         // The ring names a node that was found dead until its lease has ended.
-        ranked.retain(|peer| !(leaving && peer.id == cx.me) && !root.preparation.is_dead(peer.id));
+        ranked.retain(|peer| !root.preparation.is_dead(peer.id) && (!leaving || peer.id != cx.me));
         let serves_since = root.serves_since.unwrap_or(cx.now);
         let silent = cx.config.replication.member_silent;
         let (now, me, commit) = (cx.now, cx.me, log.commit());
@@ -207,13 +218,13 @@ impl Tree {
             })
             .map(Member::key)
             .collect();
-        let standing = |id: NodeId| -> Option<Standing> {
+        let standing = |id: NodeId| -> Option<Candidate> {
             if id == me {
-                return Some(Standing { life: own?, is_complete: true });
+                return Some(Candidate { life: own?, is_complete: true });
             }
             let life = children.get(id).filter(|_| is_heard(id))?.followed_life()?;
             let is_complete = primary.held_by(id).is_some_and(|end| end >= commit);
-            Some(Standing { life, is_complete })
+            Some(Candidate { life, is_complete })
         };
         let standings: Vec<_> = ranked.iter().map(|peer| (peer.id, standing(peer.id))).collect();
         let own_missing = own.is_none() && !leaving && ranked.iter().take(copies).any(|peer| peer.id == me);
@@ -259,10 +270,10 @@ impl Tree {
             }
             return self.review_members(cx);
         }
-        let forsakes = self.role.root().is_some_and(|root| root.forsakes.is_some());
+        let replaces = self.role.root().is_some_and(|root| root.replaces.is_some());
         if let Some(members) = plan.members {
             self.configure(cx, members.into());
-        } else if forsakes {
+        } else if replaces {
             self.configure(cx, current.members);
         } else {
             self.admit_waiting(cx);
@@ -302,26 +313,6 @@ impl Tree {
         waited && log.configurations().all().iter().any(|known| !known.has_majority(lives))
     }
 
-    /// Members have ended without which nothing can be committed. This root holds all that was: it begins the log anew.
-    /// Messages that were not committed get new positions, because another root may have committed others at the old ones.
-    pub(super) fn begin_anew(&mut self, cx: &mut TreeCx<'_>) {
-        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
-        let (commit, open) = (log.commit(), log.take_open());
-        let waiting: Vec<_> = root.receipts.take_all().collect();
-        self.flow.count_window(cx);
-        self.open_birth(cx, true);
-        let (committed, uncommitted): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|waiting| waiting.offset < commit);
-        if let Role::Root(root) = &mut self.role {
-            committed.into_iter().for_each(|waiting| root.receipts.put(waiting));
-        }
-        for (offset, held) in open {
-            let waiting = uncommitted.iter().filter(|waiting| waiting.offset == offset);
-            self.position_again(cx, &held, waiting.copied().collect());
-        }
-        self.on_committed(cx);
-    }
-
     /// Appends a configuration.
     pub(super) fn configure(&mut self, cx: &mut TreeCx<'_>, members: Members) {
         let stamp = self.next_stamp(cx);
@@ -338,7 +329,7 @@ impl Tree {
             term: root.primary.term().number,
             behind: log.end() - log.commit(),
             stamp,
-            body: Body::Configuration { members, birth: None, forsakes: root.forsakes.take() },
+            body: Body::Configuration { members, birth: None, replaces: root.replaces.take() },
         };
         let held = Held::encode(data, &root.sequencer.sessions.encode());
         let news = root.primary.append(log, held);
@@ -393,7 +384,7 @@ impl Tree {
         match (&self.role, self.flow.log.part()) {
             (Role::Root(root), Some(log)) if root.primary.is_serving() => {
                 let commit = log.commit();
-                let message = Header::Commit { topic: cx.topic, term: root.primary.term(), commit };
+                let message = Header::LogCommit { topic: cx.topic, term: root.primary.term(), commit };
                 for id in self.flow.children.followers_to_tell(commit) {
                     if let Some(to) = cx.neighbours.contact(id) {
                         cx.tell(to, &message);

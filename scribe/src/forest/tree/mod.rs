@@ -125,7 +125,7 @@ impl Tree {
             TopicMessage::Promise(promise) => self.on_promise(cx, from, promise),
             TopicMessage::PromiseRefused { promised } => self.on_promise_refused(cx, promised),
             TopicMessage::InviteRefused => self.on_invite_refused(cx, from.id()),
-            TopicMessage::Commit { term, commit } => self.on_commit(cx, from.id(), term, commit),
+            TopicMessage::LogCommit { term, commit } => self.on_commit(cx, from.id(), term, commit),
             TopicMessage::Pull(pull) => self.on_pull(cx, from, &pull),
             TopicMessage::Pulled { number, entry } => self.on_pulled(cx, number, entry),
             TopicMessage::NotPulled { number, start } => self.on_not_pulled(cx, number, start),

@@ -6,14 +6,14 @@ use treecast_overlay::peer::Contact;
 use super::Tree;
 use super::relocation::{Relocation, Step};
 use super::role::{ParentLink, Role};
-use crate::forest::context::{Life, TreeCx, TreeTimer};
+use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
 use crate::wire::{Attached, Header, Offer};
 
 impl Tree {
     /// The parent wants this node to attach to another one.
     pub(super) fn on_offer(&mut self, cx: &mut TreeCx<'_>, from: NodeId, offer: Offer) {
-        if cx.life != Life::Running || cx.ring.contact().is_edge() {
+        if cx.life != LifeStage::Running || cx.ring.contact().is_edge() {
             return;
         }
         let Some(link) = self.role.parent_link() else { return };
@@ -37,13 +37,7 @@ impl Tree {
     }
 
     /// The old parent has stopped.
-    pub(super) fn on_detached(
-        &mut self,
-        cx: &mut TreeCx<'_>,
-        from: NodeId,
-        join: u64,
-        end: Option<u64>,
-    ) {
+    pub(super) fn on_detached(&mut self, cx: &mut TreeCx<'_>, from: NodeId, join: u64, end: Option<u64>) {
         let next = self.flow.log.matched();
         if self.role.parent() == Some(from) {
             self.relocate(cx, |relocation, _| relocation.on_detached(join, end, next));
@@ -111,7 +105,7 @@ impl Tree {
         }
         self.on_link_changed(cx, to, true);
         if let Some(started) = start {
-            self.on_started(cx, &started);
+            self.on_started(cx, to.id(), &started);
         }
         self.acknowledge(cx, false);
     }

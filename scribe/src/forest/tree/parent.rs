@@ -5,7 +5,7 @@ use treecast_overlay::peer::Contact;
 
 use super::Tree;
 use super::role::{News, ParentLink, Role, is_above};
-use crate::forest::context::{Life, TreeCx, TreeTimer};
+use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
 use crate::forest::retries;
 use crate::message::Start;
@@ -58,7 +58,7 @@ impl Tree {
 
     /// Looks for a parent, or becomes the root.
     pub(crate) fn seek(&mut self, cx: &mut TreeCx<'_>) {
-        if cx.life != Life::Running {
+        if cx.life != LifeStage::Running {
             return;
         }
         if cx.is_online() && cx.is_root() {
@@ -182,7 +182,7 @@ impl Tree {
         if self.take_parent(cx, from, &attached)
             && let Some(started) = attached.start
         {
-            self.on_started(cx, &started);
+            self.on_started(cx, from.id(), &started);
         }
         // Also if this was heard before, because the acknowledgement may have been lost.
         self.acknowledge(cx, false);
@@ -237,12 +237,13 @@ impl Tree {
     }
 
     /// The parent says where it starts this node.
-    pub(super) fn on_started(&mut self, cx: &mut TreeCx<'_>, started: &Started) {
+    pub(super) fn on_started(&mut self, cx: &mut TreeCx<'_>, from: NodeId, started: &Started) {
         if started.sync.is_none() && self.flow.log.copy_state().is_some() {
             // The root's word that no configuration which counts names this node.
             self.flow.log.end_life();
             self.flow.count_window(cx);
-            self.count_own(cx);
+            self.review_need(cx);
+            self.review_shape(cx);
         }
         if started.sync.is_none() && self.uplink.is_markless() && self.flow.log.would_skip(started) {
             // A late copy of a JOIN without a mark found a parent that had forgotten this node meanwhile. That begins
@@ -250,7 +251,7 @@ impl Tree {
             // for them.
             return self.rejoin(cx);
         }
-        if !self.flow.start(cx, started) {
+        if !self.flow.start(cx, from, started) {
             // The root takes this node for a member that it is no more, or not yet.
             return self.rejoin(cx);
         }
@@ -276,7 +277,7 @@ impl Tree {
         if self.role.parent() != Some(from) {
             return;
         }
-        // What a member holds of its root's log is committed as far as the root's is.
+        // A member's part of its root's log is committed as far as the root's is.
         let news = log.replica().is_some() && log.on_commit(moved.next);
         let behind = log.matched() < moved.next;
         if news {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::receipts::Waiting;
+use super::receipts::WaitingReceipt;
 use super::role::Role;
 use super::sequencer::Answer;
 use super::{Outcome, Tree};
@@ -94,7 +94,7 @@ impl Tree {
             let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
             let (term, offset) = (root.primary.term().number, log.end());
             let positioned =
-                root.sequencer.position(stamp, term, cx.config, cx.quota, log, &publish, &payload);
+                root.sequencer.position(stamp, term, cx.config, cx.quota, log, (&publish, &payload));
             root.receipts.wait(cx.now, &publish, offset);
             next = positioned.next;
             committed |= root.primary.append(log, positioned.held);
@@ -115,7 +115,7 @@ impl Tree {
     }
 
     /// Gives a message of an earlier birth a position in this one, if it has none, and lets its receipts wait.
-    pub(super) fn position_again(&mut self, cx: &mut TreeCx<'_>, held: &Held, waiting: Vec<Waiting>) {
+    pub(super) fn position_again(&mut self, cx: &mut TreeCx<'_>, held: &Held, waiting: Vec<WaitingReceipt>) {
         let Body::Message { publisher, session, sequence, signature } = held.body else { return };
         let stamp = self.next_stamp(cx);
         let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
@@ -127,7 +127,7 @@ impl Tree {
         let behind = offset - log.commit();
         let data = Data { topic: cx.topic, birth: log.birth, offset, term, behind, stamp, body };
         root.primary.append(log, Held::encode(data, &held.payload));
-        waiting.into_iter().for_each(|waiting| root.receipts.put(Waiting { offset, ..waiting }));
+        waiting.into_iter().for_each(|waiting| root.receipts.put(WaitingReceipt { offset, ..waiting }));
         self.flow.count_window(cx);
     }
 
@@ -156,7 +156,7 @@ impl Tree {
         let listeners = self.flow.listeners();
         while let Some(waiting) = root.receipts.take(cx.now, log.commit(), held_by_all, patience) {
             let copies = root.primary.copies(log, waiting.offset);
-            let Waiting { offset, publisher, session, sequence, .. } = waiting;
+            let WaitingReceipt { offset, publisher, session, sequence, .. } = waiting;
             let receipt = PublishReceipt {
                 topic: cx.topic,
                 session,

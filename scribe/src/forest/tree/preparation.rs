@@ -33,11 +33,11 @@ pub(crate) struct Preparation {
 struct Asked {
     contact: Contact,
     since: Instant,
-    answer: Answer,
+    answer: Answered,
 }
 
 #[derive(Debug)]
-enum Answer {
+enum Answered {
     /// None yet.
     Awaited,
     /// It is a member, and promises. The number of the JOIN that its promise is.
@@ -103,20 +103,21 @@ impl Preparation {
     pub(crate) fn ask(&mut self, now: Instant, peers: impl IntoIterator<Item = Peer>) -> Vec<Contact> {
         let mut new = Vec::new();
         for peer in peers {
-            let known = self.asked.get(&peer.id).is_some_and(|asked| {
-                asked.contact.peer.incarnation >= peer.incarnation
-            });
+            let known = self
+                .asked
+                .get(&peer.id)
+                .is_some_and(|asked| asked.contact.peer.incarnation >= peer.incarnation);
             if !known {
                 self.dead.remove(&peer.id);
                 let contact = Contact::from(peer);
-                self.asked.insert(peer.id, Asked { contact, since: now, answer: Answer::Awaited });
+                self.asked.insert(peer.id, Asked { contact, since: now, answer: Answered::Awaited });
                 new.push(contact);
             }
         }
         new
     }
 
-    /// Those that have not answered, if it is time to ask them again.
+    /// The nodes that have not answered, if it is time to ask them again.
     pub(crate) fn ask_again(&mut self, now: Instant, config: &Config) -> Vec<Contact> {
         if self.ask_at > now {
             return Vec::new();
@@ -128,14 +129,14 @@ impl Preparation {
 
     /// A node is a member, and promises.
     pub(crate) fn on_copy(&mut self, now: Instant, from: Contact, copy: CopyState, join: u64) {
-        let answer = Answer::Copy(Box::new(copy), join);
+        let answer = Answered::Copy(Box::new(copy), join);
         self.dead.remove(&from.id());
         self.asked.insert(from.id(), Asked { contact: from, since: now, answer });
     }
 
     /// A node is no member.
     pub(crate) fn on_no_copy(&mut self, now: Instant, from: Contact, known: Option<Mark>) {
-        let answer = Answer::NoCopy(known);
+        let answer = Answered::NoCopy(known);
         self.dead.remove(&from.id());
         self.asked.insert(from.id(), Asked { contact: from, since: now, answer });
     }
@@ -148,12 +149,13 @@ impl Preparation {
     }
 
     fn awaits(&self, id: NodeId, asked: &Asked) -> bool {
-        matches!(asked.answer, Answer::Awaited) && !self.dead.contains(&id)
+        matches!(asked.answer, Answered::Awaited) && !self.dead.contains(&id)
     }
 
     /// Whether a node has not answered yet, and may.
     pub(crate) fn awaits_answer(&self, id: NodeId) -> bool {
-        !self.dead.contains(&id) && self.asked.get(&id).is_none_or(|asked| matches!(asked.answer, Answer::Awaited))
+        !self.dead.contains(&id)
+            && self.asked.get(&id).is_none_or(|asked| matches!(asked.answer, Answered::Awaited))
     }
 
     /// Whether a node was found dead.
@@ -164,16 +166,16 @@ impl Preparation {
     /// The members that have promised: how to reach them, their copies, and the JOINs that their promises are.
     pub(crate) fn copies(&self) -> impl Iterator<Item = (Contact, &CopyState, u64)> {
         self.asked.values().filter_map(|asked| match &asked.answer {
-            Answer::Copy(copy, join) => Some((asked.contact, &**copy, *join)),
-            Answer::Awaited | Answer::NoCopy(_) => None,
+            Answered::Copy(copy, join) => Some((asked.contact, &**copy, *join)),
+            Answered::Awaited | Answered::NoCopy(_) => None,
         })
     }
 
     /// The windows of nodes that are no members.
     pub(crate) fn windows(&self) -> impl Iterator<Item = (Contact, Mark)> {
         self.asked.values().filter_map(|asked| match asked.answer {
-            Answer::NoCopy(Some(mark)) => Some((asked.contact, mark)),
-            Answer::NoCopy(None) | Answer::Copy(..) | Answer::Awaited => None,
+            Answered::NoCopy(Some(mark)) => Some((asked.contact, mark)),
+            Answered::NoCopy(None) | Answered::Copy(..) | Answered::Awaited => None,
         })
     }
 
@@ -195,10 +197,10 @@ impl Preparation {
         }
         let Some(asked) = self.asked.get(&member.peer.id) else { return false };
         match &asked.answer {
-            Answer::Copy(copy, _) => copy.life != member.life,
-            Answer::NoCopy(_) => true,
+            Answered::Copy(copy, _) => copy.life != member.life,
+            Answered::NoCopy(_) => true,
             // The ring has found it dead before it was asked.
-            Answer::Awaited => {
+            Answered::Awaited => {
                 now.since(asked.since) >= config.root.force_after && !is_near(member.peer.id)
             }
         }
@@ -262,8 +264,14 @@ mod tests {
         assert!(all.on_dead(NodeId(2)) && !all.on_dead(NodeId(3)), "whether its answer was waited for");
         assert!(all.is_answered(at(300), &config));
         assert_eq!(all.ask_again(at(900), &config), []);
-        assert_eq!(all.copies().map(|(from, copy, join)| (from.id(), copy.life, join)).collect::<Vec<_>>(), [(NodeId(3), 1, 8)]);
-        assert_eq!(all.windows().map(|(from, mark)| (from.id(), mark.next)).collect::<Vec<_>>(), [(NodeId(4), 5)]);
+        assert_eq!(
+            all.copies().map(|(from, copy, join)| (from.id(), copy.life, join)).collect::<Vec<_>>(),
+            [(NodeId(3), 1, 8)]
+        );
+        assert_eq!(
+            all.windows().map(|(from, mark)| (from.id(), mark.next)).collect::<Vec<_>>(),
+            [(NodeId(4), 5)]
+        );
     }
 
     #[test]
@@ -283,7 +291,9 @@ mod tests {
         all.on_copy(at(1), contact(3), copy(8), 1);
         all.on_no_copy(at(1), contact(4), None);
         let member = |id, life| Member { peer: peer(id), life };
-        let over = |all: &Preparation, now, id, life, near| all.is_over(at(now), &config, &member(id, life), |_| near);
+        let over = |all: &Preparation, now, id, life, near| {
+            all.is_over(at(now), &config, &member(id, life), |_| near)
+        };
         assert!(!over(&all, 9000, 2, 1, true), "silent, but the ring knows it");
         assert!(!over(&all, 1999, 2, 1, false) && over(&all, 2000, 2, 1, false));
         assert!(!over(&all, 0, 3, 8, true) && over(&all, 0, 3, 7, true), "another life of it");

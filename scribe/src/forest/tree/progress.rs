@@ -68,7 +68,7 @@ impl Tree {
             || 4 * bytes >= cx.config.push.bytes as u64
     }
 
-    /// What a neighbour's beat is to say of this topic, if it does not know that.
+    /// The report of this topic for a beat to a neighbour, if the neighbour does not know it.
     pub(crate) fn report(&mut self, cx: &mut TreeCx<'_>, to: NodeId) -> Option<Report> {
         if self.role.parent() == Some(to) {
             let known = self.uplink.told == self.state_to_tell();

@@ -55,13 +55,7 @@ impl Readers {
     /// Adds a subscriber, which has no start yet.
     pub(crate) fn add(&mut self, id: SubscriptionId, start: Start, credit: u32) {
         let start = in_range(start);
-        let new = LocalSubscriber {
-            start,
-            credit,
-            pace: Pace::default(),
-            reader: None,
-            parent_news: None,
-        };
+        let new = LocalSubscriber { start, credit, pace: Pace::default(), reader: None, parent_news: None };
         self.by_id.insert(id, new);
     }
 
@@ -82,7 +76,10 @@ impl Readers {
 
     /// Where those begin that have no start yet.
     pub(crate) fn starts(&self) -> impl Iterator<Item = Start> {
-        self.by_id.values().filter(|subscriber| subscriber.reader.is_none()).map(|subscriber| subscriber.start)
+        self.by_id
+            .values()
+            .filter(|subscriber| subscriber.reader.is_none())
+            .map(|subscriber| subscriber.start)
     }
 
     /// Gives a start to those that have none (promise S5). `latest`: the end of the parent's log, if it has just said so.

@@ -11,12 +11,12 @@ use crate::wire::Publish;
 /// Receipts that wait, in the order of the log.
 #[derive(Debug, Default)]
 pub(crate) struct Receipts {
-    waiting: VecDeque<Waiting>,
+    waiting: VecDeque<WaitingReceipt>,
 }
 
 /// A message whose receipt waits.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Waiting {
+pub(crate) struct WaitingReceipt {
     pub offset: u64,
     pub publisher: Contact,
     pub session: u64,
@@ -28,12 +28,13 @@ impl Receipts {
     /// Lets the receipt for a message wait. Messages that are sent again come out of the order of the log.
     pub(crate) fn wait(&mut self, now: Instant, publish: &Publish, offset: u64) {
         let Publish { publisher, session, sequence, .. } = *publish;
-        let new = Waiting { offset, publisher, session, sequence, since: now };
+        let new = WaitingReceipt { offset, publisher, session, sequence, since: now };
         let at = self.waiting.partition_point(|waiting| waiting.offset <= offset);
-        let same = |waiting: &Waiting| {
+        let same = |waiting: &WaitingReceipt| {
             (waiting.offset, waiting.publisher.id(), waiting.session) == (offset, publisher.id(), session)
         };
-        match at.checked_sub(1).and_then(|before| self.waiting.get_mut(before)).filter(|before| same(before)) {
+        match at.checked_sub(1).and_then(|before| self.waiting.get_mut(before)).filter(|before| same(before))
+        {
             // It may be reached another way now.
             Some(known) => known.publisher = publisher,
             None => self.waiting.insert(at, new),
@@ -41,7 +42,7 @@ impl Receipts {
     }
 
     /// Lets a receipt wait on.
-    pub(crate) fn put(&mut self, waiting: Waiting) {
+    pub(crate) fn put(&mut self, waiting: WaitingReceipt) {
         let at = self.waiting.partition_point(|known| known.offset <= waiting.offset);
         self.waiting.insert(at, waiting);
     }
@@ -53,7 +54,7 @@ impl Receipts {
         commit: u64,
         held_by_all: u64,
         patience: Duration,
-    ) -> Option<Waiting> {
+    ) -> Option<WaitingReceipt> {
         let first = self.waiting.front()?;
         let due = first.offset < held_by_all || now.since(first.since) >= patience;
         if first.offset < commit && due { self.waiting.pop_front() } else { None }
@@ -64,8 +65,13 @@ impl Receipts {
         self.waiting.front().filter(|first| first.offset < commit).map(|first| first.since + patience)
     }
 
+    /// Lets those wait on that are still right. The publishers of the others send their messages again.
+    pub(crate) fn retain(&mut self, is_right: impl Fn(&WaitingReceipt) -> bool) {
+        self.waiting.retain(is_right);
+    }
+
     /// All that wait: this node is the root no more.
-    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = Waiting> {
+    pub(crate) fn take_all(&mut self) -> impl Iterator<Item = WaitingReceipt> {
         std::mem::take(&mut self.waiting).into_iter()
     }
 
@@ -101,7 +107,9 @@ mod tests {
     }
 
     fn offsets(receipts: &mut Receipts, now: u64, commit: u64, held_by_all: u64) -> Vec<u64> {
-        std::iter::from_fn(|| receipts.take(at(now), commit, held_by_all, PATIENCE)).map(|w| w.offset).collect()
+        std::iter::from_fn(|| receipts.take(at(now), commit, held_by_all, PATIENCE))
+            .map(|w| w.offset)
+            .collect()
     }
 
     #[test]

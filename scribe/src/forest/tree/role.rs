@@ -201,7 +201,7 @@ pub(crate) struct Uplink {
     is_asked: bool,
     /// The parent before this one, to tell a change from a first attachment.
     last_parent: Option<Option<NodeId>>,
-    /// What the parent was last told.
+    /// The state that the parent was last told.
     pub told: Told,
     /// The parent was asked to repeat since the last progress.
     asked_again: bool,

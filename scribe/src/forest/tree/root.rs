@@ -8,15 +8,16 @@ use rand::RngExt;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 
-use super::preparation::{PULLED_AT_ONCE, PullUnderWay, Purpose};
-use super::role::Role;
 use super::membership::has_other_branch;
+use super::preparation::{PULLED_AT_ONCE, PullUnderWay, Purpose};
+use super::receipts::WaitingReceipt;
+use super::role::Role;
 use super::root_state::RootState;
 use super::team::Team;
 use super::{ParentLost, Tree};
-use crate::forest::context::{Life, TreeCx, TreeTimer};
+use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::log::early::Arrived;
-use crate::log::primary::{Primary, Verdict};
+use crate::log::primary::{PrepareOutcome, Primary};
 use crate::log::sessions::Sessions;
 use crate::log::window::Held;
 use crate::log::{Change, Log};
@@ -31,7 +32,7 @@ const PULL_PATIENCE: u32 = 8;
 impl Tree {
     /// Whether this node is the topic's root is the ring's decision, and may have changed.
     pub(crate) fn review_place(&mut self, cx: &mut TreeCx<'_>) {
-        if cx.life != Life::Running || !cx.is_online() {
+        if cx.life != LifeStage::Running || !cx.is_online() {
             return;
         }
         match (self.role.is_root(), cx.is_root()) {
@@ -77,14 +78,16 @@ impl Tree {
     pub(super) fn prepare(&mut self, cx: &mut TreeCx<'_>) {
         let Role::Root(root) = &mut self.role else { return };
         let log = self.flow.log.part.as_mut();
-        let promised = log.as_ref().and_then(|log| log.replica()).map_or(0, |replica| replica.promised.number);
+        let promised =
+            log.as_ref().and_then(|log| log.replica()).map_or(0, |replica| replica.promised.number);
         let number = promised.max(root.primary.term().number).max(self.known_term) + 1;
         let term = Term { number, root: cx.me };
         self.known_term = number;
-        let members: Vec<Peer> = log.as_ref().filter(|log| log.replica().is_some()).map_or_else(Vec::new, |log| {
-            let all = log.configurations().all().iter().flat_map(|known| known.members.iter());
-            all.map(|member| member.peer).collect()
-        });
+        let members: Vec<Peer> =
+            log.as_ref().filter(|log| log.replica().is_some()).map_or_else(Vec::new, |log| {
+                let all = log.configurations().all().iter().flat_map(|known| known.members.iter());
+                all.map(|member| member.peer).collect()
+            });
         let own = log.and_then(|log| log.on_prepare(term)).and_then(Result::ok);
         let admission = std::mem::take(&mut root.sequencer.admission);
         let (weighed, awaited) = (std::mem::take(&mut root.weighed), std::mem::take(&mut root.awaited));
@@ -132,6 +135,7 @@ impl Tree {
         } else {
             self.weigh(cx);
         }
+        self.flow.count_window(cx);
         if let Role::Root(root) = &self.role
             && !root.primary.is_serving()
         {
@@ -145,7 +149,8 @@ impl Tree {
         if !forces && root.awaited.iter().any(|&id| id != cx.me && root.preparation.awaits_answer(id)) {
             return;
         }
-        let is_near = |id| cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|p| p.id == id);
+        let is_near =
+            |id| cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|p| p.id == id);
         let (preparation, now) = (&root.preparation, cx.now);
         let own = self.flow.log.part().and_then(|log| log.replica()).map(|replica| replica.life);
         let is_over = |member: &Member| {
@@ -154,27 +159,31 @@ impl Tree {
             is_own_past || preparation.is_over(now, cx.config, member, is_near)
         };
         let hurries = preparation.may_force(now, cx.config);
-        match root.primary.verdict(is_over, hurries) {
-            Verdict::Adopt { best, commit } => self.adopt_best(cx, best, commit),
-            Verdict::Wait(missing) => self.ask(cx, missing.into_iter().map(|member| member.peer).collect()),
-            Verdict::MajorityEnded { .. } if self.role.root().is_some_and(|root| root.has_served) => {
+        match root.primary.outcome(is_over, hurries) {
+            PrepareOutcome::Adopt { best, commit } => self.adopt_best(cx, best, commit),
+            PrepareOutcome::Wait(missing) => {
+                self.ask(cx, missing.into_iter().map(|member| member.peer).collect())
+            }
+            PrepareOutcome::MajorityEnded { .. } if self.role.root().is_some_and(|root| root.has_served) => {
                 self.begin_anew(cx);
             }
-            Verdict::MajorityEnded { complete, .. } => {
+            PrepareOutcome::MajorityEnded { complete, .. } => {
                 // Others may hold what the survivors lack: all around are asked, and orphans come with their marks.
                 self.ask(cx, Vec::new());
-                let forced = self.role.root().is_some_and(|root| root.preparation.may_force(cx.now, cx.config));
+                let forced =
+                    self.role.root().is_some_and(|root| root.preparation.may_force(cx.now, cx.config));
                 if complete || forced {
                     self.gather(cx, complete);
                 }
             }
-            Verdict::Unknown => {
+            PrepareOutcome::Unknown => {
                 self.ask(cx, Vec::new());
                 if !root_is_answered(self, cx) {
                     return;
                 }
                 let known = self.flow.log.part().is_some() || self.best_window(cx).is_some();
-                let forced = self.role.root().is_some_and(|root| root.preparation.may_force(cx.now, cx.config));
+                let forced =
+                    self.role.root().is_some_and(|root| root.preparation.may_force(cx.now, cx.config));
                 if !known {
                     self.found(cx);
                 } else if forced {
@@ -268,7 +277,9 @@ impl Tree {
 
     /// Takes the next entry of those that were pulled. Returns whether it was there, and others may follow.
     fn take_pulled(&mut self, cx: &mut TreeCx<'_>) -> bool {
-        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return false };
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else {
+            return false;
+        };
         let Some(pull) = &mut root.preparation.pull else { return false };
         let Some(entry) = pull.early.remove(&pull.next) else { return false };
         pull.next += 1;
@@ -301,7 +312,8 @@ impl Tree {
         if self.on_no_backfill(cx, number, start) {
             return;
         }
-        let asked = |root: &RootState| root.preparation.pull.as_ref().is_some_and(|pull| pull.number == number);
+        let asked =
+            |root: &RootState| root.preparation.pull.as_ref().is_some_and(|pull| pull.number == number);
         if self.role.root().is_some_and(asked) {
             self.give_source_up(cx);
         }
@@ -327,7 +339,7 @@ impl Tree {
         let until = pull.until.min(end).min(pull.from + PULLED_AT_ONCE);
         let mut bytes = 0;
         for (offset, entry) in log.window.entries_from(pull.from).take_while(|(offset, _)| *offset < until) {
-            // What comes first goes in any case.
+            // The first entry goes in any case.
             if bytes > 0 && bytes + entry.encoded.len() > cx.config.push.bytes {
                 break;
             }
@@ -437,7 +449,8 @@ impl Tree {
         let own = self.flow.log.part().map(|log| (log.birth, log.commit()));
         let children = self.flow.children.starts_with_contacts(cx);
         let windows = root.preparation.windows().chain(children);
-        let same = windows.filter(|(_, mark)| own.is_none_or(|(birth, end)| birth == mark.birth && end < mark.next));
+        let same =
+            windows.filter(|(_, mark)| own.is_none_or(|(birth, end)| birth == mark.birth && end < mark.next));
         same.max_by_key(|(contact, mark)| (mark.next, contact.id()))
     }
 
@@ -488,10 +501,38 @@ impl Tree {
         let birth = cx.rng.random();
         self.flow.log.part = Some(Box::new(Log::new(birth, Lineage::default(), 0)));
         self.begin_birth(cx, birth, Lineage::default(), true);
+        self.after_preparing(cx);
     }
 
     /// The log begins anew, with all that is here.
-    pub(super) fn open_birth(&mut self, cx: &mut TreeCx<'_>, complete: bool) {
+    fn open_birth(&mut self, cx: &mut TreeCx<'_>, complete: bool) {
+        self.branch(cx, complete);
+        self.after_preparing(cx);
+    }
+
+    /// Members have ended without which nothing can be committed. This root holds all that was: it begins the log anew.
+    /// Messages that were not committed get new positions, because another root may have committed others at the old ones.
+    fn begin_anew(&mut self, cx: &mut TreeCx<'_>) {
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
+        let (commit, open) = (log.commit(), log.take_open());
+        let waiting: Vec<_> = root.receipts.take_all().collect();
+        self.flow.count_window(cx);
+        self.branch(cx, true);
+        let (committed, uncommitted): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|waiting| waiting.offset < commit);
+        if let Role::Root(root) = &mut self.role {
+            committed.into_iter().for_each(|waiting| root.receipts.put(waiting));
+        }
+        // Before any message that waits: it may be one of these, or come after one of them.
+        for (offset, held) in open {
+            let waiting = uncommitted.iter().filter(|waiting| waiting.offset == offset);
+            self.position_again(cx, &held, waiting.copied().collect());
+        }
+        self.after_preparing(cx);
+    }
+
+    /// Begins a birth that goes on from this node's log.
+    fn branch(&mut self, cx: &mut TreeCx<'_>, complete: bool) {
         let Some(log) = self.flow.log.part() else { return };
         let birth = cx.rng.random();
         let lineage = log.lineage.then(log.birth, log.end());
@@ -519,12 +560,11 @@ impl Tree {
         log.begin_life(me, life);
         let members = [Member { peer, life }].into();
         let birth_entry = Birth { lineage, complete };
-        let body = Body::Configuration { members, birth: Some(Box::new(birth_entry)), forsakes: None };
+        let body = Body::Configuration { members, birth: Some(Box::new(birth_entry)), replaces: None };
         let data = Data { topic, birth, offset: log.end(), term: term.number, behind: 0, stamp, body };
         let held = Held::encode(data, &root.sequencer.sessions.encode());
         root.primary.append(log, held);
         root.sequencer.young_until = young_until(cx, log);
-        self.after_preparing(cx);
     }
 
     /// The term is this node's, and the log complete: positions are given.
@@ -544,7 +584,9 @@ impl Tree {
         root.awaited.clear();
         if let Some(log) = self.flow.log.part() {
             let others = root.preparation.copies().map(|(_, copy, _)| copy);
-            root.forsakes = others.filter(|copy| has_other_branch(log, copy)).map(|copy| copy.birth).next();
+            root.replaces = others.filter(|copy| has_other_branch(log, copy)).map(|copy| copy.birth).next();
+            // What this node positioned in an earlier term may not be in the log that it serves now.
+            root.receipts.retain(|waiting| is_there(log, waiting));
         }
         root.team = Team::default();
         let copies: Vec<_> =
@@ -594,7 +636,7 @@ impl Tree {
             cx.out.route(cx.topic, crate::wire::encode(&Header::Publish(publish), &payload));
         }
         if let Some(log) = self.flow.log.part.as_mut().filter(|log| log.replica().is_none()) {
-            // What is not committed is the members' to keep.
+            // Entries that are not committed are the members' to keep.
             log.end_life();
         }
         self.flow.count_window(cx);
@@ -632,6 +674,15 @@ impl Tree {
     }
 }
 
+fn is_there(log: &Log, waiting: &WaitingReceipt) -> bool {
+    log.window.entry(waiting.offset).is_some_and(|entry| match entry.body {
+        Body::Message { publisher, session, sequence, .. } => {
+            (publisher, session, sequence) == (waiting.publisher.id(), waiting.session, waiting.sequence)
+        }
+        Body::Configuration { .. } => false,
+    })
+}
+
 fn root_is_answered(tree: &Tree, cx: &TreeCx<'_>) -> bool {
     tree.role.root().is_some_and(|root| root.preparation.is_answered(cx.now, cx.config))
 }
@@ -650,5 +701,5 @@ fn young_until(cx: &TreeCx<'_>, log: &Log) -> u64 {
         Body::Configuration { birth: None, .. } | Body::Message { .. } => false,
     });
     let timeout = u64::try_from(cx.config.publish.timeout.as_millis()).unwrap_or(u64::MAX);
-    born.map(|(_, entry)| entry.stamp.saturating_add(timeout)).last().unwrap_or(0)
+    born.map(|(_, entry)| entry.stamp.saturating_add(timeout)).next_back().unwrap_or(0)
 }

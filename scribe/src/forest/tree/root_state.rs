@@ -31,7 +31,7 @@ pub(crate) struct RootState {
     /// Members of such a birth, whose promises are waited for.
     pub awaited: BTreeSet<NodeId>,
     /// A birth of the log that was given up for this one: readers are to hear of it.
-    pub forsakes: Option<u64>,
+    pub replaces: Option<u64>,
     /// It served in its last term, and nobody has served since: what is committed it has.
     pub has_served: bool,
     /// Nobody uses the topic: its members were told to forget it.
@@ -52,7 +52,7 @@ impl RootState {
             serves_since: None,
             weighed: BTreeSet::new(),
             awaited: BTreeSet::new(),
-            forsakes: None,
+            replaces: None,
             has_served: false,
             is_dropping: false,
         }

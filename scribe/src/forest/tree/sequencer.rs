@@ -56,7 +56,7 @@ impl Sequencer {
             let limit = config.max_payload as u64;
             return Answer::Refuse(publish, RefusedReason::TooLarge { limit });
         }
-        // What this log has, it has, whichever birth its publisher knows.
+        // Messages that are in this log are not refused, whichever birth their publisher knows.
         if !self.sessions.has(&publish) && !self.is_of(log, unix_ms, &publish) {
             let reason = RefusedReason::OtherBirth { birth: log.birth, repeated: publish.resent };
             return Answer::Refuse(publish, reason);
@@ -93,8 +93,7 @@ impl Sequencer {
         config: &Config,
         quota: &Quota,
         log: &Log,
-        publish: &Publish,
-        payload: &[u8],
+        (publish, payload): (&Publish, &[u8]),
     ) -> Positioned {
         let offset = log.end();
         let id = (publish.publisher.id(), publish.session);

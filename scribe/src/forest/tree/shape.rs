@@ -22,7 +22,7 @@ use super::Tree;
 use super::children::Child;
 use super::relocation::OFFER_REST;
 use super::role::Role;
-use crate::forest::context::{Life, TreeCx, TreeTimer};
+use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::wire::{Capacity, Header, MAX_OFFERED, Offer, Offered};
 
 /// Most children that are asked at once to move: a crowd is led down in several rounds.
@@ -103,7 +103,7 @@ impl Tree {
     /// far away anyway; so a newcomer that is nearer than an older child displaces it. If that was `in_vain`, any, to
     /// any.
     pub(crate) fn hand_children_over(&mut self, cx: &mut TreeCx<'_>, count: usize, in_vain: bool) {
-        if !self.is_settled() || cx.life != Life::Running {
+        if !self.is_settled() || cx.life != LifeStage::Running {
             return;
         }
         let movable = self.flow.children.iter().filter(|(id, child)| may_move(cx, *id, child));
@@ -166,7 +166,7 @@ impl Tree {
         let spliced = former.is_some_and(|former| self.flow.children.contains(former));
         let (count, most) = (self.flow.children.ordinary(), cx.config.tree.children_per_tree);
         let room = count < 2 * most && cx.quota.has_child_room(cx.config);
-        match cx.life == Life::Running && self.is_settled() && !going && (spliced || room) {
+        match cx.life == LifeStage::Running && self.is_settled() && !going && (spliced || room) {
             true if spliced || count < most => Capacity::Free,
             true => Capacity::Crowded,
             false => Capacity::None,

@@ -13,6 +13,8 @@ use crate::wire::{Configuration, Life, Member};
 const UNWILLING: Duration = Duration::from_secs(5);
 /// How long an invited node is waited for before another one is invited as well.
 const INVITED: Duration = Duration::from_secs(1);
+/// How long a node that catches up is waited for before another one is invited as well.
+const CATCHES_UP: Duration = Duration::from_secs(3);
 /// Members are left alone while they are among so many nodes closest to the key: none changes for a node that squeezes in.
 pub(crate) const CLOSEST: usize = 8;
 
@@ -21,11 +23,13 @@ pub(crate) const CLOSEST: usize = 8;
 pub(crate) struct Team {
     invited: BTreeMap<NodeId, Instant>,
     unwilling: BTreeMap<NodeId, Instant>,
+    /// Since when they catch up.
+    behind: BTreeMap<NodeId, Instant>,
 }
 
 /// All that is known of one node for the choice of members.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct Candidate {
     /// The life in which it follows the root's log.
     pub life: Life,
     /// It has everything that is committed.
@@ -64,6 +68,7 @@ impl Team {
     pub(crate) fn forget(&mut self, id: NodeId) {
         self.invited.remove(&id);
         self.unwilling.remove(&id);
+        self.behind.remove(&id);
     }
 
     /// Decides on the members. `ranked`: the nodes closest to the key, the closest first. `is_well`: whether a member is to
@@ -75,10 +80,11 @@ impl Team {
         copies: usize,
         ranked: &[Peer],
         is_well: impl Fn(&Member) -> bool,
-        standing: impl Fn(NodeId) -> Option<Standing>,
+        standing: impl Fn(NodeId) -> Option<Candidate>,
     ) -> Plan {
         self.unwilling.retain(|_, until| *until > now);
         self.invited.retain(|_, since| now.since(*since) < 4 * INVITED);
+        self.behind.retain(|&id, _| standing(id).is_some_and(|candidate| !candidate.is_complete));
         let near = |id: NodeId| ranked.iter().take(CLOSEST.max(copies)).any(|peer| peer.id == id);
         let members = &configuration.members;
         let mut next: Vec<Member> =
@@ -97,8 +103,11 @@ impl Team {
                 continue;
             }
             match standing(id) {
-                Some(Standing { life, is_complete: true }) => next.push(Member { peer: *peer, life }),
-                Some(_) => awaited += 1,
+                Some(Candidate { life, is_complete: true }) => next.push(Member { peer: *peer, life }),
+                Some(_) => {
+                    let since = *self.behind.entry(id).or_insert(now);
+                    awaited += usize::from(now.since(since) < CATCHES_UP);
+                }
                 None => {
                     let since = *self.invited.entry(id).or_insert(now);
                     plan.invite.push(*peer);
@@ -113,7 +122,7 @@ impl Team {
         let shrinks = stays < members.len() && awaited == 0;
         if (grows || shrinks) && !next.is_empty() && (can_commit > 0 || grows) {
             if awaited > 0 {
-                // Those that are not replaced yet stay for now.
+                // Members that are not replaced yet stay for now.
                 let rest = members.iter().filter(|member| !next.iter().any(|n| n.peer.id == member.peer.id));
                 let room = copies.max(members.len()).saturating_sub(next.len());
                 let rest: Vec<_> = rest.take(room).copied().collect();
@@ -125,7 +134,11 @@ impl Team {
                 plan.members = Some(next);
             }
         }
-        plan.is_open = awaited > 0 || !plan.invite.is_empty() || plan.members.is_some() || stays < members.len();
+        plan.is_open = awaited > 0
+            || !self.behind.is_empty()
+            || !plan.invite.is_empty()
+            || plan.members.is_some()
+            || stays < members.len();
         plan
     }
 }
@@ -157,8 +170,14 @@ mod tests {
         copies: usize,
     }
 
-    const CASE: Case<'static> =
-        Case { members: &[1, 2, 3], ranked: &[1, 2, 3, 4, 5], unwell: &[], complete: &[], behind: &[], copies: 3 };
+    const CASE: Case<'static> = Case {
+        members: &[1, 2, 3],
+        ranked: &[1, 2, 3, 4, 5],
+        unwell: &[],
+        complete: &[],
+        behind: &[],
+        copies: 3,
+    };
 
     impl Case<'_> {
         /// Whom to invite, and the next members.
@@ -176,7 +195,7 @@ mod tests {
             let standing = |id| {
                 let well = is(self.members, id) && !is(self.unwell, id);
                 let is_complete = is(self.complete, id) || well;
-                (is_complete || is(self.behind, id)).then_some(Standing { life: 1, is_complete })
+                (is_complete || is(self.behind, id)).then_some(Candidate { life: 1, is_complete })
             };
             let is_well = |member: &Member| !is(self.unwell, member.peer.id);
             team.plan(at(now), &configuration, self.copies, &ranked, is_well, standing)
@@ -230,6 +249,17 @@ mod tests {
     }
 
     #[test]
+    fn one_that_catches_up_slowly_is_not_waited_for_alone() {
+        let mut team = Team::default();
+        let case = Case { ranked: &[1, 2, 4, 5], unwell: &[3], behind: &[4], ..CASE };
+        assert_eq!(case.plan(&mut team, 0), (vec![], None));
+        assert_eq!(case.plan(&mut team, 2999).0, [] as [u128; 0]);
+        assert_eq!(case.plan(&mut team, 3000).0, [5]);
+        let here = Case { complete: &[4], behind: &[], ..case };
+        assert_eq!(here.plan(&mut team, 3100).1, Some(vec![1, 2, 4]), "it is the closer one");
+    }
+
+    #[test]
     fn one_that_will_not_is_passed_over_for_a_while() {
         let mut team = Team::default();
         let case = Case { ranked: &[1, 2, 4, 5], unwell: &[3], ..CASE };
@@ -264,7 +294,10 @@ mod tests {
         let (invite, members) = some.plan(&mut team, 0);
         let members = members.unwrap();
         assert_eq!(invite, [5, 6]);
-        assert!(members.contains(&4) && members.len() == 3, "those that are not replaced yet stay: {members:?}");
+        assert!(
+            members.contains(&4) && members.len() == 3,
+            "those that are not replaced yet stay: {members:?}"
+        );
     }
 
     #[test]

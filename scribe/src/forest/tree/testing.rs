@@ -11,7 +11,9 @@ use treecast_overlay::wire::NodeState;
 
 use crate::config::Config;
 use crate::event::Event;
-use crate::forest::context::{Life, Numbers, Outbox, Request, RingView, Timer, TimersOf, TreeCx, TreeTimer};
+use crate::forest::context::{
+    LifeStage, Numbers, Outbox, Request, RingView, Timer, TimersOf, TreeCx, TreeTimer,
+};
 use crate::forest::links::Links;
 use crate::forest::neighbours::Neighbours;
 use crate::forest::quota::Quota;
@@ -112,7 +114,7 @@ impl Surroundings {
             me: ME,
             ring: &Elsewhere,
             config: &self.config,
-            life: Life::Running,
+            life: LifeStage::Running,
             rng: &mut self.rng,
             out: &mut self.out,
             timers: TimersOf::new(TOPIC, &mut self.deadlines),

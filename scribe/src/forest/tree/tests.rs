@@ -29,7 +29,7 @@ fn append(flow: &mut Flow, around: &mut Surroundings, offsets: std::ops::Range<u
 /// A flow that was started at the log's beginning, with one child.
 fn flow_with_child(around: &mut Surroundings) -> Flow {
     let mut flow = Flow::new(around.now, TOPIC);
-    assert!(flow.start(&mut around.cx(), &started()));
+    assert!(flow.start(&mut around.cx(), NodeId(9), &started()));
     assert!(flow.children.admit(&mut around.cx(), contact(CHILD.0), &join()));
     flow.attach(&mut around.cx(), WAY, CHILD);
     let sent = around.sent();
@@ -114,7 +114,7 @@ fn a_child_of_a_log_that_begins_anew_is_started_anew() {
     // The next birth has taken over six entries of this one: what the child has beyond is not in it.
     let lineage = Lineage::default().then(BIRTH, 6);
     let next = Started { birth: 8, lineage, next: 6, latest: 6, sync: None };
-    assert!(flow.start(&mut around.cx(), &next));
+    assert!(flow.start(&mut around.cx(), NodeId(9), &next));
     flow.start_children(&mut around.cx(), WAY);
     let taken = flow.take(&mut around.cx(), NodeId(2), Arrived { birth: 8, ..entry(6) });
     assert_eq!(taken, Arrival::Next);
@@ -144,7 +144,7 @@ fn subscribers_get_as_much_as_they_have_credit_for() {
     let mut around = Surroundings::new(Config::default());
     let mut flow = Flow::new(around.now, TOPIC);
     flow.readers.add(SubscriptionId(1), Start::Latest, 1);
-    assert!(flow.start(&mut around.cx(), &started()));
+    assert!(flow.start(&mut around.cx(), NodeId(9), &started()));
     flow.start_readers(&mut around.cx(), 0);
     assert!(matches!(around.events()[..], [Event::Subscribed { .. }]));
     append(&mut flow, &mut around, 0..2);

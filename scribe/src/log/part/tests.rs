@@ -144,7 +144,7 @@ fn one_is_released_when_a_configuration_without_it_is_committed_and_none_after_i
     // Another life of it is another member.
     let mut reborn = copy(1, 2);
     let named = [member(1, 2), member(2, 1)];
-    let body = Body::Configuration { members: named.into(), birth: None, forsakes: None };
+    let body = Body::Configuration { members: named.into(), birth: None, replaces: None };
     assert_eq!(reborn.take(ROOT, 2, crate::log::testing::entry(1, body, b"")), Taken::Next);
     reborn.on_commit(3);
     assert!(reborn.is_released());

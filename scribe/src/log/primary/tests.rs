@@ -203,31 +203,37 @@ fn a_member_is_told_from_where_its_log_may_differ() {
 fn the_copy_of_the_greatest_term_is_adopted_not_the_longest() {
     let three: &[(u64, &[u128])] = &[(0, &[1, 2, 3])];
     let promises = [(1, promise(2, 3, 8, three)), (2, promise(3, 4, 5, three))];
-    assert_eq!(preparing(&promises).verdict(nobody, false), Verdict::Adopt { best: NodeId(2), commit: 4 });
+    assert_eq!(
+        preparing(&promises).outcome(nobody, false),
+        PrepareOutcome::Adopt { best: NodeId(2), commit: 4 }
+    );
     let same = [(1, promise(3, 3, 8, three)), (2, promise(3, 4, 5, three))];
-    assert_eq!(preparing(&same).verdict(nobody, false), Verdict::Adopt { best: NodeId(1), commit: 4 });
-    assert_eq!(preparing(&[]).verdict(nobody, false), Verdict::Unknown);
+    assert_eq!(preparing(&same).outcome(nobody, false), PrepareOutcome::Adopt { best: NodeId(1), commit: 4 });
+    assert_eq!(preparing(&[]).outcome(nobody, false), PrepareOutcome::Unknown);
 }
 
 #[test]
 fn promises_of_a_majority_of_every_configuration_that_counts_are_needed() {
     let three: &[(u64, &[u128])] = &[(0, &[1, 2, 3])];
     let one = preparing(&[(1, promise(1, 3, 3, three))]);
-    assert_eq!(one.verdict(nobody, false), Verdict::Wait(vec![member(2, 1), member(3, 1)]));
+    assert_eq!(one.outcome(nobody, false), PrepareOutcome::Wait(vec![member(2, 1), member(3, 1)]));
     // The best log names others in an entry that may be committed: they are asked, too.
     let both: &[(u64, &[u128])] = &[(0, &[1, 2, 3]), (3, &[3, 4, 5])];
     let open = [(1, promise(1, 3, 4, both)), (2, promise(1, 3, 3, three))];
-    let wait = Verdict::Wait(vec![member(3, 1), member(4, 1), member(5, 1)]);
-    assert_eq!(preparing(&open).verdict(nobody, false), wait);
+    let wait = PrepareOutcome::Wait(vec![member(3, 1), member(4, 1), member(5, 1)]);
+    assert_eq!(preparing(&open).outcome(nobody, false), wait);
     let more = [open[0].clone(), open[1].clone(), (3, promise(1, 3, 3, three)), (4, promise(1, 3, 4, both))];
-    assert_eq!(preparing(&more).verdict(nobody, false), Verdict::Adopt { best: NodeId(4), commit: 3 });
+    assert_eq!(preparing(&more).outcome(nobody, false), PrepareOutcome::Adopt { best: NodeId(4), commit: 3 });
     // Known to be committed, the old ones count no more.
     let settled = [(3, promise(1, 4, 4, both)), (4, promise(1, 4, 4, &[(3, &[3, 4, 5])]))];
-    assert_eq!(preparing(&settled).verdict(nobody, false), Verdict::Adopt { best: NodeId(4), commit: 4 });
+    assert_eq!(
+        preparing(&settled).outcome(nobody, false),
+        PrepareOutcome::Adopt { best: NodeId(4), commit: 4 }
+    );
     // Another life of a member is not that member.
     let reborn = CopyState { life: 2, ..promise(1, 3, 3, three) };
     let two = preparing(&[(1, promise(1, 3, 3, three)), (2, reborn)]);
-    assert_eq!(two.verdict(nobody, false), Verdict::Wait(vec![member(2, 1), member(3, 1)]));
+    assert_eq!(two.outcome(nobody, false), PrepareOutcome::Wait(vec![member(2, 1), member(3, 1)]));
 }
 
 #[test]
@@ -237,16 +243,16 @@ fn a_majority_that_has_ended_is_complete_if_every_majority_had_a_survivor() {
     let three: &[(u64, &[u128])] = &[(0, &[1, 2, 3])];
     let one = preparing(&[(1, promise(1, 3, 3, three))]);
     assert_eq!(
-        one.verdict(over(&[2]), false),
-        Verdict::Wait(vec![member(3, 1)]),
+        one.outcome(over(&[2]), false),
+        PrepareOutcome::Wait(vec![member(3, 1)]),
         "one of the others is enough"
     );
-    let ended = |complete| Verdict::MajorityEnded { best: Some(NodeId(1)), complete };
-    assert_eq!(one.verdict(over(&[2, 3]), false), ended(false), "the two may have committed without it");
+    let ended = |complete| PrepareOutcome::MajorityEnded { best: Some(NodeId(1)), complete };
+    assert_eq!(one.outcome(over(&[2, 3]), false), ended(false), "the two may have committed without it");
     let two = preparing(&[(1, promise(1, 3, 3, &[(0, &[1, 2])]))]);
-    assert_eq!(two.verdict(over(&[2]), false), ended(true), "nothing was committed without it");
+    assert_eq!(two.outcome(over(&[2]), false), ended(true), "nothing was committed without it");
     let alone = preparing(&[(1, promise(1, 3, 3, &[(0, &[4])]))]);
-    assert_eq!(alone.verdict(over(&[4]), false), ended(false));
+    assert_eq!(alone.outcome(over(&[4]), false), ended(false));
 }
 
 #[test]
@@ -257,15 +263,15 @@ fn of_two_births_the_longest_that_has_a_majority_goes_on() {
     let new = CopyState { birth: 8, lineage, ..promise(1, 7, 7, &[(6, &[3])]) };
     let both = preparing(&[(1, old.clone()), (3, new.clone())]);
     let over = |member: &Member| member.peer.id == NodeId(2);
-    assert_eq!(both.verdict(nobody, false), Verdict::Wait(vec![member(2, 1)]), "it may be longer");
-    let adopt = |id, commit| Verdict::Adopt { best: NodeId(id), commit };
-    assert_eq!(both.verdict(nobody, true), adopt(3, 7), "it was waited for");
-    assert_eq!(both.verdict(over, false), adopt(3, 7), "it has ended");
+    assert_eq!(both.outcome(nobody, false), PrepareOutcome::Wait(vec![member(2, 1)]), "it may be longer");
+    let adopt = |id, commit| PrepareOutcome::Adopt { best: NodeId(id), commit };
+    assert_eq!(both.outcome(nobody, true), adopt(3, 7), "it was waited for");
+    assert_eq!(both.outcome(over, false), adopt(3, 7), "it has ended");
     let all = preparing(&[(1, old.clone()), (2, old.clone()), (3, new.clone())]);
-    assert_eq!(all.verdict(nobody, false), adopt(2, 9), "both have a majority");
+    assert_eq!(all.outcome(nobody, false), adopt(2, 9), "both have a majority");
     let longer = CopyState { end: 12, ..new };
     let all = preparing(&[(1, old.clone()), (2, old), (3, longer)]);
-    assert_eq!(all.verdict(nobody, false), adopt(3, 7));
+    assert_eq!(all.outcome(nobody, false), adopt(3, 7));
 }
 
 #[test]
@@ -281,7 +287,9 @@ fn a_root_adopts_the_best_copy_and_commits_it_in_its_own_term() {
         let copy = group.others.get_mut(&NodeId(id)).unwrap().on_prepare(primary.term()).unwrap().unwrap();
         primary.on_promise(NodeId(id), copy);
     }
-    let Verdict::Adopt { best, commit } = primary.verdict(nobody, false) else { panic!("{primary:?}") };
+    let PrepareOutcome::Adopt { best, commit } = primary.outcome(nobody, false) else {
+        panic!("{primary:?}")
+    };
     assert_eq!(best, NodeId(1));
     let mut log = None;
     assert_eq!(primary.adopt(&mut log, best, commit), Some(0), "it has nothing");
@@ -316,7 +324,9 @@ fn a_member_that_is_the_best_serves_at_once() {
     let mut primary = Primary::prepare(NodeId(1), term, own);
     let mut other = group.others[&NodeId(2)].clone();
     primary.on_promise(NodeId(2), other.on_prepare(term).unwrap().unwrap());
-    let Verdict::Adopt { best, commit } = primary.verdict(nobody, false) else { panic!("{primary:?}") };
+    let PrepareOutcome::Adopt { best, commit } = primary.outcome(nobody, false) else {
+        panic!("{primary:?}")
+    };
     let mut log = Some(Box::new(log));
     if best != NodeId(1) {
         // Both are alike, and the other one has the greater id.
@@ -352,7 +362,7 @@ fn the_best_copy_may_be_lost_while_it_is_adopted() {
     let mut log = None;
     assert_eq!(primary.adopt(&mut log, NodeId(1), 3), Some(0));
     primary.on_best_lost();
-    assert_eq!(primary.verdict(nobody, false), Verdict::Wait(vec![member(1, 1), member(3, 1)]));
+    assert_eq!(primary.outcome(nobody, false), PrepareOutcome::Wait(vec![member(1, 1), member(3, 1)]));
     primary.on_promise(NodeId(3), promise(1, 3, 3, three));
-    assert!(matches!(primary.verdict(nobody, false), Verdict::Adopt { .. }));
+    assert!(matches!(primary.outcome(nobody, false), PrepareOutcome::Adopt { .. }));
 }
