@@ -17,7 +17,9 @@ use crate::lab::meter::number_of;
 /// A message of unknown outcome is settled after this long: it comes to all, or to none.
 const UNKNOWN: Duration = Duration::from_secs(60);
 /// So many faults are told in words.
-const WORDS: usize = 16;
+const WORDS: usize = 24;
+/// And so many of one kind.
+const OF_A_KIND: usize = 6;
 /// Numbers of messages within a topic have so many bits.
 const NUMBER_BITS: u32 = 32;
 
@@ -259,7 +261,8 @@ impl Account {
 
     /// The same, of one topic and one kind of fault once only: what happens to a topic happens to all of its subscribers.
     fn tell_once(&mut self, topic: u32, kind: &'static str, what: impl FnOnce() -> String) {
-        if self.totals.told.insert((topic, kind)) {
+        let before = self.totals.told.iter().filter(|(_, other)| *other == kind).count();
+        if self.totals.told.insert((topic, kind)) && before < OF_A_KIND {
             self.tell(what);
         }
     }
