@@ -1,7 +1,7 @@
 //! What publishers and subscribers saw, counted as it comes. A message is forgotten once it is settled: its publisher has
 //! its word, and every subscription that is to get it has it, or was told that it will not.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use treecast_overlay::id::NodeId;
@@ -17,7 +17,9 @@ use crate::lab::meter::number_of;
 /// A message of unknown outcome is settled after this long: it comes to all, or to none.
 const UNKNOWN: Duration = Duration::from_secs(60);
 /// So many faults are told in words.
-const WORDS: usize = 8;
+const WORDS: usize = 24;
+/// And so many of one kind.
+const OF_A_KIND: usize = 6;
 /// Numbers of messages within a topic have so many bits.
 const NUMBER_BITS: u32 = 32;
 
@@ -51,6 +53,8 @@ pub(super) struct Totals {
     /// From the death of a root to the next receipt on its topic.
     pub(super) root_recovery_ms: Times,
     pub(super) words: Vec<String>,
+    /// Faults that are among the words, by topic and kind.
+    told: BTreeSet<(u32, &'static str)>,
 }
 
 /// All that was seen.
@@ -255,6 +259,14 @@ impl Account {
         }
     }
 
+    /// The same, of one topic and one kind of fault once only: what happens to a topic happens to all of its subscribers.
+    fn tell_once(&mut self, topic: u32, kind: &'static str, what: impl FnOnce() -> String) {
+        let before = self.totals.told.iter().filter(|(_, other)| *other == kind).count();
+        if self.totals.told.insert((topic, kind)) && before < OF_A_KIND {
+            self.tell(what);
+        }
+    }
+
     fn on_message(&mut self, at: Instant, id: SubscriptionId, message: &Message) {
         let Some((topic, number)) = named(&message.payload) else { return };
         let subscriber = &mut self.subscribers[id.0 as usize];
@@ -372,10 +384,15 @@ impl Account {
             }
         }
         for (seat, gap) in std::mem::take(&mut self.told) {
-            let topic = self.topics[self.subscribers[seat as usize].topic as usize].id;
-            if !deaths.owes(ledger, topic, &gap) {
+            let number = self.subscribers[seat as usize].topic;
+            let id = self.topics[number as usize].id;
+            if !deaths.owes(ledger, id, &gap) {
                 self.totals.unforced_gaps += 1;
-                self.tell(|| format!("subscription {seat} to {topic:?} hears of {gap:?}, which nobody owes"));
+                self.tell_once(number, "gap", || {
+                    format!(
+                        "subscription {seat} to topic {number} ({id:?}) hears of {gap:?}, which nobody owes"
+                    )
+                });
             }
         }
     }
@@ -394,21 +411,24 @@ impl Account {
 
     /// Counts the first message that is not settled.
     fn settle(&mut self, topic: usize, message: &Publication, ledger: &Ledger, deaths: &Deaths, held: &Held) {
-        let TopicAccount { id, first, seats, .. } = &self.topics[topic];
-        let (id, number) = (*id, *first);
+        let TopicAccount { id, first: number, .. } = self.topics[topic];
         let was_held = message.position.is_some_and(|at| held.has(id, at, ledger));
-        let (mut words, totals) = (Vec::new(), &mut self.totals);
+        let totals = &mut self.totals;
         if message.fate == Fate::Open {
             totals.unanswered += 1;
-            words.push(format!(
-                "message {number} of topic {topic} ({id:?}), published at {}, has no answer",
-                message.at
-            ));
+            self.tell_once(topic as u32, "answer", || {
+                format!(
+                    "message {number} of topic {topic} ({id:?}), published at {}, has no answer",
+                    message.at
+                )
+            });
         }
         if message.position.is_none() {
             // Nobody has it.
-            return words.into_iter().for_each(|word| self.tell(|| word));
+            return;
         }
+        let TopicAccount { seats, .. } = &self.topics[topic];
+        let (mut words, totals) = (Vec::new(), &mut self.totals);
         for &seat in seats {
             let subscriber = &self.subscribers[seat as usize];
             if !subscriber.is_to_get(message) {
@@ -434,7 +454,7 @@ impl Account {
                 ));
             }
         }
-        words.into_iter().for_each(|word| self.tell(|| word));
+        words.into_iter().for_each(|word| self.tell_once(topic as u32, "loss", || word));
     }
 }
 
@@ -479,7 +499,7 @@ impl Subscriber {
 
 /// How far the logs of the nodes that survived a mass removal reached at that instant, by topic and birth.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Held(pub(super) std::collections::BTreeMap<TopicId, Vec<(u64, std::ops::Range<u64>)>>);
+pub(super) struct Held(pub(super) BTreeMap<TopicId, Vec<(u64, std::ops::Range<u64>)>>);
 
 impl Held {
     /// Whether a survivor had what stood at a place.

@@ -66,6 +66,9 @@ pub struct DeliveryOptions {
     /// Tell on stderr what nodes say of this topic's log, and who dies; messages and acknowledgements left out
     #[arg(long, value_name = "TOPIC")]
     tell: Option<u32>,
+    /// Tell messages and acknowledgements, too
+    #[arg(long, requires = "tell")]
+    tell_all: bool,
 }
 
 /// The node that dies.
@@ -190,6 +193,7 @@ pub fn run(options: &DeliveryOptions, progress: &Progress) -> Result<Report, Err
     };
     let told = options.tell.and_then(|number| groups.topics.get(number as usize));
     tap.borrow_mut().told = told.map(Topic::id);
+    tap.borrow_mut().tells_all = options.tell_all;
     let (cluster, outcome) = run::run(grown.cluster, &groups, tap, plan, progress);
     grown.cluster = cluster;
     let run = Run { nodes, ..Run::of("delivery", setting, &grown) };

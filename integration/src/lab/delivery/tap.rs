@@ -27,8 +27,9 @@ pub(super) struct DeliveryTap {
     /// Births and configurations.
     pub(super) ledger: Ledger,
     pub(super) cost: Cost,
-    /// All that is said of this topic goes to stderr, but for messages, acknowledgements and beats.
+    /// All that is said of this topic goes to stderr; messages, acknowledgements and beats only if all is to be told.
     pub(super) told: Option<TopicId>,
+    pub(super) tells_all: bool,
     /// By receiver and topic.
     inlets: BTreeMap<(u32, u32), Inlet>,
     /// The newest message of each topic.
@@ -126,7 +127,7 @@ impl DeliveryTap {
                 | ForestHeader::Ack(_)
                 | ForestHeader::Beat(_)
         ) || matches!(header, ForestHeader::Data(data) if is_message(data));
-        let words = if is_usual { String::new() } else { format!("{header:?}") };
+        let words = if is_usual && !self.tells_all { String::new() } else { format!("{header:?}") };
         if words.contains(&format!("topic: {topic:?}")) {
             let to = match transmit.to {
                 Destination::Peer(peer) => peer.addr.to_string(),
