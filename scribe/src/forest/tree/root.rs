@@ -23,7 +23,7 @@ use crate::log::window::Held;
 use crate::log::{Change, Log};
 use crate::message::Mark;
 use crate::wire::{
-    Birth, Body, CopyState, Data, Header, Lineage, Member, Promise, Publish, Pull, RefusedReason, Term,
+    Birth, Body, CopyState, Data, Header, Life, Lineage, Member, Promise, Publish, Pull, RefusedReason, Term,
 };
 
 /// Periods of asking again after which a source is given up.
@@ -640,13 +640,12 @@ impl Tree {
     /// Children that have joined as members, and have not promised in this term: how their copies stand now is not known. A
     /// member is asked for its promise; one that was to become a member is an ordinary child until it is invited again.
     fn review_old_copies(&mut self, cx: &mut TreeCx<'_>) {
-        let joined = self.flow.children.iter().filter(|(_, child)| !child.follows_root());
-        let joined: Vec<(NodeId, CopyState)> =
-            joined.filter_map(|(id, _)| Some((id, self.flow.children.copy_of(id)?.clone()))).collect();
-        for (id, copy) in joined {
-            let Some(log) = self.flow.log.part() else { return };
-            let is_member = log.configurations().all().iter().any(|known| known.names(id, copy.life));
-            if !is_member {
+        let joined: Vec<(NodeId, Life)> =
+            self.flow.children.copies().map(|(id, copy)| (id, copy.life)).collect();
+        for (id, life) in joined {
+            let (Role::Root(root), Some(log)) = (&self.role, self.flow.log.part()) else { return };
+            let is_member = log.configurations().all().iter().any(|known| known.names(id, life));
+            if !is_member && !root.primary.follows(id, life) {
                 self.take_member(cx, id);
                 self.flow.attach(cx, self.role.way_up(cx), id);
             }
