@@ -56,6 +56,7 @@ impl Tree {
             return;
         }
         cx.timers.cancel(TreeTimer::Linger);
+        self.review_follower(contact.id());
         if join.copy.is_some() {
             self.take_member(cx, contact.id());
         }

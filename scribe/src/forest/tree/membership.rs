@@ -4,6 +4,7 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 
 use super::Tree;
+use super::children::Child;
 use super::role::Role;
 use super::team::{CLOSEST, Candidate};
 use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
@@ -93,9 +94,40 @@ impl Tree {
         if !self.flow.children.admit(cx, contact, &join) {
             return;
         }
+        self.review_follower(contact.id());
         self.take_member(cx, contact.id());
         self.flow.attach(cx, self.role.way_up(cx), contact.id());
         self.flow.push(cx, self.role.way_up(cx), contact.id());
+    }
+
+    /// A child that has joined anew follows no more: what it held counts again when it says so.
+    pub(super) fn review_follower(&mut self, id: NodeId) {
+        if let Role::Root(root) = &mut self.role
+            && !self.flow.children.get(id).is_some_and(Child::follows_root)
+        {
+            root.primary.on_follower_lost(id);
+        }
+    }
+
+    /// Children that are members no more, and were not asked to become members, go on as ordinary ones. Else such a one
+    /// could be named anew in a life that it has ended itself.
+    fn release_unnamed(&mut self, cx: &mut TreeCx<'_>) {
+        let (Role::Root(root), Some(log)) = (&self.role, self.flow.log.part()) else { return };
+        let named = |id, life| log.configurations().all().iter().any(|known| known.names(id, life));
+        let unnamed = self
+            .flow
+            .children
+            .copies()
+            .filter(|(id, copy)| !named(*id, copy.life) && !root.team.is_expected(*id));
+        for id in unnamed.map(|(id, _)| id).collect::<Vec<_>>() {
+            if let Role::Root(root) = &mut self.role {
+                root.primary.on_follower_lost(id);
+            }
+            self.flow.children.release(cx, id);
+            self.flow.attach(cx, self.role.way_up(cx), id);
+            self.flow.push(cx, self.role.way_up(cx), id);
+            self.review_shape(cx);
+        }
     }
 
     /// Makes a child that is a member, or was invited, a copy of this root's log. Any other goes on as an ordinary child;
@@ -122,7 +154,7 @@ impl Tree {
             cx.timers.set_earlier(TreeTimer::Members, cx.now);
         }
         let named = log.configurations().all().iter().any(|known| known.names(id, copy.life));
-        if !named && !root.team.is_invited(id) {
+        if !named && !root.team.is_expected(id) {
             self.flow.children.release(cx, id);
             return self.review_shape(cx);
         }
@@ -170,7 +202,7 @@ impl Tree {
         } else {
             self.give_receipts(cx);
         }
-        let waits = self.role.root().is_some_and(|root| root.team.is_invited(id));
+        let waits = self.role.root().is_some_and(|root| root.team.is_expected(id));
         if configured || waits {
             self.review_members(cx);
         }
@@ -178,7 +210,7 @@ impl Tree {
 
     /// Looks whether the members are those that there should be.
     pub(crate) fn review_members(&mut self, cx: &mut TreeCx<'_>) {
-        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) else { return };
+        let Role::Root(root) = &self.role else { return };
         if !root.primary.is_serving() || !cx.is_online() {
             return;
         }
@@ -189,10 +221,12 @@ impl Tree {
             }
             return;
         }
-        let Some(current) = log.configurations().last().cloned() else { return };
         if root.is_dropping {
             return;
         }
+        self.release_unnamed(cx);
+        let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) else { return };
+        let Some(current) = log.configurations().last().cloned() else { return };
         let pending = !root.primary.may_append(log);
         let leaving = cx.life != LifeStage::Running;
         let copies = cx.config.replication.copies;

@@ -69,9 +69,9 @@ impl Team {
         self.unwilling.get(&id).is_some_and(|&until| until > now)
     }
 
-    /// Whether a node was invited of late.
-    pub(crate) fn is_invited(&self, id: NodeId) -> bool {
-        self.invited.contains_key(&id)
+    /// Whether a node was invited of late, or catches up.
+    pub(crate) fn is_expected(&self, id: NodeId) -> bool {
+        self.invited.contains_key(&id) || self.behind.contains_key(&id)
     }
 
     /// Whether a node may be asked once more.
@@ -253,7 +253,7 @@ mod tests {
         let mut team = Team::default();
         let alone = Case { members: &[1], ..CASE };
         assert_eq!(alone.plan(&mut team, 0), (vec![2, 3], None));
-        assert!(team.is_invited(NodeId(2)) && !team.is_invited(NodeId(4)));
+        assert!(team.is_expected(NodeId(2)) && !team.is_expected(NodeId(4)));
         let one = Case { complete: &[2], ..alone };
         assert_eq!(one.plan(&mut team, 10), (vec![3], Some(vec![1, 2])), "two are better than one");
         let both = Case { members: &[1, 2], complete: &[3], ..CASE };
@@ -321,12 +321,12 @@ mod tests {
         let case = Case { ranked: &[1, 2, 4, 5], unwell: &[3], ..CASE };
         assert_eq!(case.plan(&mut team, 0).0, [4]);
         team.on_unwilling(at(10), NodeId(4));
-        assert!(team.is_unwilling(at(10), NodeId(4)) && !team.is_invited(NodeId(4)));
+        assert!(team.is_unwilling(at(10), NodeId(4)) && !team.is_expected(NodeId(4)));
         assert_eq!(case.plan(&mut team, 20).0, [5]);
         assert!(!team.is_unwilling(at(5010), NodeId(4)));
         assert_eq!(case.plan(&mut team, 5010).0, [4]);
         team.forget(NodeId(4));
-        assert!(!team.is_invited(NodeId(4)));
+        assert!(!team.is_expected(NodeId(4)));
     }
 
     #[test]
