@@ -286,9 +286,12 @@ impl<N: RingNode> Observer<Stack<N>> for Witness {
 
     fn frame_in(&mut self, at: &At<'_, Stack<N>>, _: Peer, frame: &Frame) -> Inward {
         let message = message_for(at.machine.peer().id, frame);
-        if let Some((ForestHeader::Attached(Attached { topic, join, start: Some(start), .. }), _)) = message
+        if let Some((ForestHeader::Attached(Attached { topic, join, start: Some(start), path, .. }), _)) =
+            message
             && start.sync.is_none()
+            && is_child_of(at.machine, topic, path.first())
         {
+            // (The answer to a JOIN that has found no parent, or of one that was given up, is none of its parent's.)
             self.ledger.note_release(topic, at.machine.peer().id, join);
         }
         Inward::Passes
@@ -328,6 +331,11 @@ pub(super) fn by_detour(me: NodeId, frame: &Frame) -> Option<Transmit> {
     let Header::Via { to, from, .. } = &frame.header else { return None };
     let frame = within(frame).filter(|_| from.id == me)?;
     Some(Transmit { to: Destination::Peer(*to), frame })
+}
+
+fn is_child_of<N: RingNode>(stack: &Stack<N>, topic: TopicId, parent: Option<&NodeId>) -> bool {
+    let trees = stack.forest().trees();
+    parent.is_some() && trees.iter().any(|tree| tree.topic == topic && tree.parent.as_ref() == parent)
 }
 
 /// The hop that promise O2 speaks of, if it is one. The first hop of a joiner and those of edges lead onto the ring.
