@@ -54,6 +54,8 @@ pub struct KnownBirth {
     pub reached: u64,
     /// The nodes that have said, or shown, that they hold everything before an offset.
     held: BTreeMap<NodeId, u64>,
+    /// The offsets at which messages were seen, each with the number of the last term in which one was.
+    messages: BTreeMap<u64, u64>,
 }
 
 impl KnownBirth {
@@ -166,6 +168,7 @@ impl Ledger {
                 configurations: Vec::new(),
                 reached: 0,
                 held: BTreeMap::new(),
+                messages: BTreeMap::new(),
             }
         });
     }
@@ -187,21 +190,25 @@ impl Ledger {
         self.replaces.contains(&(topic, at.birth, at.offset))
     }
 
-    /// The entry at an offset names members.
-    pub fn note_members(&mut self, topic: TopicId, birth: u64, at: u64, members: &Members) {
+    /// In a term of this number, the entry at an offset names members.
+    pub fn note_members(&mut self, topic: TopicId, birth: u64, at: u64, members: &Members, term: u64) {
         let birth = self.birth_at(topic, birth, at);
         let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) else { return };
-        if !known.configurations.iter().any(|known| (known.0, &known.1) == (at, members)) {
+        // One that has not heard of a later term keeps what was overruled there.
+        let is_overruled = known.messages.get(&at).is_some_and(|later| *later > term);
+        if !is_overruled && !known.configurations.iter().any(|known| (known.0, &known.1) == (at, members)) {
             known.configurations.push((at, members.clone()));
         }
     }
 
-    /// The entry at an offset names no members: a configuration that another root had there was never committed.
-    pub fn note_message(&mut self, topic: TopicId, birth: u64, at: u64) {
+    /// In a term of this number, the entry at an offset names no members: a configuration that another root had there was
+    /// never committed.
+    pub fn note_message(&mut self, topic: TopicId, birth: u64, at: u64, term: u64) {
         let birth = self.birth_at(topic, birth, at);
-        if let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) {
-            known.configurations.retain(|(other, _)| *other != at);
-        }
+        let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) else { return };
+        known.configurations.retain(|(other, _)| *other != at);
+        let last = known.messages.entry(at).or_default();
+        *last = term.max(*last);
     }
 
     /// A node sends, or receives, an entry.
@@ -237,7 +244,7 @@ impl Ledger {
         }
         if let Some(copy) = copy {
             for known in &copy.configurations {
-                self.note_members(topic, copy.birth, known.at, &known.members);
+                self.note_members(topic, copy.birth, known.at, &known.members, copy.synced.number);
             }
             self.note_held(topic, copy.birth, node, copy.end);
         }

@@ -193,8 +193,10 @@ impl Witness {
             }
             ForestHeader::Attached(Attached { topic, start: Some(start), .. }) => {
                 ledger.note_birth(at.now, slot, *topic, start.birth, &start.lineage);
-                for known in start.sync.iter().flat_map(|sync| &sync.configurations) {
-                    ledger.note_members(*topic, start.birth, known.at, &known.members);
+                if let Some(sync) = &start.sync {
+                    for known in &sync.configurations {
+                        ledger.note_members(*topic, start.birth, known.at, &known.members, sync.term.number);
+                    }
                 }
                 if let Some(to) = receiver(transmit) {
                     let link = (*topic, me, to);
@@ -263,9 +265,9 @@ impl Witness {
                 ledger.note_birth(at.now, at.slot, topic, begins, &begun.lineage);
                 ledger.note_begin(topic, begins, begun.complete);
             }
-            ledger.note_members(topic, data.birth, offset, members);
+            ledger.note_members(topic, data.birth, offset, members, data.term);
         } else {
-            ledger.note_message(topic, data.birth, offset);
+            ledger.note_message(topic, data.birth, offset, data.term);
         }
         ledger.note_entry(topic, data.birth, offset, bytes);
         ledger.note_held(topic, data.birth, me, offset + 1);
