@@ -126,6 +126,12 @@ impl Ledger {
         self.birth_at(topic, birth, at.offset) == at.birth
     }
 
+    /// Whether there is a log that has both places. What a publisher sent to both sides of a divided ring has one place in the
+    /// log of each.
+    pub fn are_of_one_log(&self, topic: TopicId, one: Position, other: Position) -> bool {
+        self.has(topic, one.birth, other) || self.has(topic, other.birth, one)
+    }
+
     /// Whether nothing was lost from one birth to another one that took it over; `None`: it did not, or nobody knows.
     pub fn is_complete(&self, topic: TopicId, from: u64, to: u64) -> Option<bool> {
         let lineage = &self.birth(topic, to)?.lineage;

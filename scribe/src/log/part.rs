@@ -315,17 +315,19 @@ impl Log {
         self.configurations = Configurations::default();
     }
 
-    /// Becomes a log of another birth, which is the same up to an offset.
-    pub(crate) fn go_over(&mut self, birth: u64, lineage: Lineage, end: u64) {
-        let window = std::mem::replace(&mut self.window, Window::new(end));
+    /// Becomes a log of another birth, which is the same up to an offset. Returns what it had beyond.
+    pub(crate) fn go_over(&mut self, birth: u64, lineage: Lineage, end: u64) -> Window {
+        let mut window = std::mem::replace(&mut self.window, Window::new(end));
         let commit = self.commit.min(end);
         *self = Log::new(birth, lineage, end);
-        if window.start() <= end && commit <= window.end() {
-            self.window = window;
-            self.commit = commit;
-            // A node that is no member holds committed entries only.
-            self.window.cut(end.min(commit));
+        if window.start() > end || commit > window.end() {
+            return window;
         }
+        // A node that is no member holds committed entries only.
+        let left = window.split_off(end.min(commit));
+        self.window = window;
+        self.commit = commit;
+        left
     }
 
     /// Whether nothing of a birth is missing here, as far as this window tells: all that came after it say so.

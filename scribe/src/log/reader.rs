@@ -1,13 +1,18 @@
 //! A subscriber's place in its node's window: a cursor that turns entries into messages and gaps.
 
-use super::Log;
+use std::collections::{BTreeSet, VecDeque};
+
 use super::backlog::Backlog;
 use super::cursor::{own_offset, place};
+use super::window::Window;
+use super::{Change, Log};
 use crate::message::{Gap, GapReason, Item, Mark, Message, MessageId, Position, Start};
 use crate::wire::Body;
 
 /// Most logs that a subscriber remembers to have left.
 const MAX_PAST: usize = 8;
+/// Most messages that a subscriber remembers to have read where the log has left a branch.
+const MAX_ELSEWHERE: usize = 4096;
 
 /// A subscriber's place in this node's window.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,10 +25,51 @@ pub(crate) struct Reader {
     owed: Option<(GapReason, Option<Position>)>,
     /// How far it came in logs that it has left.
     past: Vec<Mark>,
+    /// What it read there, and nobody may give it again.
+    elsewhere: Elsewhere,
     /// The offset up to which it was last told of a gap: what stands there is told.
     told: Option<u64>,
     /// It has asked for whatever is kept: that earlier entries are not is no news.
     takes_what_is_kept: bool,
+}
+
+/// Messages that a subscriber read on branches which its log has left. A publisher that both sides of a divided ring heard
+/// has a place for one message in each branch. Forgets the oldest ones first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Elsewhere {
+    ids: BTreeSet<MessageId>,
+    order: VecDeque<MessageId>,
+}
+
+impl Elsewhere {
+    /// Adds what a window holds from one offset to another.
+    fn add(&mut self, window: &Window, from: u64, until: u64) {
+        let entries = window.entries_from(from).take_while(|(offset, _)| *offset < until);
+        for id in entries.filter_map(|(_, entry)| message_id(&entry.body)) {
+            if !self.ids.insert(id) {
+                continue;
+            }
+            self.order.push_back(id);
+            if self.order.len() > MAX_ELSEWHERE
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.ids.remove(&oldest);
+            }
+        }
+    }
+
+    fn has(&self, id: MessageId) -> bool {
+        self.ids.contains(&id)
+    }
+}
+
+fn message_id(body: &Body) -> Option<MessageId> {
+    match body {
+        Body::Message { publisher, session, sequence, .. } => {
+            Some(MessageId { publisher: *publisher, session: *session, sequence: *sequence })
+        }
+        Body::Configuration { .. } => None,
+    }
 }
 
 impl Reader {
@@ -35,6 +81,7 @@ impl Reader {
             begun: next,
             owed: None,
             past: Vec::new(),
+            elsewhere: Elsewhere::default(),
             told: None,
             takes_what_is_kept: false,
         };
@@ -97,27 +144,46 @@ impl Reader {
             let after = before(log, self.next);
             let is_news = at.offset > self.begun && self.told != Some(at.offset);
             self.next += 1;
-            match &entry.body {
-                Body::Message { publisher, session, sequence, .. } => {
-                    let id = MessageId { publisher: *publisher, session: *session, sequence: *sequence };
-                    let mark = mark_at(log, self.next);
-                    let payload = entry.payload.clone();
-                    return Some(Item::Message(Message { id, position: at, mark, payload }));
+            if let Some(id) = message_id(&entry.body) {
+                if self.elsewhere.has(id) {
+                    continue;
                 }
+                let mark = mark_at(log, self.next);
+                let payload = entry.payload.clone();
+                return Some(Item::Message(Message { id, position: at, mark, payload }));
+            }
+            match &entry.body {
                 Body::Configuration { birth: Some(birth), .. } if !birth.complete && is_news => {
                     return Some(Item::Gap(Gap { after, until: at, reason: GapReason::Unreplicated }));
                 }
                 Body::Configuration { replaces: Some(_), .. } if is_news => {
                     return Some(Item::Gap(Gap { after, until: at, reason: GapReason::OtherLog }));
                 }
-                Body::Configuration { .. } => {}
+                Body::Configuration { .. } | Body::Message { .. } => {}
             }
         }
         None
     }
 
+    /// Follows a change of the log, which was `old` before, and is `new` now.
+    pub(crate) fn follow(&mut self, old: &Log, new: &Log, change: &Change) {
+        match change {
+            Change::None => {}
+            Change::Branched { end, descends, left } => {
+                if self.next > *end {
+                    self.elsewhere.add(left, self.begun.max(*end), self.next);
+                }
+                self.branch(old, new, *end, *descends);
+            }
+            Change::Replaced { start, left } => {
+                self.elsewhere.add(left, self.begun, self.next);
+                self.restart(old, new, *start);
+            }
+        }
+    }
+
     /// From this offset on the log is another one than `old`: what was read beyond it is of another branch.
-    pub(crate) fn branch(&mut self, old: &Log, new: &Log, end: u64, descends: bool) {
+    fn branch(&mut self, old: &Log, new: &Log, end: u64, descends: bool) {
         if self.next > end {
             let reason = if descends { GapReason::Unreplicated } else { GapReason::OtherLog };
             self.owed.get_or_insert((reason, before(old, self.next)));
@@ -138,7 +204,7 @@ impl Reader {
     }
 
     /// Begins at the start of another log than `old`, and owes the subscriber the news of it.
-    pub(crate) fn restart(&mut self, old: &Log, new: &Log, start: u64) {
+    fn restart(&mut self, old: &Log, new: &Log, start: u64) {
         let after = self.owed.map_or(before(old, self.next), |(_, after)| after);
         self.owed = Some((GapReason::OtherLog, after));
         self.note_past(old);
@@ -331,5 +397,38 @@ mod tests {
             matches!(read(&mut other, &old)[..], [Err(_), Ok(8), Ok(9)]),
             "back again, it gets nothing twice"
         );
+    }
+
+    #[test]
+    fn what_was_read_on_one_branch_does_not_come_again_from_another() {
+        let old = read_log(9);
+        let mut reader = begin(&old, after(BIRTH, 3));
+        assert_eq!(read(&mut reader, &old).len(), 7);
+        // Both branches have message 8, one of them at another place.
+        let mut log = read_log(9);
+        log.go_over(8, Lineage::default().then(BIRTH, 4), 4);
+        let _ = log.take_committed(4, message(1, 8));
+        let _ = log.take_committed(5, message(1, 50));
+        let change = Change::Branched { end: 4, descends: true, left: old.window.clone().split_off(4) };
+        reader.follow(&old, &log, &change);
+        assert!(matches!(read(&mut reader, &log)[..], [Err(_), Ok(5)]), "it has read message 8");
+        let mut third = Log::new(77, Lineage::default(), 20);
+        let change = Change::Replaced { start: 20, left: log.window.clone() };
+        reader.follow(&log, &third, &change);
+        let _ = third.take_committed(20, message(1, 50));
+        let _ = third.take_committed(21, message(1, 51));
+        assert!(matches!(read(&mut reader, &third)[..], [Err(_), Ok(21)]));
+    }
+
+    #[test]
+    fn of_what_was_read_elsewhere_the_last_is_remembered() {
+        let many = MAX_ELSEWHERE as u64 + 3;
+        let log = read_log(many);
+        let mut elsewhere = Elsewhere::default();
+        elsewhere.add(&log.window, 0, many + 1);
+        elsewhere.add(&log.window, 0, 2);
+        assert_eq!((elsewhere.ids.len(), elsewhere.order.len()), (MAX_ELSEWHERE, MAX_ELSEWHERE));
+        let id = |offset| message_id(&log.window.entry(offset).unwrap().body).unwrap();
+        assert!(!elsewhere.has(id(2)) && elsewhere.has(id(many)));
     }
 }

@@ -169,11 +169,19 @@ impl Window {
 
     /// Makes this offset the end: what came from there on is no part of the log any more.
     pub fn cut(&mut self, end: u64) {
-        while self.end() > end.max(self.start) {
-            let Some((held, _)) = self.entries.pop_back() else { break };
+        self.split_off(end);
+    }
+
+    /// Drops all entries from an offset on, and returns them.
+    pub(crate) fn split_off(&mut self, end: u64) -> Window {
+        let at = end.max(self.start).min(self.end());
+        let mut tail = Window::new(at);
+        for (held, _) in self.entries.split_off((at - self.start) as usize) {
             self.bytes -= held.encoded.len();
             self.total -= held.encoded.len() as u64;
+            tail.append(held);
         }
+        tail
     }
 
     /// Lets the oldest entry fall out. Returns whether there was one.

@@ -501,8 +501,8 @@ impl Children {
     }
 
     /// Follows a change of the log, which was of this birth before: children are started anew, from where they are.
-    pub(crate) fn follow(&mut self, old: &Log, change: Change) {
-        if change == Change::None {
+    pub(crate) fn follow(&mut self, old: &Log, change: &Change) {
+        if matches!(change, Change::None) {
             return;
         }
         self.gone = None;

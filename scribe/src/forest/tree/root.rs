@@ -19,7 +19,7 @@ use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::log::early::Arrived;
 use crate::log::primary::{PrepareOutcome, Primary};
 use crate::log::sessions::Sessions;
-use crate::log::window::Held;
+use crate::log::window::{Held, Window};
 use crate::log::{Change, Log};
 use crate::message::Mark;
 use crate::wire::{
@@ -589,7 +589,7 @@ impl Tree {
             if let Some(log) = &mut log.part {
                 log.begin_anew(birth, to);
             }
-            (Change::Branched { end, descends: true }, ())
+            (Change::Branched { end, descends: true, left: Window::new(end) }, ())
         });
         self.begin_birth(cx, birth, lineage, complete);
     }
