@@ -213,7 +213,12 @@ fn covers(gap: &Gap, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
             let follows = ledger
                 .birth(topic, at.birth)
                 .is_some_and(|known| known.lineage.taken_over(gap.until.birth).is_some());
-            within || !follows && at.birth != gap.until.birth && !ledger.has(topic, gap.until.birth, at)
+            // Of a birth that the subscriber left there, it knows that it has left it.
+            let leaves = gap.after.is_some_and(|after| after.birth == at.birth && after.offset < at.offset);
+            within
+                || (leaves || !follows)
+                    && at.birth != gap.until.birth
+                    && !ledger.has(topic, gap.until.birth, at)
         }
     }
 }
