@@ -166,7 +166,7 @@ impl Followed {
         // Of the log that it reads now: all that is not before its start. Of those that it has left: all up to there.
         let reads = |at: Position| ledger.has(topic, now, at) || self.births.contains(&at.birth);
         for (&at, &message) in logs.places.get(&topic).into_iter().flatten() {
-            let reached = to_the_end || at.offset < self.last.next || !ledger.has(topic, self.last.birth, at);
+            let reached = to_the_end || at.offset < self.last.next && self.heard_of(topic, at, ledger);
             let own = reads(at) && self.begins_before(topic, at, ledger);
             if own && reached && !self.has(topic, at, message, ledger) {
                 return missing(format!("{at:#}, which others got"));
@@ -185,6 +185,13 @@ impl Followed {
             }
         }
         Ok(())
+    }
+
+    /// Whether a subscription that has ended could know of a place before the end of what it read: it is in its last log, or
+    /// that log says that it lacks something. The other side of a divided ring may have gone on without it.
+    fn heard_of(&self, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
+        let last = self.last.birth;
+        ledger.has(topic, last, at) || ledger.is_complete(topic, at.birth, last) != Some(true)
     }
 
     /// Whether a place is behind the start.
@@ -213,8 +220,9 @@ fn covers(gap: &Gap, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
             let follows = ledger
                 .birth(topic, at.birth)
                 .is_some_and(|known| known.lineage.taken_over(gap.until.birth).is_some());
-            // Of a birth that the subscriber left there, it knows that it has left it.
-            let leaves = gap.after.is_some_and(|after| after.birth == at.birth && after.offset < at.offset);
+            // Of a birth that the subscriber, or the log, left there, it knows that it has left it.
+            let leaves = gap.after.is_some_and(|after| after.birth == at.birth && after.offset < at.offset)
+                || ledger.replaced(topic, gap.until) == Some(at.birth);
             within
                 || (leaves || !follows)
                     && at.birth != gap.until.birth
@@ -277,7 +285,7 @@ impl Told<'_> {
                 let forced = self.ledger.births(topic).any(|(_, known)| known.complete == Some(false));
                 if full || forced { Ok(()) } else { Err("no window was full") }
             }
-            GapReason::OtherLog if self.ledger.replaces(topic, gap.until) => Ok(()),
+            GapReason::OtherLog if self.ledger.replaced(topic, gap.until).is_some() => Ok(()),
             GapReason::Unreplicated | GapReason::OtherLog => {
                 // It has read what the other birth did not take over: the other side of a partition went on.
                 if gap.after.is_some_and(|after| !self.ledger.has(topic, to, after)) {

@@ -1,7 +1,7 @@
 //! All that the wires told of the topics' logs: births with their lineages, configurations, and who held what. Judges compare
 //! with it what publishers and subscribers were told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
@@ -15,8 +15,8 @@ pub struct Ledger {
     /// Bytes of all entries, by topic.
     bytes: BTreeMap<TopicId, usize>,
     members: BTreeMap<(TopicId, NodeId), MemberStory>,
-    /// Entries that tell of another birth which was given up: topic, birth, offset.
-    replaces: BTreeSet<(TopicId, u64, u64)>,
+    /// Entries that tell of another birth which was given up, by topic, birth and offset.
+    replaces: BTreeMap<(TopicId, u64, u64), u64>,
     /// Births since the last judgement.
     pub fresh: Vec<(TopicId, u64)>,
     /// Words that no node may say, since the last judgement.
@@ -187,13 +187,13 @@ impl Ledger {
     }
 
     /// The entry at an offset tells of another birth that was given up.
-    pub fn note_replaces(&mut self, topic: TopicId, birth: u64, at: u64) {
-        self.replaces.insert((topic, birth, at));
+    pub fn note_replaces(&mut self, topic: TopicId, birth: u64, at: u64, other: u64) {
+        self.replaces.insert((topic, birth, at), other);
     }
 
-    /// Whether an entry tells of another birth that was given up.
-    pub fn replaces(&self, topic: TopicId, at: Position) -> bool {
-        self.replaces.contains(&(topic, at.birth, at.offset))
+    /// Which other birth was given up, as the entry at a place tells.
+    pub fn replaced(&self, topic: TopicId, at: Position) -> Option<u64> {
+        self.replaces.get(&(topic, at.birth, at.offset)).copied()
     }
 
     /// In a term of this number, the entry at an offset names members.

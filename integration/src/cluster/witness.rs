@@ -256,8 +256,8 @@ impl Witness {
     fn note_entry<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, data: &Data, bytes: usize) {
         let (me, ledger, topic, offset) = (at.machine.peer().id, &mut self.ledger, data.topic, data.offset);
         if let Body::Configuration { members, birth, replaces } = &data.body {
-            if replaces.is_some() {
-                ledger.note_replaces(topic, data.birth, offset);
+            if let Some(other) = replaces {
+                ledger.note_replaces(topic, data.birth, offset, *other);
             }
             if let Some(begun) = birth {
                 // An entry of an earlier birth may travel as one of the birth that took it over.
@@ -367,8 +367,8 @@ fn note_own_entry<N: RingNode>(ledger: &mut Ledger, at: &At<'_, Stack<N>>, topic
     let log = at.machine.forest().places().find(|here| here.topic() == topic).and_then(|here| here.log());
     let Some(entry) = log.and_then(|log| log.window.entry(place.offset)) else { return };
     if let Body::Configuration { birth, replaces, .. } = &entry.body {
-        if replaces.is_some() {
-            ledger.note_replaces(topic, place.birth, place.offset);
+        if let Some(other) = replaces {
+            ledger.note_replaces(topic, place.birth, place.offset, *other);
         }
         if let Some(begun) = birth {
             ledger.note_begin(topic, place.birth, begun.complete);

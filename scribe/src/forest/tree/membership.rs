@@ -399,8 +399,8 @@ impl Tree {
     /// The root says how far the log is committed.
     pub(super) fn on_commit(&mut self, cx: &mut TreeCx<'_>, from: NodeId, term: Term, commit: u64) {
         let Some(log) = self.flow.log.part.as_mut() else { return };
-        let synced = log.replica().is_some_and(|replica| replica.promised == term);
-        if from == term.root && synced && log.on_commit(commit) {
+        let listens = log.replica().is_some_and(|replica| replica.promised == term);
+        if from == term.root && listens && log.on_commit_in(term, commit) {
             self.on_committed(cx);
         }
         if self.flow.log.matched() < commit && self.role.parent() == Some(from) {

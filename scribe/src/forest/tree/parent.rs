@@ -277,8 +277,8 @@ impl Tree {
         if self.role.parent() != Some(from) {
             return;
         }
-        // A member's part of its root's log is committed as far as the root's is.
-        let news = log.replica().is_some() && log.on_commit(moved.next);
+        // What a member has of its root's log is committed as far as the root's is.
+        let news = log.copies(from) && log.on_commit(moved.next);
         let behind = log.matched() < moved.next;
         if news {
             self.on_committed(cx);
