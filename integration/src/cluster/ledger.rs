@@ -54,8 +54,8 @@ pub struct KnownBirth {
     pub reached: u64,
     /// The nodes that have said, or shown, that they hold everything before an offset.
     held: BTreeMap<NodeId, u64>,
-    /// The offsets at which messages were seen, each with the number of the last term in which one was.
-    messages: BTreeMap<u64, u64>,
+    /// The number of the last term in which an entry was seen at an offset.
+    terms: BTreeMap<u64, u64>,
 }
 
 impl KnownBirth {
@@ -88,6 +88,13 @@ impl KnownBirth {
 }
 
 impl KnownBirth {
+    /// Whether no entry of a later term was seen at an offset. A node that has not heard of it keeps what was overruled there.
+    fn is_of_last_term(&mut self, at: u64, term: u64) -> bool {
+        let last = self.terms.entry(at).or_default();
+        *last = term.max(*last);
+        *last == term
+    }
+
     /// For people: who has to hold an entry, and how far they are.
     fn committing(&self, offset: u64) -> String {
         let near = self.configurations.iter().filter(|(at, _)| *at <= offset).rev().take(2);
@@ -174,7 +181,7 @@ impl Ledger {
                 configurations: Vec::new(),
                 reached: 0,
                 held: BTreeMap::new(),
-                messages: BTreeMap::new(),
+                terms: BTreeMap::new(),
             }
         });
     }
@@ -200,9 +207,8 @@ impl Ledger {
     pub fn note_members(&mut self, topic: TopicId, birth: u64, at: u64, members: &Members, term: u64) {
         let birth = self.birth_at(topic, birth, at);
         let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) else { return };
-        // One that has not heard of a later term keeps what was overruled there.
-        let is_overruled = known.messages.get(&at).is_some_and(|later| *later > term);
-        if !is_overruled && !known.configurations.iter().any(|known| (known.0, &known.1) == (at, members)) {
+        let is_known = known.configurations.iter().any(|known| (known.0, &known.1) == (at, members));
+        if known.is_of_last_term(at, term) && !is_known {
             known.configurations.push((at, members.clone()));
         }
     }
@@ -212,9 +218,9 @@ impl Ledger {
     pub fn note_message(&mut self, topic: TopicId, birth: u64, at: u64, term: u64) {
         let birth = self.birth_at(topic, birth, at);
         let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) else { return };
-        known.configurations.retain(|(other, _)| *other != at);
-        let last = known.messages.entry(at).or_default();
-        *last = term.max(*last);
+        if known.is_of_last_term(at, term) {
+            known.configurations.retain(|(other, _)| *other != at);
+        }
     }
 
     /// A node sends, or receives, an entry.
