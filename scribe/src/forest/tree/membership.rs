@@ -280,16 +280,16 @@ impl Tree {
             |id| standings.iter().find(|(known, _)| *known == id).and_then(|(_, standing)| *standing),
         );
         let prepare = Header::Prepare { topic: cx.topic, term: root.primary.term() };
-        let absent: Vec<Contact> = current
-            .members
-            .iter()
-            .filter(|member| member.peer.id != me && !root.primary.follows(member.peer.id, member.life))
-            .map(|member| Contact::from(member.peer))
-            .collect();
+        let counting = log.configurations().all().iter().flat_map(|known| known.members.iter());
+        let is_absent =
+            |member: &&Member| member.peer.id != me && !root.primary.follows(member.peer.id, member.life);
+        let absent: Vec<Peer> = counting.filter(is_absent).map(|member| member.peer).collect();
+        // One that does not answer either is a member no more for the count of those that live.
+        root.preparation.ask(now, cx.config, absent.iter().copied());
         let invitation = Header::Invite { topic: cx.topic };
-        for contact in absent {
-            if root.team.may_ask(now, contact.id()) {
-                cx.tell(contact, &prepare);
+        for peer in absent {
+            if root.team.may_ask(now, peer.id) {
+                cx.tell(peer.into(), &prepare);
             }
         }
         for peer in plan.invite.iter().filter(|peer| peer.id != me) {
@@ -360,7 +360,7 @@ impl Tree {
             if id == cx.me {
                 return own == Some(life);
             }
-            let is_over = root.preparation.is_over(cx.now, cx.config, member, |_| true);
+            let is_over = root.preparation.is_over(cx.now, cx.config, member, |id| is_near(cx, id));
             root.primary.follows(id, life) || !is_over
         };
         let waited = root.serves_since.is_some_and(|since| cx.now.since(since) >= cx.config.root.force_after);
@@ -450,6 +450,11 @@ impl Tree {
             _ => {}
         }
     }
+}
+
+/// Whether the ring knows a node near the topic's key.
+pub(super) fn is_near(cx: &TreeCx<'_>, id: NodeId) -> bool {
+    cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|peer| peer.id == id)
 }
 
 /// Whether a copy is of another birth than a log, and has entries that the log did not take over.

@@ -8,7 +8,7 @@ use rand::RngExt;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 
-use super::membership::has_other_branch;
+use super::membership::{has_other_branch, is_near};
 use super::preparation::{PULLED_AT_ONCE, PullUnderWay, Purpose};
 use super::receipts::WaitingReceipt;
 use super::role::Role;
@@ -154,8 +154,7 @@ impl Tree {
         if !forces && root.awaited.iter().any(awaits) {
             return;
         }
-        let is_near =
-            |id| cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|p| p.id == id);
+        let is_near = |id| is_near(cx, id);
         let (preparation, now) = (&root.preparation, cx.now);
         let own = self.flow.log.part().and_then(|log| log.replica()).map(|replica| replica.life);
         let is_over = |member: &Member| {
