@@ -244,7 +244,7 @@ impl Log {
 
     /// Takes an entry that is committed from a node that is no member, to begin a birth with it. What this log has there
     /// of its own goes on only as far as it is the same.
-    pub(crate) fn take_over(&mut self, offset: u64, held: Held) {
+    pub(crate) fn adopt_committed(&mut self, offset: u64, held: Held) {
         if offset < self.commit || offset > self.end() {
             return;
         }

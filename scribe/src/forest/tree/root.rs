@@ -314,7 +314,7 @@ impl Tree {
                 {
                     log.lineage = birth.lineage.clone();
                 }
-                log.take_over(entry.offset, entry.held);
+                log.adopt_committed(entry.offset, entry.held);
                 false
             }
         };
