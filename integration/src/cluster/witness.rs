@@ -395,16 +395,16 @@ pub fn forest_message(frame: &Frame) -> Option<(ForestHeader, Bytes)> {
 
 /// The forest's message in a frame that came to a node, if it is for this very one: what it passes on is none of its.
 pub(super) fn message_for(me: NodeId, frame: &Frame) -> Option<(ForestHeader, Bytes)> {
-    let inner = match &frame.header {
-        Header::Via { to, .. } if to.id != me => return None,
-        Header::Via { .. } => within(frame),
-        _ => None,
-    };
-    let frame = inner.as_ref().unwrap_or(frame);
-    match &frame.header {
-        Header::RelayedDirect { to, .. } if to.id() != me => None,
-        _ => forest_message(frame),
+    let mut inner = None;
+    if let Header::Via { to, .. } = &frame.header {
+        if to.id != me {
+            return None;
+        }
+        inner = within(frame);
     }
+    let frame = inner.as_ref().unwrap_or(frame);
+    let is_others = matches!(&frame.header, Header::RelayedDirect { to, .. } if to.id() != me);
+    if is_others { None } else { forest_message(frame) }
 }
 
 /// For which node a message is, if it is for one.

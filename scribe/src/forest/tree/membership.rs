@@ -6,7 +6,7 @@ use treecast_overlay::peer::{Contact, Peer};
 use super::Tree;
 use super::children::Child;
 use super::role::Role;
-use super::team::{CLOSEST, Candidate};
+use super::team::{Basis, CLOSEST, Candidate};
 use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::log::Log;
 use crate::log::window::Held;
@@ -272,10 +272,7 @@ impl Tree {
         let own_missing = own.is_none() && !leaving && ranked.iter().take(copies).any(|peer| peer.id == me);
         let plan = root.team.plan(
             now,
-            &current,
-            commit,
-            copies,
-            &ranked,
+            Basis { configuration: &current, commit, copies, ranked: &ranked },
             |member| well.contains(&member.key()),
             |id| standings.iter().find(|(known, _)| *known == id).and_then(|(_, standing)| *standing),
         );
