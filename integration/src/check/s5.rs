@@ -114,7 +114,8 @@ struct Followed {
     /// The births that it read, or heard of.
     births: BTreeSet<u64>,
     messages: BTreeSet<MessageId>,
-    gaps: Vec<Gap>,
+    /// Each with the birth that it read, or heard of, before.
+    gaps: Vec<(u64, Gap)>,
     /// How far it has come in the log that it read last.
     last: Mark,
 }
@@ -133,7 +134,7 @@ impl Followed {
             match item {
                 Item::ParentChanged(_) => {}
                 Item::Gap(gap) => {
-                    seen.gaps.push(*gap);
+                    seen.gaps.push((seen.last.birth, *gap));
                     seen.births.extend(gap.after.map(|after| after.birth));
                     seen.births.insert(gap.until.birth);
                     seen.last = Mark { birth: gap.until.birth, next: gap.until.offset };
@@ -206,12 +207,13 @@ impl Followed {
 
     /// Whether it got this message, or heard that it would not.
     fn has(&self, topic: TopicId, at: Position, id: MessageId, ledger: &Ledger) -> bool {
-        self.messages.contains(&id) || self.gaps.iter().any(|gap| covers(gap, topic, at, ledger))
+        self.messages.contains(&id)
+            || self.gaps.iter().any(|(from, gap)| covers(*from, gap, topic, at, ledger))
     }
 }
 
-/// Whether a gap tells of a place.
-fn covers(gap: &Gap, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
+/// Whether a gap tells of a place. `from`: the birth that the subscription was in.
+fn covers(from: u64, gap: &Gap, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
     let within = gap.after.is_none_or(|after| after.offset < at.offset) && at.offset < gap.until.offset;
     match gap.reason {
         GapReason::TooOld => within && ledger.has(topic, gap.until.birth, at),
@@ -221,7 +223,7 @@ fn covers(gap: &Gap, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
                 .birth(topic, at.birth)
                 .is_some_and(|known| known.lineage.taken_over(gap.until.birth).is_some());
             // Of a birth that the subscriber, or the log, left there, it knows that it has left it.
-            let leaves = gap.after.is_some_and(|after| after.birth == at.birth && after.offset < at.offset)
+            let leaves = from == at.birth && gap.after.is_none_or(|after| after.offset < at.offset)
                 || ledger.replaced(topic, gap.until) == Some(at.birth);
             within
                 || (leaves || !follows)

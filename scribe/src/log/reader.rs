@@ -87,7 +87,8 @@ impl Reader {
         };
         let kept = |next| Reader { takes_what_is_kept: true, ..at(next) };
         let reader = match start {
-            Start::Latest => at(place(log, start).max(latest)),
+            // All that a member holds was published, though it may not know yet that it is committed.
+            Start::Latest => at(log.matched().max(log.commit()).max(latest)),
             // Nodes above may keep more than this one.
             Start::Earliest if log.window.is_young() => kept(0),
             Start::Last(count) if log.window.is_young() => {
@@ -128,7 +129,12 @@ impl Reader {
             if self.takes_what_is_kept {
                 self.begun = gone_before;
             } else {
-                self.owed.get_or_insert((GapReason::TooOld, before(log, self.next)));
+                // Where it goes on a birth begins that lacks something, and nothing tells of that once more.
+                let is_incomplete = log.window.entry(gone_before).is_some_and(|entry| {
+                    matches!(&entry.body, Body::Configuration { birth: Some(birth), .. } if !birth.complete)
+                });
+                let reason = if is_incomplete { GapReason::Unreplicated } else { GapReason::TooOld };
+                self.owed.get_or_insert((reason, before(log, self.next)));
             }
             self.next = gone_before;
         }
@@ -194,9 +200,15 @@ impl Reader {
         }
         let been = self.been_at(new);
         if been > self.next {
-            // It has left this log before, and read nothing of the other one: there is nothing to tell.
+            // It has left this log before, and read nothing of the other one. If it has not heard of that, there is nothing
+            // to tell.
+            let after = before(old, self.next);
             self.next = been;
-            self.owed = self.owed.filter(|(_, after)| *after != before(new, been));
+            self.owed = match self.owed {
+                Some((_, after)) if after == before(new, been) => None,
+                Some(owed) => Some(owed),
+                None => Some((GapReason::OtherLog, after)),
+            };
         } else if self.owed.is_none() {
             // It has not read what begins there.
             self.begun = self.begun.min(end.saturating_sub(1));
