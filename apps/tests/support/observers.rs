@@ -298,17 +298,19 @@ impl Subscriber {
     }
 
     /// Whether it was told that it does not get what stands there: between the bounds of a gap; or, where a gap leads from one
-    /// birth of the log to another, behind the one bound or before the other, or in a birth that is neither.
+    /// birth of the log to another, behind the one bound or before the other, or in a birth that is neither; or, where another
+    /// log gave way to the subscriber's own, in a birth that is not its own.
     fn was_told_of_a_gap(&self, at: Position) -> bool {
         self.items.iter().any(|item| match item {
             Item::Message { .. } => false,
-            Item::Gap { after, until, .. } => {
+            Item::Gap { after, until, reason } => {
                 let after_here = after.filter(|after| after.birth == at.birth);
                 let until_here = Some(until).filter(|until| until.birth == at.birth);
                 let changes_birth = after.is_none_or(|after| after.birth != until.birth);
                 let within = after_here.is_none_or(|after| at.offset > after.offset)
                     && until_here.is_none_or(|until| at.offset < until.offset);
-                within && (changes_birth || after_here.is_some())
+                let gave_way = reason == "other_log" && at.birth != until.birth;
+                gave_way || within && (changes_birth || after_here.is_some())
             }
         })
     }
