@@ -282,7 +282,7 @@ impl Tree {
             |member: &&Member| member.peer.id != me && !root.primary.follows(member.peer.id, member.life);
         let absent: Vec<Peer> = counting.filter(is_absent).map(|member| member.peer).collect();
         // One that does not answer either is a member no more for the count of those that live.
-        root.preparation.ask(now, cx.config, absent.iter().copied());
+        root.preparation.wait_only_for(now, cx.config, &absent);
         let invitation = Header::Invite { topic: cx.topic };
         for peer in absent {
             if root.team.may_ask(now, peer.id) {
@@ -433,18 +433,25 @@ impl Tree {
 
     /// The turn ends: members hear what was committed in it, the root what this member holds.
     pub(crate) fn on_turn_end(&mut self, cx: &mut TreeCx<'_>) {
-        match (&self.role, self.flow.log.part()) {
-            (Role::Root(root), Some(log)) if root.primary.is_serving() => {
-                let commit = log.commit();
-                let message = Header::LogCommit { topic: cx.topic, term: root.primary.term(), commit };
-                for id in self.flow.children.followers_to_tell(commit) {
-                    if let Some(to) = cx.neighbours.contact(id) {
-                        cx.tell(to, &message);
-                    }
-                }
+        match &self.role {
+            Role::Root(_) => self.tell_commit(cx, false),
+            Role::Child(_) if self.flow.log.part().is_some() => self.acknowledge(cx, false),
+            Role::Child(_) | Role::Joining { .. } => {}
+        }
+    }
+
+    /// Tells members how far the log is committed: those that serve others, or all.
+    pub(super) fn tell_commit(&mut self, cx: &mut TreeCx<'_>, all: bool) {
+        let (Role::Root(root), Some(log)) = (&self.role, self.flow.log.part()) else { return };
+        if !root.primary.is_serving() {
+            return;
+        }
+        let commit = log.commit();
+        let message = Header::LogCommit { topic: cx.topic, term: root.primary.term(), commit };
+        for id in self.flow.children.followers_to_tell(commit, all) {
+            if let Some(to) = cx.neighbours.contact(id) {
+                cx.tell(to, &message);
             }
-            (Role::Child(_), Some(_)) => self.acknowledge(cx, false),
-            _ => {}
         }
     }
 }
