@@ -28,8 +28,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// An entry of this node's own, encoded once for all children of all forwarders. `committed`: all before that offset
-    /// is committed.
+    /// An entry of this node's own, encoded once for all children of all forwarders.
     pub(crate) fn encode(data: Data, payload: &[u8]) -> Held {
         let (term, stamp, body) = (data.term, data.stamp, data.body.clone());
         let encoded = wire::encode(&Header::Data(data), payload);

@@ -348,7 +348,7 @@ impl Tree {
         self.flow.children.is_empty()
     }
 
-    /// Whether so many members are dead that nothing can be committed any more.
+    /// Whether so many members have ended that nothing can be committed any more.
     fn has_lost_majority(&self, cx: &TreeCx<'_>) -> bool {
         let (Role::Root(root), Some(log)) = (&self.role, self.flow.log.part()) else { return false };
         let own = log.replica().map(|replica| replica.life);
