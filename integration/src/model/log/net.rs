@@ -564,7 +564,10 @@ impl LogNet {
 
     fn on_copy(&mut self, model: &LogModel, to: u8, next: u64, sync: &Sync, entries: &[Held], come: usize) {
         let node = &mut self.nodes[usize::from(to)];
-        if node.life != sync.life {
+        // A root is nobody's child: before it becomes a copy of another's log, a later term has to end its own. A root
+        // that is no member has promised nothing by which its log could tell.
+        let reigns = node.primary.as_ref().is_some_and(|primary| primary.term() > sync.term);
+        if node.life != sync.life || reigns {
             return;
         }
         let log = node.log.get_or_insert_with(|| {
