@@ -167,20 +167,25 @@ impl Log {
             return false;
         }
         replica.promised = sync.term;
-        if self.stream.is_some_and(|stream| stream.term == sync.term && stream.matched >= next) {
-            // Told again.
-            self.on_commit(sync.commit);
-            return true;
+        let is_told_again =
+            self.stream.is_some_and(|stream| stream.term == sync.term && stream.matched >= next);
+        if !is_told_again {
+            // All that is committed here is the same there, also what has fallen out of this window.
+            self.follow(sync.term, next.max(self.commit), sync.upto);
+            if let Some(told) = Configurations::told(sync.configurations.clone())
+                && self.configurations.all().is_empty()
+            {
+                self.configurations = told;
+            }
+            self.complete();
         }
-        // All that is committed here is the same there, also what has fallen out of this window.
-        self.follow(sync.term, next.max(self.commit), sync.upto);
-        if let Some(told) = Configurations::told(sync.configurations.clone())
-            && self.configurations.all().is_empty()
-        {
-            self.configurations = told;
-        }
-        self.complete();
         self.on_commit(sync.commit);
+        if let Some(replica) = &mut self.replica {
+            // A root that makes it a copy although no configuration names it is about to name it: that an earlier one ended
+            // without it says nothing any more.
+            let mut counting = self.configurations.all().iter();
+            replica.named = counting.any(|known| known.names(replica.me, replica.life));
+        }
         true
     }
 

@@ -21,8 +21,10 @@ pub(crate) struct Preparation {
     /// When the term began.
     since: Instant,
     asked: BTreeMap<NodeId, Asked>,
-    /// Nodes that were found dead since.
-    dead: BTreeSet<NodeId>,
+    /// Nodes that were found dead since, and when.
+    dead: BTreeMap<NodeId, Instant>,
+    /// Those of them that were asked once more.
+    doubted: BTreeSet<NodeId>,
     /// Nodes that do not hold what was to be pulled from them: one may know a mark of another's.
     pub lack: BTreeSet<NodeId>,
     /// When those that have not answered are asked again.
@@ -96,7 +98,8 @@ impl Preparation {
         Preparation {
             since: now,
             asked: BTreeMap::new(),
-            dead: BTreeSet::new(),
+            dead: BTreeMap::new(),
+            doubted: BTreeSet::new(),
             lack: BTreeSet::new(),
             ask_at: now,
             pull: None,
@@ -159,25 +162,45 @@ impl Preparation {
     }
 
     /// A node was found dead. Returns whether its answer was waited for.
-    pub(crate) fn on_dead(&mut self, id: NodeId) -> bool {
+    pub(crate) fn on_dead(&mut self, now: Instant, id: NodeId) -> bool {
         let awaited = self.asked.get(&id).is_some_and(|asked| self.awaits(id, asked));
-        self.dead.insert(id);
+        self.dead.insert(id, now);
         awaited
     }
 
+    /// Awaits the answers of those that were found dead a while ago, once more: they may have been cut off only.
+    pub(crate) fn doubt(&mut self, now: Instant, config: &Config) -> Vec<Contact> {
+        let stale = |since: Instant| now.since(since) >= config.root.force_after;
+        let again = self.dead.iter().filter(|(id, since)| stale(**since) && !self.doubted.contains(*id));
+        let again: Vec<NodeId> = again.map(|(id, _)| *id).collect();
+        let mut contacts = Vec::new();
+        for id in again {
+            let Some(asked) =
+                self.asked.get_mut(&id).filter(|asked| matches!(asked.answer, Answered::Awaited))
+            else {
+                continue;
+            };
+            asked.since = now;
+            contacts.push(asked.contact);
+            self.dead.remove(&id);
+            self.doubted.insert(id);
+        }
+        contacts
+    }
+
     fn awaits(&self, id: NodeId, asked: &Asked) -> bool {
-        matches!(asked.answer, Answered::Awaited) && !self.dead.contains(&id)
+        matches!(asked.answer, Answered::Awaited) && !self.dead.contains_key(&id)
     }
 
     /// Whether a node has not answered yet, and may.
     pub(crate) fn awaits_answer(&self, id: NodeId) -> bool {
-        !self.dead.contains(&id)
+        !self.dead.contains_key(&id)
             && self.asked.get(&id).is_none_or(|asked| matches!(asked.answer, Answered::Awaited))
     }
 
     /// Whether a node was found dead.
     pub(crate) fn is_dead(&self, id: NodeId) -> bool {
-        self.dead.contains(&id)
+        self.dead.contains_key(&id)
     }
 
     /// The members that have promised: how to reach them, their copies, and the JOINs that their promises are.
@@ -209,7 +232,7 @@ impl Preparation {
         member: &Member,
         is_near: impl Fn(NodeId) -> bool,
     ) -> bool {
-        if self.dead.contains(&member.peer.id) {
+        if self.dead.contains_key(&member.peer.id) {
             return true;
         }
         let Some(asked) = self.asked.get(&member.peer.id) else { return false };
@@ -280,7 +303,10 @@ mod tests {
         all.on_no_copy(at(5), contact(4), Some(Mark { birth: 7, next: 5 }));
         assert_eq!(all.ask_again(at(300), &config), []);
         assert_eq!(ids(&all.ask_again(at(301), &config)), [NodeId(2)]);
-        assert!(all.on_dead(NodeId(2)) && !all.on_dead(NodeId(3)), "whether its answer was waited for");
+        assert!(
+            all.on_dead(at(300), NodeId(2)) && !all.on_dead(at(300), NodeId(3)),
+            "whether its answer was waited for"
+        );
         assert!(all.is_answered(at(300), &config));
         assert_eq!(all.ask_again(at(900), &config), []);
         assert_eq!(
@@ -318,10 +344,26 @@ mod tests {
         assert!(!over(&all, 0, 3, 8, true) && over(&all, 0, 3, 7, true), "another life of it");
         assert!(over(&all, 0, 4, 1, true), "it is no member");
         assert!(!over(&all, 9000, 9, 1, false), "it was not asked");
-        all.on_dead(NodeId(3));
+        all.on_dead(at(9000), NodeId(3));
         assert!(over(&all, 0, 3, 8, true) && all.is_dead(NodeId(3)));
         all.on_copy(at(2), contact(3), copy(8), 2);
         assert!(!over(&all, 0, 3, 8, true), "it lives after all");
+    }
+
+    #[test]
+    fn one_that_was_found_dead_long_ago_is_asked_once_more() {
+        let config = Config::default();
+        let mut all = Preparation::new(at(0));
+        all.ask(at(0), &config, [peer(2), peer(3)]);
+        all.on_copy(at(1), contact(3), copy(1), 8);
+        all.on_dead(at(10), NodeId(2));
+        all.on_dead(at(10), NodeId(3));
+        assert_eq!(all.doubt(at(2009), &config), []);
+        assert_eq!(ids(&all.doubt(at(2010), &config)), [NodeId(2)], "the other one has answered");
+        let member = Member { peer: peer(2), life: 1 };
+        assert!(!all.is_over(at(4009), &config, &member, |_| false));
+        assert!(all.is_over(at(4010), &config, &member, |_| false));
+        assert_eq!(all.doubt(at(9000), &config), []);
     }
 
     #[test]

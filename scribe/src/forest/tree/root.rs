@@ -164,7 +164,18 @@ impl Tree {
             is_own_past || preparation.is_over(now, cx.config, member, is_near)
         };
         let hurries = preparation.may_force(now, cx.config);
-        match root.primary.outcome(is_over, hurries) {
+        let outcome = root.primary.outcome(is_over, hurries);
+        if matches!(outcome, PrepareOutcome::MajorityEnded { .. }) {
+            let doubted = root.preparation.doubt(cx.now, cx.config);
+            let prepare = Header::Prepare { topic: cx.topic, term: root.primary.term() };
+            for &contact in &doubted {
+                cx.tell(contact, &prepare);
+            }
+            if !doubted.is_empty() {
+                return;
+            }
+        }
+        match outcome {
             PrepareOutcome::Adopt { best, commit } => self.adopt_best(cx, best, commit),
             PrepareOutcome::Wait(missing) => {
                 self.ask(cx, missing.into_iter().map(|member| member.peer).collect())
@@ -461,7 +472,7 @@ impl Tree {
     pub(crate) fn on_node_down(&mut self, cx: &mut TreeCx<'_>, node: NodeId) {
         let Role::Root(root) = &mut self.role else { return };
         root.team.forget(node);
-        let awaited = root.preparation.on_dead(node);
+        let awaited = root.preparation.on_dead(cx.now, node);
         if root.primary.is_serving() {
             return self.review_members(cx);
         }
