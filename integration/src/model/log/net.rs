@@ -344,7 +344,42 @@ impl LogNet {
                 log.check();
             }
         }
+        net.forget_spent(model);
         (net != *self).then_some(net)
+    }
+
+    /// Forgets messages that can change nothing any more, whenever they come: states that differ in nothing else are one.
+    fn forget_spent(&mut self, model: &LogModel) {
+        let mut sent = std::mem::take(&mut self.sent);
+        sent.retain(|sent| !self.is_spent(model, &sent.word));
+        self.sent = sent;
+    }
+
+    fn is_spent(&self, model: &LogModel, word: &LogMessage) -> bool {
+        let forgets = model.bounds.restarts > 0 || model.bounds.drops > 0;
+        // A number is one term's for ever: a root that is none in it will be none in it again.
+        let primary_of = |term: Term| {
+            let primary = self.nodes[usize::from(node_of(term.root))].primary.as_ref();
+            primary.filter(|primary| primary.term() == term)
+        };
+        let replica_of = |node: u8| self.nodes[usize::from(node)].log.as_ref().and_then(|log| log.replica());
+        match word {
+            LogMessage::Prepare { to, term } => {
+                // What was promised is only forgotten with the copy.
+                let is_bound = replica_of(*to).is_some_and(|replica| replica.promised >= *term);
+                is_bound && !forgets && primary_of(*term).is_none()
+            }
+            LogMessage::Promise { from, term, promised } => primary_of(*term)
+                .is_none_or(|primary| !forgets && primary.follows(id(*from), promised.0.life)),
+            LogMessage::Copy { to, sync, .. } => {
+                let is_bound = replica_of(*to).is_some_and(|replica| replica.promised > sync.term);
+                is_bound && !forgets
+            }
+            LogMessage::Holds { from, life, term, end } => primary_of(*term).is_none_or(|primary| {
+                let is_known = primary.held_by(id(*from)).is_some_and(|held| held >= *end);
+                is_known && !forgets && primary.follows(id(*from), *life)
+            }),
+        }
     }
 
     fn send(&mut self, word: LogMessage) {
