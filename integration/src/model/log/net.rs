@@ -13,7 +13,7 @@ use treecast_scribe::log::primary::{PrepareOutcome, Primary};
 use treecast_scribe::log::window::Held;
 use treecast_scribe::wire::{Birth, Body, CopyState, Life, Lineage, Member, Members, Signature, Sync, Term};
 
-use super::{LogBug, LogModel};
+use super::{LogBug, LogModel, MAJORITY, ONE_LOG, TRUE_COMMIT};
 
 /// The birth of the log that all of it is about.
 const BIRTH: u64 = 1;
@@ -28,7 +28,8 @@ pub struct LogNet {
     last_term: u64,
     /// What was committed, in order.
     chosen: Vec<Held>,
-    broken: bool,
+    /// The promise that this state breaks; nothing happens after it.
+    broken: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -191,7 +192,7 @@ impl LogNet {
             used: Used::default(),
             last_term: 1,
             chosen: Vec::new(),
-            broken: false,
+            broken: None,
         };
         let term = Term { number: 1, root: id(0) };
         let mut log = Log::new(BIRTH, Lineage::default(), 0);
@@ -220,12 +221,19 @@ impl LogNet {
         net
     }
 
-    pub(super) fn is_broken(&self) -> bool {
+    pub(super) fn broken(&self) -> Option<&'static str> {
         self.broken
     }
 
-    /// Whether nobody forgot and a majority of the last committed configuration holds all that was committed.
-    pub(super) fn a_majority_holds_it(&self) -> bool {
+    /// Notes the first of the promises that is broken.
+    fn judge(&mut self) {
+        let judged = [(MAJORITY, self.a_majority_holds_it()), (TRUE_COMMIT, self.commits_are_true())];
+        let broken = judged.into_iter().find(|(_, holds)| !holds).map(|(name, _)| name);
+        self.broken = self.broken.or(broken);
+    }
+
+    /// Whether a member restarted, or a majority of the last committed configuration holds all that was committed.
+    fn a_majority_holds_it(&self) -> bool {
         let last = self.chosen.iter().rev().find_map(|entry| entry.body.members());
         let Some(members) = last.filter(|_| self.used.restarts == 0) else { return true };
         let holds = |member: &&Member| {
@@ -246,7 +254,7 @@ impl LogNet {
     }
 
     /// Whether everything that a node takes for committed is.
-    pub(super) fn commits_are_true(&self) -> bool {
+    fn commits_are_true(&self) -> bool {
         let logs = self.nodes.iter().filter_map(|node| node.log.as_ref());
         logs.into_iter().all(|log| log.commit() <= self.chosen.len() as u64 && self.agrees(log, log.commit()))
     }
@@ -264,8 +272,12 @@ impl LogNet {
         later.any(|entry| entry.term > 1 && entry.body.members().is_none())
     }
 
+    pub(super) fn has_dropped(&self) -> bool {
+        self.used.drops > 0
+    }
+
     pub(super) fn acts(&self, model: &LogModel, acts: &mut Vec<Act>) {
-        if self.broken {
+        if self.broken.is_some() {
             return;
         }
         let (bounds, used) = (&model.bounds, &self.used);
@@ -345,6 +357,7 @@ impl LogNet {
             }
         }
         net.forget_spent(model);
+        net.judge();
         (net != *self).then_some(net)
     }
 
@@ -395,6 +408,7 @@ impl LogNet {
         let term = Term { number: self.last_term, root: id(node) };
         let at = &mut self.nodes[usize::from(node)];
         let own = at.log.as_mut().and_then(|log| log.on_prepare(term)).and_then(Result::ok);
+        let own = own.map(|promise| as_weighed(model, promise));
         at.primary = Some(Primary::prepare(id(node), term, own));
         for to in (0..model.bounds.nodes).filter(|&to| to != node) {
             self.send(LogMessage::Prepare { to, term });
@@ -407,22 +421,35 @@ impl LogNet {
             return;
         };
         let entry = held(primary.term(), stamp, body);
-        let before: Vec<Member> = now(log).to_vec();
         primary.append(log, entry);
-        if let Some(new) = log.configurations().pending(log.commit()) {
-            let new: Vec<Member> = new.members.to_vec();
-            let liars = match model.bounds.plant {
-                Some(LogBug::OldMajorityOnly) => new,
-                Some(LogBug::NewMajorityOnly) => before,
-                _ => Vec::new(),
-            };
-            let end = log.end();
-            for liar in liars {
-                let _ = primary.on_held(log, liar.peer.id, liar.life, end);
-            }
-        }
+        self.count_too_few(model, node);
         self.note_commits(node);
         self.spread(node);
+    }
+
+    /// The planted rules for a configuration that waits: once a majority of the one counts, the members of the other are
+    /// taken to hold it, too.
+    fn count_too_few(&mut self, model: &LogModel, root: u8) {
+        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+            return;
+        };
+        let Some(new) = log.configurations().pending(log.commit()).cloned() else { return };
+        let Some(old) = log.configurations().governing(new.at).cloned() else { return };
+        let (counted, ignored) = match model.bounds.plant {
+            Some(LogBug::OldMajorityOnly) => (&old, &new),
+            Some(LogBug::NewMajorityOnly) => (&new, &old),
+            _ => return,
+        };
+        let own = log.replica().filter(|replica| replica.synced == primary.term()).map(|replica| replica.life);
+        let holds = |member: &Member| match member.peer.id {
+            node if node == id(root) => own == Some(member.life),
+            node => primary.follows(node, member.life) && primary.held_by(node).is_some_and(|end| end > new.at),
+        };
+        if log.commit() == new.at && counted.has_majority(holds) {
+            for member in ignored.members.iter() {
+                let _ = primary.on_held(log, member.peer.id, member.life, new.at + 1);
+            }
+        }
     }
 
     fn change(&mut self, model: &LogModel, node: u8, to: &BTreeSet<u8>) {
@@ -452,7 +479,9 @@ impl LogNet {
         };
         if root == node {
             if log.replica().is_none() {
+                // Its log is complete: it becomes a member by saying so.
                 log.begin_life(id(node), life);
+                log.become_synced(primary.term());
             }
             return;
         }
@@ -521,7 +550,7 @@ impl LogNet {
             LogMessage::Copy { to, next, sync, entries } => {
                 self.on_copy(model, *to, *next, sync, entries, entries_that_come);
             }
-            LogMessage::Holds { from, life, term, end } => self.on_holds(*from, *life, *term, *end),
+            LogMessage::Holds { from, life, term, end } => self.on_holds(model, *from, *life, *term, *end),
         }
     }
 
@@ -535,16 +564,7 @@ impl LogNet {
             }
             return;
         }
-        let mut promise = promise.clone();
-        match model.bounds.plant {
-            Some(LogBug::Longest) => promise.synced = Term::ZERO,
-            Some(LogBug::KnownConfiguration) => {
-                let commit = promise.commit;
-                promise.configurations.retain(|known| known.at < commit);
-            }
-            _ => {}
-        }
-        primary.on_promise(id(from), promise);
+        primary.on_promise(id(from), as_weighed(model, promise.clone()));
         self.weigh(root, Some((from, log)));
     }
 
@@ -585,7 +605,7 @@ impl LogNet {
             node.log.as_ref().and_then(|log| log.replica()).is_some_and(|replica| replica.synced > term)
         });
         if !overtaken && !self.agrees_with_chosen(log) {
-            self.broken = true;
+            self.broken = Some(ONE_LOG);
         }
         self.note_commits(root);
         for (node, promise) in promised.into_iter().filter(|(node, _)| *node != id(root)) {
@@ -613,7 +633,9 @@ impl LogNet {
         if log.replica().is_none() {
             log.begin_life(id(to), sync.life);
         }
-        if !log.on_sync(next, sync) {
+        // To a copy of the term the root has no more to say than what comes next, and what is committed.
+        let goes_on = log.is_synced(sync.term) && log.replica().is_some_and(|own| own.promised == sync.term);
+        if !goes_on && !log.on_sync(next, sync) {
             return;
         }
         if node.primary.as_ref().is_some_and(|primary| primary.term() < sync.term) {
@@ -625,20 +647,22 @@ impl LogNet {
         log.on_commit(sync.commit);
         let (life, end) = (sync.life, log.matched());
         if model.bounds.prompt {
-            self.on_holds(to, life, sync.term, end);
+            self.on_holds(model, to, life, sync.term, end);
         } else {
             self.send(LogMessage::Holds { from: to, life, term: sync.term, end });
         }
     }
 
-    fn on_holds(&mut self, from: u8, life: Life, term: Term, end: u64) {
+    fn on_holds(&mut self, model: &LogModel, from: u8, life: Life, term: Term, end: u64) {
         let root = term.root.0 as u8;
         let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
             return;
         };
-        if primary.term() != term || !primary.on_held(log, id(from), life, end) {
+        if primary.term() != term {
             return;
         }
+        let _ = primary.on_held(log, id(from), life, end);
+        self.count_too_few(model, root);
         let before = self.chosen.len();
         self.note_commits(root);
         // A member hears of a commit with the next entry, of a configuration's at once.
@@ -653,7 +677,7 @@ impl LogNet {
         for (offset, entry) in log.window.entries_from(0).take_while(|(offset, _)| *offset < log.commit()) {
             match self.chosen.get(offset as usize) {
                 Some(known) if known.is_same(entry) => {}
-                Some(_) => self.broken = true,
+                Some(_) => self.broken = Some(ONE_LOG),
                 None => self.chosen.push(entry.clone()),
             }
         }
@@ -663,6 +687,19 @@ impl LogNet {
 /// The members that the last configuration names.
 fn now(log: &Log) -> Members {
     log.configurations().last().map_or_else(|| Arc::from([]), |last| Arc::clone(&last.members))
+}
+
+/// A promise as a root weighs it, by the planted rule if there is one.
+fn as_weighed(model: &LogModel, mut promise: CopyState) -> CopyState {
+    match model.bounds.plant {
+        Some(LogBug::Longest) => promise.synced = Term::ZERO,
+        Some(LogBug::KnownConfiguration) => {
+            let commit = promise.commit;
+            promise.configurations.retain(|known| known.at < commit);
+        }
+        _ => {}
+    }
+    promise
 }
 
 /// The planted rule: a committed configuration is without it, whatever comes after.
