@@ -21,7 +21,8 @@ const BIRTH: u64 = 1;
 /// A state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LogNet {
-    nodes: Vec<Node>,
+    /// Shared with the states that differ in others.
+    nodes: Vec<Arc<Node>>,
     sent: BTreeSet<Arc<SentMessage>>,
     used: Used,
     /// The number of the last term.
@@ -75,11 +76,17 @@ enum LogMessage {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct SentMessage {
     word: LogMessage,
-    /// A hash of it, by which it is ordered.
+    /// A hash of it, which stands for it among others.
     order: u64,
+}
+
+impl Hash for SentMessage {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.order.hash(state);
+    }
 }
 
 impl PartialOrd for SentMessage {
@@ -185,7 +192,7 @@ fn configuration(members: Members, birth: Option<Birth>) -> Body {
 impl LogNet {
     /// Three members with a log that holds their configuration only; the first is the root.
     pub(super) fn at_rest(model: &LogModel) -> LogNet {
-        let node = |_| Node { life: 0, log: None, primary: None };
+        let node = |_| Arc::new(Node { life: 0, log: None, primary: None });
         let mut net = LogNet {
             nodes: (0..model.bounds.nodes).map(node).collect(),
             sent: BTreeSet::new(),
@@ -201,7 +208,7 @@ impl LogNet {
         let members: Members = (0..3).map(|node| member(node, 0)).collect();
         let birth = Birth { lineage: Lineage::default(), complete: true };
         primary.append(&mut log, held(term, 0, configuration(members, Some(birth))));
-        net.nodes[0] = Node { life: 0, log: Some(Box::new(log)), primary: Some(primary) };
+        net.nodes[0] = Arc::new(Node { life: 0, log: Some(Box::new(log)), primary: Some(primary) });
         for node in [1, 2] {
             net.invite(0, node);
         }
@@ -336,7 +343,7 @@ impl LogNet {
             Act::Change(node, to) => net.change(model, node, &to),
             Act::Restart(node) => {
                 net.used.restarts += 1;
-                let node = &mut net.nodes[usize::from(node)];
+                let node = Arc::make_mut(&mut net.nodes[usize::from(node)]);
                 (node.log, node.primary) = (None, None);
                 if model.bounds.plant != Some(LogBug::LifeOverRestart) {
                     node.life += 1;
@@ -344,7 +351,7 @@ impl LogNet {
             }
             Act::Drop(node) => {
                 net.used.drops += 1;
-                let node = &mut net.nodes[usize::from(node)];
+                let node = Arc::make_mut(&mut net.nodes[usize::from(node)]);
                 node.log = None;
                 if model.bounds.plant != Some(LogBug::LifeOverDrop) {
                     node.life += 1;
@@ -406,7 +413,7 @@ impl LogNet {
         self.used.takeovers += 1;
         self.last_term += 1;
         let term = Term { number: self.last_term, root: id(node) };
-        let at = &mut self.nodes[usize::from(node)];
+        let at = Arc::make_mut(&mut self.nodes[usize::from(node)]);
         let own = at.log.as_mut().and_then(|log| log.on_prepare(term)).and_then(Result::ok);
         let own = own.map(|promise| as_weighed(model, promise));
         at.primary = Some(Primary::prepare(id(node), term, own));
@@ -417,7 +424,7 @@ impl LogNet {
     }
 
     fn append(&mut self, model: &LogModel, node: u8, stamp: u64, body: Body) {
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(node)] else {
+        let Node { log: Some(log), primary: Some(primary), .. } = Arc::make_mut(&mut self.nodes[usize::from(node)]) else {
             return;
         };
         let entry = held(primary.term(), stamp, body);
@@ -430,7 +437,7 @@ impl LogNet {
     /// The planted rules for a configuration that waits: once a majority of the one counts, the members of the other are
     /// taken to hold it, too.
     fn count_too_few(&mut self, model: &LogModel, root: u8) {
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+        let Node { log: Some(log), primary: Some(primary), .. } = Arc::make_mut(&mut self.nodes[usize::from(root)]) else {
             return;
         };
         let Some(new) = log.configurations().pending(log.commit()).cloned() else { return };
@@ -474,7 +481,7 @@ impl LogNet {
     /// A root makes a node that holds nothing yet a copy.
     fn invite(&mut self, root: u8, node: u8) {
         let life = self.nodes[usize::from(node)].life;
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+        let Node { log: Some(log), primary: Some(primary), .. } = Arc::make_mut(&mut self.nodes[usize::from(root)]) else {
             return;
         };
         if root == node {
@@ -503,7 +510,7 @@ impl LogNet {
 
     /// The root tells those that follow it all that it has.
     fn spread(&mut self, root: u8) {
-        let Node { log: Some(log), primary: Some(primary), .. } = &self.nodes[usize::from(root)] else {
+        let Node { log: Some(log), primary: Some(primary), .. } = &*self.nodes[usize::from(root)] else {
             return;
         };
         let nodes = 0..self.nodes.len() as u8;
@@ -522,7 +529,7 @@ impl LogNet {
 
     /// Makes one that has promised a copy.
     fn copy_to(&mut self, root: u8, node: u8, promise: &CopyState) {
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+        let Node { log: Some(log), primary: Some(primary), .. } = Arc::make_mut(&mut self.nodes[usize::from(root)]) else {
             return;
         };
         let Some((next, sync)) = primary.sync(log, id(node), promise) else { return };
@@ -534,7 +541,7 @@ impl LogNet {
     fn deliver(&mut self, model: &LogModel, word: &LogMessage, entries_that_come: usize) {
         match word {
             LogMessage::Prepare { to, term } => {
-                let node = &mut self.nodes[usize::from(*to)];
+                let node = Arc::make_mut(&mut self.nodes[usize::from(*to)]);
                 let Some(log) = &mut node.log else { return };
                 let Some(Ok(promise)) = log.on_prepare(*term) else { return };
                 if node.primary.as_ref().is_some_and(|primary| primary.term() < *term) {
@@ -556,7 +563,7 @@ impl LogNet {
 
     fn on_promise(&mut self, model: &LogModel, from: u8, term: Term, promise: &CopyState, log: &Log) {
         let root = term.root.0 as u8;
-        let node = &mut self.nodes[usize::from(root)];
+        let node = Arc::make_mut(&mut self.nodes[usize::from(root)]);
         let Some(primary) = node.primary.as_mut().filter(|primary| primary.term() == term) else { return };
         if primary.is_serving() {
             if !primary.follows(id(from), promise.life) {
@@ -570,7 +577,7 @@ impl LogNet {
 
     /// Lets a root serve once it has enough promises.
     fn weigh(&mut self, root: u8, told: Option<(u8, &Log)>) {
-        let node = &mut self.nodes[usize::from(root)];
+        let node = Arc::make_mut(&mut self.nodes[usize::from(root)]);
         let Some(primary) = &mut node.primary else { return };
         let PrepareOutcome::Adopt { best, commit } = primary.outcome(|_| false, false) else { return };
         let promised: Vec<(NodeId, CopyState)> =
@@ -618,7 +625,7 @@ impl LogNet {
     }
 
     fn on_copy(&mut self, model: &LogModel, to: u8, next: u64, sync: &Sync, entries: &[Held], come: usize) {
-        let node = &mut self.nodes[usize::from(to)];
+        let node = Arc::make_mut(&mut self.nodes[usize::from(to)]);
         // A root is nobody's child: before it becomes a copy of another's log, a later term has to end its own. A root
         // that is no member has promised nothing by which its log could tell.
         let reigns = node.primary.as_ref().is_some_and(|primary| primary.term() > sync.term);
@@ -655,7 +662,7 @@ impl LogNet {
 
     fn on_holds(&mut self, model: &LogModel, from: u8, life: Life, term: Term, end: u64) {
         let root = term.root.0 as u8;
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+        let Node { log: Some(log), primary: Some(primary), .. } = Arc::make_mut(&mut self.nodes[usize::from(root)]) else {
             return;
         };
         if primary.term() != term {
