@@ -182,7 +182,8 @@ impl Model for LogModel {
 pub fn explore(bounds: LogBounds, stop_at: Option<usize>, mut say: impl FnMut(usize, usize)) -> LogExplored {
     // One thread finds one of the shortest ways to a planted bug, and always the same.
     let threads = if bounds.plant.is_some() { 1 } else { 2 };
-    let mut builder = LogModel::new(bounds).checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);
+    let mut builder =
+        LogModel::new(bounds).checker().threads(threads).finish_when(HasDiscoveries::AnyFailures);
     if let Some(limit) = stop_at {
         builder = builder.target_state_count(limit);
     }

@@ -424,7 +424,9 @@ impl LogNet {
     }
 
     fn append(&mut self, model: &LogModel, node: u8, stamp: u64, body: Body) {
-        let Node { log: Some(log), primary: Some(primary), .. } = Arc::make_mut(&mut self.nodes[usize::from(node)]) else {
+        let Node { log: Some(log), primary: Some(primary), .. } =
+            Arc::make_mut(&mut self.nodes[usize::from(node)])
+        else {
             return;
         };
         let entry = held(primary.term(), stamp, body);
@@ -437,7 +439,9 @@ impl LogNet {
     /// The planted rules for a configuration that waits: once a majority of the one counts, the members of the other are
     /// taken to hold it, too.
     fn count_too_few(&mut self, model: &LogModel, root: u8) {
-        let Node { log: Some(log), primary: Some(primary), .. } = Arc::make_mut(&mut self.nodes[usize::from(root)]) else {
+        let Node { log: Some(log), primary: Some(primary), .. } =
+            Arc::make_mut(&mut self.nodes[usize::from(root)])
+        else {
             return;
         };
         let Some(new) = log.configurations().pending(log.commit()).cloned() else { return };
@@ -447,10 +451,13 @@ impl LogNet {
             Some(LogBug::NewMajorityOnly) => (&new, &old),
             _ => return,
         };
-        let own = log.replica().filter(|replica| replica.synced == primary.term()).map(|replica| replica.life);
+        let own =
+            log.replica().filter(|replica| replica.synced == primary.term()).map(|replica| replica.life);
         let holds = |member: &Member| match member.peer.id {
             node if node == id(root) => own == Some(member.life),
-            node => primary.follows(node, member.life) && primary.held_by(node).is_some_and(|end| end > new.at),
+            node => {
+                primary.follows(node, member.life) && primary.held_by(node).is_some_and(|end| end > new.at)
+            }
         };
         if log.commit() == new.at && counted.has_majority(holds) {
             for member in ignored.members.iter() {
@@ -481,7 +488,9 @@ impl LogNet {
     /// A root makes a node that holds nothing yet a copy.
     fn invite(&mut self, root: u8, node: u8) {
         let life = self.nodes[usize::from(node)].life;
-        let Node { log: Some(log), primary: Some(primary), .. } = Arc::make_mut(&mut self.nodes[usize::from(root)]) else {
+        let Node { log: Some(log), primary: Some(primary), .. } =
+            Arc::make_mut(&mut self.nodes[usize::from(root)])
+        else {
             return;
         };
         if root == node {
@@ -529,7 +538,9 @@ impl LogNet {
 
     /// Makes one that has promised a copy.
     fn copy_to(&mut self, root: u8, node: u8, promise: &CopyState) {
-        let Node { log: Some(log), primary: Some(primary), .. } = Arc::make_mut(&mut self.nodes[usize::from(root)]) else {
+        let Node { log: Some(log), primary: Some(primary), .. } =
+            Arc::make_mut(&mut self.nodes[usize::from(root)])
+        else {
             return;
         };
         let Some((next, sync)) = primary.sync(log, id(node), promise) else { return };
@@ -662,7 +673,9 @@ impl LogNet {
 
     fn on_holds(&mut self, model: &LogModel, from: u8, life: Life, term: Term, end: u64) {
         let root = term.root.0 as u8;
-        let Node { log: Some(log), primary: Some(primary), .. } = Arc::make_mut(&mut self.nodes[usize::from(root)]) else {
+        let Node { log: Some(log), primary: Some(primary), .. } =
+            Arc::make_mut(&mut self.nodes[usize::from(root)])
+        else {
             return;
         };
         if primary.term() != term {
