@@ -358,11 +358,10 @@ impl LogNet {
                 }
             }
         }
-        for node in &net.nodes {
-            if let Some(log) = &node.log {
-                log.check();
-            }
+        if net == *self {
+            return None;
         }
+        net.nodes.iter().filter_map(|node| node.log.as_ref()).for_each(|log| log.check());
         net.forget_spent(model);
         net.judge();
         (net != *self).then_some(net)
