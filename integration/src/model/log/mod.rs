@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
+use net::Parts;
 pub use net::{Act, LogNet};
 
 /// How much of everything there is.
@@ -133,6 +134,7 @@ pub struct LogModel {
     pub(super) bounds: LogBounds,
     pub(super) allowed: Vec<BTreeSet<u8>>,
     pub(super) roots: BTreeSet<u8>,
+    parts: Parts,
 }
 
 impl LogModel {
@@ -140,7 +142,7 @@ impl LogModel {
     pub fn new(bounds: LogBounds) -> LogModel {
         let allowed = bounds.to.split(',').map(nodes_of).collect();
         let roots = nodes_of(&bounds.roots);
-        LogModel { bounds, allowed, roots }
+        LogModel { bounds, allowed, roots, parts: Parts::default() }
     }
 }
 

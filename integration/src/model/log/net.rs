@@ -1,9 +1,9 @@
 //! A state of the model: the nodes, and the messages that were sent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use treecast_overlay::id::NodeId;
@@ -23,12 +23,12 @@ const BIRTH: u64 = 1;
 pub struct LogNet {
     /// Shared with the states that differ in others.
     nodes: Vec<Arc<Node>>,
-    sent: BTreeSet<Arc<SentMessage>>,
+    sent: Arc<BTreeSet<Arc<SentMessage>>>,
     used: Used,
     /// The number of the last term.
     last_term: u64,
     /// What was committed, in order.
-    chosen: Vec<Held>,
+    chosen: Arc<Vec<Held>>,
     /// The promise that this state breaks; nothing happens after it.
     broken: Option<&'static str>,
 }
@@ -47,6 +47,50 @@ struct Node {
     life: Life,
     log: Option<Box<Log>>,
     primary: Option<Primary>,
+}
+
+/// The parts of all states, each held once: few nodes and messages make many states.
+#[derive(Default)]
+pub(super) struct Parts {
+    nodes: Mutex<HashSet<Arc<Node>>>,
+    sent: Mutex<HashSet<Arc<BTreeSet<Arc<SentMessage>>>>>,
+    messages: Mutex<HashSet<Arc<SentMessage>>>,
+    chosen: Mutex<HashSet<Arc<Vec<Held>>>>,
+}
+
+impl Parts {
+    /// Makes the parts in which a state differs from the one before it those that are held.
+    fn share(&self, before: &LogNet, net: &mut LogNet) {
+        for (node, before) in net.nodes.iter_mut().zip(&before.nodes) {
+            if !Arc::ptr_eq(node, before) {
+                held_once(&self.nodes, node);
+            }
+        }
+        if !Arc::ptr_eq(&net.chosen, &before.chosen) {
+            held_once(&self.chosen, &mut net.chosen);
+        }
+        if !Arc::ptr_eq(&net.sent, &before.sent) {
+            let sent = net.sent.iter().map(|sent| {
+                let mut sent = Arc::clone(sent);
+                if !before.sent.contains(&sent) {
+                    held_once(&self.messages, &mut sent);
+                }
+                sent
+            });
+            net.sent = Arc::new(sent.collect());
+            held_once(&self.sent, &mut net.sent);
+        }
+    }
+}
+
+/// Takes the equal one that is held, or else holds this one.
+fn held_once<T: Eq + Hash>(all: &Mutex<HashSet<Arc<T>>>, part: &mut Arc<T>) {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = all.get(part) {
+        *part = Arc::clone(known);
+    } else {
+        all.insert(Arc::clone(part));
+    }
 }
 
 /// A message. Its order among others means nothing, but lets them be a set.
@@ -195,10 +239,10 @@ impl LogNet {
         let node = |_| Arc::new(Node { life: 0, log: None, primary: None });
         let mut net = LogNet {
             nodes: (0..model.bounds.nodes).map(node).collect(),
-            sent: BTreeSet::new(),
+            sent: Arc::default(),
             used: Used::default(),
             last_term: 1,
-            chosen: Vec::new(),
+            chosen: Arc::default(),
             broken: None,
         };
         let term = Term { number: 1, root: id(0) };
@@ -216,7 +260,7 @@ impl LogNet {
         // All of it is delivered before the model begins.
         loop {
             let before = net.nodes.clone();
-            for sent in std::mem::take(&mut net.sent) {
+            for sent in std::mem::take(&mut net.sent).iter() {
                 net.deliver(model, &sent.word, usize::MAX);
             }
             net.spread(0);
@@ -224,7 +268,7 @@ impl LogNet {
                 break;
             }
         }
-        net.sent.clear();
+        net.sent = Arc::default();
         net
     }
 
@@ -288,7 +332,7 @@ impl LogNet {
             return;
         }
         let (bounds, used) = (&model.bounds, &self.used);
-        for sent in &self.sent {
+        for sent in self.sent.iter() {
             let whole = Arc::new(InFlight(Arc::clone(sent)));
             if let LogMessage::Copy { entries, .. } = &sent.word
                 && bounds.piecemeal
@@ -364,14 +408,16 @@ impl LogNet {
         net.nodes.iter().filter_map(|node| node.log.as_ref()).for_each(|log| log.check());
         net.forget_spent(model);
         net.judge();
+        model.parts.share(self, &mut net);
         (net != *self).then_some(net)
     }
 
     /// Forgets messages that can change nothing any more, whenever they come: states that differ in nothing else are one.
     fn forget_spent(&mut self, model: &LogModel) {
-        let mut sent = std::mem::take(&mut self.sent);
-        sent.retain(|sent| !self.is_spent(model, &sent.word));
-        self.sent = sent;
+        if self.sent.iter().any(|sent| self.is_spent(model, &sent.word)) {
+            let rest = self.sent.iter().filter(|sent| !self.is_spent(model, &sent.word));
+            self.sent = Arc::new(rest.cloned().collect());
+        }
     }
 
     fn is_spent(&self, model: &LogModel, word: &LogMessage) -> bool {
@@ -405,7 +451,10 @@ impl LogNet {
         let mut hasher = DefaultHasher::new();
         word.hash(&mut hasher);
         let order = hasher.finish();
-        self.sent.insert(Arc::new(SentMessage { word, order }));
+        let sent = SentMessage { word, order };
+        if !self.sent.contains(&sent) {
+            Arc::make_mut(&mut self.sent).insert(Arc::new(sent));
+        }
     }
 
     fn take_over(&mut self, model: &LogModel, node: u8) {
@@ -697,7 +746,7 @@ impl LogNet {
             match self.chosen.get(offset as usize) {
                 Some(known) if known.is_same(entry) => {}
                 Some(_) => self.broken = Some(ONE_LOG),
-                None => self.chosen.push(entry.clone()),
+                None => Arc::make_mut(&mut self.chosen).push(entry.clone()),
             }
         }
     }
