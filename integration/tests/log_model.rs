@@ -132,3 +132,18 @@ fn a_root_that_adopts_the_longest_log_is_found() {
     let bounds = LogBounds { values: 3, takeovers: 2, roots: "01".to_string(), ..prompt() };
     expect_found(LogBug::Longest, ONE_LOG, bounds);
 }
+
+#[test]
+fn an_overtaken_root_that_ends_the_life_of_a_member_is_found() {
+    let bounds = LogBounds {
+        nodes: 4,
+        values: 0,
+        changes: 1,
+        drops: 1,
+        to: "013".to_string(),
+        roots: "1".to_string(),
+        ..prompt()
+    };
+    expect_found(LogBug::LateRelease, MAJORITY, bounds.clone());
+    expect_sound(bounds);
+}

@@ -34,7 +34,7 @@ pub struct LogBounds {
     /// Members that lose all they know
     #[arg(long, value_name = "R", default_value_t = 0)]
     pub restarts: u8,
-    /// Former members that drop their copy
+    /// Former members that drop their copy, by themselves or by a root's word
     #[arg(long, value_name = "D", default_value_t = 0)]
     pub drops: u8,
     /// Configurations that a change may lead to, as digits: `123,013`
@@ -72,6 +72,13 @@ impl Default for LogBounds {
     }
 }
 
+impl LogBounds {
+    /// Whether a message can be committed after the root changed.
+    fn can_progress(&self) -> bool {
+        self.values > 0 && self.takeovers > 0
+    }
+}
+
 /// A set of nodes, from digits.
 pub(super) fn nodes_of(digits: &str) -> BTreeSet<u8> {
     digits.bytes().filter(u8::is_ascii_digit).map(|digit| digit - b'0').collect()
@@ -94,6 +101,8 @@ pub enum LogBug {
     KnownConfiguration,
     /// The longest log wins, not the one of the highest term.
     Longest,
+    /// A root that was overtaken ends the life of a member that a later configuration names again.
+    LateRelease,
 }
 
 /// Results of an exploration.
@@ -168,10 +177,10 @@ impl Model for LogModel {
             Property::always(MAJORITY, |_, net: &LogNet| net.broken() != Some(MAJORITY)),
             Property::always(TRUE_COMMIT, |_, net: &LogNet| net.broken() != Some(TRUE_COMMIT)),
             Property::sometimes(PROGRESS, |model: &LogModel, net: &LogNet| {
-                model.bounds.takeovers == 0 || net.has_progressed(false)
+                !model.bounds.can_progress() || net.has_progressed(false)
             }),
             Property::sometimes(PROGRESS_CHANGED, |model: &LogModel, net: &LogNet| {
-                model.bounds.changes == 0 || model.bounds.takeovers == 0 || net.has_progressed(true)
+                !model.bounds.can_progress() || model.bounds.changes == 0 || net.has_progressed(true)
             }),
             Property::sometimes(DROPPED, |model: &LogModel, net: &LogNet| {
                 model.bounds.drops == 0 || net.has_dropped()

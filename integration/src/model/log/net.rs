@@ -162,6 +162,8 @@ pub enum Act {
     Restart(u8),
     /// A former member drops its copy.
     Drop(u8),
+    /// A root takes a node for no member, and ends its life.
+    Release(u8, u8),
 }
 
 /// A message that was sent.
@@ -209,6 +211,7 @@ impl fmt::Display for Act {
             Act::Change(node, to) => write!(f, "root {node} appends the configuration {to:?}"),
             Act::Restart(node) => write!(f, "{node} restarts"),
             Act::Drop(node) => write!(f, "{node} drops its copy"),
+            Act::Release(root, node) => write!(f, "root {root} ends {node}'s life"),
         }
     }
 }
@@ -369,7 +372,24 @@ impl LogNet {
             {
                 acts.push(Act::Drop(at));
             }
+            if used.drops < bounds.drops {
+                let others = (0..bounds.nodes).filter(|&other| self.releases(model, at, other));
+                acts.extend(others.map(|other| Act::Release(at, other)));
+            }
         }
+    }
+
+    /// Whether a root ends a node's life, once that node tells it of its copy.
+    fn releases(&self, model: &LogModel, root: u8, node: u8) -> bool {
+        let Node { log: Some(log), primary: Some(primary), .. } = &*self.nodes[usize::from(root)] else {
+            return false;
+        };
+        let copy = self.nodes[usize::from(node)].log.as_ref().and_then(|log| log.copy_state());
+        let Some(mut copy) = copy.filter(|_| root != node) else { return false };
+        if model.bounds.plant == Some(LogBug::LateRelease) {
+            copy.synced = Term::ZERO;
+        }
+        primary.releases(log, id(node), &copy)
     }
 
     pub(super) fn after(&self, model: &LogModel, act: Act) -> Option<LogNet> {
@@ -392,6 +412,14 @@ impl LogNet {
                 if model.bounds.plant != Some(LogBug::LifeOverRestart) {
                     node.life += 1;
                 }
+            }
+            Act::Release(_, node) => {
+                net.used.drops += 1;
+                let node = Arc::make_mut(&mut net.nodes[usize::from(node)]);
+                if let Some(log) = &mut node.log {
+                    log.end_life();
+                }
+                node.life += 1;
             }
             Act::Drop(node) => {
                 net.used.drops += 1;
