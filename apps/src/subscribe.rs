@@ -238,7 +238,9 @@ fn gap_text(gap: &Gap) -> String {
         GapReason::Unreplicated => {
             "most of the nodes that held the topic's log are gone, and with them what only they had; maybe nothing"
         }
-        GapReason::OtherLog => "the topic's log was opened anew",
+        GapReason::OtherLog => {
+            "two logs of this topic met, and one gave way; what only that one had does not come"
+        }
     };
     let after = gap.after.map_or("the beginning".to_string(), |after| after.to_string());
     format!("gap after {after} until {}: {why}", gap.until)

@@ -188,7 +188,8 @@ pub struct RootConfig {
     /// How often it asks again meanwhile.
     pub query_retry: Duration,
     /// How long a root waits before it gives up a majority of members that has ended, and begins the log anew with what
-    /// others hold. Meanwhile orphans come, whose windows have most of it.
+    /// others hold. Meanwhile orphans come, whose windows have most of it. Members that were found dead so long ago are asked
+    /// once more before, and one that does not answer for so long and is not near the key has ended.
     pub force_after: Duration,
     /// A root's log without children, subscriptions and publishers is dropped after this long.
     pub idle: Duration,
@@ -268,7 +269,8 @@ pub struct SessionsConfig {
     pub per_topic: usize,
     /// A session that was silent for so long is forgotten (design §6).
     pub idle: Duration,
-    /// Messages of a session that may arrive before their predecessors; further ones are left to be sent again.
+    /// Messages of a session that may arrive before their predecessors. Of more, the lower numbers stay, and the others are
+    /// left to be sent again.
     pub early_messages: usize,
     /// Most bytes of such messages over all sessions of a topic.
     pub early_bytes: usize,

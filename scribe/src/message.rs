@@ -114,7 +114,8 @@ pub enum GapReason {
     TooOld,
     /// A majority of the members that held the log has ended. Entries that only they had are lost; maybe none.
     Unreplicated,
-    /// The log that the subscriber's mark belongs to is no more; this is another one.
+    /// Two logs of the topic met, as when a divided ring becomes one again, and one gave way: that of the subscriber's mark,
+    /// or the other one. What stood only there does not come.
     OtherLog,
 }
 

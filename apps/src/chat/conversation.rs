@@ -266,7 +266,7 @@ impl Conversation {
                 let why = match gap.reason {
                     GapReason::TooOld => "this chat was cut off or too slow for a while",
                     GapReason::Unreplicated => "most of the nodes that kept this room are gone",
-                    GapReason::OtherLog => "the room was opened anew",
+                    GapReason::OtherLog => "this room was in two parts, and one gave way to the other",
                 };
                 self.append(now, Body::Warning(format!("messages may be missing here: {why}")));
             }

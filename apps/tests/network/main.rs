@@ -8,8 +8,6 @@ mod cable;
 #[cfg(target_os = "linux")]
 mod net;
 #[cfg(target_os = "linux")]
-mod observers;
-#[cfg(target_os = "linux")]
 mod ring;
 #[cfg(target_os = "linux")]
 mod sandbox;

@@ -40,8 +40,7 @@ impl Node {
 
     /// Has it stop or go on, by a signal's name.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.process.pid().to_string();
-        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+        self.process.signal(name);
     }
 
     /// Starts it again where it was, and tells it nothing: it must find its ring by what it remembers.

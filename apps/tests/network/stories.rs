@@ -3,13 +3,15 @@
 use std::time::{Duration, Instant};
 
 use crate::net::{Host, Net};
-use crate::observers::{Publisher, Subscriber, TOPIC, judge};
-use crate::ring::{Node, ring, wait_for_one_ring};
+use crate::ring::{Node, on, ring, wait_for_one_ring};
 use crate::sandbox::Story;
-use crate::support::PATIENCE;
+use crate::support::observers::{Publisher, Subscriber, TOPIC, judge};
+use crate::support::{PATIENCE, Process};
 
 /// Hosts that have a node, a publisher or a subscriber from the beginning.
 const HOSTS: u8 = 6;
+/// The hosts with a subscriber.
+const LISTENERS: [usize; 4] = [0, 2, 3, 5];
 /// The default profile's lease.
 const LEASE: Duration = Duration::from_secs(4);
 /// As many frames are lost at least where a tenth is: then every kind of frame was among them.
@@ -31,6 +33,16 @@ fn lines(what: &str, n: usize) -> impl Iterator<Item = String> {
     (0..n).map(move |i| format!("{what} {i}"))
 }
 
+fn publisher(host: Host) -> Publisher {
+    let command = on(host, &["pub", TOPIC, "-l", "--json", "--ephemeral", "-v"], &[host]);
+    Publisher::new(Process::start(&format!("publisher on {host:?}"), command))
+}
+
+fn subscriber(host: Host) -> Subscriber {
+    let command = on(host, &["sub", TOPIC, "--json", "--ephemeral", "-v"], &[host]);
+    Subscriber::new(Process::start(&format!("subscriber on {host:?}"), command)).subscribed()
+}
+
 /// Six nodes on as many hosts; a publisher on either side, and subscribers on both.
 struct Town {
     net: Net,
@@ -43,8 +55,8 @@ impl Town {
     fn found(net: Net) -> Town {
         let hosts = &net.hosts()[..usize::from(HOSTS)];
         let nodes = ring(hosts);
-        let subscribers = [0, 2, 3, 5].map(|at| Subscriber::start(hosts[at])).into();
-        let publishers = [1, 4].map(|at| Publisher::start(hosts[at]));
+        let subscribers = LISTENERS.map(|at| subscriber(hosts[at])).into();
+        let publishers = [1, 4].map(|at| publisher(hosts[at]));
         Town { net, nodes, publishers, subscribers }
     }
 
@@ -98,8 +110,11 @@ impl Town {
         self.publishers.iter().map(Publisher::without_receipt).sum()
     }
 
+    /// Demands what every story demands; returns how many messages with a receipt were announced as lost.
     fn judge(&self) -> usize {
-        judge(&self.publishers.each_ref(), &self.subscribers)
+        let verdict = judge(&self.publishers.each_ref(), &self.subscribers.iter().collect::<Vec<_>>());
+        assert!(!verdict.is_broken(), "{verdict}\n{:#?}", verdict.faults());
+        verdict.announced
     }
 
     /// A cut between the two halves, until each has a log of its own: the side with most of the log's members goes on, and
@@ -203,8 +218,7 @@ fn broken_pair() {
     let mut town = Town::found(Net::new(HOSTS));
     town.assert_all_hear_all("before");
     let root = town.root().host;
-    let listener =
-        town.subscribers.iter().map(|subscriber| subscriber.host).find(|&host| host != root).unwrap();
+    let listener = LISTENERS.map(|at| town.net.hosts()[at]).into_iter().find(|&host| host != root).unwrap();
     town.net.cut(&[root], &[listener]);
     let begun = Instant::now();
     let rounds = (1..).take_while(|round| {

@@ -9,12 +9,15 @@
     reason = "each test file uses a part of this; a test fails by panicking"
 )]
 
+pub mod observers;
 pub mod tmux;
 
-use std::io::{BufRead, BufReader, Write};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,6 +25,8 @@ use serde_json::Value;
 
 /// How long any single thing may take before the test fails. Generous: these machines are busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Lines of a process's output that a failure shows.
+const SHOWN: usize = 200;
 
 /// A running command. Killed when dropped.
 pub struct Process {
@@ -29,8 +34,8 @@ pub struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Receiver<Line>,
-    /// All that it said so far, for failures.
-    said: Vec<Line>,
+    /// The last lines that it said, for failures.
+    said: VecDeque<Line>,
 }
 
 /// A line of a process's output.
@@ -77,26 +82,26 @@ pub fn free_ports() -> String {
 
 impl Process {
     pub fn start(name: &str, mut command: Command) -> Process {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stderr(Stdio::piped());
+        Process::spawn(name, command)
+    }
+
+    /// The same; what it says on stderr goes to a file.
+    pub fn start_with_log(name: &str, mut command: Command, log: File) -> Process {
+        command.stderr(log);
+        Process::spawn(name, command)
+    }
+
+    fn spawn(name: &str, mut command: Command) -> Process {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap_or_else(|error| panic!("{name}: {error}"));
         let (sender, lines) = channel();
-        let out = child.stdout.take().unwrap();
-        let err = child.stderr.take().unwrap();
-        let errors = sender.clone();
-        thread::spawn(move || {
-            BufReader::new(out)
-                .lines()
-                .map_while(Result::ok)
-                .try_for_each(|line| sender.send(Line::Out(line)))
-        });
-        thread::spawn(move || {
-            BufReader::new(err)
-                .lines()
-                .map_while(Result::ok)
-                .try_for_each(|line| errors.send(Line::Err(line)))
-        });
+        if let Some(err) = child.stderr.take() {
+            read(err, sender.clone(), Line::Err);
+        }
+        read(child.stdout.take().unwrap(), sender, Line::Out);
         let stdin = child.stdin.take();
-        Process { name: name.into(), child, stdin, lines, said: Vec::new() }
+        Process { name: name.into(), child, stdin, lines, said: VecDeque::new() }
     }
 
     /// Writes a line to its stdin.
@@ -140,7 +145,7 @@ impl Process {
                     panic!("{} ended and did not say {what}; it said {:#?}", self.name, self.said)
                 }
             };
-            self.said.push(line.clone());
+            self.remember(&line);
             if let Some(found) = passes(&line) {
                 return found;
             }
@@ -150,8 +155,7 @@ impl Process {
     /// The next JSON line on stdout.
     pub fn json(&mut self, what: &str) -> Value {
         let line = self.wait_for(what, |_| true);
-        serde_json::from_str(&line)
-            .unwrap_or_else(|error| panic!("{}: `{line}` is no JSON: {error}", self.name))
+        self.parse(&line)
     }
 
     /// The next JSON line on stdout with this `event`.
@@ -171,7 +175,7 @@ impl Process {
         loop {
             match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => {
-                    self.said.push(line.clone());
+                    self.remember(&line);
                     rest.push(line);
                 }
                 Err(RecvTimeoutError::Disconnected) => return (self.child.wait().unwrap(), rest),
@@ -186,16 +190,60 @@ impl Process {
     pub fn rest(&mut self, quiet: Duration) -> Vec<Line> {
         let mut rest = Vec::new();
         while let Ok(line) = self.lines.recv_timeout(quiet) {
-            self.said.push(line.clone());
+            self.remember(&line);
             rest.push(line);
         }
         rest
+    }
+
+    /// The next JSON line on stdout, if one is there.
+    pub fn json_now(&mut self) -> Option<Value> {
+        while let Ok(line) = self.lines.try_recv() {
+            self.remember(&line);
+            if let Line::Out(text) = line {
+                return Some(self.parse(&text));
+            }
+        }
+        None
+    }
+
+    /// All JSON lines that are still to come on stdout from a process that has ended.
+    pub fn rest_of_json(&mut self) -> Vec<Value> {
+        let (_, rest) = self.wait();
+        let json = |line: &Line| match line {
+            Line::Out(text) => Some(self.parse(text)),
+            Line::Err(_) => None,
+        };
+        rest.iter().filter_map(json).collect()
+    }
+
+    fn parse(&self, line: &str) -> Value {
+        serde_json::from_str(line)
+            .unwrap_or_else(|error| panic!("{}: `{line}` is no JSON: {error}", self.name))
+    }
+
+    fn remember(&mut self, line: &Line) {
+        if self.said.len() == SHOWN {
+            self.said.pop_front();
+        }
+        self.said.push_back(line.clone());
     }
 
     /// kill -9.
     pub fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Has it stop or go on, by a signal's name.
+    pub fn signal(&self, name: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
+    }
+
+    /// Its name in failures.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The process id.
@@ -207,6 +255,20 @@ impl Process {
     pub fn runs(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
+}
+
+/// Hands on the lines of an output as they come. What a killed process did not end with a newline is no line.
+fn read(output: impl Read + Send + 'static, lines: Sender<Line>, line: fn(String) -> Line) {
+    thread::spawn(move || {
+        let mut output = BufReader::new(output);
+        let mut text = String::new();
+        while output.read_line(&mut text).is_ok() && text.ends_with('\n') {
+            text.pop();
+            if lines.send(line(std::mem::take(&mut text))).is_err() {
+                return;
+            }
+        }
+    });
 }
 
 impl Drop for Process {

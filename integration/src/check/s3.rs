@@ -1,6 +1,6 @@
 //! S3, order: every subscriber gets messages in the order of their offsets, a session's messages in the order of their
-//! publication, and what stands at a place of a birth is one message for ever. Only where a log begins anew may a
-//! subscriber go back, and it says so.
+//! publication, what stands at a place of a birth is one message for ever, and a message has one place in one log. Only
+//! where a log begins anew may a subscriber go back, and it says so.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub fn judge(scene: &Scene<'_>) -> Verdict {
 /// Judges every subscription, and all of them together.
 pub fn in_order(history: &History, ledger: &Ledger) -> Result<(), String> {
     let mut at: BTreeMap<(TopicId, Position), MessageId> = BTreeMap::new();
-    let mut of: BTreeMap<(TopicId, MessageId), Position> = BTreeMap::new();
+    let mut of: BTreeMap<(TopicId, MessageId), Vec<Position>> = BTreeMap::new();
     for (id, watched) in &history.subscriptions {
         alone(watched, ledger).map_err(|fault| format!("{id:?} in slot {} {fault}", watched.slot))?;
         for (_, message) in watched.messages() {
@@ -31,12 +31,19 @@ pub fn in_order(history: &History, ledger: &Ledger) -> Result<(), String> {
                     message.id, message.position, watched.topic
                 ));
             }
-            let elsewhere = *of.entry((watched.topic, message.id)).or_insert(message.position);
-            if elsewhere != message.position {
+            let places = of.entry((watched.topic, message.id)).or_default();
+            let of_one_log =
+                |other: &&Position| ledger.are_of_one_log(watched.topic, **other, message.position);
+            if let Some(elsewhere) =
+                places.iter().find(|other| **other != message.position && of_one_log(other))
+            {
                 return Err(format!(
                     "{:?} was delivered from {elsewhere:#} and {:#} of {:?}",
                     message.id, message.position, watched.topic
                 ));
+            }
+            if !places.contains(&message.position) {
+                places.push(message.position);
             }
         }
     }

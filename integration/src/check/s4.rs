@@ -2,7 +2,7 @@
 //! which the message is delivered, and nothing leaves the root and the members before it is committed. A log begins anew
 //! only where a majority of the configuration has ended. (That what has a receipt comes to everybody is judged as S5.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_overlay::peer::Peer;
 use treecast_scribe::message::MessageId;
@@ -11,10 +11,11 @@ use treecast_scribe::{Position, TopicId};
 
 use super::{Promise, Scene, Verdict};
 use crate::cluster::history::{History, token};
+use crate::cluster::ledger::Ledger;
 
 /// Judges all receipts.
 pub fn judge(scene: &Scene<'_>) -> Verdict {
-    true_receipts(scene.history).map_err(|what| Promise::S4.broken(what))
+    true_receipts(scene.history, &scene.witness.ledger).map_err(|what| Promise::S4.broken(what))
 }
 
 /// Whether every publication is answered.
@@ -86,19 +87,24 @@ pub fn answered(history: &History) -> Result<(), String> {
 }
 
 /// Whether no receipt is at odds with what was delivered, or with another one.
-pub fn true_receipts(history: &History) -> Result<(), String> {
-    let mut delivered: BTreeMap<_, (TopicId, MessageId, Position)> = BTreeMap::new();
+pub fn true_receipts(history: &History, ledger: &Ledger) -> Result<(), String> {
+    let mut delivered: BTreeMap<_, BTreeSet<(TopicId, MessageId, Position)>> = BTreeMap::new();
     let mut stands: BTreeMap<(TopicId, Position), MessageId> = BTreeMap::new();
     for watched in history.subscriptions.values() {
         for (_, message) in watched.messages() {
             stands.insert((watched.topic, message.position), message.id);
-            delivered.insert(token(&message.payload), (watched.topic, message.id, message.position));
+            let found = (watched.topic, message.id, message.position);
+            delivered.entry(token(&message.payload)).or_default().insert(found);
         }
     }
     for (token, offered) in &history.publications {
         let Some((_, Ok(receipt))) = &offered.outcome else { continue };
         let promised = (offered.topic, receipt.id, receipt.position);
-        if let Some(found) = delivered.get(&Some(*token)).filter(|found| **found != promised) {
+        let is_wrong = |found: &&(TopicId, MessageId, Position)| {
+            (found.0, found.1) != (promised.0, promised.1)
+                || found.2 != promised.2 && ledger.are_of_one_log(promised.0, found.2, promised.2)
+        };
+        if let Some(found) = delivered.get(&Some(*token)).into_iter().flatten().find(is_wrong) {
             return Err(format!("{token:?} has a receipt for {promised:?}, and was delivered as {found:?}"));
         }
         let other = *stands.entry((offered.topic, receipt.position)).or_insert(receipt.id);
@@ -120,18 +126,18 @@ mod tests {
     #[test]
     fn silence_and_false_receipts_are_seen() {
         let mut history = story(2);
-        assert_eq!((answered(&history), true_receipts(&history)), (Ok(()), Ok(())));
+        assert_eq!((answered(&history), true_receipts(&history, &Ledger::default())), (Ok(()), Ok(())));
         let offered = history.publications.first_entry().unwrap().into_mut();
         let Some((at, Ok(mut receipt))) = offered.outcome.take() else { unreachable!("a receipt") };
         receipt.position.offset += 1;
         assert!(answered(&history).unwrap_err().contains("is not answered"));
         history.publications.first_entry().unwrap().get_mut().outcome = Some((at, Ok(receipt)));
-        assert!(true_receipts(&history).unwrap_err().contains("was delivered as"));
+        assert!(true_receipts(&history, &Ledger::default()).unwrap_err().contains("was delivered as"));
         // Nobody got this one, but another one from the place that its receipt names.
         for watched in history.subscriptions.values_mut() {
             watched.items.remove(0);
         }
-        let fault = true_receipts(&history).unwrap_err();
+        let fault = true_receipts(&history, &Ledger::default()).unwrap_err();
         assert!(fault.contains("where MessageId"), "{fault}");
     }
 }

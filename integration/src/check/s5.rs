@@ -114,7 +114,8 @@ struct Followed {
     /// The births that it read, or heard of.
     births: BTreeSet<u64>,
     messages: BTreeSet<MessageId>,
-    gaps: Vec<Gap>,
+    /// Each with the birth that it read, or heard of, before.
+    gaps: Vec<(u64, Gap)>,
     /// How far it has come in the log that it read last.
     last: Mark,
 }
@@ -133,7 +134,7 @@ impl Followed {
             match item {
                 Item::ParentChanged(_) => {}
                 Item::Gap(gap) => {
-                    seen.gaps.push(*gap);
+                    seen.gaps.push((seen.last.birth, *gap));
                     seen.births.extend(gap.after.map(|after| after.birth));
                     seen.births.insert(gap.until.birth);
                     seen.last = Mark { birth: gap.until.birth, next: gap.until.offset };
@@ -166,7 +167,7 @@ impl Followed {
         // Of the log that it reads now: all that is not before its start. Of those that it has left: all up to there.
         let reads = |at: Position| ledger.has(topic, now, at) || self.births.contains(&at.birth);
         for (&at, &message) in logs.places.get(&topic).into_iter().flatten() {
-            let reached = to_the_end || at.offset < self.last.next || !ledger.has(topic, self.last.birth, at);
+            let reached = to_the_end || at.offset < self.last.next && self.heard_of(topic, at, ledger);
             let own = reads(at) && self.begins_before(topic, at, ledger);
             if own && reached && !self.has(topic, at, message, ledger) {
                 return missing(format!("{at:#}, which others got"));
@@ -187,6 +188,13 @@ impl Followed {
         Ok(())
     }
 
+    /// Whether a subscription that has ended could know of a place before the end of what it read: it is in its last log, or
+    /// that log says that it lacks something. The other side of a divided ring may have gone on without it.
+    fn heard_of(&self, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
+        let last = self.last.birth;
+        ledger.has(topic, last, at) || ledger.is_complete(topic, at.birth, last) != Some(true)
+    }
+
     /// Whether a place is behind the start.
     fn begins_before(&self, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
         at.offset >= self.start.next
@@ -199,12 +207,13 @@ impl Followed {
 
     /// Whether it got this message, or heard that it would not.
     fn has(&self, topic: TopicId, at: Position, id: MessageId, ledger: &Ledger) -> bool {
-        self.messages.contains(&id) || self.gaps.iter().any(|gap| covers(gap, topic, at, ledger))
+        self.messages.contains(&id)
+            || self.gaps.iter().any(|(from, gap)| covers(*from, gap, topic, at, ledger))
     }
 }
 
-/// Whether a gap tells of a place.
-fn covers(gap: &Gap, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
+/// Whether a gap tells of a place. `from`: the birth that the subscription was in.
+fn covers(from: u64, gap: &Gap, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
     let within = gap.after.is_none_or(|after| after.offset < at.offset) && at.offset < gap.until.offset;
     match gap.reason {
         GapReason::TooOld => within && ledger.has(topic, gap.until.birth, at),
@@ -213,7 +222,13 @@ fn covers(gap: &Gap, topic: TopicId, at: Position, ledger: &Ledger) -> bool {
             let follows = ledger
                 .birth(topic, at.birth)
                 .is_some_and(|known| known.lineage.taken_over(gap.until.birth).is_some());
-            within || !follows && at.birth != gap.until.birth && !ledger.has(topic, gap.until.birth, at)
+            // Of a birth that the subscriber, or the log, left there, it knows that it has left it.
+            let leaves = from == at.birth && gap.after.is_none_or(|after| after.offset < at.offset)
+                || ledger.replaced(topic, gap.until) == Some(at.birth);
+            within
+                || (leaves || !follows)
+                    && at.birth != gap.until.birth
+                    && !ledger.has(topic, gap.until.birth, at)
         }
     }
 }
@@ -272,7 +287,7 @@ impl Told<'_> {
                 let forced = self.ledger.births(topic).any(|(_, known)| known.complete == Some(false));
                 if full || forced { Ok(()) } else { Err("no window was full") }
             }
-            GapReason::OtherLog if self.ledger.replaces(topic, gap.until) => Ok(()),
+            GapReason::OtherLog if self.ledger.replaced(topic, gap.until).is_some() => Ok(()),
             GapReason::Unreplicated | GapReason::OtherLog => {
                 // It has read what the other birth did not take over: the other side of a partition went on.
                 if gap.after.is_some_and(|after| !self.ledger.has(topic, to, after)) {

@@ -1,7 +1,7 @@
 //! All that the wires told of the topics' logs: births with their lineages, configurations, and who held what. Judges compare
 //! with it what publishers and subscribers were told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
@@ -15,8 +15,8 @@ pub struct Ledger {
     /// Bytes of all entries, by topic.
     bytes: BTreeMap<TopicId, usize>,
     members: BTreeMap<(TopicId, NodeId), MemberStory>,
-    /// Entries that tell of another birth which was given up: topic, birth, offset.
-    replaces: BTreeSet<(TopicId, u64, u64)>,
+    /// Entries that tell of another birth which was given up, by topic, birth and offset.
+    replaces: BTreeMap<(TopicId, u64, u64), u64>,
     /// Births since the last judgement.
     pub fresh: Vec<(TopicId, u64)>,
     /// Words that no node may say, since the last judgement.
@@ -54,6 +54,8 @@ pub struct KnownBirth {
     pub reached: u64,
     /// The nodes that have said, or shown, that they hold everything before an offset.
     held: BTreeMap<NodeId, u64>,
+    /// The number of the last term in which an entry was seen at an offset.
+    terms: BTreeMap<u64, u64>,
 }
 
 impl KnownBirth {
@@ -86,6 +88,13 @@ impl KnownBirth {
 }
 
 impl KnownBirth {
+    /// Whether no entry of a later term was seen at an offset. A node that has not heard of it keeps what was overruled there.
+    fn is_of_last_term(&mut self, at: u64, term: u64) -> bool {
+        let last = self.terms.entry(at).or_default();
+        *last = term.max(*last);
+        *last == term
+    }
+
     /// For people: who has to hold an entry, and how far they are.
     fn committing(&self, offset: u64) -> String {
         let near = self.configurations.iter().filter(|(at, _)| *at <= offset).rev().take(2);
@@ -122,6 +131,12 @@ impl Ledger {
     /// Whether a log of this birth has what stood at a place.
     pub fn has(&self, topic: TopicId, birth: u64, at: Position) -> bool {
         self.birth_at(topic, birth, at.offset) == at.birth
+    }
+
+    /// Whether there is a log that has both places. What a publisher sent to both sides of a divided ring has one place in the
+    /// log of each.
+    pub fn are_of_one_log(&self, topic: TopicId, one: Position, other: Position) -> bool {
+        self.has(topic, one.birth, other) || self.has(topic, other.birth, one)
     }
 
     /// Whether nothing was lost from one birth to another one that took it over; `None`: it did not, or nobody knows.
@@ -166,6 +181,7 @@ impl Ledger {
                 configurations: Vec::new(),
                 reached: 0,
                 held: BTreeMap::new(),
+                terms: BTreeMap::new(),
             }
         });
     }
@@ -178,28 +194,31 @@ impl Ledger {
     }
 
     /// The entry at an offset tells of another birth that was given up.
-    pub fn note_replaces(&mut self, topic: TopicId, birth: u64, at: u64) {
-        self.replaces.insert((topic, birth, at));
+    pub fn note_replaces(&mut self, topic: TopicId, birth: u64, at: u64, other: u64) {
+        self.replaces.insert((topic, birth, at), other);
     }
 
-    /// Whether an entry tells of another birth that was given up.
-    pub fn replaces(&self, topic: TopicId, at: Position) -> bool {
-        self.replaces.contains(&(topic, at.birth, at.offset))
+    /// Which other birth was given up, as the entry at a place tells.
+    pub fn replaced(&self, topic: TopicId, at: Position) -> Option<u64> {
+        self.replaces.get(&(topic, at.birth, at.offset)).copied()
     }
 
-    /// The entry at an offset names members.
-    pub fn note_members(&mut self, topic: TopicId, birth: u64, at: u64, members: &Members) {
+    /// In a term of this number, the entry at an offset names members.
+    pub fn note_members(&mut self, topic: TopicId, birth: u64, at: u64, members: &Members, term: u64) {
         let birth = self.birth_at(topic, birth, at);
         let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) else { return };
-        if !known.configurations.iter().any(|known| (known.0, &known.1) == (at, members)) {
+        let is_known = known.configurations.iter().any(|known| (known.0, &known.1) == (at, members));
+        if known.is_of_last_term(at, term) && !is_known {
             known.configurations.push((at, members.clone()));
         }
     }
 
-    /// The entry at an offset names no members: a configuration that another root had there was never committed.
-    pub fn note_message(&mut self, topic: TopicId, birth: u64, at: u64) {
+    /// In a term of this number, the entry at an offset names no members: a configuration that another root had there was
+    /// never committed.
+    pub fn note_message(&mut self, topic: TopicId, birth: u64, at: u64, term: u64) {
         let birth = self.birth_at(topic, birth, at);
-        if let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) {
+        let Some(known) = self.births.entry(topic).or_default().get_mut(&birth) else { return };
+        if known.is_of_last_term(at, term) {
             known.configurations.retain(|(other, _)| *other != at);
         }
     }
@@ -237,7 +256,7 @@ impl Ledger {
         }
         if let Some(copy) = copy {
             for known in &copy.configurations {
-                self.note_members(topic, copy.birth, known.at, &known.members);
+                self.note_members(topic, copy.birth, known.at, &known.members, copy.synced.number);
             }
             self.note_held(topic, copy.birth, node, copy.end);
         }

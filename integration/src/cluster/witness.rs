@@ -193,8 +193,10 @@ impl Witness {
             }
             ForestHeader::Attached(Attached { topic, start: Some(start), .. }) => {
                 ledger.note_birth(at.now, slot, *topic, start.birth, &start.lineage);
-                for known in start.sync.iter().flat_map(|sync| &sync.configurations) {
-                    ledger.note_members(*topic, start.birth, known.at, &known.members);
+                if let Some(sync) = &start.sync {
+                    for known in &sync.configurations {
+                        ledger.note_members(*topic, start.birth, known.at, &known.members, sync.term.number);
+                    }
                 }
                 if let Some(to) = receiver(transmit) {
                     let link = (*topic, me, to);
@@ -254,8 +256,8 @@ impl Witness {
     fn note_entry<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, data: &Data, bytes: usize) {
         let (me, ledger, topic, offset) = (at.machine.peer().id, &mut self.ledger, data.topic, data.offset);
         if let Body::Configuration { members, birth, replaces } = &data.body {
-            if replaces.is_some() {
-                ledger.note_replaces(topic, data.birth, offset);
+            if let Some(other) = replaces {
+                ledger.note_replaces(topic, data.birth, offset, *other);
             }
             if let Some(begun) = birth {
                 // An entry of an earlier birth may travel as one of the birth that took it over.
@@ -263,9 +265,9 @@ impl Witness {
                 ledger.note_birth(at.now, at.slot, topic, begins, &begun.lineage);
                 ledger.note_begin(topic, begins, begun.complete);
             }
-            ledger.note_members(topic, data.birth, offset, members);
+            ledger.note_members(topic, data.birth, offset, members, data.term);
         } else {
-            ledger.note_message(topic, data.birth, offset);
+            ledger.note_message(topic, data.birth, offset, data.term);
         }
         ledger.note_entry(topic, data.birth, offset, bytes);
         ledger.note_held(topic, data.birth, me, offset + 1);
@@ -365,8 +367,8 @@ fn note_own_entry<N: RingNode>(ledger: &mut Ledger, at: &At<'_, Stack<N>>, topic
     let log = at.machine.forest().places().find(|here| here.topic() == topic).and_then(|here| here.log());
     let Some(entry) = log.and_then(|log| log.window.entry(place.offset)) else { return };
     if let Body::Configuration { birth, replaces, .. } = &entry.body {
-        if replaces.is_some() {
-            ledger.note_replaces(topic, place.birth, place.offset);
+        if let Some(other) = replaces {
+            ledger.note_replaces(topic, place.birth, place.offset, *other);
         }
         if let Some(begun) = birth {
             ledger.note_begin(topic, place.birth, begun.complete);
@@ -393,16 +395,16 @@ pub fn forest_message(frame: &Frame) -> Option<(ForestHeader, Bytes)> {
 
 /// The forest's message in a frame that came to a node, if it is for this very one: what it passes on is none of its.
 pub(super) fn message_for(me: NodeId, frame: &Frame) -> Option<(ForestHeader, Bytes)> {
-    let inner = match &frame.header {
-        Header::Via { to, .. } if to.id != me => return None,
-        Header::Via { .. } => within(frame),
-        _ => None,
-    };
-    let frame = inner.as_ref().unwrap_or(frame);
-    match &frame.header {
-        Header::RelayedDirect { to, .. } if to.id() != me => None,
-        _ => forest_message(frame),
+    let mut inner = None;
+    if let Header::Via { to, .. } = &frame.header {
+        if to.id != me {
+            return None;
+        }
+        inner = within(frame);
     }
+    let frame = inner.as_ref().unwrap_or(frame);
+    let is_others = matches!(&frame.header, Header::RelayedDirect { to, .. } if to.id() != me);
+    if is_others { None } else { forest_message(frame) }
 }
 
 /// For which node a message is, if it is for one.

@@ -71,8 +71,7 @@ impl Cursor {
 pub(crate) fn place(log: &Log, start: Start) -> u64 {
     let first = log.window.start();
     match start {
-        // All that a member holds was published, though it may not know yet that it is committed.
-        Start::Latest => log.matched().max(log.commit()),
+        Start::Latest => log.commit(),
         Start::Earliest => first,
         Start::Last(count) => last_messages(log, count),
         Start::After(mark) => match own_offset(log, mark) {
@@ -160,6 +159,13 @@ mod tests {
         assert_eq!([0, 1, 8, 9, u32::MAX].map(|count| of(Start::Last(count))), [10, 9, 2, 2, 2]);
         assert_eq!([0, 2, 5, 10, 11].map(|next| of(after(BIRTH, next))), [2, 2, 5, 10, 10]);
         assert_eq!(of(after(99, 5)), 2, "of another log");
+    }
+
+    #[test]
+    fn one_that_begins_at_the_end_gets_what_is_not_committed_yet() {
+        let mut log = read_log(2);
+        log.append(message(1, 3));
+        assert_eq!((place(&log, Start::Latest), log.matched()), (3, 4));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use treecast_overlay::id::NodeId;
 use super::early::{Arrived, Early};
 use super::part::Taken;
 use super::reader::mark_at;
+use super::window::Window;
 use super::{Change, Log};
 use crate::message::Mark;
 use crate::wire::{CopyState, Life, Lineage, Started, Term};
@@ -190,12 +191,13 @@ impl LocalLog {
             Some(log) => {
                 self.early.clear();
                 let Some(end) = log.lineage.common(log.birth, lineage, birth) else {
+                    let left = std::mem::replace(&mut log.window, Window::new(next));
                     self.part = Some(fresh());
-                    return Change::Replaced { start: next };
+                    return Change::Replaced { start: next, left };
                 };
                 let descends = lineage.taken_over(log.birth).is_some();
-                log.go_over(birth, lineage.clone(), end);
-                return Change::Branched { end, descends };
+                let left = log.go_over(birth, lineage.clone(), end);
+                return Change::Branched { end, descends, left };
             }
         }
         Change::None

@@ -32,15 +32,17 @@ mod testing;
 pub use self::part::Log;
 
 pub(crate) use self::local::LocalLog;
+use self::window::Window;
 
 /// A change of the log, as it concerns those that read it by offset.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 #[must_use]
 pub(crate) enum Change {
     /// Offsets mean what they meant.
     None,
-    /// From this offset on the log is another one. It `descends` from the one before, or both from a third.
-    Branched { end: u64, descends: bool },
-    /// Another log.
-    Replaced { start: u64 },
+    /// From this offset on the log is another one. It `descends` from the one before, or both from a third. `left`: what it
+    /// had there before.
+    Branched { end: u64, descends: bool, left: Window },
+    /// Another log. `left`: what the one before had.
+    Replaced { start: u64, left: Window },
 }

@@ -53,6 +53,8 @@ struct Stream {
     matched: u64,
     /// How far the root's log reached when the term began for this node.
     upto: u64,
+    /// How far the root said that its log is committed.
+    committed: u64,
 }
 
 /// The fate of an entry that came.
@@ -179,7 +181,7 @@ impl Log {
             }
             self.complete();
         }
-        self.on_commit(sync.commit);
+        self.on_commit_in(sync.term, sync.commit);
         if let Some(replica) = &mut self.replica {
             // A root that makes it a copy although no configuration names it is about to name it: that an earlier one ended
             // without it says nothing any more.
@@ -195,7 +197,7 @@ impl Log {
             // The entries between are committed, and no longer kept there.
             self.skip_to(next);
         }
-        self.stream = Some(Stream { term, matched: next, upto });
+        self.stream = Some(Stream { term, matched: next, upto, committed: 0 });
     }
 
     /// Takes an entry of the root that this node listens to. `from` sent it.
@@ -224,6 +226,9 @@ impl Log {
             self.push(held);
         }
         self.complete();
+        // The root may have said that it is committed before it came.
+        let committed = self.stream.map_or(0, |stream| stream.committed);
+        self.on_commit(committed);
         Taken::Next
     }
 
@@ -239,7 +244,7 @@ impl Log {
 
     /// Takes an entry that is committed from a node that is no member, to begin a birth with it. What this log has there
     /// of its own goes on only as far as it is the same.
-    pub(crate) fn take_over(&mut self, offset: u64, held: Held) {
+    pub(crate) fn adopt_committed(&mut self, offset: u64, held: Held) {
         if offset < self.commit || offset > self.end() {
             return;
         }
@@ -296,6 +301,20 @@ impl Log {
         self.stream.is_some_and(|stream| stream.term == term && stream.matched >= stream.upto)
     }
 
+    /// Whether this node makes its log a copy of that of this root.
+    pub(crate) fn copies(&self, root: NodeId) -> bool {
+        let promised = self.replica.map(|replica| replica.promised);
+        self.stream.is_some_and(|stream| stream.term.root == root && promised == Some(stream.term))
+    }
+
+    /// Hears from the root of this term how far its log is committed: what is still to come counts when it comes. Returns
+    /// whether that is news. Another root's log may be another one.
+    pub(crate) fn on_commit_in(&mut self, term: Term, commit: u64) -> bool {
+        let Some(stream) = self.stream.as_mut().filter(|stream| stream.term == term) else { return false };
+        stream.committed = stream.committed.max(commit);
+        self.on_commit(commit)
+    }
+
     /// Hears how far the log is committed. Returns whether that is news.
     pub fn on_commit(&mut self, commit: u64) -> bool {
         let commit = commit.min(self.matched());
@@ -315,17 +334,19 @@ impl Log {
         self.configurations = Configurations::default();
     }
 
-    /// Becomes a log of another birth, which is the same up to an offset.
-    pub(crate) fn go_over(&mut self, birth: u64, lineage: Lineage, end: u64) {
-        let window = std::mem::replace(&mut self.window, Window::new(end));
+    /// Becomes a log of another birth, which is the same up to an offset. Returns what it had beyond.
+    pub(crate) fn go_over(&mut self, birth: u64, lineage: Lineage, end: u64) -> Window {
+        let mut window = std::mem::replace(&mut self.window, Window::new(end));
         let commit = self.commit.min(end);
         *self = Log::new(birth, lineage, end);
-        if window.start() <= end && commit <= window.end() {
-            self.window = window;
-            self.commit = commit;
-            // A node that is no member holds committed entries only.
-            self.window.cut(end.min(commit));
+        if window.start() > end || commit > window.end() {
+            return window;
         }
+        // A node that is no member holds committed entries only.
+        let left = window.split_off(end.min(commit));
+        self.window = window;
+        self.commit = commit;
+        left
     }
 
     /// Whether nothing of a birth is missing here, as far as this window tells: all that came after it say so.
@@ -428,7 +449,7 @@ impl Log {
     /// The next entry begins a birth of this node's own.
     pub(crate) fn begin_birth(&mut self, term: Term) {
         let end = self.end();
-        self.stream = Some(Stream { term, matched: end, upto: end });
+        self.stream = Some(Stream { term, matched: end, upto: end, committed: 0 });
         self.commit = end;
         self.become_synced(term);
     }

@@ -45,7 +45,7 @@ struct Follower {
 pub enum PrepareOutcome {
     /// No member is known.
     Unknown,
-    /// CopyStates of these are missing.
+    /// The promises of these are missing.
     Wait(Vec<Member>),
     /// A majority of every configuration that counts has promised: this member's log is the one to adopt.
     Adopt {

@@ -1,13 +1,18 @@
 //! A subscriber's place in its node's window: a cursor that turns entries into messages and gaps.
 
-use super::Log;
+use std::collections::{BTreeSet, VecDeque};
+
 use super::backlog::Backlog;
 use super::cursor::{own_offset, place};
+use super::window::Window;
+use super::{Change, Log};
 use crate::message::{Gap, GapReason, Item, Mark, Message, MessageId, Position, Start};
 use crate::wire::Body;
 
 /// Most logs that a subscriber remembers to have left.
 const MAX_PAST: usize = 8;
+/// Most messages that a subscriber remembers to have read where the log has left a branch.
+const MAX_ELSEWHERE: usize = 4096;
 
 /// A subscriber's place in this node's window.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,10 +25,51 @@ pub(crate) struct Reader {
     owed: Option<(GapReason, Option<Position>)>,
     /// How far it came in logs that it has left.
     past: Vec<Mark>,
+    /// What it read there, and nobody may give it again.
+    elsewhere: Elsewhere,
     /// The offset up to which it was last told of a gap: what stands there is told.
     told: Option<u64>,
     /// It has asked for whatever is kept: that earlier entries are not is no news.
     takes_what_is_kept: bool,
+}
+
+/// Messages that a subscriber read on branches which its log has left. A publisher that both sides of a divided ring heard
+/// has a place for one message in each branch. Forgets the oldest ones first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Elsewhere {
+    ids: BTreeSet<MessageId>,
+    order: VecDeque<MessageId>,
+}
+
+impl Elsewhere {
+    /// Adds what a window holds from one offset to another.
+    fn add(&mut self, window: &Window, from: u64, until: u64) {
+        let entries = window.entries_from(from).take_while(|(offset, _)| *offset < until);
+        for id in entries.filter_map(|(_, entry)| message_id(&entry.body)) {
+            if !self.ids.insert(id) {
+                continue;
+            }
+            self.order.push_back(id);
+            if self.order.len() > MAX_ELSEWHERE
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.ids.remove(&oldest);
+            }
+        }
+    }
+
+    fn has(&self, id: MessageId) -> bool {
+        self.ids.contains(&id)
+    }
+}
+
+fn message_id(body: &Body) -> Option<MessageId> {
+    match body {
+        Body::Message { publisher, session, sequence, .. } => {
+            Some(MessageId { publisher: *publisher, session: *session, sequence: *sequence })
+        }
+        Body::Configuration { .. } => None,
+    }
 }
 
 impl Reader {
@@ -35,12 +81,14 @@ impl Reader {
             begun: next,
             owed: None,
             past: Vec::new(),
+            elsewhere: Elsewhere::default(),
             told: None,
             takes_what_is_kept: false,
         };
         let kept = |next| Reader { takes_what_is_kept: true, ..at(next) };
         let reader = match start {
-            Start::Latest => at(place(log, start).max(latest)),
+            // All that a member holds was published, though it may not know yet that it is committed.
+            Start::Latest => at(log.matched().max(log.commit()).max(latest)),
             // Nodes above may keep more than this one.
             Start::Earliest if log.window.is_young() => kept(0),
             Start::Last(count) if log.window.is_young() => {
@@ -81,7 +129,12 @@ impl Reader {
             if self.takes_what_is_kept {
                 self.begun = gone_before;
             } else {
-                self.owed.get_or_insert((GapReason::TooOld, before(log, self.next)));
+                // Where it goes on a birth begins that lacks something, and nothing tells of that once more.
+                let is_incomplete = log.window.entry(gone_before).is_some_and(|entry| {
+                    matches!(&entry.body, Body::Configuration { birth: Some(birth), .. } if !birth.complete)
+                });
+                let reason = if is_incomplete { GapReason::Unreplicated } else { GapReason::TooOld };
+                self.owed.get_or_insert((reason, before(log, self.next)));
             }
             self.next = gone_before;
         }
@@ -97,27 +150,46 @@ impl Reader {
             let after = before(log, self.next);
             let is_news = at.offset > self.begun && self.told != Some(at.offset);
             self.next += 1;
-            match &entry.body {
-                Body::Message { publisher, session, sequence, .. } => {
-                    let id = MessageId { publisher: *publisher, session: *session, sequence: *sequence };
-                    let mark = mark_at(log, self.next);
-                    let payload = entry.payload.clone();
-                    return Some(Item::Message(Message { id, position: at, mark, payload }));
+            if let Some(id) = message_id(&entry.body) {
+                if self.elsewhere.has(id) {
+                    continue;
                 }
+                let mark = mark_at(log, self.next);
+                let payload = entry.payload.clone();
+                return Some(Item::Message(Message { id, position: at, mark, payload }));
+            }
+            match &entry.body {
                 Body::Configuration { birth: Some(birth), .. } if !birth.complete && is_news => {
                     return Some(Item::Gap(Gap { after, until: at, reason: GapReason::Unreplicated }));
                 }
                 Body::Configuration { replaces: Some(_), .. } if is_news => {
                     return Some(Item::Gap(Gap { after, until: at, reason: GapReason::OtherLog }));
                 }
-                Body::Configuration { .. } => {}
+                Body::Configuration { .. } | Body::Message { .. } => {}
             }
         }
         None
     }
 
+    /// Follows a change of the log, which was `old` before, and is `new` now.
+    pub(crate) fn follow(&mut self, old: &Log, new: &Log, change: &Change) {
+        match change {
+            Change::None => {}
+            Change::Branched { end, descends, left } => {
+                if self.next > *end {
+                    self.elsewhere.add(left, self.begun.max(*end), self.next);
+                }
+                self.branch(old, new, *end, *descends);
+            }
+            Change::Replaced { start, left } => {
+                self.elsewhere.add(left, self.begun, self.next);
+                self.restart(old, new, *start);
+            }
+        }
+    }
+
     /// From this offset on the log is another one than `old`: what was read beyond it is of another branch.
-    pub(crate) fn branch(&mut self, old: &Log, new: &Log, end: u64, descends: bool) {
+    fn branch(&mut self, old: &Log, new: &Log, end: u64, descends: bool) {
         if self.next > end {
             let reason = if descends { GapReason::Unreplicated } else { GapReason::OtherLog };
             self.owed.get_or_insert((reason, before(old, self.next)));
@@ -128,9 +200,15 @@ impl Reader {
         }
         let been = self.been_at(new);
         if been > self.next {
-            // It has left this log before, and read nothing of the other one: there is nothing to tell.
+            // It has left this log before, and read nothing of the other one. If it has not heard of that, there is nothing
+            // to tell.
+            let after = before(old, self.next);
             self.next = been;
-            self.owed = self.owed.filter(|(_, after)| *after != before(new, been));
+            self.owed = match self.owed {
+                Some((_, after)) if after == before(new, been) => None,
+                Some(owed) => Some(owed),
+                None => Some((GapReason::OtherLog, after)),
+            };
         } else if self.owed.is_none() {
             // It has not read what begins there.
             self.begun = self.begun.min(end.saturating_sub(1));
@@ -138,7 +216,7 @@ impl Reader {
     }
 
     /// Begins at the start of another log than `old`, and owes the subscriber the news of it.
-    pub(crate) fn restart(&mut self, old: &Log, new: &Log, start: u64) {
+    fn restart(&mut self, old: &Log, new: &Log, start: u64) {
         let after = self.owed.map_or(before(old, self.next), |(_, after)| after);
         self.owed = Some((GapReason::OtherLog, after));
         self.note_past(old);
@@ -331,5 +409,38 @@ mod tests {
             matches!(read(&mut other, &old)[..], [Err(_), Ok(8), Ok(9)]),
             "back again, it gets nothing twice"
         );
+    }
+
+    #[test]
+    fn what_was_read_on_one_branch_does_not_come_again_from_another() {
+        let old = read_log(9);
+        let mut reader = begin(&old, after(BIRTH, 3));
+        assert_eq!(read(&mut reader, &old).len(), 7);
+        // Both branches have message 8, one of them at another place.
+        let mut log = read_log(9);
+        log.go_over(8, Lineage::default().then(BIRTH, 4), 4);
+        let _ = log.take_committed(4, message(1, 8));
+        let _ = log.take_committed(5, message(1, 50));
+        let change = Change::Branched { end: 4, descends: true, left: old.window.clone().split_off(4) };
+        reader.follow(&old, &log, &change);
+        assert!(matches!(read(&mut reader, &log)[..], [Err(_), Ok(5)]), "it has read message 8");
+        let mut third = Log::new(77, Lineage::default(), 20);
+        let change = Change::Replaced { start: 20, left: log.window.clone() };
+        reader.follow(&log, &third, &change);
+        let _ = third.take_committed(20, message(1, 50));
+        let _ = third.take_committed(21, message(1, 51));
+        assert!(matches!(read(&mut reader, &third)[..], [Err(_), Ok(21)]));
+    }
+
+    #[test]
+    fn of_what_was_read_elsewhere_the_last_is_remembered() {
+        let many = MAX_ELSEWHERE as u64 + 3;
+        let log = read_log(many);
+        let mut elsewhere = Elsewhere::default();
+        elsewhere.add(&log.window, 0, many + 1);
+        elsewhere.add(&log.window, 0, 2);
+        assert_eq!((elsewhere.ids.len(), elsewhere.order.len()), (MAX_ELSEWHERE, MAX_ELSEWHERE));
+        let id = |offset| message_id(&log.window.entry(offset).unwrap().body).unwrap();
+        assert!(!elsewhere.has(id(2)) && elsewhere.has(id(many)));
     }
 }

@@ -28,8 +28,7 @@ pub struct Held {
 }
 
 impl Held {
-    /// An entry of this node's own, encoded once for all children of all forwarders. `committed`: all before that offset
-    /// is committed.
+    /// An entry of this node's own, encoded once for all children of all forwarders.
     pub(crate) fn encode(data: Data, payload: &[u8]) -> Held {
         let (term, stamp, body) = (data.term, data.stamp, data.body.clone());
         let encoded = wire::encode(&Header::Data(data), payload);
@@ -169,11 +168,19 @@ impl Window {
 
     /// Makes this offset the end: what came from there on is no part of the log any more.
     pub fn cut(&mut self, end: u64) {
-        while self.end() > end.max(self.start) {
-            let Some((held, _)) = self.entries.pop_back() else { break };
+        self.split_off(end);
+    }
+
+    /// Drops all entries from an offset on, and returns them.
+    pub(crate) fn split_off(&mut self, end: u64) -> Window {
+        let at = end.max(self.start).min(self.end());
+        let mut tail = Window::new(at);
+        for (held, _) in self.entries.split_off((at - self.start) as usize) {
             self.bytes -= held.encoded.len();
             self.total -= held.encoded.len() as u64;
+            tail.append(held);
         }
+        tail
     }
 
     /// Lets the oldest entry fall out. Returns whether there was one.

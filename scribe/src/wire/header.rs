@@ -79,7 +79,8 @@ pub enum Header {
     },
     /// The answer to `Prepare`.
     Promise(Promise),
-    /// The other answer to `Prepare`: the sender has promised to listen to no root before this term's.
+    /// The other answer to `Prepare`, and to an `Attached` with a `Sync` of an earlier term: the sender has promised to listen
+    /// to no root before this term's.
     PromiseRefused {
         /// The topic.
         topic: TopicId,
@@ -96,7 +97,7 @@ pub enum Header {
         /// The topic.
         topic: TopicId,
     },
-    /// A root tells a member how far the log is committed.
+    /// A root tells a member how far the log is committed. Counts only for a copy of this very root's log, in this term.
     LogCommit {
         /// The topic.
         topic: TopicId,

@@ -140,7 +140,7 @@ impl DeliveryTap {
     fn note_copy<N: RingNode>(&mut self, at: &At<'_, Stack<N>>, topic: TopicId, copy: &CopyState) {
         self.ledger.note_birth(at.now, at.slot, topic, copy.birth, &copy.lineage);
         for known in &copy.configurations {
-            self.ledger.note_members(topic, copy.birth, known.at, &known.members);
+            self.ledger.note_members(topic, copy.birth, known.at, &known.members, copy.synced.number);
         }
     }
 
@@ -151,7 +151,7 @@ impl DeliveryTap {
                 self.ledger.note_birth(at.now, at.slot, topic, birth, &begun.lineage);
                 self.ledger.note_begin(topic, birth, begun.complete);
             }
-            self.ledger.note_members(topic, birth, offset, members);
+            self.ledger.note_members(topic, birth, offset, members, data.term);
         }
         self.ledger.note_entry(topic, birth, offset, bytes);
     }
@@ -161,8 +161,10 @@ impl DeliveryTap {
             self.note_entry(at, data, payload.len());
         } else if let ForestHeader::Attached(Attached { topic, start: Some(start), .. }) = header {
             self.ledger.note_birth(at.now, at.slot, *topic, start.birth, &start.lineage);
-            for known in start.sync.iter().flat_map(|sync| &sync.configurations) {
-                self.ledger.note_members(*topic, start.birth, known.at, &known.members);
+            if let Some(sync) = &start.sync {
+                for known in &sync.configurations {
+                    self.ledger.note_members(*topic, start.birth, known.at, &known.members, sync.term.number);
+                }
             }
         } else if let ForestHeader::Promise(Promise { topic, copy: Some(copy), .. }) = header {
             self.note_copy(at, *topic, copy);

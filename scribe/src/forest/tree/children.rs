@@ -182,12 +182,12 @@ impl Children {
         self.iter().filter_map(of).collect()
     }
 
-    /// The children that follow this root's log, serve others, and may not know how far it is committed.
-    pub(crate) fn followers_to_tell(&mut self, commit: u64) -> Vec<NodeId> {
+    /// The children that follow this root's log, and may not know how far it is committed: those that serve others, or all.
+    pub(crate) fn followers_to_tell(&mut self, commit: u64, all: bool) -> Vec<NodeId> {
         let mut tell = Vec::new();
         for (&id, child) in self.by_id.iter_mut() {
             // One that has not said yet whether it serves any may.
-            let serves = child.subscribers > 0 || child.seq_seen == 0;
+            let serves = all || child.subscribers > 0 || child.seq_seen == 0;
             if child.follows.is_some() && serves && child.told_commit < commit {
                 child.told_commit = commit;
                 tell.push(id);
@@ -501,8 +501,8 @@ impl Children {
     }
 
     /// Follows a change of the log, which was of this birth before: children are started anew, from where they are.
-    pub(crate) fn follow(&mut self, old: &Log, change: Change) {
-        if change == Change::None {
+    pub(crate) fn follow(&mut self, old: &Log, change: &Change) {
+        if matches!(change, Change::None) {
             return;
         }
         self.gone = None;

@@ -125,12 +125,12 @@ impl Flow {
         let old = self.log.part().map(|log| Log::new(log.birth, log.lineage.clone(), log.commit()));
         let (change, result) = change(&mut self.log);
         if let Some(old) = old {
-            self.follow(&old, change);
+            self.follow(&old, &change);
         }
         result
     }
 
-    fn follow(&mut self, old: &Log, change: Change) {
+    fn follow(&mut self, old: &Log, change: &Change) {
         self.children.follow(old, change);
         if let Some(new) = self.log.part() {
             self.readers.follow(old, new, change);

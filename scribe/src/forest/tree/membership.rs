@@ -6,7 +6,7 @@ use treecast_overlay::peer::{Contact, Peer};
 use super::Tree;
 use super::children::Child;
 use super::role::Role;
-use super::team::{CLOSEST, Candidate};
+use super::team::{Basis, CLOSEST, Candidate};
 use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::log::Log;
 use crate::log::window::Held;
@@ -270,24 +270,21 @@ impl Tree {
         let own_missing = own.is_none() && !leaving && ranked.iter().take(copies).any(|peer| peer.id == me);
         let plan = root.team.plan(
             now,
-            &current,
-            commit,
-            copies,
-            &ranked,
+            Basis { configuration: &current, commit, copies, ranked: &ranked },
             |member| well.contains(&member.key()),
             |id| standings.iter().find(|(known, _)| *known == id).and_then(|(_, standing)| *standing),
         );
         let prepare = Header::Prepare { topic: cx.topic, term: root.primary.term() };
-        let absent: Vec<Contact> = current
-            .members
-            .iter()
-            .filter(|member| member.peer.id != me && !root.primary.follows(member.peer.id, member.life))
-            .map(|member| Contact::from(member.peer))
-            .collect();
+        let counting = log.configurations().all().iter().flat_map(|known| known.members.iter());
+        let is_absent =
+            |member: &&Member| member.peer.id != me && !root.primary.follows(member.peer.id, member.life);
+        let absent: Vec<Peer> = counting.filter(is_absent).map(|member| member.peer).collect();
+        // One that does not answer either is a member no more for the count of those that live.
+        root.preparation.wait_only_for(now, cx.config, &absent);
         let invitation = Header::Invite { topic: cx.topic };
-        for contact in absent {
-            if root.team.may_ask(now, contact.id()) {
-                cx.tell(contact, &prepare);
+        for peer in absent {
+            if root.team.may_ask(now, peer.id) {
+                cx.tell(peer.into(), &prepare);
             }
         }
         for peer in plan.invite.iter().filter(|peer| peer.id != me) {
@@ -349,7 +346,7 @@ impl Tree {
         self.flow.children.is_empty()
     }
 
-    /// Whether so many members are dead that nothing can be committed any more.
+    /// Whether so many members have ended that nothing can be committed any more.
     fn has_lost_majority(&self, cx: &TreeCx<'_>) -> bool {
         let (Role::Root(root), Some(log)) = (&self.role, self.flow.log.part()) else { return false };
         let own = log.replica().map(|replica| replica.life);
@@ -358,7 +355,7 @@ impl Tree {
             if id == cx.me {
                 return own == Some(life);
             }
-            let is_over = root.preparation.is_over(cx.now, cx.config, member, |_| true);
+            let is_over = root.preparation.is_over(cx.now, cx.config, member, |id| is_near(cx, id));
             root.primary.follows(id, life) || !is_over
         };
         let waited = root.serves_since.is_some_and(|since| cx.now.since(since) >= cx.config.root.force_after);
@@ -397,8 +394,8 @@ impl Tree {
     /// The root says how far the log is committed.
     pub(super) fn on_commit(&mut self, cx: &mut TreeCx<'_>, from: NodeId, term: Term, commit: u64) {
         let Some(log) = self.flow.log.part.as_mut() else { return };
-        let synced = log.replica().is_some_and(|replica| replica.promised == term);
-        if from == term.root && synced && log.on_commit(commit) {
+        let listens = log.replica().is_some_and(|replica| replica.promised == term);
+        if from == term.root && listens && log.on_commit_in(term, commit) {
             self.on_committed(cx);
         }
         if self.flow.log.matched() < commit && self.role.parent() == Some(from) {
@@ -434,20 +431,32 @@ impl Tree {
 
     /// The turn ends: members hear what was committed in it, the root what this member holds.
     pub(crate) fn on_turn_end(&mut self, cx: &mut TreeCx<'_>) {
-        match (&self.role, self.flow.log.part()) {
-            (Role::Root(root), Some(log)) if root.primary.is_serving() => {
-                let commit = log.commit();
-                let message = Header::LogCommit { topic: cx.topic, term: root.primary.term(), commit };
-                for id in self.flow.children.followers_to_tell(commit) {
-                    if let Some(to) = cx.neighbours.contact(id) {
-                        cx.tell(to, &message);
-                    }
-                }
-            }
-            (Role::Child(_), Some(_)) => self.acknowledge(cx, false),
-            _ => {}
+        match &self.role {
+            Role::Root(_) => self.tell_commit(cx, false),
+            Role::Child(_) if self.flow.log.part().is_some() => self.acknowledge(cx, false),
+            Role::Child(_) | Role::Joining { .. } => {}
         }
     }
+
+    /// Tells members how far the log is committed: those that serve others, or all.
+    pub(super) fn tell_commit(&mut self, cx: &mut TreeCx<'_>, all: bool) {
+        let (Role::Root(root), Some(log)) = (&self.role, self.flow.log.part()) else { return };
+        if !root.primary.is_serving() {
+            return;
+        }
+        let commit = log.commit();
+        let message = Header::LogCommit { topic: cx.topic, term: root.primary.term(), commit };
+        for id in self.flow.children.followers_to_tell(commit, all) {
+            if let Some(to) = cx.neighbours.contact(id) {
+                cx.tell(to, &message);
+            }
+        }
+    }
+}
+
+/// Whether the ring knows a node near the topic's key.
+pub(super) fn is_near(cx: &TreeCx<'_>, id: NodeId) -> bool {
+    cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|peer| peer.id == id)
 }
 
 /// Whether a copy is of another birth than a log, and has entries that the log did not take over.

@@ -8,6 +8,7 @@ use super::role::{News, ParentLink, Role, is_above};
 use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
 use crate::forest::retries;
+use crate::log::Log;
 use crate::message::Start;
 use crate::wire::{self, Attached, Header, Moved, Started};
 
@@ -251,6 +252,14 @@ impl Tree {
             // for them.
             return self.rejoin(cx);
         }
+        if let (Some(sync), Some(replica)) = (&started.sync, self.flow.log.part().and_then(Log::replica))
+            && (sync.life, true) == (replica.life, sync.term < replica.promised)
+            && let Some(parent) = cx.neighbours.contact(from)
+        {
+            // Another root has this node's promise: this one prepares again, or steps down.
+            let promised = replica.promised;
+            return cx.tell(parent, &Header::PromiseRefused { topic: cx.topic, promised });
+        }
         if !self.flow.start(cx, from, started) {
             // The root takes this node for a member that it is no more, or not yet.
             return self.rejoin(cx);
@@ -277,8 +286,8 @@ impl Tree {
         if self.role.parent() != Some(from) {
             return;
         }
-        // A member's part of its root's log is committed as far as the root's is.
-        let news = log.replica().is_some() && log.on_commit(moved.next);
+        // What a member has of its root's log is committed as far as the root's is.
+        let news = log.copies(from) && log.on_commit(moved.next);
         let behind = log.matched() < moved.next;
         if news {
             self.on_committed(cx);

@@ -137,6 +137,13 @@ impl Preparation {
         new
     }
 
+    /// Waits for the answers of these nodes, from now on or as before, and of no others: they have come by another way.
+    pub(crate) fn wait_only_for(&mut self, now: Instant, config: &Config, absent: &[Peer]) {
+        let is_absent = |id: NodeId| absent.iter().any(|peer| peer.id == id);
+        self.asked.retain(|id, asked| !matches!(asked.answer, Answered::Awaited) || is_absent(*id));
+        self.ask(now, config, absent.iter().copied());
+    }
+
     /// The nodes that have not answered, if it is time to ask them again.
     pub(crate) fn ask_again(&mut self, now: Instant, config: &Config) -> Vec<Contact> {
         if self.ask_at > now {
@@ -364,6 +371,24 @@ mod tests {
         assert!(!all.is_over(at(4009), &config, &member, |_| false));
         assert!(all.is_over(at(4010), &config, &member, |_| false));
         assert_eq!(all.doubt(at(9000), &config), []);
+    }
+
+    #[test]
+    fn one_that_has_come_by_another_way_is_waited_for_anew_when_it_is_away_again() {
+        let config = Config::default();
+        let mut all = Preparation::new(at(0));
+        let over = |all: &Preparation, now| {
+            all.is_over(at(now), &config, &Member { peer: peer(2), life: 1 }, |_| false)
+        };
+        all.wait_only_for(at(0), &config, &[peer(2)]);
+        all.wait_only_for(at(1999), &config, &[peer(2)]);
+        assert!(!over(&all, 1999) && over(&all, 2000));
+        all.wait_only_for(at(2000), &config, &[]);
+        all.wait_only_for(at(3000), &config, &[peer(2)]);
+        assert!(!over(&all, 4999) && over(&all, 5000));
+        all.on_no_copy(at(5000), contact(3), None);
+        all.wait_only_for(at(5000), &config, &[]);
+        assert!(!all.awaits_answer(NodeId(3)), "what was answered stays");
     }
 
     #[test]

@@ -136,13 +136,9 @@ impl Readers {
     }
 
     /// Follows a change of the log, which was `old` before and is `new` now.
-    pub(crate) fn follow(&mut self, old: &Log, new: &Log, change: Change) {
+    pub(crate) fn follow(&mut self, old: &Log, new: &Log, change: &Change) {
         for reader in self.by_id.values_mut().filter_map(|subscriber| subscriber.reader.as_mut()) {
-            match change {
-                Change::None => {}
-                Change::Branched { end, descends } => reader.branch(old, new, end, descends),
-                Change::Replaced { start } => reader.restart(old, new, start),
-            }
+            reader.follow(old, new, change);
         }
     }
 

@@ -8,7 +8,7 @@ use rand::RngExt;
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
 
-use super::membership::has_other_branch;
+use super::membership::{has_other_branch, is_near};
 use super::preparation::{PULLED_AT_ONCE, PullUnderWay, Purpose};
 use super::receipts::WaitingReceipt;
 use super::role::Role;
@@ -19,7 +19,7 @@ use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::log::early::Arrived;
 use crate::log::primary::{PrepareOutcome, Primary};
 use crate::log::sessions::Sessions;
-use crate::log::window::Held;
+use crate::log::window::{Held, Window};
 use crate::log::{Change, Log};
 use crate::message::Mark;
 use crate::wire::{
@@ -154,8 +154,7 @@ impl Tree {
         if !forces && root.awaited.iter().any(awaits) {
             return;
         }
-        let is_near =
-            |id| cx.ring.replica_set(cx.topic.key(), 2 * cx.config.root.queried).iter().any(|p| p.id == id);
+        let is_near = |id| is_near(cx, id);
         let (preparation, now) = (&root.preparation, cx.now);
         let own = self.flow.log.part().and_then(|log| log.replica()).map(|replica| replica.life);
         let is_over = |member: &Member| {
@@ -315,7 +314,7 @@ impl Tree {
                 {
                     log.lineage = birth.lineage.clone();
                 }
-                log.take_over(entry.offset, entry.held);
+                log.adopt_committed(entry.offset, entry.held);
                 false
             }
         };
@@ -589,7 +588,7 @@ impl Tree {
             if let Some(log) = &mut log.part {
                 log.begin_anew(birth, to);
             }
-            (Change::Branched { end, descends: true }, ())
+            (Change::Branched { end, descends: true, left: Window::new(end) }, ())
         });
         self.begin_birth(cx, birth, lineage, complete);
     }
@@ -679,6 +678,8 @@ impl Tree {
         if !self.role.is_root() {
             return;
         }
+        // The next root has to know which configurations count: those that this one waited for may be gone then.
+        self.tell_commit(cx, true);
         let joining = Role::Joining { former: None };
         let Role::Root(mut root) = std::mem::replace(&mut self.role, joining) else { return };
         for timer in [TreeTimer::Recover, TreeTimer::Members, TreeTimer::Receipts] {

@@ -57,6 +57,19 @@ pub(crate) struct Plan {
     pub is_open: bool,
 }
 
+/// What the members are chosen by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Basis<'a> {
+    /// The last configuration.
+    pub configuration: &'a Configuration,
+    /// How far the log is committed.
+    pub commit: u64,
+    /// How many members there are to be.
+    pub copies: usize,
+    /// The nodes closest to the key, the closest first.
+    pub ranked: &'a [Peer],
+}
+
 impl Team {
     /// A node will not be a member, or not any longer.
     pub(crate) fn on_unwilling(&mut self, now: Instant, id: NodeId) {
@@ -103,18 +116,15 @@ impl Team {
         self.behind.remove(&id);
     }
 
-    /// Decides on the members. `ranked`: the nodes closest to the key, the closest first. `is_well`: whether a member is to
-    /// stay. `standing`: how far a node is that follows. `commit`: how far the log is committed.
+    /// Decides on the members. `is_well`: whether a member is to stay. `standing`: how far a node is that follows.
     pub(crate) fn plan(
         &mut self,
         now: Instant,
-        configuration: &Configuration,
-        commit: u64,
-        copies: usize,
-        ranked: &[Peer],
+        basis: Basis<'_>,
         is_well: impl Fn(&Member) -> bool,
         standing: impl Fn(NodeId) -> Option<Candidate>,
     ) -> Plan {
+        let Basis { configuration, commit, copies, ranked } = basis;
         self.unwilling.retain(|_, until| *until > now);
         self.invited.retain(|_, since| now.since(*since) < 4 * INVITED);
         let lately = self.committed_lately(now, commit);
@@ -235,7 +245,9 @@ mod tests {
                 (is_complete || is(self.behind, id)).then_some(Candidate { life: 1, held })
             };
             let is_well = |member: &Member| !is(self.unwell, member.peer.id);
-            team.plan(at(now), &configuration, self.commit, self.copies, &ranked, is_well, standing)
+            let (commit, copies) = (self.commit, self.copies);
+            let basis = Basis { configuration: &configuration, commit, copies, ranked: &ranked };
+            team.plan(at(now), basis, is_well, standing)
         }
     }
 

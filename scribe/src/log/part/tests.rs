@@ -100,13 +100,17 @@ fn what_is_committed_is_never_cut() {
 #[test]
 fn no_more_is_committed_than_agrees_with_the_root() {
     let mut log = copy(4, 1);
-    assert!(log.on_sync(1, &sync(2, 9, 9)));
+    assert!(log.on_sync(1, &sync(2, 9, 3)));
     assert_eq!(log.commit(), 1, "nothing of what it holds is known to be the root's");
     assert_eq!(log.take(ROOT, 1, message(2, 1)), Taken::Next);
-    assert!(log.on_commit(9));
-    assert_eq!(log.commit(), 2);
-    assert!(!log.on_commit(1) && !log.on_commit(2));
-    assert_eq!(log.commit(), 2);
+    assert_eq!(log.commit(), 2, "the root has said so already");
+    assert!(!log.on_commit_in(term(3), 9) && !log.on_commit_in(term(2), 2));
+    assert_eq!(log.take(ROOT, 2, message(2, 2)), Taken::Next);
+    assert_eq!(log.take(ROOT, 3, message(2, 3)), Taken::Next);
+    assert_eq!(log.commit(), 3, "no more than the root has said");
+    assert!(log.on_commit_in(term(2), 9));
+    assert_eq!(log.commit(), 4);
+    assert!(log.copies(ROOT) && !log.copies(NodeId(77)));
 }
 
 #[test]
