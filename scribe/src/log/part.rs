@@ -438,7 +438,7 @@ impl Log {
     }
 
     /// The own copy is one of this term.
-    pub(crate) fn become_synced(&mut self, term: Term) {
+    pub fn become_synced(&mut self, term: Term) {
         self.complete();
         if let Some(replica) = &mut self.replica {
             replica.promised = replica.promised.max(term);

@@ -228,6 +228,13 @@ impl Primary {
         }
     }
 
+    /// Whether a node with such a copy is no member any more by this root's word, so that its life ends. A root that was
+    /// overtaken has no say: a later configuration may name the node again, and count what it holds.
+    pub fn releases(&self, log: &Log, node: NodeId, copy: &CopyState) -> bool {
+        let is_named = log.configurations().all().iter().any(|known| known.names(node, copy.life));
+        self.is_serving() && copy.synced <= self.term && !is_named
+    }
+
     /// How far a node that is made a copy is.
     pub fn held_by(&self, node: NodeId) -> Option<u64> {
         match &self.phase {

@@ -1,9 +1,9 @@
 //! A state of the model: the nodes, and the messages that were sent.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use treecast_overlay::id::NodeId;
@@ -13,7 +13,7 @@ use treecast_scribe::log::primary::{PrepareOutcome, Primary};
 use treecast_scribe::log::window::Held;
 use treecast_scribe::wire::{Birth, Body, CopyState, Life, Lineage, Member, Members, Signature, Sync, Term};
 
-use super::{LogBug, LogModel};
+use super::{LogBug, LogModel, MAJORITY, ONE_LOG, TRUE_COMMIT};
 
 /// The birth of the log that all of it is about.
 const BIRTH: u64 = 1;
@@ -21,14 +21,16 @@ const BIRTH: u64 = 1;
 /// A state.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LogNet {
-    nodes: Vec<Node>,
-    sent: BTreeSet<Arc<SentMessage>>,
+    /// Shared with the states that differ in others.
+    nodes: Vec<Arc<Node>>,
+    sent: Arc<BTreeSet<Arc<SentMessage>>>,
     used: Used,
     /// The number of the last term.
     last_term: u64,
     /// What was committed, in order.
-    chosen: Vec<Held>,
-    broken: bool,
+    chosen: Arc<Vec<Held>>,
+    /// The promise that this state breaks; nothing happens after it.
+    broken: Option<&'static str>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -45,6 +47,50 @@ struct Node {
     life: Life,
     log: Option<Box<Log>>,
     primary: Option<Primary>,
+}
+
+/// The parts of all states, each held once: few nodes and messages make many states.
+#[derive(Default)]
+pub(super) struct Parts {
+    nodes: Mutex<HashSet<Arc<Node>>>,
+    sent: Mutex<HashSet<Arc<BTreeSet<Arc<SentMessage>>>>>,
+    messages: Mutex<HashSet<Arc<SentMessage>>>,
+    chosen: Mutex<HashSet<Arc<Vec<Held>>>>,
+}
+
+impl Parts {
+    /// Makes the parts in which a state differs from the one before it those that are held.
+    fn share(&self, before: &LogNet, net: &mut LogNet) {
+        for (node, before) in net.nodes.iter_mut().zip(&before.nodes) {
+            if !Arc::ptr_eq(node, before) {
+                held_once(&self.nodes, node);
+            }
+        }
+        if !Arc::ptr_eq(&net.chosen, &before.chosen) {
+            held_once(&self.chosen, &mut net.chosen);
+        }
+        if !Arc::ptr_eq(&net.sent, &before.sent) {
+            let sent = net.sent.iter().map(|sent| {
+                let mut sent = Arc::clone(sent);
+                if !before.sent.contains(&sent) {
+                    held_once(&self.messages, &mut sent);
+                }
+                sent
+            });
+            net.sent = Arc::new(sent.collect());
+            held_once(&self.sent, &mut net.sent);
+        }
+    }
+}
+
+/// Takes the equal one that is held, or else holds this one.
+fn held_once<T: Eq + Hash>(all: &Mutex<HashSet<Arc<T>>>, part: &mut Arc<T>) {
+    let mut all = all.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = all.get(part) {
+        *part = Arc::clone(known);
+    } else {
+        all.insert(Arc::clone(part));
+    }
 }
 
 /// A message. Its order among others means nothing, but lets them be a set.
@@ -74,11 +120,17 @@ enum LogMessage {
     },
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct SentMessage {
     word: LogMessage,
-    /// A hash of it, by which it is ordered.
+    /// A hash of it, which stands for it among others.
     order: u64,
+}
+
+impl Hash for SentMessage {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.order.hash(state);
+    }
 }
 
 impl PartialOrd for SentMessage {
@@ -110,6 +162,8 @@ pub enum Act {
     Restart(u8),
     /// A former member drops its copy.
     Drop(u8),
+    /// A root takes a node for no member, and ends its life.
+    Release(u8, u8),
 }
 
 /// A message that was sent.
@@ -157,6 +211,7 @@ impl fmt::Display for Act {
             Act::Change(node, to) => write!(f, "root {node} appends the configuration {to:?}"),
             Act::Restart(node) => write!(f, "{node} restarts"),
             Act::Drop(node) => write!(f, "{node} drops its copy"),
+            Act::Release(root, node) => write!(f, "root {root} ends {node}'s life"),
         }
     }
 }
@@ -184,14 +239,14 @@ fn configuration(members: Members, birth: Option<Birth>) -> Body {
 impl LogNet {
     /// Three members with a log that holds their configuration only; the first is the root.
     pub(super) fn at_rest(model: &LogModel) -> LogNet {
-        let node = |_| Node { life: 0, log: None, primary: None };
+        let node = |_| Arc::new(Node { life: 0, log: None, primary: None });
         let mut net = LogNet {
             nodes: (0..model.bounds.nodes).map(node).collect(),
-            sent: BTreeSet::new(),
+            sent: Arc::default(),
             used: Used::default(),
             last_term: 1,
-            chosen: Vec::new(),
-            broken: false,
+            chosen: Arc::default(),
+            broken: None,
         };
         let term = Term { number: 1, root: id(0) };
         let mut log = Log::new(BIRTH, Lineage::default(), 0);
@@ -200,7 +255,7 @@ impl LogNet {
         let members: Members = (0..3).map(|node| member(node, 0)).collect();
         let birth = Birth { lineage: Lineage::default(), complete: true };
         primary.append(&mut log, held(term, 0, configuration(members, Some(birth))));
-        net.nodes[0] = Node { life: 0, log: Some(Box::new(log)), primary: Some(primary) };
+        net.nodes[0] = Arc::new(Node { life: 0, log: Some(Box::new(log)), primary: Some(primary) });
         for node in [1, 2] {
             net.invite(0, node);
         }
@@ -208,7 +263,7 @@ impl LogNet {
         // All of it is delivered before the model begins.
         loop {
             let before = net.nodes.clone();
-            for sent in std::mem::take(&mut net.sent) {
+            for sent in std::mem::take(&mut net.sent).iter() {
                 net.deliver(model, &sent.word, usize::MAX);
             }
             net.spread(0);
@@ -216,16 +271,23 @@ impl LogNet {
                 break;
             }
         }
-        net.sent.clear();
+        net.sent = Arc::default();
         net
     }
 
-    pub(super) fn is_broken(&self) -> bool {
+    pub(super) fn broken(&self) -> Option<&'static str> {
         self.broken
     }
 
-    /// Whether nobody forgot and a majority of the last committed configuration holds all that was committed.
-    pub(super) fn a_majority_holds_it(&self) -> bool {
+    /// Notes the first of the promises that is broken.
+    fn judge(&mut self) {
+        let judged = [(MAJORITY, self.a_majority_holds_it()), (TRUE_COMMIT, self.commits_are_true())];
+        let broken = judged.into_iter().find(|(_, holds)| !holds).map(|(name, _)| name);
+        self.broken = self.broken.or(broken);
+    }
+
+    /// Whether a member restarted, or a majority of the last committed configuration holds all that was committed.
+    fn a_majority_holds_it(&self) -> bool {
         let last = self.chosen.iter().rev().find_map(|entry| entry.body.members());
         let Some(members) = last.filter(|_| self.used.restarts == 0) else { return true };
         let holds = |member: &&Member| {
@@ -246,7 +308,7 @@ impl LogNet {
     }
 
     /// Whether everything that a node takes for committed is.
-    pub(super) fn commits_are_true(&self) -> bool {
+    fn commits_are_true(&self) -> bool {
         let logs = self.nodes.iter().filter_map(|node| node.log.as_ref());
         logs.into_iter().all(|log| log.commit() <= self.chosen.len() as u64 && self.agrees(log, log.commit()))
     }
@@ -264,12 +326,16 @@ impl LogNet {
         later.any(|entry| entry.term > 1 && entry.body.members().is_none())
     }
 
+    pub(super) fn has_dropped(&self) -> bool {
+        self.used.drops > 0
+    }
+
     pub(super) fn acts(&self, model: &LogModel, acts: &mut Vec<Act>) {
-        if self.broken {
+        if self.broken.is_some() {
             return;
         }
         let (bounds, used) = (&model.bounds, &self.used);
-        for sent in &self.sent {
+        for sent in self.sent.iter() {
             let whole = Arc::new(InFlight(Arc::clone(sent)));
             if let LogMessage::Copy { entries, .. } = &sent.word
                 && bounds.piecemeal
@@ -306,7 +372,24 @@ impl LogNet {
             {
                 acts.push(Act::Drop(at));
             }
+            if used.drops < bounds.drops {
+                let others = (0..bounds.nodes).filter(|&other| self.releases(model, at, other));
+                acts.extend(others.map(|other| Act::Release(at, other)));
+            }
         }
+    }
+
+    /// Whether a root ends a node's life, once that node tells it of its copy.
+    fn releases(&self, model: &LogModel, root: u8, node: u8) -> bool {
+        let Node { log: Some(log), primary: Some(primary), .. } = &*self.nodes[usize::from(root)] else {
+            return false;
+        };
+        let copy = self.nodes[usize::from(node)].log.as_ref().and_then(|log| log.copy_state());
+        let Some(mut copy) = copy.filter(|_| root != node) else { return false };
+        if model.bounds.plant == Some(LogBug::LateRelease) {
+            copy.synced = Term::ZERO;
+        }
+        primary.releases(log, id(node), &copy)
     }
 
     pub(super) fn after(&self, model: &LogModel, act: Act) -> Option<LogNet> {
@@ -324,42 +407,91 @@ impl LogNet {
             Act::Change(node, to) => net.change(model, node, &to),
             Act::Restart(node) => {
                 net.used.restarts += 1;
-                let node = &mut net.nodes[usize::from(node)];
+                let node = Arc::make_mut(&mut net.nodes[usize::from(node)]);
                 (node.log, node.primary) = (None, None);
                 if model.bounds.plant != Some(LogBug::LifeOverRestart) {
                     node.life += 1;
                 }
             }
+            Act::Release(_, node) => {
+                net.used.drops += 1;
+                let node = Arc::make_mut(&mut net.nodes[usize::from(node)]);
+                if let Some(log) = &mut node.log {
+                    log.end_life();
+                }
+                node.life += 1;
+            }
             Act::Drop(node) => {
                 net.used.drops += 1;
-                let node = &mut net.nodes[usize::from(node)];
+                let node = Arc::make_mut(&mut net.nodes[usize::from(node)]);
                 node.log = None;
                 if model.bounds.plant != Some(LogBug::LifeOverDrop) {
                     node.life += 1;
                 }
             }
         }
-        for node in &net.nodes {
-            if let Some(log) = &node.log {
-                log.check();
-            }
+        if net == *self {
+            return None;
         }
+        net.nodes.iter().filter_map(|node| node.log.as_ref()).for_each(|log| log.check());
+        net.forget_spent(model);
+        net.judge();
+        model.parts.share(self, &mut net);
         (net != *self).then_some(net)
+    }
+
+    /// Forgets messages that can change nothing any more, whenever they come: states that differ in nothing else are one.
+    fn forget_spent(&mut self, model: &LogModel) {
+        if self.sent.iter().any(|sent| self.is_spent(model, &sent.word)) {
+            let rest = self.sent.iter().filter(|sent| !self.is_spent(model, &sent.word));
+            self.sent = Arc::new(rest.cloned().collect());
+        }
+    }
+
+    fn is_spent(&self, model: &LogModel, word: &LogMessage) -> bool {
+        let forgets = model.bounds.restarts > 0 || model.bounds.drops > 0;
+        // A number is one term's for ever: a root that is none in it will be none in it again.
+        let primary_of = |term: Term| {
+            let primary = self.nodes[usize::from(node_of(term.root))].primary.as_ref();
+            primary.filter(|primary| primary.term() == term)
+        };
+        let replica_of = |node: u8| self.nodes[usize::from(node)].log.as_ref().and_then(|log| log.replica());
+        match word {
+            LogMessage::Prepare { to, term } => {
+                // What was promised is only forgotten with the copy.
+                let is_bound = replica_of(*to).is_some_and(|replica| replica.promised >= *term);
+                is_bound && !forgets && primary_of(*term).is_none()
+            }
+            LogMessage::Promise { from, term, promised } => primary_of(*term)
+                .is_none_or(|primary| !forgets && primary.follows(id(*from), promised.0.life)),
+            LogMessage::Copy { to, sync, .. } => {
+                let is_bound = replica_of(*to).is_some_and(|replica| replica.promised > sync.term);
+                is_bound && !forgets
+            }
+            LogMessage::Holds { from, life, term, end } => primary_of(*term).is_none_or(|primary| {
+                let is_known = primary.held_by(id(*from)).is_some_and(|held| held >= *end);
+                is_known && !forgets && primary.follows(id(*from), *life)
+            }),
+        }
     }
 
     fn send(&mut self, word: LogMessage) {
         let mut hasher = DefaultHasher::new();
         word.hash(&mut hasher);
         let order = hasher.finish();
-        self.sent.insert(Arc::new(SentMessage { word, order }));
+        let sent = SentMessage { word, order };
+        if !self.sent.contains(&sent) {
+            Arc::make_mut(&mut self.sent).insert(Arc::new(sent));
+        }
     }
 
     fn take_over(&mut self, model: &LogModel, node: u8) {
         self.used.takeovers += 1;
         self.last_term += 1;
         let term = Term { number: self.last_term, root: id(node) };
-        let at = &mut self.nodes[usize::from(node)];
+        let at = Arc::make_mut(&mut self.nodes[usize::from(node)]);
         let own = at.log.as_mut().and_then(|log| log.on_prepare(term)).and_then(Result::ok);
+        let own = own.map(|promise| as_weighed(model, promise));
         at.primary = Some(Primary::prepare(id(node), term, own));
         for to in (0..model.bounds.nodes).filter(|&to| to != node) {
             self.send(LogMessage::Prepare { to, term });
@@ -368,26 +500,46 @@ impl LogNet {
     }
 
     fn append(&mut self, model: &LogModel, node: u8, stamp: u64, body: Body) {
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(node)] else {
+        let Node { log: Some(log), primary: Some(primary), .. } =
+            Arc::make_mut(&mut self.nodes[usize::from(node)])
+        else {
             return;
         };
         let entry = held(primary.term(), stamp, body);
-        let before: Vec<Member> = now(log).to_vec();
         primary.append(log, entry);
-        if let Some(new) = log.configurations().pending(log.commit()) {
-            let new: Vec<Member> = new.members.to_vec();
-            let liars = match model.bounds.plant {
-                Some(LogBug::OldMajorityOnly) => new,
-                Some(LogBug::NewMajorityOnly) => before,
-                _ => Vec::new(),
-            };
-            let end = log.end();
-            for liar in liars {
-                let _ = primary.on_held(log, liar.peer.id, liar.life, end);
-            }
-        }
+        self.count_too_few(model, node);
         self.note_commits(node);
         self.spread(node);
+    }
+
+    /// The planted rules for a configuration that waits: once a majority of the one counts, the members of the other are
+    /// taken to hold it, too.
+    fn count_too_few(&mut self, model: &LogModel, root: u8) {
+        let Node { log: Some(log), primary: Some(primary), .. } =
+            Arc::make_mut(&mut self.nodes[usize::from(root)])
+        else {
+            return;
+        };
+        let Some(new) = log.configurations().pending(log.commit()).cloned() else { return };
+        let Some(old) = log.configurations().governing(new.at).cloned() else { return };
+        let (counted, ignored) = match model.bounds.plant {
+            Some(LogBug::OldMajorityOnly) => (&old, &new),
+            Some(LogBug::NewMajorityOnly) => (&new, &old),
+            _ => return,
+        };
+        let own =
+            log.replica().filter(|replica| replica.synced == primary.term()).map(|replica| replica.life);
+        let holds = |member: &Member| match member.peer.id {
+            node if node == id(root) => own == Some(member.life),
+            node => {
+                primary.follows(node, member.life) && primary.held_by(node).is_some_and(|end| end > new.at)
+            }
+        };
+        if log.commit() == new.at && counted.has_majority(holds) {
+            for member in ignored.members.iter() {
+                let _ = primary.on_held(log, member.peer.id, member.life, new.at + 1);
+            }
+        }
     }
 
     fn change(&mut self, model: &LogModel, node: u8, to: &BTreeSet<u8>) {
@@ -412,12 +564,16 @@ impl LogNet {
     /// A root makes a node that holds nothing yet a copy.
     fn invite(&mut self, root: u8, node: u8) {
         let life = self.nodes[usize::from(node)].life;
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+        let Node { log: Some(log), primary: Some(primary), .. } =
+            Arc::make_mut(&mut self.nodes[usize::from(root)])
+        else {
             return;
         };
         if root == node {
             if log.replica().is_none() {
+                // Its log is complete: it becomes a member by saying so.
                 log.begin_life(id(node), life);
+                log.become_synced(primary.term());
             }
             return;
         }
@@ -439,7 +595,7 @@ impl LogNet {
 
     /// The root tells those that follow it all that it has.
     fn spread(&mut self, root: u8) {
-        let Node { log: Some(log), primary: Some(primary), .. } = &self.nodes[usize::from(root)] else {
+        let Node { log: Some(log), primary: Some(primary), .. } = &*self.nodes[usize::from(root)] else {
             return;
         };
         let nodes = 0..self.nodes.len() as u8;
@@ -458,7 +614,9 @@ impl LogNet {
 
     /// Makes one that has promised a copy.
     fn copy_to(&mut self, root: u8, node: u8, promise: &CopyState) {
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+        let Node { log: Some(log), primary: Some(primary), .. } =
+            Arc::make_mut(&mut self.nodes[usize::from(root)])
+        else {
             return;
         };
         let Some((next, sync)) = primary.sync(log, id(node), promise) else { return };
@@ -470,7 +628,7 @@ impl LogNet {
     fn deliver(&mut self, model: &LogModel, word: &LogMessage, entries_that_come: usize) {
         match word {
             LogMessage::Prepare { to, term } => {
-                let node = &mut self.nodes[usize::from(*to)];
+                let node = Arc::make_mut(&mut self.nodes[usize::from(*to)]);
                 let Some(log) = &mut node.log else { return };
                 let Some(Ok(promise)) = log.on_prepare(*term) else { return };
                 if node.primary.as_ref().is_some_and(|primary| primary.term() < *term) {
@@ -486,13 +644,13 @@ impl LogNet {
             LogMessage::Copy { to, next, sync, entries } => {
                 self.on_copy(model, *to, *next, sync, entries, entries_that_come);
             }
-            LogMessage::Holds { from, life, term, end } => self.on_holds(*from, *life, *term, *end),
+            LogMessage::Holds { from, life, term, end } => self.on_holds(model, *from, *life, *term, *end),
         }
     }
 
     fn on_promise(&mut self, model: &LogModel, from: u8, term: Term, promise: &CopyState, log: &Log) {
         let root = term.root.0 as u8;
-        let node = &mut self.nodes[usize::from(root)];
+        let node = Arc::make_mut(&mut self.nodes[usize::from(root)]);
         let Some(primary) = node.primary.as_mut().filter(|primary| primary.term() == term) else { return };
         if primary.is_serving() {
             if !primary.follows(id(from), promise.life) {
@@ -500,22 +658,13 @@ impl LogNet {
             }
             return;
         }
-        let mut promise = promise.clone();
-        match model.bounds.plant {
-            Some(LogBug::Longest) => promise.synced = Term::ZERO,
-            Some(LogBug::KnownConfiguration) => {
-                let commit = promise.commit;
-                promise.configurations.retain(|known| known.at < commit);
-            }
-            _ => {}
-        }
-        primary.on_promise(id(from), promise);
+        primary.on_promise(id(from), as_weighed(model, promise.clone()));
         self.weigh(root, Some((from, log)));
     }
 
     /// Lets a root serve once it has enough promises.
     fn weigh(&mut self, root: u8, told: Option<(u8, &Log)>) {
-        let node = &mut self.nodes[usize::from(root)];
+        let node = Arc::make_mut(&mut self.nodes[usize::from(root)]);
         let Some(primary) = &mut node.primary else { return };
         let PrepareOutcome::Adopt { best, commit } = primary.outcome(|_| false, false) else { return };
         let promised: Vec<(NodeId, CopyState)> =
@@ -550,7 +699,7 @@ impl LogNet {
             node.log.as_ref().and_then(|log| log.replica()).is_some_and(|replica| replica.synced > term)
         });
         if !overtaken && !self.agrees_with_chosen(log) {
-            self.broken = true;
+            self.broken = Some(ONE_LOG);
         }
         self.note_commits(root);
         for (node, promise) in promised.into_iter().filter(|(node, _)| *node != id(root)) {
@@ -563,8 +712,11 @@ impl LogNet {
     }
 
     fn on_copy(&mut self, model: &LogModel, to: u8, next: u64, sync: &Sync, entries: &[Held], come: usize) {
-        let node = &mut self.nodes[usize::from(to)];
-        if node.life != sync.life {
+        let node = Arc::make_mut(&mut self.nodes[usize::from(to)]);
+        // A root is nobody's child: before it becomes a copy of another's log, a later term has to end its own. A root
+        // that is no member has promised nothing by which its log could tell.
+        let reigns = node.primary.as_ref().is_some_and(|primary| primary.term() > sync.term);
+        if node.life != sync.life || reigns {
             return;
         }
         let log = node.log.get_or_insert_with(|| {
@@ -575,7 +727,9 @@ impl LogNet {
         if log.replica().is_none() {
             log.begin_life(id(to), sync.life);
         }
-        if !log.on_sync(next, sync) {
+        // To a copy of the term the root has no more to say than what comes next, and what is committed.
+        let goes_on = log.is_synced(sync.term) && log.replica().is_some_and(|own| own.promised == sync.term);
+        if !goes_on && !log.on_sync(next, sync) {
             return;
         }
         if node.primary.as_ref().is_some_and(|primary| primary.term() < sync.term) {
@@ -587,20 +741,24 @@ impl LogNet {
         log.on_commit(sync.commit);
         let (life, end) = (sync.life, log.matched());
         if model.bounds.prompt {
-            self.on_holds(to, life, sync.term, end);
+            self.on_holds(model, to, life, sync.term, end);
         } else {
             self.send(LogMessage::Holds { from: to, life, term: sync.term, end });
         }
     }
 
-    fn on_holds(&mut self, from: u8, life: Life, term: Term, end: u64) {
+    fn on_holds(&mut self, model: &LogModel, from: u8, life: Life, term: Term, end: u64) {
         let root = term.root.0 as u8;
-        let Node { log: Some(log), primary: Some(primary), .. } = &mut self.nodes[usize::from(root)] else {
+        let Node { log: Some(log), primary: Some(primary), .. } =
+            Arc::make_mut(&mut self.nodes[usize::from(root)])
+        else {
             return;
         };
-        if primary.term() != term || !primary.on_held(log, id(from), life, end) {
+        if primary.term() != term {
             return;
         }
+        let _ = primary.on_held(log, id(from), life, end);
+        self.count_too_few(model, root);
         let before = self.chosen.len();
         self.note_commits(root);
         // A member hears of a commit with the next entry, of a configuration's at once.
@@ -615,8 +773,8 @@ impl LogNet {
         for (offset, entry) in log.window.entries_from(0).take_while(|(offset, _)| *offset < log.commit()) {
             match self.chosen.get(offset as usize) {
                 Some(known) if known.is_same(entry) => {}
-                Some(_) => self.broken = true,
-                None => self.chosen.push(entry.clone()),
+                Some(_) => self.broken = Some(ONE_LOG),
+                None => Arc::make_mut(&mut self.chosen).push(entry.clone()),
             }
         }
     }
@@ -625,6 +783,19 @@ impl LogNet {
 /// The members that the last configuration names.
 fn now(log: &Log) -> Members {
     log.configurations().last().map_or_else(|| Arc::from([]), |last| Arc::clone(&last.members))
+}
+
+/// A promise as a root weighs it, by the planted rule if there is one.
+fn as_weighed(model: &LogModel, mut promise: CopyState) -> CopyState {
+    match model.bounds.plant {
+        Some(LogBug::Longest) => promise.synced = Term::ZERO,
+        Some(LogBug::KnownConfiguration) => {
+            let commit = promise.commit;
+            promise.configurations.retain(|known| known.at < commit);
+        }
+        _ => {}
+    }
+    promise
 }
 
 /// The planted rule: a committed configuration is without it, whatever comes after.

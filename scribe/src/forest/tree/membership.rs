@@ -113,12 +113,11 @@ impl Tree {
     /// could be named anew in a life that it has ended itself.
     fn release_unnamed(&mut self, cx: &mut TreeCx<'_>) {
         let (Role::Root(root), Some(log)) = (&self.role, self.flow.log.part()) else { return };
-        let named = |id, life| log.configurations().all().iter().any(|known| known.names(id, life));
         let unnamed = self
             .flow
             .children
             .copies()
-            .filter(|(id, copy)| !named(*id, copy.life) && !root.team.is_expected(*id));
+            .filter(|(id, copy)| root.primary.releases(log, *id, copy) && !root.team.is_expected(*id));
         for id in unnamed.map(|(id, _)| id).collect::<Vec<_>>() {
             if let Role::Root(root) = &mut self.role {
                 root.primary.on_follower_lost(id);
@@ -153,8 +152,7 @@ impl Tree {
             root.replaces = Some(copy.birth);
             cx.timers.set_earlier(TreeTimer::Members, cx.now);
         }
-        let named = log.configurations().all().iter().any(|known| known.names(id, copy.life));
-        if !named && !root.team.is_expected(id) {
+        if root.primary.releases(log, id, copy) && !root.team.is_expected(id) {
             self.flow.children.release(cx, id);
             return self.review_shape(cx);
         }

@@ -200,6 +200,21 @@ fn a_member_is_told_from_where_its_log_may_differ() {
 }
 
 #[test]
+fn a_root_that_was_overtaken_ends_no_life() {
+    let group = Group::with_members(&[1, 2, 9]);
+    let releases = |id: u128, life: u64, synced: u64| {
+        let copy = CopyState { life, ..promise(synced, 1, 2, &[]) };
+        group.primary.releases(&group.log, NodeId(id), &copy)
+    };
+    assert!(!releases(2, 1, 1), "it is a member");
+    assert!(releases(2, 2, 1), "in another life it is none");
+    assert!(releases(3, 1, 1) && releases(3, 1, 0));
+    assert!(!releases(3, 1, 2), "a later root may have named it");
+    let preparing = preparing(&[(1, promise(1, 1, 2, &[]))]);
+    assert!(!preparing.releases(&group.log, NodeId(3), &promise(1, 1, 2, &[])), "it knows no members yet");
+}
+
+#[test]
 fn the_copy_of_the_greatest_term_is_adopted_not_the_longest() {
     let three: &[(u64, &[u128])] = &[(0, &[1, 2, 3])];
     let promises = [(1, promise(2, 3, 8, three)), (2, promise(3, 4, 5, three))];
