@@ -13,7 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
-use net::Parts;
+use net::StateParts;
 pub use net::{Act, LogNet};
 
 /// How much of everything there is.
@@ -143,7 +143,7 @@ pub struct LogModel {
     pub(super) bounds: LogBounds,
     pub(super) allowed: Vec<BTreeSet<u8>>,
     pub(super) roots: BTreeSet<u8>,
-    parts: Parts,
+    parts: StateParts,
 }
 
 impl LogModel {
@@ -151,7 +151,7 @@ impl LogModel {
     pub fn new(bounds: LogBounds) -> LogModel {
         let allowed = bounds.to.split(',').map(nodes_of).collect();
         let roots = nodes_of(&bounds.roots);
-        LogModel { bounds, allowed, roots, parts: Parts::default() }
+        LogModel { bounds, allowed, roots, parts: StateParts::default() }
     }
 }
 

@@ -51,14 +51,14 @@ struct Node {
 
 /// The parts of all states, each held once: few nodes and messages make many states.
 #[derive(Default)]
-pub(super) struct Parts {
+pub(super) struct StateParts {
     nodes: Mutex<HashSet<Arc<Node>>>,
     sent: Mutex<HashSet<Arc<BTreeSet<Arc<SentMessage>>>>>,
     messages: Mutex<HashSet<Arc<SentMessage>>>,
     chosen: Mutex<HashSet<Arc<Vec<Held>>>>,
 }
 
-impl Parts {
+impl StateParts {
     /// Makes the parts in which a state differs from the one before it those that are held.
     fn share(&self, before: &LogNet, net: &mut LogNet) {
         for (node, before) in net.nodes.iter_mut().zip(&before.nodes) {

@@ -19,7 +19,7 @@ use crate::log::primary::Primary;
 use crate::log::{Change, LocalLog, Log};
 use crate::message::Start;
 use crate::topic::TopicId;
-use crate::wire::{Ack, Join, Started};
+use crate::wire::{Ack, Header, Join, Started, Term};
 
 /// A topic's log at one node, with those that read it.
 #[derive(Debug)]
@@ -117,6 +117,17 @@ impl Flow {
         });
         self.count_window(cx);
         taken
+    }
+
+    /// A root tells members how far the log is committed: those that serve others, or all.
+    pub(crate) fn tell_commit(&mut self, cx: &mut TreeCx<'_>, term: Term, all: bool) {
+        let Some(commit) = self.log.part().map(Log::commit) else { return };
+        let message = Header::LogCommit { topic: cx.topic, term, commit };
+        for id in self.children.followers_to_tell(commit, all) {
+            if let Some(to) = cx.neighbours.contact(id) {
+                cx.tell(to, &message);
+            }
+        }
     }
 
     /// Changes the log, and lets children and subscribers follow.

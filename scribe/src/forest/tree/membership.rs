@@ -432,24 +432,11 @@ impl Tree {
     /// The turn ends: members hear what was committed in it, the root what this member holds.
     pub(crate) fn on_turn_end(&mut self, cx: &mut TreeCx<'_>) {
         match &self.role {
-            Role::Root(_) => self.tell_commit(cx, false),
-            Role::Child(_) if self.flow.log.part().is_some() => self.acknowledge(cx, false),
-            Role::Child(_) | Role::Joining { .. } => {}
-        }
-    }
-
-    /// Tells members how far the log is committed: those that serve others, or all.
-    pub(super) fn tell_commit(&mut self, cx: &mut TreeCx<'_>, all: bool) {
-        let (Role::Root(root), Some(log)) = (&self.role, self.flow.log.part()) else { return };
-        if !root.primary.is_serving() {
-            return;
-        }
-        let commit = log.commit();
-        let message = Header::LogCommit { topic: cx.topic, term: root.primary.term(), commit };
-        for id in self.flow.children.followers_to_tell(commit, all) {
-            if let Some(to) = cx.neighbours.contact(id) {
-                cx.tell(to, &message);
+            Role::Root(root) if root.primary.is_serving() => {
+                self.flow.tell_commit(cx, root.primary.term(), false);
             }
+            Role::Child(_) if self.flow.log.part().is_some() => self.acknowledge(cx, false),
+            Role::Root(_) | Role::Child(_) | Role::Joining { .. } => {}
         }
     }
 }

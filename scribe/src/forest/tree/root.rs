@@ -678,8 +678,12 @@ impl Tree {
         if !self.role.is_root() {
             return;
         }
-        // The next root has to know which configurations count: those that this one waited for may be gone then.
-        self.tell_commit(cx, true);
+        if let Role::Root(root) = &self.role
+            && root.primary.is_serving()
+        {
+            // The next root has to know which configurations count: those that this one waited for may be gone then.
+            self.flow.tell_commit(cx, root.primary.term(), true);
+        }
         let joining = Role::Joining { former: None };
         let Role::Root(mut root) = std::mem::replace(&mut self.role, joining) else { return };
         for timer in [TreeTimer::Recover, TreeTimer::Members, TreeTimer::Receipts] {
