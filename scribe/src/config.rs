@@ -182,14 +182,14 @@ impl Default for PushConfig {
 pub struct RootConfig {
     /// Nodes around a topic's key that a new root asks for the log if it knows of no member (design §6).
     pub queried: usize,
-    /// How long a new root waits for their answers before it takes the topic for a new one. Above the time in which the
-    /// ring finds a silent neighbour dead.
+    /// How long a new root waits for their answers before it takes the topic for a new one; and for that of a member that the
+    /// ring does not know, before it takes that one for dead. Above the time in which the ring finds a silent neighbour dead.
     pub query_timeout: Duration,
     /// How often it asks again meanwhile.
     pub query_retry: Duration,
     /// How long a root waits before it gives up a majority of members that has ended, and begins the log anew with what
     /// others hold. Meanwhile orphans come, whose windows have most of it. Members that were found dead so long ago are asked
-    /// once more before, and one that does not answer for so long and is not near the key has ended.
+    /// once more before. A root that serves prepares its term again if so long it has not heard a majority.
     pub force_after: Duration,
     /// A root's log without children, subscriptions and publishers is dropped after this long.
     pub idle: Duration,

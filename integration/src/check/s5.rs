@@ -254,6 +254,10 @@ fn undue(history: &History, ledger: &Ledger, retention: Retention) -> Vec<String
                             "{id:?} in slot {slot} hears at {at} of {gap:?} that nobody owes: {why}"
                         ));
                     }
+                    if birth != gap.until.birth {
+                        // If it comes back, it hears of that.
+                        told.remove(&birth);
+                    }
                     birth = gap.until.birth;
                 }
             }

@@ -93,6 +93,8 @@ pub(super) enum TreeTimer {
     Members,
     /// Older entries have not come that were asked for.
     Backfill,
+    /// Older entries have not come that a member asked for.
+    History,
     /// A receipt has waited for all members for long enough.
     Receipts,
     /// A child's acknowledgement is overdue.
@@ -149,6 +151,7 @@ impl<'a> TimersOf<'a> {
             TreeTimer::Members,
             TreeTimer::Receipts,
             TreeTimer::Backfill,
+            TreeTimer::History,
             TreeTimer::Ack,
             TreeTimer::Shape,
             TreeTimer::Relocate,

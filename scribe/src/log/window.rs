@@ -166,6 +166,36 @@ impl Window {
         self.entries.push_back((held, self.total));
     }
 
+    /// Puts entries before the first one, as many of the last of them as the bytes of a window allow. Returns how many.
+    pub(crate) fn prepend(&mut self, entries: Vec<Held>, bytes: usize) -> usize {
+        let was_young = self.start == self.began;
+        let mut room = bytes.saturating_sub(self.bytes());
+        let fits = |held: &&Held| {
+            let rest = room.checked_sub(held.encoded.len() + ENTRY);
+            room = rest.unwrap_or(0);
+            rest.is_some()
+        };
+        let count = entries.iter().rev().take_while(fits).count();
+        let first = entries.len() - count;
+        let added: usize = entries[first..].iter().map(|held| held.encoded.len()).sum();
+        let mut until = self.total - self.bytes as u64 + added as u64;
+        for (_, until) in &mut self.entries {
+            *until += added as u64;
+        }
+        self.total += added as u64;
+        self.bytes += added;
+        for held in entries.into_iter().skip(first).rev() {
+            let len = held.encoded.len() as u64;
+            self.entries.push_front((held, until));
+            until -= len;
+        }
+        self.start -= count as u64;
+        if was_young {
+            self.began = self.start;
+        }
+        count
+    }
+
     /// Makes this offset the end: what came from there on is no part of the log any more.
     pub fn cut(&mut self, end: u64) {
         self.split_off(end);
@@ -196,5 +226,40 @@ impl Window {
         while self.start < keep && (self.entries.len() > messages || self.bytes() > bytes) {
             self.evict();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::testing::message;
+
+    fn window(from: u64, until: u64) -> Window {
+        let mut window = Window::new(from);
+        (from..until).for_each(|offset| window.append(message(1, offset + 1)));
+        window
+    }
+
+    #[test]
+    fn what_is_put_before_is_as_if_it_had_always_been_there() {
+        let all = window(0, 9);
+        let mut late = window(5, 9);
+        let first = |n| all.entries_from(0).take(n).map(|(_, held)| held.clone()).collect::<Vec<_>>();
+        assert_eq!(late.prepend(first(5), usize::MAX), 5);
+        assert_eq!(late, all);
+        assert_eq!(late.bytes_between(2, 7), all.bytes_between(2, 7));
+    }
+
+    #[test]
+    fn of_what_does_not_fit_the_last_is_put_before() {
+        let all = window(0, 9);
+        let mut late = window(5, 9);
+        assert!(late.is_young());
+        let size = late.bytes() / 4;
+        let first: Vec<_> = all.entries_from(0).take(5).map(|(_, held)| held.clone()).collect();
+        assert_eq!(late.prepend(first, 6 * size), 2);
+        assert_eq!((late.start(), late.end(), late.bytes(), late.is_young()), (3, 9, 6 * size, true));
+        assert_eq!(late.entry(3), all.entry(3));
+        assert_eq!(late.prepend(Vec::new(), 0), 0);
     }
 }

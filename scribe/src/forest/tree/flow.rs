@@ -8,6 +8,7 @@ use treecast_overlay::time::Instant;
 use super::admission::Admission;
 use super::backfill::Backfill;
 use super::children::{Acked, Children, Source};
+use super::history::History;
 use super::readers::Readers;
 use crate::config::Config;
 use crate::forest::context::TreeCx;
@@ -32,6 +33,8 @@ pub(crate) struct Flow {
     pub consumed: u64,
     /// The entries that are pulled for subscribers that are behind the window.
     pub backfill: Option<Box<Backfill>>,
+    /// The entries that a member pulls for itself.
+    pub history: History,
     share: WindowShare,
 }
 
@@ -55,6 +58,7 @@ impl Flow {
             readers: Readers::default(),
             consumed: 0,
             backfill: None,
+            history: History::default(),
             share: WindowShare::new(now),
         }
     }
@@ -157,6 +161,7 @@ impl Flow {
     /// Gives up half of the window, because all windows of the node together are too large; what is not consumed yet only
     /// if `all` may go.
     pub(crate) fn shrink_window(&mut self, windows: &mut Windows, all: bool) {
+        self.history.close();
         self.log.shrink(if all { u64::MAX } else { self.consumed });
         windows.count_shrunk(self.topic, &mut self.share, self.log.bytes());
     }

@@ -117,7 +117,7 @@ impl Tree {
             .flow
             .children
             .copies()
-            .filter(|(id, copy)| root.primary.releases(log, *id, copy) && !root.team.is_expected(*id));
+            .filter(|(id, copy)| root.primary.releases(log, *id, copy) && !root.team.may_name(*id, copy));
         for id in unnamed.map(|(id, _)| id).collect::<Vec<_>>() {
             if let Role::Root(root) = &mut self.role {
                 root.primary.on_follower_lost(id);
@@ -152,7 +152,7 @@ impl Tree {
             root.replaces = Some(copy.birth);
             cx.timers.set_earlier(TreeTimer::Members, cx.now);
         }
-        if root.primary.releases(log, id, copy) && !root.team.is_expected(id) {
+        if root.primary.releases(log, id, copy) && !root.team.may_name(id, copy) {
             self.flow.children.release(cx, id);
             return self.review_shape(cx);
         }
@@ -222,6 +222,9 @@ impl Tree {
         if root.is_dropping {
             return;
         }
+        if let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) {
+            root.team.note_named(log.configurations().all());
+        }
         self.release_unnamed(cx);
         let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) else { return };
         let Some(current) = log.configurations().last().cloned() else { return };
@@ -266,7 +269,9 @@ impl Tree {
             let life = children.get(id).filter(|_| is_heard(id))?.followed_life()?;
             Some(Candidate { life, held: primary.held_by(id).unwrap_or(0) })
         };
-        let standings: Vec<_> = ranked.iter().map(|peer| (peer.id, standing(peer.id))).collect();
+        let known = ranked.iter().map(|peer| peer.id);
+        let known = known.chain(current.members.iter().map(|member| member.peer.id));
+        let standings: Vec<_> = known.map(|id| (id, standing(id))).collect();
         let own_missing = own.is_none() && !leaving && ranked.iter().take(copies).any(|peer| peer.id == me);
         let plan = root.team.plan(
             now,
@@ -349,16 +354,16 @@ impl Tree {
     /// Whether so many members have ended that nothing can be committed any more.
     fn has_lost_majority(&self, cx: &TreeCx<'_>) -> bool {
         let (Role::Root(root), Some(log)) = (&self.role, self.flow.log.part()) else { return false };
-        let own = log.replica().map(|replica| replica.life);
+        let (own, patience) = (log.replica().map(|replica| replica.life), cx.config.root.force_after);
         let lives = |member: &Member| {
             let (id, life) = member.key();
             if id == cx.me {
                 return own == Some(life);
             }
-            let is_over = root.preparation.is_over(cx.now, cx.config, member, |id| is_near(cx, id));
+            let is_over = root.preparation.is_over(cx.now, patience, member, |id| is_near(cx, id));
             root.primary.follows(id, life) || !is_over
         };
-        let waited = root.serves_since.is_some_and(|since| cx.now.since(since) >= cx.config.root.force_after);
+        let waited = root.serves_since.is_some_and(|since| cx.now.since(since) >= patience);
         waited && log.configurations().all().iter().any(|known| !known.has_majority(lives))
     }
 

@@ -2,6 +2,7 @@
 //! §6, replication).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Contact, Peer};
@@ -231,11 +232,12 @@ impl Preparation {
         self.asked.get(&id).map(|asked| asked.contact)
     }
 
-    /// Whether a member's life has ended, as far as is known. `is_near`: whether the ring knows a node.
+    /// Whether a member's life has ended, as far as is known. `is_near`: whether the ring knows a node. One that it does not
+    /// know is waited for as long as `patience`: it may be far, and unable to reach this node itself.
     pub(crate) fn is_over(
         &self,
         now: Instant,
-        config: &Config,
+        patience: Duration,
         member: &Member,
         is_near: impl Fn(NodeId) -> bool,
     ) -> bool {
@@ -247,9 +249,7 @@ impl Preparation {
             Answered::Copy(copy, _) => copy.life != member.life,
             Answered::NoCopy(_) => true,
             // The ring has found it dead before it was asked.
-            Answered::Awaited => {
-                now.since(asked.since) >= config.root.force_after && !is_near(member.peer.id)
-            }
+            Answered::Awaited => now.since(asked.since) >= patience && !is_near(member.peer.id),
         }
     }
 
@@ -274,20 +274,16 @@ impl Preparation {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forest::tree::testing::{contact, entry};
-    use crate::wire::{Lineage, Term};
+    use crate::forest::tree::testing::{contact, copy, entry};
+
+    const FORCED: Duration = Duration::from_secs(2);
 
     fn at(millis: u64) -> Instant {
-        Instant::ZERO + std::time::Duration::from_millis(millis)
+        Instant::ZERO + Duration::from_millis(millis)
     }
 
     fn peer(id: u128) -> Peer {
         contact(id).peer
-    }
-
-    fn copy(life: u64) -> CopyState {
-        let (synced, lineage, configurations) = (Term::ZERO, Lineage::default(), Vec::new());
-        CopyState { life, synced, birth: 7, lineage, start: 0, commit: 0, end: 0, configurations }
     }
 
     fn ids(contacts: &[Contact]) -> Vec<NodeId> {
@@ -344,7 +340,7 @@ mod tests {
         all.on_no_copy(at(1), contact(4), None);
         let member = |id, life| Member { peer: peer(id), life };
         let over = |all: &Preparation, now, id, life, near| {
-            all.is_over(at(now), &config, &member(id, life), |_| near)
+            all.is_over(at(now), FORCED, &member(id, life), |_| near)
         };
         assert!(!over(&all, 9000, 2, 1, true), "silent, but the ring knows it");
         assert!(!over(&all, 1999, 2, 1, false) && over(&all, 2000, 2, 1, false));
@@ -368,8 +364,8 @@ mod tests {
         assert_eq!(all.doubt(at(2009), &config), []);
         assert_eq!(ids(&all.doubt(at(2010), &config)), [NodeId(2)], "the other one has answered");
         let member = Member { peer: peer(2), life: 1 };
-        assert!(!all.is_over(at(4009), &config, &member, |_| false));
-        assert!(all.is_over(at(4010), &config, &member, |_| false));
+        assert!(!all.is_over(at(4009), FORCED, &member, |_| false));
+        assert!(all.is_over(at(4010), FORCED, &member, |_| false));
         assert_eq!(all.doubt(at(9000), &config), []);
     }
 
@@ -378,7 +374,7 @@ mod tests {
         let config = Config::default();
         let mut all = Preparation::new(at(0));
         let over = |all: &Preparation, now| {
-            all.is_over(at(now), &config, &Member { peer: peer(2), life: 1 }, |_| false)
+            all.is_over(at(now), FORCED, &Member { peer: peer(2), life: 1 }, |_| false)
         };
         all.wait_only_for(at(0), &config, &[peer(2)]);
         all.wait_only_for(at(1999), &config, &[peer(2)]);

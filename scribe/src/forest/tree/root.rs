@@ -160,7 +160,7 @@ impl Tree {
         let is_over = |member: &Member| {
             // A node that was restarted knows that its earlier life has ended.
             let is_own_past = member.peer.id == cx.me && own != Some(member.life);
-            is_own_past || preparation.is_over(now, cx.config, member, is_near)
+            is_own_past || preparation.is_over(now, cx.config.root.query_timeout, member, is_near)
         };
         let hurries = preparation.may_force(now, cx.config);
         let outcome = root.primary.outcome(is_over, hurries);
@@ -281,7 +281,7 @@ impl Tree {
 
     /// An entry came that was asked for.
     pub(super) fn on_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64, entry: Arrived) {
-        if self.on_backfill(cx, number, &entry) {
+        if self.on_backfill(cx, number, &entry) || self.flow.on_history(cx, number, &entry) {
             return;
         }
         let Some(root) = self.role.root_mut() else { return };
@@ -335,7 +335,7 @@ impl Tree {
 
     /// A node has not what was asked for.
     pub(super) fn on_not_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64, start: Option<u64>) {
-        if self.on_no_backfill(cx, number, start) {
+        if self.on_no_backfill(cx, number, start) || self.flow.on_no_history(cx, number, start) {
             return;
         }
         let Some(root) = self.role.root_mut() else { return };

@@ -7,7 +7,7 @@ use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::Peer;
 use treecast_overlay::time::Instant;
 
-use crate::wire::{Configuration, Life, Member};
+use crate::wire::{Configuration, CopyState, Life, Member};
 
 /// How long a node that would not be a member is not asked again.
 const UNWILLING: Duration = Duration::from_secs(5);
@@ -21,6 +21,8 @@ const LAG: Duration = Duration::from_secs(1);
 const NOTED_APART: Duration = Duration::from_millis(200);
 /// How far apart the same node is asked for the same.
 const ASKED_APART: Duration = Duration::from_millis(300);
+/// Most nodes of which it is known that they were members.
+const MAX_NAMED: usize = 64;
 /// Members are left alone while they are among so many nodes closest to the key: none changes for a node that squeezes in.
 pub(crate) const CLOSEST: usize = 8;
 
@@ -35,6 +37,8 @@ pub(crate) struct Team {
     asked: BTreeMap<NodeId, Instant>,
     /// How far the log was committed, and when.
     commits: VecDeque<(Instant, u64)>,
+    /// The last lives that configurations have named.
+    named: BTreeMap<NodeId, Life>,
 }
 
 /// All that is known of one node for the choice of members.
@@ -85,6 +89,24 @@ impl Team {
     /// Whether a node was invited of late, or catches up.
     pub(crate) fn is_expected(&self, id: NodeId) -> bool {
         self.invited.contains_key(&id) || self.behind.contains_key(&id)
+    }
+
+    /// Whether a node that no configuration names any more may be named with such a copy: it is expected, and none ever named
+    /// it in this life. A life that is named no more the node ends itself.
+    pub(crate) fn may_name(&self, id: NodeId, copy: &CopyState) -> bool {
+        let was_named = copy.configurations.iter().any(|known| known.names(id, copy.life));
+        self.is_expected(id) && !was_named && self.named.get(&id).is_none_or(|last| *last < copy.life)
+    }
+
+    /// Notes whom the log's configurations name.
+    pub(crate) fn note_named(&mut self, configurations: &[Configuration]) {
+        if self.named.len() > MAX_NAMED {
+            self.named.clear();
+        }
+        for (id, life) in configurations.iter().flat_map(|known| known.members.iter()).map(Member::key) {
+            let last = self.named.entry(id).or_insert(life);
+            *last = life.max(*last);
+        }
     }
 
     /// Whether a node may be asked once more.
@@ -161,10 +183,14 @@ impl Team {
             }
         }
         // A member far away, or not well, is better than none while its successor is on its way.
-        let can_commit = members.iter().filter(|member| next.iter().any(|n| n.key() == member.key())).count();
+        let follows = |member: &&Member| {
+            is_well(member) || standing(member.peer.id).is_some_and(|known| known.life == member.life)
+        };
+        // Without a majority of them the next configuration is never committed, and stands in the way.
+        let can_commit = 2 * members.iter().filter(follows).count() > members.len();
         let grows = next.len() > stays;
         let shrinks = stays < members.len() && awaited == 0;
-        if (grows || shrinks) && !next.is_empty() && (can_commit > 0 || grows) {
+        if (grows || shrinks) && !next.is_empty() && can_commit {
             if awaited > 0 {
                 // Members that are not replaced yet stay for now.
                 let rest = members.iter().filter(|member| !next.iter().any(|n| n.peer.id == member.peer.id));
@@ -190,7 +216,7 @@ impl Team {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::forest::tree::testing::contact;
+    use crate::forest::tree::testing::{contact, copy};
 
     fn at(millis: u64) -> Instant {
         Instant::ZERO + Duration::from_millis(millis)
@@ -289,6 +315,38 @@ mod tests {
     }
 
     #[test]
+    fn a_configuration_that_nobody_could_commit_is_none() {
+        // As when a root wakes, and has not heard its members for long.
+        let silent = Case { unwell: &[2, 3], ranked: &[1], ..CASE };
+        assert_eq!(silent.plan(&mut Team::default(), 0), (vec![], None));
+        let other = Case { ranked: &[1, 4], complete: &[4], ..silent };
+        assert_eq!(other.plan(&mut Team::default(), 0), (vec![], None));
+        let leaving = Case { complete: &[2, 3, 4], ..other };
+        assert_eq!(
+            leaving.plan(&mut Team::default(), 0).1,
+            Some(vec![1, 4]),
+            "they hold what comes until they go"
+        );
+    }
+
+    #[test]
+    fn a_life_that_was_named_is_not_expected_again() {
+        let mut team = Team::default();
+        let alone = Case { members: &[1], ..CASE };
+        assert_eq!(alone.plan(&mut team, 0).0, [2, 3]);
+        let member = |id, life| Member { peer: peer(id), life };
+        let known = Configuration { at: 0, members: [member(1, 4), member(2, 4)].into() };
+        team.note_named(std::slice::from_ref(&known));
+        let may_name = |id, life, configurations: &[Configuration]| {
+            team.may_name(NodeId(id), &CopyState { configurations: configurations.to_vec(), ..copy(life) })
+        };
+        assert!(!may_name(2, 4, &[]) && may_name(2, 5, &[]));
+        assert!(may_name(3, 1, &[]) && !may_name(4, 1, &[]), "it was not invited");
+        let other = Configuration { at: 9, members: [member(3, 1)].into() };
+        assert!(!may_name(3, 1, &[known, other]), "another root has named it");
+    }
+
+    #[test]
     fn one_that_does_not_come_is_not_waited_for_alone() {
         let mut team = Team::default();
         let case = Case { ranked: &[1, 2, 4, 5], unwell: &[3], ..CASE };
@@ -357,7 +415,7 @@ mod tests {
     fn of_those_that_can_commit_one_stays_in_the_next_configuration() {
         let none = Case { unwell: &[1, 2, 3], ranked: &[4, 5, 6], ..CASE };
         assert_eq!(none.plan(&mut Team::default(), 0), (vec![4, 5, 6], None), "an empty one would be none");
-        let some = Case { complete: &[4], ..none };
+        let some = Case { complete: &[1, 2, 4], ..none };
         let mut team = Team::default();
         let (invite, members) = some.plan(&mut team, 0);
         let members = members.unwrap();

@@ -21,7 +21,7 @@ use crate::log::early::Arrived;
 use crate::log::window::Held;
 use crate::message::Start;
 use crate::topic::TopicId;
-use crate::wire::{self, Body, Data, Header, Join, Lineage, Signature, Started};
+use crate::wire::{self, Body, CopyState, Data, Header, Join, Lineage, Signature, Started, Term};
 
 pub(super) const TOPIC: TopicId = TopicId(Key(7));
 pub(super) const ME: NodeId = NodeId(1);
@@ -45,6 +45,12 @@ pub(super) fn entry(offset: u64) -> Arrived {
     let (birth, term, behind, stamp) = (BIRTH, 1, 0, 1000);
     let data = Data { topic: TOPIC, birth, offset, term, behind, stamp, body };
     Arrived { birth, offset, behind, held: Held::encode(data, b"text") }
+}
+
+/// The empty copy of a new member.
+pub(super) fn copy(life: u64) -> CopyState {
+    let (synced, lineage, configurations) = (Term::ZERO, Lineage::default(), Vec::new());
+    CopyState { life, synced, birth: 7, lineage, start: 0, commit: 0, end: 0, configurations }
 }
 
 /// A parent starts this node at the log's beginning.
