@@ -38,7 +38,9 @@ fn main() -> std::process::ExitCode {
             Ok(())
         })
     };
-    libtest_mimic::run(&Arguments::from_args(), stories::STORIES.map(trial).into()).exit_code()
+    // Each keeps two cores busy with the processes of a town.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    libtest_mimic::run(&arguments, stories::STORIES.map(trial).into()).exit_code()
 }
 
 #[cfg(not(unix))]

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -105,10 +106,15 @@ pub(crate) struct Town {
     again: String,
     /// The range in which processes of this town look for each other: there is nobody.
     ports: String,
+    /// The town's own network: a port that one town has left another one may get.
+    network: String,
     logs: PathBuf,
     /// The logs, if nobody said where they should go.
     kept_if_it_fails: Option<TempDir>,
 }
+
+/// How many towns there were in this process.
+static TOWNS: AtomicUsize = AtomicUsize::new(0);
 
 /// Of what a town consists.
 pub(crate) struct Plan {
@@ -143,6 +149,7 @@ impl Town {
             journal: Vec::new(),
             again: plan.again,
             ports: free_ports(),
+            network: format!("chaos-{}-{}", std::process::id(), TOWNS.fetch_add(1, Relaxed)),
             logs,
             kept_if_it_fails: temporary,
         };
@@ -198,7 +205,8 @@ impl Town {
         let ready = behind.iter().chain(before).filter(|node| node.state == State::Up);
         let through = ready.filter_map(|node| node.addr.as_deref()).take(3);
         let join = through.flat_map(|addr| ["--join", addr]);
-        let mut command = treecast(&args.iter().copied().chain(join).collect::<Vec<_>>());
+        let network = ["--network", &self.network];
+        let mut command = treecast(&args.iter().copied().chain(network).chain(join).collect::<Vec<_>>());
         command.env("TREECAST_PORTS", &self.ports);
         if std::env::var_os("TREECAST_LOG").is_none() {
             command.env("TREECAST_LOG", LOG);
