@@ -174,6 +174,37 @@ fn two_hundred_nodes_in_bad_weather() {
     story(case!("two_hundred_nodes_in_bad_weather", 1), &plan);
 }
 
+/// Whoever was on the tree before it became a member has its history from the root: when all are dead that were there when it
+/// was published, nothing of it is missing.
+#[test]
+fn history_outlives_all_who_held_it_first() {
+    let mut cluster = cluster(case!("history_outlives_all_who_held_it_first", 1), 4);
+    let topic = topic("history");
+    let first = cluster.subscribe(0, &topic);
+    cluster.run(SECOND * 3);
+    publish(&mut cluster, &topic, &[1], 600, Duration::from_millis(5));
+    cluster.run_until(ANSWERED, Cluster::is_answered);
+    for _ in 4..10 {
+        cluster.add(&[0]);
+    }
+    cluster.run(SECOND * 5);
+    // They begin with what comes.
+    for slot in 4..10 {
+        cluster.subscribe(slot, &topic);
+    }
+    cluster.run(SECOND * 5);
+    publish(&mut cluster, &topic, &[5], 20, Duration::from_millis(50));
+    cluster.unsubscribe(first);
+    for slot in 0..4 {
+        cluster.crash(slot, Crash::Process);
+        cluster.run(SECOND * 20);
+    }
+    let logs = cluster.stacks().filter_map(|(_, stack)| stack.forest().place(topic.id())?.log());
+    let members = logs.filter(|log| log.replica().is_some());
+    let starts: Vec<_> = members.map(|log| (log.window.start(), log.end() >= 620)).collect();
+    assert_eq!(starts, [(0, true); 3], "where the members' logs begin");
+}
+
 #[test]
 fn many_topics_come_and_go() {
     let case = case!("many_topics_come_and_go", 1);

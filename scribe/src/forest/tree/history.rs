@@ -1,6 +1,7 @@
 //! A member that was in the tree before it became one lacks entries that its root keeps. It pulls them, the latest first, so
 //! that they have as many copies as those that come.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -39,15 +40,16 @@ struct Stretch {
     number: u64,
     from: u64,
     until: u64,
-    /// Those that have come, from `from` on.
-    entries: Vec<Held>,
+    /// Those that have come, in any order.
+    entries: BTreeMap<u64, Held>,
     again_at: Instant,
 }
 
 impl Stretch {
-    /// The entries that are missing.
+    /// From the first entry that is missing on.
     fn rest(&self) -> Range<u64> {
-        self.from + self.entries.len() as u64..self.until
+        let first = (self.from..self.until).find(|offset| !self.entries.contains_key(offset));
+        first.unwrap_or(self.until)..self.until
     }
 }
 
@@ -65,7 +67,7 @@ impl History {
     fn ask(&mut self, now: Instant, number: u64, wanted: &Range<u64>) {
         let again_at = now + PATIENCE;
         let stretch =
-            Stretch { number, from: wanted.start, until: wanted.end, entries: Vec::new(), again_at };
+            Stretch { number, from: wanted.start, until: wanted.end, entries: BTreeMap::new(), again_at };
         self.stretch = Some(Box::new(stretch));
     }
 
@@ -76,14 +78,15 @@ impl History {
 
     /// An entry came that was asked for. Returns all of them when the last one is here, with the offset behind them.
     fn on_entry(&mut self, now: Instant, offset: u64, held: Held) -> Option<(Vec<Held>, u64)> {
-        let stretch = self.stretch.as_mut().filter(|stretch| stretch.rest().start == offset)?;
-        stretch.entries.push(held);
-        stretch.again_at = now + PATIENCE;
-        self.tries = 0;
-        if !stretch.rest().is_empty() {
+        let stretch =
+            self.stretch.as_mut().filter(|stretch| (stretch.from..stretch.until).contains(&offset))?;
+        if stretch.entries.insert(offset, held).is_none() {
+            (stretch.again_at, self.tries) = (now + PATIENCE, 0);
+        }
+        if (stretch.entries.len() as u64) < stretch.until - stretch.from {
             return None;
         }
-        self.stretch.take().map(|stretch| (stretch.entries, stretch.until))
+        self.stretch.take().map(|stretch| (stretch.entries.into_values().collect(), stretch.until))
     }
 
     /// The root has not what it was asked for. `start`: where its window begins.
@@ -232,14 +235,13 @@ mod tests {
     }
 
     #[test]
-    fn a_stretch_is_whole_when_all_of_it_has_come_in_its_turn() {
+    fn a_stretch_is_whole_when_all_of_it_has_come_in_any_order() {
         let mut all = asked(3, 6);
-        assert!(all.on_entry(at(1), 4, held()).is_none(), "its turn has not come");
-        assert!(all.on_entry(at(1), 3, held()).is_none() && all.on_entry(at(1), 3, held()).is_none());
+        assert!(all.on_entry(at(1), 5, held()).is_none() && all.on_entry(at(1), 6, held()).is_none());
+        assert!(all.on_entry(at(1), 3, held()).is_none() && all.on_entry(at(2), 3, held()).is_none());
         assert_eq!(all.again(at(500)), None);
-        assert_eq!(all.again(at(501)), Some((7, 4..6)), "the rest");
-        assert!(all.on_entry(at(502), 4, held()).is_none());
-        let (entries, until) = all.on_entry(at(503), 5, held()).unwrap();
+        assert_eq!(all.again(at(501)), Some((7, 4..6)), "from the one that is missing");
+        let (entries, until) = all.on_entry(at(503), 4, held()).unwrap();
         assert_eq!((entries.len(), until, all.has_asked(7)), (3, 6, false));
     }
 
