@@ -99,6 +99,11 @@ impl Log {
         self.stream.map_or(self.end(), |stream| stream.matched)
     }
 
+    /// The offset behind all that is known here to have a position, though it may not be known to be committed.
+    pub(crate) fn positioned(&self) -> u64 {
+        self.matched().max(self.commit)
+    }
+
     /// The configurations from the last committed one on.
     pub fn configurations(&self) -> &Configurations {
         &self.configurations

@@ -394,7 +394,7 @@ pub struct Started {
     pub lineage: Lineage,
     /// Offset of the first entry that is pushed.
     pub next: u64,
-    /// The offset behind the parent's last committed entry.
+    /// The offset behind the last entry that the parent knows to have been given a position.
     pub latest: u64,
     /// The child's log is to become a copy of the root's. `None`: the child is no member.
     pub sync: Option<Box<Sync>>,

@@ -371,6 +371,10 @@ impl Children {
         if child.join != ack.join {
             return Acked::OtherJoin;
         }
+        if child.follows.is_some() && child.subscribers == 0 && ack.subscribers > 0 {
+            // It serves others from now on, and has to know what is committed.
+            cx.at_turn_end();
+        }
         child.subscribers = ack.subscribers;
         let seen_before = child.seq_seen;
         child.note_seen(cx.now, ack.seq);
@@ -642,7 +646,7 @@ impl Source<'_> {
             (Some(_), None) => return None,
             (None, _) => None,
         };
-        let (birth, lineage, latest) = (log.birth, log.lineage.clone(), log.commit());
+        let (birth, lineage, latest) = (log.birth, log.lineage.clone(), log.positioned());
         Some(Started { birth, lineage, next, latest, sync })
     }
 }

@@ -119,8 +119,16 @@ impl Flow {
             Some(change) => (change, true),
             None => (Change::None, false),
         });
+        self.reconsider_starts();
         self.count_window(cx);
         taken
+    }
+
+    /// Subscribers that begin behind what is not committed may have to begin earlier, with another root or parent.
+    pub(crate) fn reconsider_starts(&mut self) {
+        if let Some(log) = self.log.part() {
+            self.readers.reconsider_starts(log.commit());
+        }
     }
 
     /// A root tells members how far the log is committed: those that serve others, or all.

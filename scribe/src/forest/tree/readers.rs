@@ -135,6 +135,14 @@ impl Readers {
         }
     }
 
+    /// Another root, or another parent, may have other entries behind those that are committed.
+    pub(crate) fn reconsider_starts(&mut self, commit: u64) {
+        self.counted_at = None;
+        for reader in self.by_id.values_mut().filter_map(|subscriber| subscriber.reader.as_mut()) {
+            reader.reconsider_start(commit);
+        }
+    }
+
     /// Follows a change of the log, which was `old` before and is `new` now.
     pub(crate) fn follow(&mut self, old: &Log, new: &Log, change: &Change) {
         for reader in self.by_id.values_mut().filter_map(|subscriber| subscriber.reader.as_mut()) {
