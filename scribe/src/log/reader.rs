@@ -31,9 +31,6 @@ pub(crate) struct Reader {
     told: Option<u64>,
     /// It has asked for whatever is kept: that earlier entries are not is no news.
     takes_what_is_kept: bool,
-    /// It begins behind entries that were published before, and are not known to be committed: others may come in their
-    /// place.
-    unsettled: bool,
 }
 
 /// Messages that a subscriber read on branches which its log has left. A publisher that both sides of a divided ring heard
@@ -76,9 +73,8 @@ fn message_id(body: &Body) -> Option<MessageId> {
 }
 
 impl Reader {
-    /// Where a subscription begins, and the mark that says so (promise S5). `latest` is the end of the parent's log, if it
-    /// has just said so: what comes up to there was published before.
-    pub(crate) fn begin(log: &Log, start: Start, latest: u64) -> (Reader, Mark) {
+    /// Where a subscription begins, and the mark that says so (promise S5).
+    pub(crate) fn begin(log: &Log, start: Start) -> (Reader, Mark) {
         let at = |next| Reader {
             next,
             begun: next,
@@ -87,15 +83,10 @@ impl Reader {
             elsewhere: Elsewhere::default(),
             told: None,
             takes_what_is_kept: false,
-            unsettled: false,
         };
         let kept = |next| Reader { takes_what_is_kept: true, ..at(next) };
         let reader = match start {
-            // All that a member holds was published, though it may not know yet that it is committed.
-            Start::Latest => {
-                let next = log.positioned().max(latest);
-                Reader { unsettled: next > log.commit(), ..at(next) }
-            }
+            Start::Latest => at(log.commit()),
             // Nodes above may keep more than this one.
             Start::Earliest if log.window.is_young() => kept(0),
             Start::Last(count) if log.window.is_young() => {
@@ -131,7 +122,6 @@ impl Reader {
 
     /// The next item, if there is one.
     pub(crate) fn poll_item(&mut self, log: &Log, backlog: Option<&Backlog>) -> Option<Item> {
-        self.unsettled &= self.next > log.commit();
         let gone_before = backlog.map_or(0, Backlog::gone_before);
         if self.next < gone_before.min(log.window.start()) {
             if self.takes_what_is_kept {
@@ -179,20 +169,8 @@ impl Reader {
         None
     }
 
-    /// Another root, or another parent, may have other entries behind those that are committed.
-    pub(crate) fn reconsider_start(&mut self, commit: u64) {
-        if self.unsettled {
-            self.unsettled = false;
-            self.next = self.next.min(commit);
-            self.begun = self.begun.min(commit);
-        }
-    }
-
     /// Follows a change of the log, which was `old` before, and is `new` now.
     pub(crate) fn follow(&mut self, old: &Log, new: &Log, change: &Change) {
-        if !matches!(change, Change::None) {
-            self.reconsider_start(old.commit());
-        }
         match change {
             Change::None => {}
             Change::Branched { end, descends, left } => {
@@ -304,7 +282,7 @@ mod tests {
     }
 
     fn begin(log: &Log, start: Start) -> Reader {
-        Reader::begin(log, start, 0).0
+        Reader::begin(log, start).0
     }
 
     #[test]
@@ -320,26 +298,8 @@ mod tests {
     #[test]
     fn latest_is_behind_all_that_was_published_before() {
         let log = read_log(3);
-        let (mut reader, mark) = Reader::begin(&log, Start::Latest, 0);
+        let (mut reader, mark) = Reader::begin(&log, Start::Latest);
         assert_eq!((read(&mut reader, &log), mark), (vec![], Mark { birth: BIRTH, next: 4 }));
-        let (reader, mark) = Reader::begin(&log, Start::Latest, 9);
-        assert_eq!((reader.next, mark.next), (9, 9), "the parent has more");
-    }
-
-    #[test]
-    fn what_comes_in_the_place_of_uncommitted_entries_is_read() {
-        let mut log = read_log(3);
-        let mut reader = Reader::begin(&log, Start::Latest, 6).0;
-        reader.reconsider_start(log.commit());
-        let _ = log.take_committed(4, message(1, 9));
-        assert_eq!(read(&mut reader, &log), [Ok(4)]);
-        let mut settled = Reader::begin(&log, Start::Latest, 6).0;
-        for offset in 5..7 {
-            let _ = log.take_committed(offset, message(1, offset));
-            assert_eq!(read(&mut settled, &log).len(), usize::from(offset == 6));
-        }
-        settled.reconsider_start(3);
-        assert_eq!(read(&mut settled, &log), [], "all that it began behind is committed");
     }
 
     #[test]

@@ -62,6 +62,34 @@ fn a_child_behind_a_full_link_falls_out_of_the_window_alone() {
 }
 
 #[test]
+fn thousands_of_messages_that_waited_are_admitted_at_once() {
+    let config = Config {
+        window: WindowConfig { messages: 4096, ..WindowConfig::default() },
+        admission: AdmissionConfig { patience: seconds(60), ..AdmissionConfig::default() },
+        replication: ReplicationConfig { copies: 1, ..ReplicationConfig::default() },
+        ..Config::default()
+    };
+    let mut world = World::with_config(14, 37, config);
+    let nodes = world.by_distance();
+    let slow = world.subscribe_with(nodes[0], Start::Latest, 1);
+    world.run(seconds(2));
+    // Each learns which node is the root, and sends a whole window from then on.
+    for count in [1, 599] {
+        for &publisher in &nodes[1..13] {
+            world.publish_many(publisher, &format!("{publisher}"), count);
+        }
+        world.run(seconds(5));
+    }
+    world.with(nodes[0], |forest, cx| forest.add_credit(cx, slow, 10_000));
+    world.run(seconds(5));
+    let texts = world.texts(nodes[0], slow);
+    assert_eq!(texts.len(), 12 * 600);
+    assert!(world.gaps(nodes[0], slow).is_empty());
+    let receipts: usize = nodes[1..13].iter().map(|&publisher| world.receipts(publisher).len()).sum();
+    assert_eq!(receipts, 12 * 600);
+}
+
+#[test]
 fn a_subscriber_that_goes_on_reading_loses_nothing_whatever_is_published() {
     let mut world = World::with_config(12, 36, small_window());
     let nodes = world.by_distance();

@@ -22,7 +22,9 @@ use treecast_overlay::time::Instant;
 use treecast_overlay::wire::NodeState;
 
 use super::{Context, Forest, Request, RingView};
-use crate::config::{Config, PushConfig, ReplicationConfig, RetryConfig, TreeConfig, WindowConfig};
+use crate::config::{
+    AdmissionConfig, Config, PushConfig, ReplicationConfig, RetryConfig, TreeConfig, WindowConfig,
+};
 use crate::event::{Event, SubscriptionId, Token};
 use crate::log::Log;
 use crate::message::{Gap, GapReason, Item, Mark, Message, PublishError, Receipt, Start};

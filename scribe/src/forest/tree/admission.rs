@@ -23,6 +23,8 @@ pub(crate) struct Admission {
     waiting: VecDeque<(Publish, Bytes)>,
     names: BTreeSet<Name>,
     bytes: usize,
+    /// They are being admitted.
+    under_way: bool,
 }
 
 impl Admission {
@@ -49,6 +51,16 @@ impl Admission {
             self.bytes += payload.len();
             self.waiting.push_back((publish, payload));
         }
+    }
+
+    /// Begins to admit those that wait, unless that is under way.
+    pub(crate) fn begin(&mut self) -> bool {
+        !std::mem::replace(&mut self.under_way, true)
+    }
+
+    /// No more are admitted for now.
+    pub(crate) fn end(&mut self) {
+        self.under_way = false;
     }
 
     /// Hands out the message that waits longest.

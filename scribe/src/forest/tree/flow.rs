@@ -119,16 +119,9 @@ impl Flow {
             Some(change) => (change, true),
             None => (Change::None, false),
         });
-        self.reconsider_starts();
+        self.readers.reconsider_starts();
         self.count_window(cx);
         taken
-    }
-
-    /// Subscribers that begin behind what is not committed may have to begin earlier, with another root or parent.
-    pub(crate) fn reconsider_starts(&mut self) {
-        if let Some(log) = self.log.part() {
-            self.readers.reconsider_starts(log.commit());
-        }
     }
 
     /// A root tells members how far the log is committed: those that serve others, or all.
@@ -221,7 +214,7 @@ impl Flow {
     /// Delivers what the subscribers of this node have credit for.
     pub(crate) fn deliver(&mut self, cx: &mut TreeCx<'_>) {
         if let Some(log) = self.log.part() {
-            if self.readers.can_count(log) {
+            if self.readers.can_start(log) {
                 self.readers.start_waiting(cx, log, 0);
             }
             self.readers.deliver(log, self.backfill.as_ref().map(|backfill| &backfill.backlog), cx.out);

@@ -41,12 +41,19 @@ impl Tree {
 
     /// Admits messages that wait, as many as those that read leave room for.
     pub(super) fn admit_waiting(&mut self, cx: &mut TreeCx<'_>) {
+        // A root without other members commits at once what it admits, and comes here again: one loop admits all.
+        if !self.role.root_mut().is_some_and(|root| root.sequencer.admission.begin()) {
+            return;
+        }
         while self.may_position(cx)
             && self.flow.has_room(cx.config)
             && let Role::Root(root) = &mut self.role
+            && let Some((publish, payload)) = root.sequencer.admission.take()
         {
-            let Some((publish, payload)) = root.sequencer.admission.take() else { return };
             self.judge(cx, publish, payload);
+        }
+        if let Role::Root(root) = &mut self.role {
+            root.sequencer.admission.end();
         }
     }
 

@@ -20,8 +20,9 @@ use crate::wire::MAX_NUMBER;
 #[derive(Debug, Default)]
 pub(crate) struct Readers {
     by_id: SortedMap<SubscriptionId, LocalSubscriber>,
-    /// Subscribers to the last so many messages begin when the log has come there: before, it does not know them.
-    counted_at: Option<u64>,
+    /// Subscribers from now on, or to the last so many messages, begin when the log is committed as far as this: what stands
+    /// before it was published before.
+    settled_at: Option<u64>,
 }
 
 /// A subscriber of this very node.
@@ -84,14 +85,14 @@ impl Readers {
 
     /// Gives a start to those that have none (promise S5). `latest`: the end of the parent's log, if it has just said so.
     pub(crate) fn start_waiting(&mut self, cx: &mut TreeCx<'_>, log: &Log, latest: u64) {
-        let counted_at = latest.max(self.counted_at.unwrap_or(0));
-        self.counted_at = None;
+        let settled_at = latest.max(log.positioned()).max(self.settled_at.unwrap_or(0));
+        self.settled_at = None;
         for (&id, subscriber) in self.by_id.iter_mut().filter(|(_, s)| s.reader.is_none()) {
-            if matches!(subscriber.start, Start::Last(_)) && log.commit() < counted_at {
-                self.counted_at = Some(counted_at);
+            if matches!(subscriber.start, Start::Latest | Start::Last(_)) && log.commit() < settled_at {
+                self.settled_at = Some(settled_at);
                 continue;
             }
-            let (reader, mark) = Reader::begin(log, subscriber.start, latest);
+            let (reader, mark) = Reader::begin(log, subscriber.start);
             subscriber.reader = Some(reader);
             cx.timers.cancel(TreeTimer::Start(id));
             cx.out.event(Event::Subscribed { subscription: id, mark });
@@ -99,8 +100,8 @@ impl Readers {
     }
 
     /// Whether some waited for the log to come as far as it is now.
-    pub(crate) fn can_count(&self, log: &Log) -> bool {
-        self.counted_at.is_some_and(|end| log.commit() >= end)
+    pub(crate) fn can_start(&self, log: &Log) -> bool {
+        self.settled_at.is_some_and(|end| log.commit() >= end)
     }
 
     /// Delivers as many items as they have credit for.
@@ -135,12 +136,9 @@ impl Readers {
         }
     }
 
-    /// Another root, or another parent, may have other entries behind those that are committed.
-    pub(crate) fn reconsider_starts(&mut self, commit: u64) {
-        self.counted_at = None;
-        for reader in self.by_id.values_mut().filter_map(|subscriber| subscriber.reader.as_mut()) {
-            reader.reconsider_start(commit);
-        }
+    /// Another root, or another parent, may have other entries behind those that are committed, or none.
+    pub(crate) fn reconsider_starts(&mut self) {
+        self.settled_at = None;
     }
 
     /// Follows a change of the log, which was `old` before and is `new` now.

@@ -63,7 +63,7 @@ impl Tree {
         self.leave_parent(cx);
         self.role = Role::Root(Box::new(RootState::new(cx.now, cx.me, Term::ZERO, None)));
         self.flow.log.clear_early();
-        self.flow.reconsider_starts();
+        self.flow.readers.reconsider_starts();
         for timer in [TreeTimer::Join, TreeTimer::Ack, TreeTimer::Linger] {
             cx.timers.cancel(timer);
         }
