@@ -255,7 +255,7 @@ impl Default for ReplicationConfig {
             review: Duration::from_millis(300),
             patience: Duration::from_secs(1),
             receipt_patience: Duration::from_millis(200),
-            receipt_patience_max: Duration::from_secs(1),
+            receipt_patience_max: Duration::from_secs(2),
         }
     }
 }

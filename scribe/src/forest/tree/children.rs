@@ -26,6 +26,11 @@ use crate::wire::{Ack, Attached, CopyState, Header, Join, Life, Started};
 /// one that is only slow.
 const REPEATED_AT_ONCE: u64 = 32;
 
+/// So many journeys to a member and back a receipt waits for it: what was lost can be asked for twice meanwhile.
+const JOURNEYS: u32 = 5;
+/// The same for a member that was not heard for as long.
+const JOURNEYS_TO_ONE_SILENT: u32 = 3;
+
 /// All children of this node in one tree.
 #[derive(Debug, Default)]
 pub(crate) struct Children {
@@ -68,8 +73,6 @@ pub(crate) struct Child {
     pub rtt: u32,
     /// When the last `Attached` was first sent.
     sent_at: Instant,
-    /// It was sent again: its acknowledgement measures nothing.
-    resent: bool,
     /// It has not acknowledged in time: little is pushed until it does.
     overdue: bool,
     /// The child has another parent still: nothing is pushed before its first acknowledgement.
@@ -196,13 +199,22 @@ impl Children {
         tell
     }
 
-    /// How long a receipt waits for the members that are far away: as long as a few journeys to the farthest, within bounds.
-    pub(crate) fn followers_patience(&self, config: &Config) -> Duration {
-        let limits = &config.replication;
-        let measured = self.by_id.values().filter(|child| child.follows.is_some() && child.rtt < u32::MAX);
-        let farthest = measured.map(|child| child.rtt).max().unwrap_or(0);
-        (3 * Duration::from_micros(farthest.into()))
-            .clamp(limits.receipt_patience, limits.receipt_patience_max)
+    /// How long a receipt waits for members that do not hold its message yet: long enough for the farthest to ask twice for
+    /// what was lost, within bounds; but not so long for one that is not heard.
+    pub(crate) fn followers_patience(&self, cx: &TreeCx<'_>) -> Duration {
+        let limits = &cx.config.replication;
+        let measured =
+            || self.by_id.iter().filter(|(_, child)| child.follows.is_some() && child.rtt < u32::MAX);
+        let farthest = measured().map(|(_, child)| child.rtt).max().unwrap_or(0);
+        let journeys = |count: u32| {
+            (count * Duration::from_micros(farthest.into()))
+                .clamp(limits.receipt_patience, limits.receipt_patience_max)
+        };
+        let silent = journeys(JOURNEYS_TO_ONE_SILENT);
+        let heard = |id: NodeId| cx.neighbours.find(id).map(|neighbour| neighbour.heard);
+        let any_silent =
+            measured().any(|(&id, _)| heard(id).is_none_or(|heard| cx.now.since(heard) > silent));
+        if any_silent { silent } else { journeys(JOURNEYS) }
     }
 
     /// Makes a child a copy of this root's log, from an offset on.
@@ -261,7 +273,7 @@ impl Children {
     pub(crate) fn attach(&mut self, cx: &mut TreeCx<'_>, source: Source<'_>, id: NodeId) {
         let Some(child) = self.by_id.get_mut(&id) else { return };
         child.seq = cx.numbers.next_attached();
-        (child.sent_at, child.resent) = (cx.now, false);
+        child.sent_at = cx.now;
         // A member is started by the root that makes it a copy, and by nobody else.
         if let (None, Some(log), None) = (child.cursor, source.log, &child.copy) {
             let start = child.start.take().map_or(Start::Latest, |start| *start);
@@ -398,7 +410,7 @@ impl Children {
             child.seq_seen == child.seq && !child.cursor.is_some_and(|cursor| cursor.is_in_flight());
         let timer = TreeTimer::Push(from.id());
         if progress {
-            (child.rto, child.overdue) = (millis(cx.config.push.rto_min), false);
+            (child.rto, child.overdue) = (child.least_rto(cx.config), false);
         }
         if progress || settled {
             cx.timers.cancel(timer);
@@ -422,7 +434,6 @@ impl Children {
             cursor.next = cursor.acknowledged;
         }
         if child.seq_seen < child.seq {
-            child.resent = true;
             self.send_attached(cx, source, id);
         }
         self.push(cx, source, id);
@@ -555,7 +566,6 @@ impl Child {
             rto: millis(cx.config.push.rto_min),
             rtt: u32::MAX,
             sent_at: cx.now,
-            resent: false,
             overdue: false,
             held: join.former.is_some(),
             rests_until: cx.now,
@@ -568,16 +578,24 @@ impl Child {
         Duration::from_millis(self.rto.into())
     }
 
+    /// How long is waited at least, in milliseconds: by then a far child has had the time to answer.
+    fn least_rto(&self, config: &Config) -> u32 {
+        let measured = if self.rtt == u32::MAX { 0 } else { self.rtt / 1000 };
+        millis(config.push.rto_min).max(measured.saturating_add(measured / 2))
+    }
+
     /// How long the child may be silent: all that it has to acknowledge at once comes sooner than entries.
     fn patience(&self, config: &Config) -> Duration {
-        let delay = if self.seq_seen < self.seq { Duration::ZERO } else { config.push.ack_delay };
+        // A member says at once what it holds.
+        let at_once = self.seq_seen < self.seq || self.follows.is_some();
+        let delay = if at_once { Duration::ZERO } else { config.push.ack_delay };
         self.rto() + delay
     }
 
     /// Notes that it has seen an `Attached`: the last one, if that was sent but once, tells how far away it is.
     fn note_seen(&mut self, now: Instant, seq: u64) {
-        let first = seq == self.seq && self.seq_seen < seq;
-        if first && !self.resent {
+        if seq == self.seq && self.seq_seen < seq {
+            // It was sent more than once, perhaps; but no earlier than that, so it bounds the least time.
             let took = u32::try_from(now.since(self.sent_at).as_micros()).unwrap_or(u32::MAX);
             self.rtt = self.rtt.min(took);
         }

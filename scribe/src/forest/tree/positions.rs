@@ -140,7 +140,7 @@ impl Tree {
         if root.receipts.len() == 0 {
             return;
         }
-        let patience = self.flow.children.followers_patience(cx.config);
+        let patience = self.flow.children.followers_patience(cx);
         let held_by_all = root.primary.held_by_all(log);
         let listeners = self.flow.listeners();
         while let Some(waiting) = root.receipts.take(cx.now, log.commit(), held_by_all, patience) {
