@@ -58,7 +58,7 @@ impl Default for Config {
             beat: BeatConfig::default(),
             joins: RetryConfig { unanswered: 256, per_second: 64 },
             resends: RetryConfig { unanswered: 64, per_second: 32 },
-            leave_timeout: Duration::from_secs(2),
+            leave_timeout: Duration::from_secs(5),
         }
     }
 }

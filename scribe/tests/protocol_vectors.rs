@@ -11,9 +11,9 @@ use treecast_scribe::message::{Mark, Position, Start};
 use treecast_scribe::topic::TopicId;
 use treecast_scribe::wire::{
     Ack, Attached, Beat, Birth, Body, Capacity, Configuration, CopyState, Data, DecodeError, Digest, Header,
-    Join, Lineage, MAX_CONFIGURATIONS, MAX_DATA_HEADER, MAX_LINEAGE, MAX_MARKS, MAX_MEMBERS, MAX_NUMBER,
-    MAX_OFFERED, MAX_PATH, MAX_SHARED, Member, Moved, Offer, Offered, Promise, Publish, PublishReceipt, Pull,
-    RefusedReason, Shared, Signature, Started, Sync, Term, decode, encode,
+    Join, Lineage, MAX_CONFIGURATIONS, MAX_DATA_HEADER, MAX_HOLES, MAX_LINEAGE, MAX_MARKS, MAX_MEMBERS,
+    MAX_MISSING, MAX_NUMBER, MAX_OFFERED, MAX_PATH, MAX_SHARED, Member, Moved, Nack, Offer, Offered, Promise,
+    Publish, PublishReceipt, Pull, RefusedReason, Shared, Signature, Started, Sync, Term, decode, encode,
 };
 
 /// The topic of the examples.
@@ -115,7 +115,16 @@ fn messages_of_the_tree() -> Vec<Header> {
             ..entry(offset, Body::Configuration { members: members.clone(), birth, replaces: None })
         })
     };
-    let ack = Ack { topic: T, join: 9, seq: 1, next: 0, subscribers: 1, again: false, consumed: 0 };
+    let ack = Ack {
+        topic: T,
+        join: 9,
+        seq: 1,
+        next: 0,
+        subscribers: 1,
+        again: false,
+        missing: vec![],
+        consumed: 0,
+    };
     let up = Digest { count: 1, sum: 300 };
     let offered = Offered { contact: b.into(), micros: 300 };
     let moved = Moved { topic: T, birth: BIRTH, next: 6 };
@@ -133,8 +142,8 @@ fn messages_of_the_tree() -> Vec<Header> {
         Header::Orphan { topic: T },
         born(0, birth(Lineage::default(), true)),
         born(4, birth(lineage(), false)),
-        Header::Ack(ack),
-        Header::Ack(Ack { next: 6, again: true, consumed: 300, ..ack }),
+        Header::Ack(ack.clone()),
+        Header::Ack(Ack { next: 6, again: true, missing: vec![8, 300], consumed: 300, ..ack.clone() }),
         Header::Beat(Beat { up: Digest::default(), moved: vec![], acks: vec![], reply: true }),
         Header::Beat(Beat { up, moved: vec![moved], acks: vec![ack], reply: false }),
         Header::Shared(Shared { from: T, to: TopicId(M), topics: vec![T] }),
@@ -169,6 +178,7 @@ fn messages_of_the_root() -> Vec<Header> {
         refused(RefusedReason::NotRoot { root: Some(a.into()) }),
         refused(RefusedReason::Full),
         refused(RefusedReason::TooLarge { limit: 300 }),
+        Header::Nack(Nack { topic: T, session: 77, missing: vec![1, 300], seen: 301 }),
     ]
 }
 
@@ -205,7 +215,7 @@ fn the_messages_of_the_page_are_those_of_the_code() {
 
 #[test]
 fn every_message_has_a_section_under_its_number_and_an_example() {
-    let mut has_example = [false; 25];
+    let mut has_example = [false; 26];
     for (header, payload) in messages() {
         let number = encode(&header, &payload)[0];
         has_example[usize::from(number)] = true;
@@ -223,6 +233,8 @@ fn the_limits_of_the_page_are_those_of_the_code() {
     let limits = [
         ("MAX_PATH", MAX_PATH as u64),
         ("MAX_SHARED", MAX_SHARED as u64),
+        ("MAX_HOLES", MAX_HOLES as u64),
+        ("MAX_MISSING", MAX_MISSING as u64),
         ("MAX_MARKS", MAX_MARKS as u64),
         ("MAX_MEMBERS", MAX_MEMBERS as u64),
         ("MAX_CONFIGURATIONS", MAX_CONFIGURATIONS as u64),

@@ -160,7 +160,7 @@ impl Family {
 
     fn acknowledge(&mut self) {
         for (child, ack) in &self.acks {
-            let ack = Ack { next: self.last.offset + 1, consumed: self.last.offset + 1, ..*ack };
+            let ack = Ack { next: self.last.offset + 1, consumed: self.last.offset + 1, ..ack.clone() };
             let bytes = wire::encode(&Word::Ack(ack), &[]);
             self.parent.handle_frame(self.now, *child, direct(bytes));
         }

@@ -238,6 +238,7 @@ impl Witness {
             | ForestHeader::Orphan { .. }
             | ForestHeader::Publish(_)
             | ForestHeader::Refused { .. }
+            | ForestHeader::Nack(_)
             | ForestHeader::Shared(_)
             | ForestHeader::Prepare { .. }
             | ForestHeader::PromiseRefused { .. }

@@ -6,8 +6,8 @@ use crate::log::early::Arrived;
 use crate::log::window::Held;
 use crate::topic::TopicId;
 use crate::wire::{
-    self, Ack, Attached, Beat, Capacity, Data, Header, Join, Offer, Promise, Publish, PublishReceipt, Pull,
-    RefusedReason, Shared, Term,
+    self, Ack, Attached, Beat, Capacity, Data, Header, Join, Nack, Offer, Promise, Publish, PublishReceipt,
+    Pull, RefusedReason, Shared, Term,
 };
 
 /// A message, sorted.
@@ -110,6 +110,7 @@ impl TopicMessage {
 pub(super) enum PublisherMessage {
     Receipt(PublishReceipt),
     Refused { session: u64, sequence: u64, reason: RefusedReason },
+    Nack(Nack),
 }
 
 /// A message between neighbours about all topics.
@@ -157,6 +158,9 @@ pub(super) fn sort(header: Header, encoded: &Bytes, payload: Bytes) -> Incoming 
         Header::Detached { topic, join, end } => for_tree(topic, TopicMessage::Detached { join, end }),
         Header::Receipt(receipt) => {
             Incoming::Publisher { topic: receipt.topic, message: PublisherMessage::Receipt(receipt) }
+        }
+        Header::Nack(nack) => {
+            Incoming::Publisher { topic: nack.topic, message: PublisherMessage::Nack(nack) }
         }
         Header::Refused { topic, session, sequence, reason } => {
             Incoming::Publisher { topic, message: PublisherMessage::Refused { session, sequence, reason } }

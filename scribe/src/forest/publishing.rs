@@ -118,6 +118,11 @@ impl Publishing {
     pub(super) fn on_message(&mut self, cx: &mut PublishCx<'_>, message: PublisherMessage) {
         match message {
             PublisherMessage::Receipt(receipt) => self.on_receipt(cx, receipt),
+            PublisherMessage::Nack(nack) => {
+                let Some(publisher) = self.by_topic.get_mut(&cx.topic) else { return };
+                publisher.on_nack(&nack);
+                self.send(cx);
+            }
             PublisherMessage::Refused { session, sequence, reason } => {
                 let next = cx.new_session();
                 let Some(publisher) = self.by_topic.get_mut(&cx.topic) else { return };

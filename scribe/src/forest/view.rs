@@ -191,7 +191,7 @@ mod tests {
         let sizes = [
             ("forest", size_of::<Forest>(), 2048),
             ("tree", size_of::<Tree>(), 448),
-            ("child", size_of::<(NodeId, Child)>(), 224),
+            ("child", size_of::<(NodeId, Child)>(), 232),
             ("neighbour", size_of::<Neighbour>(), 256),
             ("subscriber", size_of::<LocalSubscriber>(), 256),
         ];

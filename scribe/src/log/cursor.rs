@@ -5,12 +5,9 @@ use std::time::Duration;
 use treecast_overlay::time::Instant;
 
 use super::Log;
-use super::window::{Held, Window};
+use super::window::Window;
 use crate::message::{Mark, Start};
-use crate::wire::{Ack, Body};
-
-/// How far apart the same entry is pushed again at a child's request.
-const REPEATS_APART: Duration = Duration::from_millis(200);
+use crate::wire::{Ack, Body, MAX_HOLES};
 
 /// A child's place in this node's window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,15 +18,44 @@ pub(crate) struct Cursor {
     pub acknowledged: u64,
     /// The `Attached` by which the cursor was last set: older acknowledgements say nothing of it.
     pub seq: u64,
-    /// The place from which an entry was pushed again at the child's request, and when: once is enough, unless that is
-    /// lost too.
-    repeated: Option<(u64, Instant)>,
+}
+
+/// The entries that were pushed again at a child's request, and when: once is enough, unless that is lost too.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Repeats {
+    under_way: Vec<(u64, Instant)>,
+}
+
+impl Repeats {
+    /// The entries that a child asks for and that were pushed, but for those that may be on their way again, which takes
+    /// `apart`. If the child is not heard, the timer goes back and pushes all that follows.
+    pub(crate) fn due(&mut self, now: Instant, apart: Duration, cursor: Cursor, ack: &Ack) -> Vec<u64> {
+        let pushed = cursor.acknowledged..cursor.next;
+        self.under_way.retain(|(offset, at)| pushed.contains(offset) && now < *at + apart);
+        if !ack.again {
+            return Vec::new();
+        }
+        let asked = std::iter::once(cursor.acknowledged).chain(ack.missing.iter().copied());
+        let mut due = Vec::new();
+        for offset in asked.filter(|offset| pushed.contains(offset)) {
+            if self.under_way.len() < MAX_HOLES && self.under_way.iter().all(|(other, _)| *other != offset) {
+                self.under_way.push((offset, now));
+                due.push(offset);
+            }
+        }
+        due
+    }
+
+    /// Whether the child has asked for something that may be on its way again.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
 }
 
 impl Cursor {
     /// A cursor with nothing in flight.
     pub(crate) fn at(next: u64, seq: u64) -> Cursor {
-        Cursor { next, acknowledged: next, seq, repeated: None }
+        Cursor { next, acknowledged: next, seq }
     }
 
     /// Whether something was pushed that was not acknowledged.
@@ -42,27 +68,7 @@ impl Cursor {
         if ack.next > self.acknowledged && ack.next <= window.end() {
             self.acknowledged = ack.next;
             self.next = self.next.max(ack.next);
-            self.repeated = None;
         }
-    }
-
-    /// The one entry that the child misses, if it was pushed, and others after it have come. It is sent again at the
-    /// child's request, though not for each that comes in a short time; if the child is not heard, the timer goes back and
-    /// pushes all that follows.
-    pub(crate) fn repeat<'a>(
-        &mut self,
-        now: Instant,
-        window: &'a Window,
-        ack: &Ack,
-    ) -> Option<(u64, &'a Held)> {
-        let at = self.acknowledged;
-        let done = self.repeated.is_some_and(|(place, when)| place == at && now < when + REPEATS_APART);
-        if !ack.again || self.next <= at || done {
-            return None;
-        }
-        let entry = window.entry(at)?;
-        self.repeated = Some((at, now));
-        Some((at, entry))
     }
 }
 
@@ -107,13 +113,24 @@ fn last_messages(log: &Log, count: u32) -> u64 {
 mod tests {
     use treecast_overlay::id::Key;
 
+    const APART: Duration = Duration::from_millis(200);
+
     use super::*;
     use crate::log::testing::{BIRTH, born, configuration, message, read_log};
     use crate::topic::TopicId;
     use crate::wire::Lineage;
 
     fn ack(next: u64, again: bool) -> Ack {
-        Ack { topic: TopicId(Key(7)), join: 1, seq: 1, next, subscribers: 1, again, consumed: 0 }
+        Ack {
+            topic: TopicId(Key(7)),
+            join: 1,
+            seq: 1,
+            next,
+            subscribers: 1,
+            again,
+            missing: vec![4, 6],
+            consumed: 0,
+        }
     }
 
     fn after(birth: u64, next: u64) -> Start {
@@ -134,19 +151,20 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_is_repeated_once_in_a_while() {
-        let log = read_log(9);
+    fn entries_are_repeated_once_in_a_while() {
         let mut cursor = Cursor::at(2, 1);
         cursor.next = 6;
+        let mut repeats = Repeats::default();
         let at = |millis| Instant::ZERO + Duration::from_millis(millis);
-        let mut repeat =
-            |now, again| cursor.repeat(at(now), &log.window, &ack(2, again)).map(|(offset, _)| offset);
-        assert_eq!(repeat(0, false), None, "it does not ask");
-        assert_eq!(repeat(0, true), Some(2));
-        assert_eq!(repeat(199, true), None);
-        assert_eq!(repeat(200, true), Some(2));
-        cursor.on_ack(&log.window, &ack(6, false));
-        assert!(cursor.repeat(at(300), &log.window, &ack(6, true)).is_none(), "that was never pushed");
+        let mut due = |now, cursor, again| repeats.due(at(now), APART, cursor, &ack(2, again));
+        assert_eq!(due(0, cursor, false), [] as [u64; 0], "it does not ask");
+        assert_eq!(due(0, cursor, true), [2, 4], "the sixth was never pushed");
+        assert_eq!(due(199, cursor, true), [] as [u64; 0]);
+        assert_eq!(due(200, cursor, true), [2, 4]);
+        cursor.next = 7;
+        assert_eq!(due(300, cursor, true), [6]);
+        let beyond = Cursor { acknowledged: 7, ..cursor };
+        assert_eq!(due(900, beyond, true), [] as [u64; 0], "it has everything");
     }
 
     #[test]

@@ -53,6 +53,17 @@ impl Early {
         }
     }
 
+    /// The offsets from `next` on that have not come before the last one that has, at most so many.
+    pub(crate) fn missing(&self, next: u64, most: usize) -> Vec<u64> {
+        let mut missing = Vec::new();
+        let mut from = next;
+        for &offset in self.entries.range(next..).map(|(offset, _)| offset) {
+            missing.extend((from..offset).take(most - missing.len()));
+            from = offset + 1;
+        }
+        missing
+    }
+
     /// Takes out the entry at an offset, and forgets those before it.
     pub(crate) fn take(&mut self, offset: u64) -> Option<Arrived> {
         while let Some(first) = self.entries.first_entry() {

@@ -140,6 +140,11 @@ impl LocalLog {
         !self.early.is_empty()
     }
 
+    /// The entries that are missing before others that have come, after the next one; at most so many.
+    pub(crate) fn missing(&self, most: usize) -> Vec<u64> {
+        self.early.missing(self.matched().saturating_add(1), most)
+    }
+
     /// Forgets the entries that wait for their predecessors.
     pub(crate) fn clear_early(&mut self) {
         self.early.clear();

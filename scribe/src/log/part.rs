@@ -70,6 +70,13 @@ pub enum Taken {
     Stranger,
 }
 
+impl Replica {
+    /// The node that it is the copy of.
+    pub(crate) fn me(&self) -> NodeId {
+        self.me
+    }
+}
+
 impl Log {
     /// An empty log, the first entry of which will be at `start`.
     pub fn new(birth: u64, lineage: Lineage, start: u64) -> Log {

@@ -11,7 +11,7 @@ use treecast_overlay::id::NodeId;
 
 use super::Log;
 use crate::permit::{Meter, Permit};
-use crate::wire::{Body, Publish};
+use crate::wire::{Body, MAX_MISSING, Publish};
 
 /// Most bytes of the sessions in one entry: half of the largest payload.
 const MAX_BYTES: usize = 256 * 1024;
@@ -19,6 +19,9 @@ const MAX_BYTES: usize = 256 * 1024;
 const SESSION_BYTES: usize = 16 + 4 * 9;
 /// An offset is a varint of at most nine bytes.
 const OFFSET_BYTES: usize = 9;
+
+/// How far apart a publisher is told what is missing, in milliseconds.
+const TOLD_APART: u64 = 50;
 
 /// Names a session: publisher and number.
 pub(crate) type SessionId = (NodeId, u64);
@@ -41,6 +44,8 @@ struct Session {
     early: BTreeMap<u64, (Publish, Bytes)>,
     /// When its last message was appended, in unix milliseconds.
     stamp: u64,
+    /// When its publisher was last told what is missing, in unix milliseconds.
+    told: u64,
     /// Counts the session in the node's quota.
     _permit: Permit,
 }
@@ -98,7 +103,7 @@ impl Sessions {
         };
         for SessionState { publisher, session, last, stamp, recent } in states.into_iter().take(limit) {
             let early = BTreeMap::new();
-            let state = Session { last, recent: recent.into(), early, stamp, _permit: meter.take() };
+            let state = Session { last, recent: recent.into(), early, stamp, told: 0, _permit: meter.take() };
             self.by_id.insert((publisher, session), state);
         }
     }
@@ -169,6 +174,19 @@ impl Sessions {
         session.early.insert(publish.sequence, (publish, payload));
     }
 
+    /// The sequences that have not come before a message which did: as many as are to be told, and not too often. `now` is in
+    /// unix milliseconds.
+    pub(crate) fn missing(&mut self, now: u64, publish: &Publish) -> Vec<u64> {
+        let id = (publish.publisher.id(), publish.session);
+        let Some(session) = self.by_id.get_mut(&id) else { return Vec::new() };
+        if now < session.told.saturating_add(TOLD_APART) {
+            return Vec::new();
+        }
+        session.told = now;
+        let before = session.last.saturating_add(1)..publish.sequence;
+        before.filter(|sequence| !session.early.contains_key(sequence)).take(MAX_MISSING).collect()
+    }
+
     /// Notes a position, and hands out the message that waited for this one. At most `recent` positions are kept.
     pub(crate) fn note(
         &mut self,
@@ -184,6 +202,7 @@ impl Sessions {
             recent: VecDeque::new(),
             early: BTreeMap::new(),
             stamp,
+            told: 0,
             _permit: meter.take(),
         });
         (session.last, session.stamp) = (sequence, stamp);

@@ -13,7 +13,7 @@ use super::round_trip::RoundTrip;
 use crate::config::Config;
 use crate::event::Token;
 use crate::message::{MessageId, PublishError};
-use crate::wire::RefusedReason;
+use crate::wire::{Nack, RefusedReason};
 
 /// Most messages that one time-out sends again: enough to fill a hole, too few to flood a root that is only slow.
 const RESEND_AT_ONCE: usize = 32;
@@ -277,7 +277,7 @@ impl TopicPublisher {
         }
         let oldest = self.flight.first_key_value().is_some_and(|(&first, _)| first == sequence);
         let flight = self.flight.remove(&sequence)?;
-        let mut took = None;
+        let (sent, mut took) = (flight.last_sent, None);
         if oldest {
             self.progress = now;
         }
@@ -294,10 +294,25 @@ impl TopicPublisher {
         }
         let known = self.root.or(self.silent.take());
         self.root = Some(root);
-        if known != Some(root) {
+        if known == Some(root) {
+            // Receipts come in the order of the log: those before it were lost.
+            self.flight.range_mut(..sequence).for_each(|(_, before)| before.due |= before.last_sent <= sent);
+        } else {
             self.flight.values_mut().for_each(|flight| flight.due = true);
         }
         Some(Receipted { token: flight.token, id: self.id(sequence), took })
+    }
+
+    /// The root lacks messages that were sent before one that it has: they go again at once. A root that asks more than
+    /// once, because its answer is under way, gets them once.
+    pub(crate) fn on_nack(&mut self, nack: &Nack) {
+        let seen = self.flight.get(&nack.seen).filter(|_| nack.session == self.session);
+        let Some(sent) = seen.map(|seen| seen.last_sent) else { return };
+        for &sequence in nack.missing.iter().filter(|&&sequence| sequence < nack.seen) {
+            if let Some(lost) = self.flight.get_mut(&sequence) {
+                lost.due |= lost.last_sent <= sent;
+            }
+        }
     }
 
     /// The root took a message not. The session is over; what else was in flight has an unknown outcome, and is never

@@ -16,7 +16,7 @@ use crate::event::{Command, Status, Token};
 /// How often the peers are written down: they are where the next start looks for its ring.
 const REMEMBER_EVERY: Duration = Duration::from_secs(30);
 /// How long leaving may take: longer than the core's own patience, so that it ends by itself.
-const LEAVE_WITHIN: Duration = Duration::from_secs(3);
+const LEAVE_WITHIN: Duration = Duration::from_secs(6);
 /// How long the node's own status may take.
 const STATUS_WITHIN: Duration = Duration::from_secs(1);
 /// The supervisor's own questions: names that no handle ever gives.

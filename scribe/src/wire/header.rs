@@ -14,6 +14,10 @@ use crate::topic::TopicId;
 pub const MAX_PATH: usize = 64;
 /// Most topics in one [`Shared`] message; longer lists go in several, each for a range of ids.
 pub const MAX_SHARED: usize = 1024;
+/// Most entries that one [`Ack`] says to be missing.
+pub const MAX_HOLES: usize = 128;
+/// Most sequences in one [`Nack`].
+pub const MAX_MISSING: usize = 32;
 /// Most topics in one of the lists of a [`Beat`].
 pub const MAX_MARKS: usize = 1024;
 /// Most members of a log.
@@ -160,6 +164,8 @@ pub enum Header {
         /// The offset behind the last entry that was pushed to the receiver, if any was.
         end: Option<u64>,
     },
+    /// The root says that messages of a session have not come, though a later one has.
+    Nack(Nack),
 }
 
 impl Header {
@@ -175,6 +181,7 @@ impl Header {
             Header::Publish(_) => "Publish",
             Header::Receipt(_) => "Receipt",
             Header::Refused { .. } => "Refused",
+            Header::Nack(_) => "Nack",
             Header::Beat(_) => "Beat",
             Header::Shared(_) => "Shared",
             Header::Prepare { .. } => "Prepare",
@@ -205,6 +212,7 @@ impl Header {
             | Header::Ack(_)
             | Header::Receipt(_)
             | Header::Refused { .. }
+            | Header::Nack(_)
             | Header::Beat(_)
             | Header::Shared(_)
             | Header::Prepare { .. }
@@ -234,6 +242,7 @@ impl Header {
             | Header::Ack(_)
             | Header::Receipt(_)
             | Header::Refused { .. }
+            | Header::Nack(_)
             | Header::Beat(_)
             | Header::Shared(_)
             | Header::Prepare { .. }
@@ -314,6 +323,11 @@ impl Header {
                 codec::numbers(&[*number])
             }
             Header::Refused { session, sequence, .. } => codec::numbers(&[*session, *sequence]),
+            Header::Nack(nack) => {
+                codec::at_most(nack.missing.len(), MAX_MISSING)?;
+                codec::numbers(&[nack.session, nack.seen])?;
+                codec::numbers(&nack.missing)
+            }
             Header::Orphan { .. } | Header::Invite { .. } | Header::InviteRefused { .. } => Ok(()),
         }
     }
@@ -460,7 +474,7 @@ pub enum Signature {
 }
 
 /// How far a child is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ack {
     /// The topic.
     pub topic: TopicId,
@@ -472,8 +486,10 @@ pub struct Ack {
     pub next: u64,
     /// Subscribers at and below the child.
     pub subscribers: u64,
-    /// The child misses what follows: it is to be sent again.
+    /// The child misses the entry that follows: it is to be sent again.
     pub again: bool,
+    /// Further entries that it misses, before others that have come.
+    pub missing: Vec<u64>,
     /// The offset before which all subscribers at and below the child have consumed everything, but for those that were
     /// left behind: the root admits no message that would push what is beyond it out of a window.
     pub consumed: u64,
@@ -481,8 +497,9 @@ pub struct Ack {
 
 impl Ack {
     fn check(&self) -> Result<(), DecodeError> {
-        codec::numbers(&[self.join, self.seq, self.consumed])?;
-        codec::numbers(&[self.next])
+        codec::at_most(self.missing.len(), MAX_HOLES)?;
+        codec::numbers(&[self.join, self.seq, self.consumed, self.next])?;
+        codec::numbers(&self.missing)
     }
 }
 
@@ -526,6 +543,19 @@ pub struct PublishReceipt {
     pub listeners: u64,
     /// The root: further messages may go there directly.
     pub root: Contact,
+}
+
+/// A root's word on what it lacks of a session: its publisher sends that again at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nack {
+    /// The topic.
+    pub topic: TopicId,
+    /// The publisher's session.
+    pub session: u64,
+    /// The first sequences that have not come, in order.
+    pub missing: Vec<u64>,
+    /// The sequence of the message that has just come.
+    pub seen: u64,
 }
 
 /// The reason why a root does not take a message.

@@ -13,8 +13,8 @@ pub use codec::{DecodeError, decode, encode};
 pub use entry::{Birth, Body, Life, Member, Members};
 pub use header::{
     Ack, Attached, Beat, Capacity, Data, Digest, Header, Join, MAX_CONFIGURATIONS, MAX_DATA_HEADER,
-    MAX_MARKS, MAX_MEMBERS, MAX_NUMBER, MAX_OFFERED, MAX_PATH, MAX_SHARED, Moved, Offer, Offered, Promise,
-    Publish, PublishReceipt, Pull, RefusedReason, Shared, Signature, Started,
+    MAX_HOLES, MAX_MARKS, MAX_MEMBERS, MAX_MISSING, MAX_NUMBER, MAX_OFFERED, MAX_PATH, MAX_SHARED, Moved,
+    Nack, Offer, Offered, Promise, Publish, PublishReceipt, Pull, RefusedReason, Shared, Signature, Started,
 };
 pub use lineage::{Ancestor, Lineage, MAX_LINEAGE};
 pub use replication::{Configuration, CopyState, Sync, Term};

@@ -96,7 +96,16 @@ fn receipt() -> PublishReceipt {
 }
 
 fn ack() -> Ack {
-    Ack { topic: TOPIC, join: 1, seq: 1, next: 2, subscribers: u64::MAX, again: false, consumed: 1 }
+    Ack {
+        topic: TOPIC,
+        join: 1,
+        seq: 1,
+        next: 2,
+        subscribers: u64::MAX,
+        again: false,
+        missing: vec![],
+        consumed: 1,
+    }
 }
 
 fn promise() -> Promise {
@@ -271,9 +280,15 @@ fn the_numbers_of_acknowledgements_and_beats_are_bounded() {
             Ack { seq: BAD, ..ack() },
             Ack { next: BAD, ..ack() },
             Ack { consumed: BAD, ..ack() },
+            Ack { missing: vec![3, BAD], ..ack() },
         ]
     };
     sound(Header::Ack(ack()));
+    let missing = vec![3; MAX_HOLES + 1];
+    refused(
+        Header::Ack(Ack { missing, ..ack() }),
+        DecodeError::ListTooLong { len: MAX_HOLES + 1, limit: MAX_HOLES },
+    );
     out_of_range(bad().map(Header::Ack));
     let beat = |moved, acks| Header::Beat(Beat { up: Digest::default(), moved, acks, reply: false });
     out_of_range(bad().map(|ack| beat(Vec::new(), vec![ack])));
@@ -324,7 +339,12 @@ fn the_numbers_of_moves_are_bounded() {
         let reason = RefusedReason::UnknownSession;
         Header::Refused { topic: TOPIC, session, sequence, reason }
     };
+    let nack = || Nack { topic: TOPIC, session: 1, missing: vec![1, 2], seen: 3 };
+    sound(Header::Nack(nack()));
     out_of_range([
+        Header::Nack(Nack { session: BAD, ..nack() }),
+        Header::Nack(Nack { missing: vec![BAD], ..nack() }),
+        Header::Nack(Nack { seen: BAD, ..nack() }),
         refused(BAD, 1),
         refused(1, BAD),
         Header::Leave { topic: TOPIC, join: BAD },

@@ -229,7 +229,7 @@ fn a_leaving_root_is_replaced_first() {
     world.run(seconds(1));
     world.with(nodes[0], |forest, cx| forest.leave(cx));
     assert!(!world.nodes[&nodes[0]].forest.has_left(), "its copy is needed still");
-    world.run(seconds(2));
+    world.run(seconds(1));
     assert!(world.nodes[&nodes[0]].forest.has_left());
     world.depart(nodes[0]);
     world.publish_many(nodes[9], "after", 20);

@@ -11,7 +11,7 @@ use treecast_overlay::time::Instant;
 use crate::config::Config;
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
-use crate::log::cursor::{Cursor, place};
+use crate::log::cursor::{Cursor, Repeats, place};
 use crate::log::pace::{Pace, Slowest};
 use crate::log::primary::Primary;
 use crate::log::reader::mark_at;
@@ -25,6 +25,9 @@ use crate::wire::{Ack, Attached, CopyState, Header, Join, Life, Started};
 /// Most entries that fly to a child which has not acknowledged in time: enough to learn what it has, too few to flood
 /// one that is only slow.
 const REPEATED_AT_ONCE: u64 = 32;
+
+/// How far apart the same entry is sent again at least, at a child's request.
+const REPEATS_APART: Duration = Duration::from_millis(200);
 
 /// So many journeys to a member and back a receipt waits for it: what was lost can be asked for twice meanwhile.
 const JOURNEYS: u32 = 5;
@@ -63,6 +66,8 @@ pub(crate) struct Child {
     seq_seen: u64,
     /// `None` until it is started.
     cursor: Option<Cursor>,
+    /// Entries that it has asked for.
+    repeats: Repeats,
     /// The offset before which all at and below it have consumed everything, by its own account.
     consumed: u64,
     /// Whether it keeps up.
@@ -206,15 +211,14 @@ impl Children {
         let measured =
             || self.by_id.iter().filter(|(_, child)| child.follows.is_some() && child.rtt < u32::MAX);
         let farthest = measured().map(|(_, child)| child.rtt).max().unwrap_or(0);
-        let journeys = |count: u32| {
-            (count * Duration::from_micros(farthest.into()))
-                .clamp(limits.receipt_patience, limits.receipt_patience_max)
-        };
-        let silent = journeys(JOURNEYS_TO_ONE_SILENT);
+        let (least, most) = (limits.receipt_patience, limits.receipt_patience_max);
+        let journeys = |count: u32| count * Duration::from_micros(farthest.into());
+        let silent = journeys(JOURNEYS_TO_ONE_SILENT).clamp(least, most);
         let heard = |id: NodeId| cx.neighbours.find(id).map(|neighbour| neighbour.heard);
         let any_silent =
             measured().any(|(&id, _)| heard(id).is_none_or(|heard| cx.now.since(heard) > silent));
-        if any_silent { silent } else { journeys(JOURNEYS) }
+        // A loss is noticed when the next entry comes.
+        if any_silent { silent } else { (2 * least + journeys(JOURNEYS)).min(most) }
     }
 
     /// Makes a child a copy of this root's log, from an offset on.
@@ -333,13 +337,12 @@ impl Children {
         }
         let messages = if child.overdue { REPEATED_AT_ONCE } else { u64::MAX };
         let messages = messages.min(cx.config.push.messages as u64);
-        let burst = cx.config.push.bytes.div_ceil(4);
         let end = source.end_for(id, child.follows);
         let mut pushed = 0;
         while cursor.next < end
             && let Some(entry) = log.window.entry(cursor.next)
         {
-            if pushed >= burst || cx.links.hold_back(to, cx.topic) {
+            if pushed >= burst(cx.config) || cx.links.hold_back(to, cx.topic) {
                 break;
             }
             let flying = cursor.next - cursor.acknowledged;
@@ -390,6 +393,7 @@ impl Children {
         child.subscribers = ack.subscribers;
         let seen_before = child.seq_seen;
         child.note_seen(cx.now, ack.seq);
+        let apart = child.repeats_apart();
         let before = child.cursor;
         let mut held = None;
         // An acknowledgement from before the cursor was last set speaks of another window, or of another birth.
@@ -399,7 +403,12 @@ impl Children {
             cursor.on_ack(&log.window, ack);
             child.consumed = ack.consumed;
             held = child.follows.map(|life| (life, ack.next));
-            if let Some((offset, entry)) = cursor.repeat(cx.now, &log.window, ack) {
+            let mut bytes = 0;
+            for offset in child.repeats.due(cx.now, apart, *cursor, ack) {
+                let Some(entry) = log.window.entry(offset).filter(|_| bytes < burst(cx.config)) else {
+                    break;
+                };
+                bytes += entry.encoded.len();
                 cx.out.send_data(from, source.encoded(cx, child.follows, offset, entry));
             }
         }
@@ -425,13 +434,17 @@ impl Children {
     /// A child has not acknowledged in time: goes back, and pushes again.
     pub(crate) fn on_push_timer(&mut self, cx: &mut TreeCx<'_>, source: Source<'_>, id: NodeId) {
         let Some(child) = self.by_id.get_mut(&id) else { return };
+        let asks = !child.repeats.is_empty() && child.rto <= child.least_rto(cx.config);
         child.rto = child.rto.saturating_mul(2).min(millis(cx.config.push.rto_max));
         if let (Some(log), Some(cursor)) = (source.log, &mut child.cursor) {
             if cursor.acknowledged < log.window.start() {
                 return self.restart(cx, source, id);
             }
-            child.overdue |= cursor.is_in_flight();
-            cursor.next = cursor.acknowledged;
+            // One that has just asked for what was lost has the rest, most likely.
+            if !asks {
+                child.overdue |= cursor.is_in_flight();
+                cursor.next = cursor.acknowledged;
+            }
         }
         if child.seq_seen < child.seq {
             self.send_attached(cx, source, id);
@@ -561,6 +574,7 @@ impl Child {
             seq: 0,
             seq_seen: 0,
             cursor: None,
+            repeats: Repeats::default(),
             consumed: 0,
             pace: Pace::default(),
             rto: millis(cx.config.push.rto_min),
@@ -576,6 +590,12 @@ impl Child {
     /// How long an `Attached` may go unacknowledged.
     fn rto(&self) -> Duration {
         Duration::from_millis(self.rto.into())
+    }
+
+    /// How long an entry that was sent again may be on its way, and the acknowledgement on its way back.
+    fn repeats_apart(&self) -> Duration {
+        let measured = if self.rtt == u32::MAX { 0 } else { self.rtt };
+        REPEATS_APART.max(Duration::from_micros(measured.into()) * 5 / 4)
     }
 
     /// How long is waited at least, in milliseconds: by then a far child has had the time to answer.
@@ -667,6 +687,11 @@ impl Source<'_> {
         let (birth, lineage, latest) = (log.birth, log.lineage.clone(), log.positioned());
         Some(Started { birth, lineage, next, latest, sync })
     }
+}
+
+/// Bytes that go to one child at once.
+fn burst(config: &Config) -> usize {
+    config.push.bytes.div_ceil(4)
 }
 
 fn forget(cx: &mut TreeCx<'_>, child: Contact) {

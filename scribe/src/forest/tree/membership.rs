@@ -53,18 +53,9 @@ impl Tree {
         let Some(replica) = log.replica() else { return self.role.is_root() && log.end() > log.commit() };
         let last = log.configurations().last();
         let others = last.is_some_and(|last| last.members.len() > 1) || !self.flow.children.is_empty();
-        others && !(self.role.is_root() && self.is_replaced(replica.life))
-    }
-
-    fn is_replaced(&self, life: Life) -> bool {
-        self.flow.log.part().is_some_and(|log| {
-            log.commit() == log.end()
-                && log
-                    .configurations()
-                    .all()
-                    .iter()
-                    .all(|known| !known.members.iter().any(|member| member.life == life))
-        })
+        let is_named = |me| log.configurations().all().iter().any(|known| known.names(me, replica.life));
+        let is_replaced = self.role.is_root() && log.commit() == log.end() && !is_named(replica.me());
+        others && !is_replaced
     }
 
     /// A node will not be a member, or not any longer.

@@ -8,7 +8,7 @@ use super::sequencer::Answer;
 use super::{Outcome, Tree};
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::log::reader::position;
-use crate::wire::{Header, Publish, PublishReceipt, RefusedReason};
+use crate::wire::{Header, Nack, Publish, PublishReceipt, RefusedReason};
 
 impl Tree {
     /// The root's word on a message, be it that it has to wait.
@@ -70,6 +70,10 @@ impl Tree {
             Answer::Positioned(publish, offset) => {
                 root.receipts.wait(cx.now, &publish, offset);
                 self.give_receipts(cx);
+            }
+            Answer::Missing(publish, missing) => {
+                let Publish { topic, session, sequence: seen, .. } = publish;
+                cx.tell(publish.publisher, &Header::Nack(Nack { topic, session, missing, seen }));
             }
             Answer::Refuse(publish, reason) => refuse(cx, &publish, reason),
             Answer::Nothing => {}

@@ -2,6 +2,7 @@
 //! §6, replication).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::Duration;
 
 use treecast_overlay::id::NodeId;
@@ -13,8 +14,14 @@ use crate::log::early::Arrived;
 use crate::message::Mark;
 use crate::wire::{CopyState, Member};
 
-/// Entries that are asked for at once.
+/// Most entries that one request asks for.
 pub(crate) const PULLED_AT_ONCE: u64 = 256;
+/// How far ahead of the first entry that is missing others are asked for: a far source fills its link.
+const AHEAD: u64 = 4 * PULLED_AT_ONCE;
+/// Most bytes of entries that came before their predecessors; beyond it an entry has to come again.
+const MAX_EARLY_BYTES: usize = 16 << 20;
+/// Most requests for what was lost, at once.
+const MAX_RUNS: usize = 8;
 
 /// The nodes that a root has asked, and their answers.
 #[derive(Debug)]
@@ -71,8 +78,12 @@ pub(crate) struct PullUnderWay {
     pub number: u64,
     /// The next offset.
     pub next: u64,
+    /// Where the requests began.
+    first: u64,
     /// The offset behind the last one.
     pub until: u64,
+    /// The offset behind those that were asked for.
+    asked: u64,
     /// When they are asked for again.
     pub again_at: Instant,
     /// When the source is given up.
@@ -80,16 +91,85 @@ pub(crate) struct PullUnderWay {
     /// The reason.
     pub purpose: Purpose,
     /// Entries that came before their predecessors.
-    pub early: BTreeMap<u64, Arrived>,
+    early: BTreeMap<u64, Arrived>,
+    early_bytes: usize,
 }
 
 impl PullUnderWay {
-    /// Keeps an entry until it is the next one, if it is one of those that were asked for.
-    pub(crate) fn keep(&mut self, entry: Arrived) {
-        let asked = self.next..self.until.min(self.next.saturating_add(PULLED_AT_ONCE));
-        if asked.contains(&entry.offset) {
-            self.early.insert(entry.offset, entry);
+    /// Begins to pull the entries of a range, with nothing asked for.
+    pub(crate) fn new(from: Contact, number: u64, range: Range<u64>, purpose: Purpose, now: Instant) -> Self {
+        PullUnderWay {
+            from,
+            number,
+            next: range.start,
+            first: range.start,
+            until: range.end,
+            asked: range.start,
+            again_at: now,
+            give_up_at: now,
+            purpose,
+            early: BTreeMap::new(),
+            early_bytes: 0,
         }
+    }
+
+    /// The requests that may follow those before.
+    pub(crate) fn requests(&mut self) -> Vec<Range<u64>> {
+        let mut requests = Vec::new();
+        self.asked = self.asked.max(self.next);
+        // A window may begin later than it is asked for: its first answer says so.
+        let ahead = if self.purpose == Purpose::TakeOverWindow { PULLED_AT_ONCE } else { AHEAD };
+        while self.asked < self.until && self.asked.saturating_sub(self.next) + PULLED_AT_ONCE <= ahead {
+            let end = self.until.min(self.asked.saturating_add(PULLED_AT_ONCE));
+            requests.push(self.asked..end);
+            self.asked = end;
+        }
+        requests
+    }
+
+    /// Requests for entries of a range that were asked for and have not come.
+    pub(crate) fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
+        let mut runs: Vec<Range<u64>> = Vec::new();
+        let range = range.start.max(self.next)..range.end.min(self.asked);
+        for offset in range.filter(|offset| !self.early.contains_key(offset)) {
+            let count = runs.len();
+            match runs.last_mut().filter(|run| run.end == offset && offset - run.start < PULLED_AT_ONCE) {
+                Some(run) => run.end += 1,
+                None if count == MAX_RUNS => break,
+                None => runs.push(offset..offset + 1),
+            }
+        }
+        runs
+    }
+
+    /// Keeps an entry until it is the next one, if it is one of those that were asked for. Returns the requests for others
+    /// that were lost, if this one was the last that a request named.
+    pub(crate) fn keep(&mut self, entry: Arrived) -> Vec<Range<u64>> {
+        let (offset, bytes) = (entry.offset, entry.held.encoded.len());
+        let fits = offset == self.next || self.early_bytes.saturating_add(bytes) <= MAX_EARLY_BYTES;
+        if !(self.next..self.asked).contains(&offset) || self.early.contains_key(&offset) || !fits {
+            return Vec::new();
+        }
+        self.early_bytes += bytes;
+        self.early.insert(offset, entry);
+        // Requests end at these places, from the first one on.
+        let is_last = offset + 1 == self.asked || (offset + 1 - self.first).is_multiple_of(PULLED_AT_ONCE);
+        let request = offset.saturating_sub(PULLED_AT_ONCE)..offset;
+        if is_last { self.missing(request) } else { Vec::new() }
+    }
+
+    /// Takes out the next entry, if it has come.
+    pub(crate) fn take(&mut self) -> Option<Arrived> {
+        let entry = self.early.remove(&self.next)?;
+        self.early_bytes -= entry.held.encoded.len();
+        self.next += 1;
+        Some(entry)
+    }
+
+    /// The source has nothing before this offset.
+    pub(crate) fn skip_to(&mut self, next: u64) {
+        self.next = next.min(self.until);
+        (self.first, self.asked) = (self.next, self.next);
     }
 }
 
@@ -387,22 +467,37 @@ mod tests {
         assert!(!all.awaits_answer(NodeId(3)), "what was answered stays");
     }
 
+    fn pull(until: u64) -> PullUnderWay {
+        PullUnderWay::new(contact(2), 1, 10..until, Purpose::Adopt, at(0))
+    }
+
     #[test]
     fn of_what_is_pulled_only_what_was_asked_for_is_kept() {
-        let mut pull = PullUnderWay {
-            from: contact(2),
-            number: 1,
-            next: 10,
-            until: 1000,
-            again_at: at(0),
-            give_up_at: at(0),
-            purpose: Purpose::Adopt,
-            early: BTreeMap::new(),
-        };
-        [9, 10, 12, 12, 265, 266, 1 << 40].iter().for_each(|&offset| pull.keep(entry(offset)));
-        assert_eq!(pull.early.keys().copied().collect::<Vec<_>>(), [10, 12, 265]);
-        pull.until = 11;
-        pull.keep(entry(11));
-        assert!(!pull.early.contains_key(&11));
+        let mut pull = pull(2000);
+        assert!(pull.keep(entry(10)).is_empty() && pull.take().is_none(), "nothing was asked for");
+        assert_eq!(pull.requests(), [10..266, 266..522, 522..778, 778..1034]);
+        for offset in [9, 10, 12, 12, 1032, 1034, 1 << 40] {
+            assert!(pull.keep(entry(offset)).is_empty());
+        }
+        assert_eq!(pull.early.keys().copied().collect::<Vec<_>>(), [10, 12, 1032]);
+        assert_eq!(pull.take().map(|entry| entry.offset), Some(10));
+        assert!(pull.take().is_none() && pull.requests().is_empty());
+    }
+
+    #[test]
+    fn what_was_lost_is_asked_for_when_the_last_one_of_a_request_has_come() {
+        let mut pull = pull(300);
+        assert_eq!(pull.requests(), [10..266, 266..300]);
+        let mut asked = Vec::new();
+        for offset in (10..300).filter(|offset| ![20, 21, 30, 270].contains(offset)) {
+            asked.extend(pull.keep(entry(offset)));
+        }
+        assert_eq!(asked, [20..22, 30..31, 270..271]);
+        assert_eq!(pull.missing(0..u64::MAX), asked);
+        for offset in [20, 21, 30, 270] {
+            pull.keep(entry(offset));
+        }
+        assert_eq!(std::iter::from_fn(|| pull.take()).count(), 290);
+        assert_eq!((pull.next, pull.early_bytes), (300, 0));
     }
 }

@@ -7,10 +7,10 @@ use super::Tree;
 use super::children::Child;
 use super::role::Told;
 use crate::forest::context::{TreeCx, TreeTimer};
-use crate::wire::{Ack, Header, Moved};
+use crate::wire::{Ack, Header, MAX_HOLES, Moved};
 
 /// News of one topic for a neighbour's beat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Report {
     /// For the parent.
     Ack(Ack),
@@ -97,6 +97,7 @@ impl Tree {
             next: self.flow.log.matched(),
             subscribers: self.flow.subscribers(),
             again: again || self.flow.log.has_hole(),
+            missing: self.flow.log.missing(MAX_HOLES),
             consumed: self.flow.consumed,
         };
         self.uplink.told = self.state_to_tell();

@@ -1,7 +1,7 @@
 //! Becoming the root, and stepping down. The ring decides which node is the root. A root prepares a term: it asks the
 //! members of the log for their promises, adopts the best of a majority's copies, and serves (design §6, replication).
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 use bytes::Bytes;
 use rand::RngExt;
@@ -229,32 +229,33 @@ impl Tree {
     /// Asks a node for entries.
     fn pull(&mut self, cx: &mut TreeCx<'_>, from: Contact, next: u64, until: u64, purpose: Purpose) {
         let Role::Root(root) = &mut self.role else { return };
-        let number = cx.numbers.next_join();
-        let again_at = cx.now + cx.config.root.query_retry;
-        let give_up_at = cx.now + cx.config.root.query_retry * PULL_PATIENCE;
-        let early = BTreeMap::new();
-        root.preparation.pull =
-            Some(PullUnderWay { from, number, next, until, again_at, give_up_at, purpose, early });
-        cx.timers.set(TreeTimer::Recover, again_at);
-        self.send_pull(cx);
+        let mut pull = PullUnderWay::new(from, cx.numbers.next_join(), next..until, purpose, cx.now);
+        pull.again_at = cx.now + cx.config.root.query_retry;
+        pull.give_up_at = cx.now + cx.config.root.query_retry * PULL_PATIENCE;
+        cx.timers.set(TreeTimer::Recover, pull.again_at);
+        let requests = pull.requests();
+        root.preparation.pull = Some(pull);
+        self.send_pulls(cx, requests);
     }
 
-    fn send_pull(&mut self, cx: &mut TreeCx<'_>) {
+    fn send_pulls(&mut self, cx: &mut TreeCx<'_>, requests: Vec<Range<u64>>) {
         let Role::Root(root) = &mut self.role else { return };
         let Some(pull) = &root.preparation.pull else { return };
         let birth = match root.primary.adopting() {
             Some((_, promise)) => Some(promise.birth),
             None => self.flow.log.part().map(|log| log.birth),
         };
-        let message = Pull {
-            topic: cx.topic,
-            number: pull.number,
-            birth: birth.unwrap_or(0),
-            from: pull.next,
-            until: pull.until.min(pull.next + PULLED_AT_ONCE),
-            term: (pull.purpose != Purpose::TakeOverWindow).then(|| root.primary.term()),
-        };
-        cx.tell(pull.from, &Header::Pull(message));
+        for Range { start: from, end: until } in requests {
+            let message = Pull {
+                topic: cx.topic,
+                number: pull.number,
+                birth: birth.unwrap_or(0),
+                from,
+                until,
+                term: (pull.purpose != Purpose::TakeOverWindow).then(|| root.primary.term()),
+            };
+            cx.tell(pull.from, &Header::Pull(message));
+        }
     }
 
     /// Entries that were asked for have not come.
@@ -266,7 +267,8 @@ impl Tree {
         }
         if pull.again_at <= cx.now {
             pull.again_at = cx.now + cx.config.root.query_retry;
-            self.send_pull(cx);
+            let missing = pull.missing(0..u64::MAX);
+            self.send_pulls(cx, missing);
         }
     }
 
@@ -287,7 +289,8 @@ impl Tree {
         }
         let Some(root) = self.role.root_mut() else { return };
         let Some(pull) = root.preparation.pull.as_mut().filter(|pull| pull.number == number) else { return };
-        pull.keep(entry.compact(cx.config.window.copy_below));
+        let lost = pull.keep(entry.compact(cx.config.window.copy_below));
+        self.send_pulls(cx, lost);
         while self.take_pulled(cx) {}
     }
 
@@ -297,11 +300,11 @@ impl Tree {
             return false;
         };
         let Some(pull) = &mut root.preparation.pull else { return false };
-        let Some(entry) = pull.early.remove(&pull.next) else { return false };
-        pull.next += 1;
+        let Some(entry) = pull.take() else { return false };
+        let requests = pull.requests();
         pull.again_at = cx.now + cx.config.root.query_retry;
         pull.give_up_at = cx.now + cx.config.root.query_retry * PULL_PATIENCE;
-        let (done, asks) = (pull.next >= pull.until, pull.next % PULLED_AT_ONCE == 0);
+        let done = pull.next >= pull.until;
         let served = match pull.purpose {
             Purpose::Adopt => root.primary.on_pulled(log, entry.offset, entry.held),
             Purpose::TakeOverCopy => {
@@ -328,8 +331,8 @@ impl Tree {
             self.begin_serving(cx);
         } else if done && !adopts {
             self.proceed(cx);
-        } else if asks {
-            self.send_pull(cx);
+        } else {
+            self.send_pulls(cx, requests);
         }
         !served && !done
     }
@@ -349,12 +352,13 @@ impl Tree {
             root.preparation.lack.insert(source);
             return self.give_source_up(cx);
         };
-        pull.next = start.min(pull.until);
+        pull.skip_to(start);
+        let requests = pull.requests();
         if let Some(log) = &mut self.flow.log.part {
             log.skip_to(pull.next);
         }
         if pull.next < pull.until {
-            return self.send_pull(cx);
+            return self.send_pulls(cx, requests);
         }
         // That window is empty.
         root.preparation.pull = None;

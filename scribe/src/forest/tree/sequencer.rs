@@ -29,7 +29,9 @@ pub(crate) enum Answer {
     Positioned(Publish, u64),
     /// It gets none.
     Refuse(Publish, RefusedReason),
-    /// It waits for its predecessors, or its publisher has its answer.
+    /// It waits for its predecessors, of which these have not come.
+    Missing(Publish, Vec<u64>),
+    /// It waits, or its publisher has its answer.
     Nothing,
 }
 
@@ -68,8 +70,9 @@ impl Sequencer {
             Ruling::Forgotten => Answer::Nothing,
             Ruling::Early => {
                 let (messages, bytes) = (config.sessions.early_messages, config.sessions.early_bytes);
+                let missing = self.sessions.missing(unix_ms, &publish);
                 self.sessions.keep_early(publish, payload, messages, bytes);
-                Answer::Nothing
+                if missing.is_empty() { Answer::Nothing } else { Answer::Missing(publish, missing) }
             }
             Ruling::Unknown => Answer::Refuse(publish, RefusedReason::UnknownSession),
             Ruling::Full => Answer::Refuse(publish, RefusedReason::Full),

@@ -41,7 +41,7 @@ fn flow_with_child(around: &mut Surroundings) -> Flow {
 
 fn ack(flow: &Flow, next: u64, again: bool) -> Ack {
     let seq = flow.children.get(CHILD).unwrap().seq;
-    Ack { topic: TOPIC, join: 1, seq, next, subscribers: 3, again, consumed: next }
+    Ack { topic: TOPIC, join: 1, seq, next, subscribers: 3, again, missing: vec![], consumed: next }
 }
 
 /// Offsets of the entries that were sent.
@@ -69,6 +69,9 @@ fn a_child_is_pushed_as_far_as_it_acknowledges() {
     flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &missing);
     flow.on_ack(&mut around.cx(), WAY, contact(CHILD.0), &missing);
     assert_eq!(pushed(&mut around), [1], "once at its request");
+    flow.on_push_timer(&mut around.cx(), WAY, CHILD);
+    assert_eq!(pushed(&mut around), [0; 0], "that is on its way");
+    assert!(around.waits_for(TreeTimer::Push(CHILD)));
     flow.on_push_timer(&mut around.cx(), WAY, CHILD);
     assert_eq!(pushed(&mut around), [1, 2], "in the end all of it");
     for next in 3..=4 {
@@ -225,7 +228,7 @@ fn a_child_acknowledges_a_quarter_of_the_window_and_less_with_its_beat() {
     push(&mut tree, &mut around, 4);
     assert!(around.waits_for(TreeTimer::Ack), "the last resort");
     let told = tree.report(&mut around.cx(), NodeId(2));
-    assert!(matches!(told, Some(Report::Ack(ack)) if ack.next == 5), "{told:?}");
+    assert!(matches!(&told, Some(Report::Ack(ack)) if ack.next == 5), "{told:?}");
     assert!(!around.waits_for(TreeTimer::Ack) && around.sent().is_empty());
 }
 
