@@ -404,7 +404,10 @@ impl Children {
             child.consumed = ack.consumed;
             held = child.follows.map(|life| (life, ack.next));
             let mut bytes = 0;
-            for offset in child.repeats.due(cx.now, apart, *cursor, ack) {
+            // One that is no member any more has lost what is not committed.
+            let end = source.end_for(from.id(), child.follows);
+            let due = child.repeats.due(cx.now, apart, *cursor, ack);
+            for offset in due.into_iter().filter(|&offset| offset < end) {
                 let Some(entry) = log.window.entry(offset).filter(|_| bytes < burst(cx.config)) else {
                     break;
                 };
