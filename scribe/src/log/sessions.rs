@@ -311,6 +311,18 @@ mod tests {
     }
 
     #[test]
+    fn a_publisher_hears_what_is_missing_and_not_too_often() {
+        let mut sessions = Sessions::default();
+        assert_eq!(sessions.missing(0, &publish(1, 3)), [] as [u64; 0], "of a session that nobody knows");
+        sessions.note((NodeId(3), 1), 1, 5, 0, RECENT, &Meter::default());
+        assert_eq!(sessions.missing(100, &publish(1, 4)), [2, 3]);
+        sessions.keep_early(publish(1, 4), Bytes::new(), 9, 9);
+        assert_eq!(sessions.missing(149, &publish(1, 6)), [] as [u64; 0]);
+        assert_eq!(sessions.missing(150, &publish(1, 6)), [2, 3, 5]);
+        assert_eq!(sessions.missing(200, &publish(1, 1 << 50)).len(), MAX_MISSING);
+    }
+
+    #[test]
     fn a_session_is_judged_by_what_of_it_is_in_the_log() {
         let mut root = Root::new();
         assert_eq!(root.sessions.judge(&publish(1, 1), false), Ruling::Full);

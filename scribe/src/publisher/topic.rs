@@ -416,10 +416,12 @@ impl TopicPublisher {
 
 #[cfg(test)]
 mod tests {
+    use treecast_overlay::id::Key;
     use treecast_overlay::peer::{Addr, Peer};
 
     use super::*;
     use crate::config::PublishConfig;
+    use crate::topic::TopicId;
 
     const BIRTH: u64 = 5;
 
@@ -462,6 +464,42 @@ mod tests {
         );
         let next = sends(&mut publisher, Instant::ZERO, &config);
         assert_eq!(next, [(77, 2, false), (77, 3, false), (77, 4, false), (77, 5, false)]);
+    }
+
+    #[test]
+    fn what_the_root_lacks_is_sent_again_once_for_each_later_one() {
+        let (mut publisher, config) = with_messages(6);
+        sends(&mut publisher, Instant::ZERO, &config);
+        publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH).unwrap();
+        sends(&mut publisher, Instant::ZERO, &config);
+        let nack = |session, seen| Nack { topic: TopicId(Key(7)), session, missing: vec![1, 2, 4, 5], seen };
+        publisher.on_nack(&nack(76, 4));
+        publisher.on_nack(&nack(77, 9));
+        assert_eq!(
+            sends(&mut publisher, seconds(1), &config),
+            [],
+            "another session's word, and one never sent"
+        );
+        publisher.on_nack(&nack(77, 4));
+        assert_eq!(
+            sends(&mut publisher, seconds(1), &config),
+            [(77, 2, true)],
+            "what was sent before the fourth"
+        );
+        publisher.on_nack(&nack(77, 5));
+        assert_eq!(sends(&mut publisher, seconds(2), &config), [(77, 4, true)], "the second is on its way");
+    }
+
+    #[test]
+    fn a_receipt_that_was_overtaken_was_lost() {
+        let (mut publisher, config) = with_messages(5);
+        sends(&mut publisher, Instant::ZERO, &config);
+        publisher.on_receipt(Instant::ZERO, 77, 1, contact(9), BIRTH).unwrap();
+        sends(&mut publisher, Instant::ZERO, &config);
+        publisher.on_receipt(seconds(1), 77, 3, contact(9), BIRTH).unwrap();
+        assert_eq!(sends(&mut publisher, seconds(1), &config), [(77, 2, true)]);
+        publisher.on_receipt(seconds(1), 77, 4, contact(9), BIRTH).unwrap();
+        assert_eq!(sends(&mut publisher, seconds(1), &config), [], "it was sent again since");
     }
 
     #[test]
