@@ -59,9 +59,17 @@ impl Early {
         let mut from = next;
         for &offset in self.entries.range(next..).map(|(offset, _)| offset) {
             missing.extend((from..offset).take(most - missing.len()));
+            if missing.len() == most {
+                break;
+            }
             from = offset + 1;
         }
         missing
+    }
+
+    /// Whether the entry at an offset waits.
+    pub(crate) fn has(&self, offset: u64) -> bool {
+        self.entries.contains_key(&offset)
     }
 
     /// Takes out the entry at an offset, and forgets those before it.
@@ -82,5 +90,23 @@ impl Early {
     /// Forgets all of them.
     pub(crate) fn clear(&mut self) {
         *self = Early::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::testing::{BIRTH, message};
+
+    #[test]
+    fn the_holes_are_those_before_what_has_come() {
+        let mut early = Early::default();
+        assert_eq!(early.missing(3, 9), [] as [u64; 0]);
+        for offset in [5, 8, 9, 12] {
+            early.keep(Arrived { birth: BIRTH, offset, behind: 0, held: message(1, offset) }, 9, usize::MAX);
+        }
+        assert_eq!(early.missing(3, 9), [3, 4, 6, 7, 10, 11]);
+        assert_eq!((early.missing(6, 9), early.missing(3, 3)), (vec![6, 7, 10, 11], vec![3, 4, 6]));
+        assert!(early.has(8) && !early.has(10));
     }
 }

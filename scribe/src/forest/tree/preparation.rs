@@ -10,7 +10,7 @@ use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
 use crate::config::Config;
-use crate::log::early::Arrived;
+use crate::log::early::{Arrived, Early};
 use crate::message::Mark;
 use crate::wire::{CopyState, Member};
 
@@ -91,8 +91,7 @@ pub(crate) struct PullUnderWay {
     /// The reason.
     pub purpose: Purpose,
     /// Entries that came before their predecessors.
-    early: BTreeMap<u64, Arrived>,
-    early_bytes: usize,
+    early: Early,
 }
 
 impl PullUnderWay {
@@ -108,8 +107,7 @@ impl PullUnderWay {
             again_at: now,
             give_up_at: now,
             purpose,
-            early: BTreeMap::new(),
-            early_bytes: 0,
+            early: Early::default(),
         }
     }
 
@@ -131,7 +129,7 @@ impl PullUnderWay {
     pub(crate) fn missing(&self, range: Range<u64>) -> Vec<Range<u64>> {
         let mut runs: Vec<Range<u64>> = Vec::new();
         let range = range.start.max(self.next)..range.end.min(self.asked);
-        for offset in range.filter(|offset| !self.early.contains_key(offset)) {
+        for offset in range.filter(|&offset| !self.early.has(offset)) {
             let count = runs.len();
             match runs.last_mut().filter(|run| run.end == offset && offset - run.start < PULLED_AT_ONCE) {
                 Some(run) => run.end += 1,
@@ -145,13 +143,13 @@ impl PullUnderWay {
     /// Keeps an entry until it is the next one, if it is one of those that were asked for. Returns the requests for others
     /// that were lost, if this one was the last that a request named.
     pub(crate) fn keep(&mut self, entry: Arrived) -> Vec<Range<u64>> {
-        let (offset, bytes) = (entry.offset, entry.held.encoded.len());
-        let fits = offset == self.next || self.early_bytes.saturating_add(bytes) <= MAX_EARLY_BYTES;
-        if !(self.next..self.asked).contains(&offset) || self.early.contains_key(&offset) || !fits {
+        let offset = entry.offset;
+        if !(self.next..self.asked).contains(&offset) || self.early.has(offset) {
             return Vec::new();
         }
-        self.early_bytes += bytes;
-        self.early.insert(offset, entry);
+        // The one that comes next makes room for the others. There are never more than were asked for.
+        let bytes = if offset == self.next { usize::MAX } else { MAX_EARLY_BYTES };
+        self.early.keep(entry, usize::MAX, bytes);
         // Requests end at these places, from the first one on.
         let is_last = offset + 1 == self.asked || (offset + 1 - self.first).is_multiple_of(PULLED_AT_ONCE);
         let request = offset.saturating_sub(PULLED_AT_ONCE)..offset;
@@ -160,8 +158,7 @@ impl PullUnderWay {
 
     /// Takes out the next entry, if it has come.
     pub(crate) fn take(&mut self) -> Option<Arrived> {
-        let entry = self.early.remove(&self.next)?;
-        self.early_bytes -= entry.held.encoded.len();
+        let entry = self.early.take(self.next)?;
         self.next += 1;
         Some(entry)
     }
@@ -479,7 +476,8 @@ mod tests {
         for offset in [9, 10, 12, 12, 1032, 1034, 1 << 40] {
             assert!(pull.keep(entry(offset)).is_empty());
         }
-        assert_eq!(pull.early.keys().copied().collect::<Vec<_>>(), [10, 12, 1032]);
+        assert!([9, 11, 1034, 1 << 40].iter().all(|&offset| !pull.early.has(offset)));
+        assert!([10, 12, 1032].iter().all(|&offset| pull.early.has(offset)));
         assert_eq!(pull.take().map(|entry| entry.offset), Some(10));
         assert!(pull.take().is_none() && pull.requests().is_empty());
     }
@@ -498,6 +496,6 @@ mod tests {
             pull.keep(entry(offset));
         }
         assert_eq!(std::iter::from_fn(|| pull.take()).count(), 290);
-        assert_eq!((pull.next, pull.early_bytes), (300, 0));
+        assert_eq!((pull.next, pull.early.bytes()), (300, 0));
     }
 }
