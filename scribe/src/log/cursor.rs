@@ -1,5 +1,6 @@
 //! A child's place in its parent's window (design §6: "Each child is a cursor into its parent's window").
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use treecast_overlay::time::Instant;
@@ -28,22 +29,25 @@ pub(crate) struct Repeats {
 
 impl Repeats {
     /// The entries that a child asks for and that were pushed, but for those that may be on their way again, which takes
-    /// `apart`. If the child is not heard, the timer goes back and pushes all that follows.
+    /// `apart`. If the child is not heard, the timer goes back and pushes all that follows. Those that are sent are to be
+    /// noted.
     pub(crate) fn due(&mut self, now: Instant, apart: Duration, cursor: Cursor, ack: &Ack) -> Vec<u64> {
         let pushed = cursor.acknowledged..cursor.next;
         self.under_way.retain(|(offset, at)| pushed.contains(offset) && now < *at + apart);
         if !ack.again {
             return Vec::new();
         }
+        // A child that names one twice gets it once.
         let asked = std::iter::once(cursor.acknowledged).chain(ack.missing.iter().copied());
-        let mut due = Vec::new();
-        for offset in asked.filter(|offset| pushed.contains(offset)) {
-            if self.under_way.len() < MAX_HOLES && self.under_way.iter().all(|(other, _)| *other != offset) {
-                self.under_way.push((offset, now));
-                due.push(offset);
-            }
-        }
-        due
+        let asked: BTreeSet<u64> = asked.collect();
+        let is_due =
+            |offset: &u64| pushed.contains(offset) && self.under_way.iter().all(|(other, _)| other != offset);
+        asked.into_iter().filter(is_due).take(MAX_HOLES.saturating_sub(self.under_way.len())).collect()
+    }
+
+    /// Notes that an entry is sent again.
+    pub(crate) fn note(&mut self, now: Instant, offset: u64) {
+        self.under_way.push((offset, now));
     }
 
     /// Whether the child has asked for something that may be on its way again.
@@ -128,7 +132,7 @@ mod tests {
             next,
             subscribers: 1,
             again,
-            missing: vec![4, 6],
+            missing: vec![4, 6, 4],
             consumed: 0,
         }
     }
@@ -156,7 +160,11 @@ mod tests {
         cursor.next = 6;
         let mut repeats = Repeats::default();
         let at = |millis| Instant::ZERO + Duration::from_millis(millis);
-        let mut due = |now, cursor, again| repeats.due(at(now), APART, cursor, &ack(2, again));
+        let mut due = |now, cursor, again| {
+            let due = repeats.due(at(now), APART, cursor, &ack(2, again));
+            due.iter().for_each(|&offset| repeats.note(at(now), offset));
+            due
+        };
         assert_eq!(due(0, cursor, false), [] as [u64; 0], "it does not ask");
         assert_eq!(due(0, cursor, true), [2, 4], "the sixth was never pushed");
         assert_eq!(due(199, cursor, true), [] as [u64; 0]);

@@ -408,10 +408,10 @@ impl Children {
             let end = source.end_for(from.id(), child.follows);
             let due = child.repeats.due(cx.now, apart, *cursor, ack);
             for offset in due.into_iter().filter(|&offset| offset < end) {
-                let Some(entry) = log.window.entry(offset).filter(|_| bytes < burst(cx.config)) else {
-                    break;
-                };
+                let full = bytes >= burst(cx.config) || cx.links.hold_back(from, cx.topic);
+                let Some(entry) = log.window.entry(offset).filter(|_| !full) else { break };
                 bytes += entry.encoded.len();
+                child.repeats.note(cx.now, offset);
                 cx.out.send_data(from, source.encoded(cx, child.follows, offset, entry));
             }
         }
