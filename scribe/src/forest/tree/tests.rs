@@ -159,6 +159,29 @@ fn subscribers_get_as_much_as_they_have_credit_for() {
     assert_eq!(around.events().iter().filter(|event| text(event)).count(), 1);
 }
 
+#[test]
+fn a_subscription_from_now_on_begins_when_what_was_published_before_is_committed_here() {
+    let mut around = Surroundings::new(Config::default());
+    let mut flow = Flow::new(around.now, TOPIC);
+    flow.readers.add(SubscriptionId(1), Start::Latest, 9);
+    let mut start = |flow: &mut Flow, latest| {
+        assert!(flow.start(&mut around.cx(), NodeId(9), &started()));
+        flow.start_readers(&mut around.cx(), latest);
+        around.events().len()
+    };
+    assert_eq!(start(&mut flow, 9), 0, "its parent holds nine entries");
+    assert_eq!(start(&mut flow, 2), 0, "the next parent's log is a shorter one");
+    for offset in 0..4 {
+        append(&mut flow, &mut around, offset..offset + 1);
+        flow.deliver(&mut around.cx());
+        let events = around.events();
+        let items = events.iter().filter(|event| matches!(event, Event::Item { .. })).count();
+        let begins =
+            events.iter().any(|event| matches!(event, Event::Subscribed { mark, .. } if mark.next == 2));
+        assert_eq!((begins, items), (offset == 1, usize::from(offset > 1)), "at {offset}");
+    }
+}
+
 /// A tree whose parent is node 2.
 fn child_tree(around: &mut Surroundings) -> Tree {
     let mut tree = Tree::new(around.now, TOPIC);
