@@ -72,7 +72,9 @@ impl Tree {
     pub(crate) fn report(&mut self, cx: &mut TreeCx<'_>, to: NodeId) -> Option<Report> {
         if self.role.parent() == Some(to) {
             let known = self.uplink.told == self.state_to_tell();
-            return if known { None } else { self.ack(cx, false).map(Report::Ack) };
+            // A beat tells of many topics: what is missing goes in an acknowledgement of its own.
+            let ack = |ack| Report::Ack(Ack { missing: Vec::new(), ..ack });
+            return if known { None } else { self.ack(cx, false).map(ack) };
         }
         let log = self.flow.log.part()?;
         let has_all = self.flow.children.has_acknowledged(to, log.commit());
