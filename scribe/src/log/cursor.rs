@@ -29,8 +29,7 @@ pub(crate) struct Repeats {
 
 impl Repeats {
     /// The entries that a child asks for and that were pushed, but for those that may be on their way again, which takes
-    /// `apart`. If the child is not heard, the timer goes back and pushes all that follows. Those that are sent are to be
-    /// noted.
+    /// `apart`. If the child is not heard, the timer goes back and pushes all that follows. The caller notes which it sends.
     pub(crate) fn due(&mut self, now: Instant, apart: Duration, cursor: Cursor, ack: &Ack) -> Vec<u64> {
         let pushed = cursor.acknowledged..cursor.next;
         self.under_way.retain(|(offset, at)| pushed.contains(offset) && now < *at + apart);
