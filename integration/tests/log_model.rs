@@ -1,7 +1,9 @@
 //! All that can happen to a small replicated log, within bounds (`lab log-model` has larger ones), on the code that ships;
 //! and the bugs that the model must find.
 
-use treecast_integration::model::log::{self, LogBounds, LogBug, LogExplored, MAJORITY, ONE_LOG};
+use treecast_integration::model::log::{
+    self, LogBounds, LogBug, LogExplored, MAJORITY, ONE_LOG, TRUE_COMMIT,
+};
 
 fn explore(bounds: LogBounds) -> LogExplored {
     println!("{bounds:?}");
@@ -64,6 +66,17 @@ fn a_log_survives_a_former_member_that_drops_its_copy() {
         to: "123,013".to_string(),
         ..prompt()
     });
+}
+
+#[test]
+fn a_log_survives_members_that_hear_what_is_committed_from_others_than_their_root() {
+    expect_sound(LogBounds { hears: 2, values: 2, ..prompt() });
+    expect_sound(LogBounds { nodes: 4, hears: 1, changes: 1, roots: "013".to_string(), ..prompt() });
+}
+
+#[test]
+fn a_node_that_passes_on_what_is_not_committed_is_found() {
+    expect_found(LogBug::OpenHearsay, TRUE_COMMIT, LogBounds { hears: 1, ..prompt() });
 }
 
 #[test]

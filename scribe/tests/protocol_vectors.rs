@@ -100,7 +100,15 @@ fn sessions() -> Vec<u8> {
 
 fn messages_of_the_tree() -> Vec<Header> {
     let [(_, a), (_, b), _] = nodes();
-    let join = Join { topic: T, number: 9, start: Start::Latest, subscribers: 1, former: None, copy: None };
+    let join = Join {
+        topic: T,
+        number: 9,
+        start: Start::Latest,
+        subscribers: 1,
+        former: None,
+        copy: None,
+        by_third: false,
+    };
     let from = |start| Header::Join(Join { start, ..join.clone() });
     let after = Start::After(Mark { birth: BIRTH, next: 5 });
     let started = Started { birth: BIRTH, lineage: Lineage::default(), next: 5, latest: 6, sync: None };
@@ -135,6 +143,7 @@ fn messages_of_the_tree() -> Vec<Header> {
         from(after),
         Header::Join(Join { start: after, former: Some(a.id), ..join.clone() }),
         Header::Join(Join { start: after, copy: Some(Box::new(copy())), ..join.clone() }),
+        Header::Join(Join { start: after, copy: Some(Box::new(copy())), by_third: true, ..join.clone() }),
         Header::Attached(attached.clone()),
         Header::Attached(Attached { seq: 2, root: Some(a), start: Some(started), ..attached.clone() }),
         Header::Attached(Attached { seq: 3, path: vec![a.id], start: Some(synced), ..attached }),

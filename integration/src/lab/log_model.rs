@@ -30,14 +30,14 @@ pub fn run(options: &LogModelOptions, progress: &Progress) -> Result<Report, Err
 }
 
 fn report(bounds: &LogBounds, outcome: &LogExplored, wall_s: f64) -> Report {
-    let LogBounds { nodes, values, takeovers, changes, restarts, drops, to, roots, .. } = bounds;
-    let LogBounds { piecemeal, prompt, plant, .. } = bounds;
+    let LogBounds { nodes, values, takeovers, changes, restarts, drops, hears, .. } = bounds;
+    let LogBounds { to, roots, piecemeal, prompt, plant, .. } = bounds;
     let LogExplored { unique, generated, depth, complete, broken, missing } = outcome;
     let plant = plant.map(|bug| format!("{bug:?}"));
     let mut figures = Figures::of(&json!({
         "experiment": "log-model",
         "nodes": nodes, "values": values, "takeovers": takeovers, "changes": changes, "restarts": restarts,
-        "drops": drops, "to": to, "roots": roots, "piecemeal": piecemeal, "prompt": prompt, "plant": plant,
+        "drops": drops, "hears": hears, "to": to, "roots": roots, "piecemeal": piecemeal, "prompt": prompt, "plant": plant,
         "depth": depth, "complete": complete, "impossible": missing, "wall_s": wall_s,
         "broken": broken.iter().map(|(name, path)| json!({"promise": name, "path": path})).collect::<Vec<_>>(),
     }));
@@ -57,7 +57,7 @@ fn report(bounds: &LogBounds, outcome: &LogExplored, wall_s: f64) -> Report {
     let conditions = vec![
         ("nodes", format!("{nodes}, three of them members at first")),
         ("messages, takeovers, changes", format!("{values}, {takeovers}, {changes}")),
-        ("restarts, drops", format!("{restarts}, {drops}")),
+        ("restarts, drops, entries heard from others", format!("{restarts}, {drops}, {hears}")),
         ("entries", if *piecemeal { "come one by one" } else { "come together" }.to_string()),
         ("planted", plant.unwrap_or_else(|| "nothing".to_string())),
     ];

@@ -205,8 +205,8 @@ impl Forest {
             return false;
         }
         let Ok((Header::Join(join), _)) = wire::decode(payload) else { return false };
-        // Members are children of the root, and of no other node.
-        if join.copy.is_some() {
+        // Members are children of the root, and of no other node as long as it answers.
+        if join.copy.is_some() && !join.by_third {
             return false;
         }
         let taken = self.with_tree(cx, join.topic, |tree, cx| tree.intercept(cx, *origin, &join));

@@ -158,6 +158,27 @@ impl LocalLog {
         })
     }
 
+    /// Whether this log is of a later birth than a parent's.
+    pub(crate) fn has_left_behind(&self, birth: u64) -> bool {
+        self.part().is_some_and(|log| log.lineage.taken_over(birth).is_some())
+    }
+
+    /// Whether this node is a member, and may hear what is committed from a node that starts it so and is not the root.
+    pub(crate) fn may_listen(&self, started: &Started) -> bool {
+        let same = |log: &Log| log.replica().is_some() && log.birth == started.birth;
+        started.sync.is_none() && self.part().is_some_and(same)
+    }
+
+    /// A member hears what is committed from a node that is not the root.
+    pub(crate) fn listen(&mut self, from: NodeId, started: &Started) {
+        // They may not be committed.
+        self.early.clear();
+        if let Some(log) = &mut self.part {
+            log.listen(started.next);
+        }
+        self.take_early(from);
+    }
+
     /// Begins where the parent starts this node, or goes on there. `None`: the parent takes it for a member, in a life that
     /// is not its own.
     pub(crate) fn start(&mut self, me: NodeId, from: NodeId, started: &Started) -> Option<Change> {
@@ -232,6 +253,9 @@ fn take_one(log: &mut Log, from: NodeId, entry: Arrived) -> Taken {
     }
     if log.replica().is_none() {
         return log.take_committed(offset, held);
+    }
+    if log.listens() {
+        return log.hear(offset, held);
     }
     let taken = log.take(from, offset, held);
     if taken == Taken::Next {

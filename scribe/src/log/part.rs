@@ -101,9 +101,11 @@ impl Log {
         self.commit
     }
 
-    /// How far this log agrees with that of the root which it is a copy of; its end, if there is none.
+    /// How far this log agrees with that of the root which it is a copy of. Where there is none: its end, or how far it is
+    /// committed, if this node is a member.
     pub fn matched(&self) -> u64 {
-        self.stream.map_or(self.end(), |stream| stream.matched)
+        let next = || if self.listens() { self.commit } else { self.end() };
+        self.stream.map_or_else(next, |stream| stream.matched)
     }
 
     /// The offset behind all that is known here to have a position, though it may not be known to be committed.
@@ -181,6 +183,11 @@ impl Log {
             return false;
         }
         replica.promised = sync.term;
+        if self.stream.is_none() && replica.synced == sync.term && next <= self.window.end() {
+            // It has listened since, and what it held of that root's log it holds still, be this word an old one or not.
+            let (term, matched, upto) = (sync.term, self.window.end(), sync.upto);
+            self.stream = Some(Stream { term, matched, upto, committed: 0 });
+        }
         let is_told_again =
             self.stream.is_some_and(|stream| stream.term == sync.term && stream.matched >= next);
         if !is_told_again {
@@ -254,8 +261,33 @@ impl Log {
         Taken::Next
     }
 
-    /// Takes an entry that is committed from a node that is no member, to begin a birth with it. What this log has there
-    /// of its own goes on only as far as it is the same.
+    /// A member goes on as the copy of no root, and hears what is committed, from an offset on, until one makes it a copy
+    /// again. Its promise holds, and so does the rest of its log until it turns out that something else was committed.
+    pub fn listen(&mut self, next: u64) {
+        self.stream = None;
+        if next > self.commit {
+            self.skip_to(next);
+        }
+    }
+
+    /// Whether this node is a member that is the copy of no root.
+    pub(crate) fn listens(&self) -> bool {
+        self.replica.is_some() && self.stream.is_none()
+    }
+
+    /// Takes the next entry, which is committed, if this node is a member that [listens](Log::listen).
+    pub fn hear(&mut self, offset: u64, held: Held) -> Taken {
+        if !self.listens() {
+            return Taken::Stranger;
+        }
+        if offset != self.commit {
+            return if offset < self.commit { Taken::Duplicate } else { Taken::Hole };
+        }
+        self.adopt_committed(offset, held);
+        Taken::Next
+    }
+
+    /// Takes an entry that is committed. What this log has there of its own goes on only as far as it is the same.
     pub(crate) fn adopt_committed(&mut self, offset: u64, held: Held) {
         if offset < self.commit || offset > self.end() {
             return;
@@ -407,7 +439,7 @@ impl Log {
 
     /// The first entry that must not fall out.
     fn kept_from(&self) -> u64 {
-        if self.stream.is_none() {
+        if self.stream.is_none() && !self.listens() {
             return self.commit;
         }
         let first = self.configurations.all().first();

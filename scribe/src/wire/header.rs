@@ -380,6 +380,8 @@ pub struct Join {
     pub former: Option<NodeId>,
     /// The child is a member of the log, or is to become one: only the root may be its parent.
     pub copy: Option<Box<CopyState>>,
+    /// The root does not answer this member: any node may be its parent meanwhile, and push what is committed.
+    pub by_third: bool,
 }
 
 /// A parent tells its child how things are.

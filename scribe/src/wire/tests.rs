@@ -57,7 +57,7 @@ fn sync() -> Sync {
 
 fn join() -> Join {
     let (start, copy) = (Start::Latest, Some(Box::new(copy())));
-    Join { topic: TOPIC, number: 1, start, subscribers: u64::MAX, former: None, copy }
+    Join { topic: TOPIC, number: 1, start, subscribers: u64::MAX, former: None, copy, by_third: false }
 }
 
 fn started() -> Started {

@@ -37,6 +37,9 @@ pub struct LogBounds {
     /// Former members that drop their copy, by themselves or by a root's word
     #[arg(long, value_name = "D", default_value_t = 0)]
     pub drops: u8,
+    /// Committed entries that members hear from others than their root
+    #[arg(long, value_name = "H", default_value_t = 0)]
+    pub hears: u8,
     /// Configurations that a change may lead to, as digits: `123,013`
     #[arg(long, value_name = "SETS", default_value = "123")]
     pub to: String,
@@ -63,6 +66,7 @@ impl Default for LogBounds {
             changes: 0,
             restarts: 0,
             drops: 0,
+            hears: 0,
             to: "123".to_string(),
             roots: "013".to_string(),
             piecemeal: false,
@@ -103,6 +107,8 @@ pub enum LogBug {
     Longest,
     /// A root that was overtaken ends the life of a member that a later configuration names again.
     LateRelease,
+    /// A node passes on to a member what it holds, be it committed or not.
+    OpenHearsay,
 }
 
 /// Results of an exploration.
@@ -135,8 +141,11 @@ pub const PROGRESS_CHANGED: &str = "a message is committed after the root and th
 /// Sometimes, where copies are dropped.
 pub const DROPPED: &str = "a former member drops its copy";
 
+/// Sometimes, where members hear from others than their root.
+pub const HEARD: &str = "a member hears a committed entry from another node than its root";
+
 const ALWAYS: [&str; 3] = [ONE_LOG, MAJORITY, TRUE_COMMIT];
-const SOMETIMES: [&str; 3] = [PROGRESS, PROGRESS_CHANGED, DROPPED];
+const SOMETIMES: [&str; 4] = [PROGRESS, PROGRESS_CHANGED, DROPPED, HEARD];
 
 /// The model.
 pub struct LogModel {
@@ -184,6 +193,9 @@ impl Model for LogModel {
             }),
             Property::sometimes(DROPPED, |model: &LogModel, net: &LogNet| {
                 model.bounds.drops == 0 || net.has_dropped()
+            }),
+            Property::sometimes(HEARD, |model: &LogModel, net: &LogNet| {
+                model.bounds.hears == 0 || net.has_heard()
             }),
         ]
     }

@@ -40,6 +40,7 @@ struct Used {
     changes: u8,
     restarts: u8,
     drops: u8,
+    hears: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -162,6 +163,8 @@ pub enum Act {
     Restart(u8),
     /// A former member drops its copy.
     Drop(u8),
+    /// A member hears the next committed entry from another node than its root.
+    Hear(u8),
     /// A root takes a node for no member, and ends its life.
     Release(u8, u8),
 }
@@ -211,6 +214,7 @@ impl fmt::Display for Act {
             Act::Change(node, to) => write!(f, "root {node} appends the configuration {to:?}"),
             Act::Restart(node) => write!(f, "{node} restarts"),
             Act::Drop(node) => write!(f, "{node} drops its copy"),
+            Act::Hear(node) => write!(f, "{node} hears the next committed entry by a third"),
             Act::Release(root, node) => write!(f, "root {root} ends {node}'s life"),
         }
     }
@@ -363,6 +367,9 @@ impl LogNet {
             if used.restarts < bounds.restarts && (node.log.is_some() || node.primary.is_some()) {
                 acts.push(Act::Restart(at));
             }
+            if used.hears < bounds.hears && self.heard_next(model, at).is_some() {
+                acts.push(Act::Hear(at));
+            }
             let early = bounds.plant == Some(LogBug::EarlyDrop);
             if used.drops < bounds.drops
                 && node
@@ -377,6 +384,25 @@ impl LogNet {
                 acts.extend(others.map(|other| Act::Release(at, other)));
             }
         }
+    }
+
+    /// The entry that a member hears next from another node.
+    fn heard_next(&self, model: &LogModel, node: u8) -> Option<(u64, Held)> {
+        let (place, others) = (usize::from(node), self.nodes.iter());
+        let Node { log: Some(log), primary: None, .. } = &*self.nodes[place] else { return None };
+        log.replica()?;
+        let offset = log.commit();
+        let mut others = others.enumerate().filter(|(other, _)| *other != place);
+        others.find_map(|(_, other)| {
+            let log = other.log.as_ref()?;
+            let open = model.bounds.plant == Some(LogBug::OpenHearsay);
+            let entry = log.window.entry(offset).filter(|_| open || offset < log.commit())?;
+            Some((offset, entry.clone()))
+        })
+    }
+
+    pub(super) fn has_heard(&self) -> bool {
+        self.used.hears > 0
     }
 
     /// Whether a root ends a node's life, once that node tells it of its copy.
@@ -420,6 +446,15 @@ impl LogNet {
                     log.end_life();
                 }
                 node.life += 1;
+            }
+            Act::Hear(node) => {
+                let (offset, entry) = net.heard_next(model, node)?;
+                net.used.hears += 1;
+                let log = &mut Arc::make_mut(&mut net.nodes[usize::from(node)]).log;
+                if let Some(log) = log {
+                    log.listen(offset);
+                    let _ = log.hear(offset, entry);
+                }
             }
             Act::Drop(node) => {
                 net.used.drops += 1;

@@ -265,3 +265,50 @@ fn whatever_happens_to_one_node_at_a_time_nothing_is_lost_and_nobody_hears_of_a_
         assert_eq!(world.log_members().len(), 3, "seed {seed}");
     }
 }
+
+#[test]
+fn a_member_that_the_root_does_not_reach_keeps_its_copy_while_it_listens_to_a_third() {
+    let mut world = World::with_config(3, 160, copies(2));
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[1], Start::Latest);
+    let others = world.subscribe(nodes[2], Start::Latest);
+    world.run(seconds(3));
+    world.publish_many(nodes[2], "before", 20);
+    world.run(seconds(1));
+    let life = world.log(nodes[1]).replica().unwrap().life;
+    world.apart = Some((nodes[0], nodes[1]));
+    // One of two copies is no majority: without it nothing is committed, and it cannot be replaced.
+    let token = world.publish(nodes[2], "meanwhile");
+    world.run(seconds(12));
+    assert_eq!(world.receipt(nodes[2], token), None);
+    assert_eq!(world.parent(nodes[1]), Some(nodes[2]));
+    assert_eq!(world.log(nodes[1]).replica().unwrap().life, life);
+    world.apart = None;
+    world.run(seconds(4));
+    assert_eq!(world.receipt(nodes[2], token).map(|receipt| receipt.copies), Some(2));
+    assert_eq!(world.parent(nodes[1]), Some(nodes[0]));
+    assert_eq!(world.log(nodes[1]).replica().unwrap().life, life);
+    for (id, subscription) in [(nodes[1], news), (nodes[2], others)] {
+        world.expect_all(id, subscription, &[numbered("before", 20), vec!["meanwhile".into()]].concat());
+    }
+}
+
+#[test]
+fn a_member_that_was_replaced_because_the_root_does_not_reach_it_goes_on_as_an_ordinary_child() {
+    let mut world = World::new(12, 161);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[1], Start::Latest);
+    world.run(seconds(3));
+    world.publish_many(nodes[9], "before", 20);
+    world.run(seconds(1));
+    assert!(world.log_members().contains(&nodes[1]));
+    world.apart = Some((nodes[0], nodes[1]));
+    for round in 0..12 {
+        world.publish_many(nodes[9], &format!("round {round}"), 5);
+        world.run(seconds(1));
+    }
+    assert!(!world.log_members().contains(&nodes[1]));
+    assert!(world.log(nodes[1]).replica().is_none(), "it has heard so by a third");
+    let rounds = (0..12).flat_map(|round| numbered(&format!("round {round}"), 5));
+    world.expect_all(nodes[1], news, &numbered("before", 20).into_iter().chain(rounds).collect::<Vec<_>>());
+}

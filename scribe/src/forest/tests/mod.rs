@@ -52,6 +52,8 @@ struct World {
     sent: BTreeMap<&'static str, u64>,
     /// Messages from one node to another that are swallowed.
     cut: Option<fn(&Header) -> bool>,
+    /// Two nodes that do not reach each other, while both reach all others.
+    apart: Option<(NodeId, NodeId)>,
     /// Two nodes that are near each other, while all others are far apart.
     distance: Option<(NodeId, NodeId)>,
     next_id: u64,
@@ -159,6 +161,7 @@ impl World {
             jitter: Duration::ZERO,
             sent: BTreeMap::new(),
             cut: None,
+            apart: None,
             distance: None,
             next_id: 0,
         };
@@ -272,7 +275,8 @@ impl World {
                 let (header, _) = wire::decode(&payload).unwrap();
                 assert_eq!(class, header.class(), "{header:?}");
                 *self.sent.entry(header.kind()).or_default() += 1;
-                if self.cut.is_some_and(|cut| cut(&header)) || self.rng.random_range(0..100) < self.loss {
+                let lost = self.cut.is_some_and(|cut| cut(&header)) || self.are_apart(from.id(), to.id());
+                if lost || self.rng.random_range(0..100) < self.loss {
                     return;
                 }
                 let copies = if self.rng.random_range(0..100) < self.twice { 2 } else { 1 };
@@ -284,6 +288,10 @@ impl World {
                 }
             }
         }
+    }
+
+    fn are_apart(&self, a: NodeId, b: NodeId) -> bool {
+        self.apart.is_some_and(|pair| pair == (a, b) || pair == (b, a))
     }
 
     fn latency(&self, a: NodeId, b: NodeId) -> Duration {
@@ -321,7 +329,12 @@ impl World {
         let root = closest(&self.members, key, 1)[0].id;
         let shared = key.shared_prefix(at);
         let better = self.members.iter().map(|peer| peer.id).filter(|&id| key.shared_prefix(id) > shared);
-        better.min_by_key(|&id| (key.shared_prefix(id), at.key().distance(id))).unwrap_or(root)
+        let next = better.min_by_key(|&id| (key.shared_prefix(id), at.key().distance(id))).unwrap_or(root);
+        if !self.are_apart(at, next) {
+            return next;
+        }
+        let others = closest(&self.members, key, usize::MAX).into_iter().map(|peer| peer.id);
+        others.filter(|&id| id != at && id != next).next().unwrap()
     }
 
     fn happen(&mut self, what: Happening) {

@@ -150,6 +150,7 @@ fn a_loop_of_stale_paths_is_broken() {
         subscribers: 1,
         former: None,
         copy: None,
+        by_third: false,
     };
     let payload = wire::encode(&Header::Join(join), &[]);
     let contact = world.nodes[&hop].contact;

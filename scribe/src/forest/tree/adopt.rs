@@ -38,10 +38,10 @@ impl Tree {
     pub(crate) fn on_join_sent(&mut self, cx: &mut TreeCx<'_>, child: Contact, join: &Join) {
         let moves = join.former.is_some() && !self.flow.children.contains(child.id());
         let full = moves && self.capacity(cx, join.former) == Capacity::None;
-        // Members are children of the root, and of no other node; there they always have room.
+        // Members are children of the root, and of no other node as long as it answers; there they always have room.
         let welcome = match join.copy {
-            Some(_) => self.role.is_root() && child.id() != cx.me,
-            None => self.may_adopt(cx, child.id()) && !full,
+            Some(_) if self.role.is_root() || !join.by_third => self.role.is_root() && child.id() != cx.me,
+            _ => self.may_adopt(cx, child.id()) && !full,
         };
         if welcome {
             self.adopt(cx, child, join);

@@ -83,7 +83,8 @@ impl Flow {
     pub(crate) fn join_message(&self, number: u64, former: Option<NodeId>) -> Join {
         let subscribers = self.subscribers();
         let copy = self.log.copy_state().map(Box::new);
-        Join { topic: self.topic, number, start: self.start_wanted(), subscribers, former, copy }
+        let start = self.start_wanted();
+        Join { topic: self.topic, number, start, subscribers, former, copy, by_third: false }
     }
 
     /// Where this node wants to begin or to go on: where its own log ends, else at the earliest place that its children and
@@ -122,6 +123,13 @@ impl Flow {
         self.readers.reconsider_starts();
         self.count_window(cx);
         taken
+    }
+
+    /// A member hears what is committed from a parent that is not the root.
+    pub(crate) fn listen(&mut self, cx: &mut TreeCx<'_>, from: NodeId, started: &Started) {
+        self.log.listen(from, started);
+        self.readers.reconsider_starts();
+        self.count_window(cx);
     }
 
     /// A root tells members how far the log is committed: those that serve others, or all.

@@ -31,7 +31,7 @@ impl Tree {
             self.role = Role::Joining { former };
         }
         let join = self.flow.join_message(self.uplink.join, None);
-        self.uplink.on_join_sent(matches!(join.start, Start::After(_)));
+        self.uplink.on_join_sent(&join);
         cx.timers.set(TreeTimer::Join, cx.now + cx.config.tree.join_retry);
         cx.tell(from, &Header::Join(join));
     }
@@ -81,6 +81,7 @@ impl Tree {
             subscribers: 0,
             former: None,
             copy: Some(Box::new(copy)),
+            by_third: false,
         };
         if !self.flow.children.admit(cx, contact, &join) {
             return;

@@ -131,13 +131,21 @@ impl Tree {
             return;
         }
         self.uplink.told.subscribers = self.flow.subscribers();
-        let join = self.flow.join_message(self.uplink.join, None);
-        self.uplink.on_join_sent(matches!(join.start, Start::After(_)));
+        let mut join = self.flow.join_message(self.uplink.join, None);
+        join.by_third = self.asks_a_third();
+        self.uplink.on_join_sent(&join);
         let join = Header::Join(join);
         match self.role.parent().and_then(|parent| cx.neighbours.contact(parent)) {
             Some(parent) => cx.tell(parent, &join),
             None => cx.out.route(cx.topic, wire::encode(&join, &[])),
         }
+    }
+
+    /// Whether this node is a member that the root does not answer: the way to it, or back, may be cut, while other nodes
+    /// reach both. A parent that is not the root has been found like that.
+    fn asks_a_third(&self) -> bool {
+        let by_third = self.role.is_by_third() || (self.role.is_joining() && self.uplink.is_third_due());
+        by_third && self.flow.log.is_member()
     }
 
     pub(super) fn on_join_timer(&mut self, cx: &mut TreeCx<'_>) {
@@ -162,6 +170,12 @@ impl Tree {
     pub(super) fn on_attached(&mut self, cx: &mut TreeCx<'_>, from: Contact, attached: Attached) {
         if self.relocation.as_ref().is_some_and(|move_| move_.is_chosen(from.id(), attached.join)) {
             return self.on_chosen_attached(cx, from, attached);
+        }
+        let by_root = attached.start.as_ref().is_some_and(|start| start.sync.is_some());
+        if by_root && self.role.is_by_third() && attached.join == self.uplink.join {
+            // The root answers after all.
+            let former = self.detach_from_parent(cx);
+            self.role = Role::Joining { former };
         }
         let parent = self.role.parent();
         let other = parent.is_some_and(|parent| parent != from.id());
@@ -239,7 +253,17 @@ impl Tree {
 
     /// The parent says where it starts this node.
     pub(super) fn on_started(&mut self, cx: &mut TreeCx<'_>, from: NodeId, started: &Started) {
-        if started.sync.is_none() && self.flow.log.copy_state().is_some() {
+        let by_third = self.role.is_by_third();
+        let is_member = self.flow.log.is_member();
+        if started.sync.is_none() && is_member && !by_third && self.uplink.has_asked_thirds() {
+            // A third that has become the root took this node for an ordinary child.
+            return self.rejoin(cx);
+        }
+        if is_member && by_third && self.flow.log.has_left_behind(started.birth) {
+            return self.on_parent_lost(cx, ParentLost::NoAnswer);
+        }
+        let listens = by_third && self.flow.log.may_listen(started);
+        if started.sync.is_none() && !listens && self.flow.log.copy_state().is_some() {
             // The root's word that no configuration which counts names this node.
             self.flow.log.end_life();
             self.flow.count_window(cx);
@@ -260,7 +284,9 @@ impl Tree {
             let promised = replica.promised;
             return cx.tell(parent, &Header::PromiseRefused { topic: cx.topic, promised });
         }
-        if !self.flow.start(cx, from, started) {
+        if listens {
+            self.flow.listen(cx, from, started);
+        } else if !self.flow.start(cx, from, started) {
             // The root takes this node for a member that it is no more, or not yet.
             return self.rejoin(cx);
         }

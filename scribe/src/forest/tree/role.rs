@@ -7,7 +7,8 @@ use treecast_overlay::time::Instant;
 use super::flow::WayUp;
 use super::root_state::RootState;
 use crate::forest::context::TreeCx;
-use crate::wire::{Attached, MAX_PATH};
+use crate::message::Start;
+use crate::wire::{Attached, Join, MAX_PATH};
 
 /// This node's place in the tree.
 #[derive(Debug)]
@@ -55,6 +56,11 @@ impl Role {
             Role::Joining { .. } | Role::Child(_) => None,
         };
         WayUp { path: self.path(), root, primary }
+    }
+
+    /// Whether there is a parent that is not the root, as far as it says.
+    pub(crate) fn is_by_third(&self) -> bool {
+        self.parent().is_some_and(|parent| self.told_root().is_none_or(|root| root.id != parent))
     }
 
     /// Whether this node is the topic's root, be it that it does not serve yet.
@@ -195,6 +201,8 @@ pub(crate) struct Uplink {
     pub join: u64,
     /// The last one that named no mark: a parent that takes it begins this node at the parent's own end.
     markless: u64,
+    /// The last one that any node may have answered, though this node is a member.
+    by_third: u64,
     /// Repetitions of it that the parent has not answered.
     unanswered: u8,
     /// It was sent, and waits for its answer.
@@ -229,12 +237,29 @@ impl Uplink {
     /// Repetitions of a JOIN to a silent parent before another one is looked for.
     const PATIENCE: u8 = 3;
 
-    /// Notes that the current JOIN is sent, and with a mark or without.
-    pub(crate) fn on_join_sent(&mut self, has_mark: bool) {
-        if !has_mark {
+    /// Repetitions that a member sends to the root alone.
+    const ROOT_PATIENCE: u8 = 2;
+
+    /// Notes that the current JOIN is sent, and how.
+    pub(crate) fn on_join_sent(&mut self, join: &Join) {
+        if !matches!(join.start, Start::After(_)) {
             self.markless = self.join;
         }
+        if join.by_third {
+            self.by_third = self.join;
+        }
         self.is_asked = true;
+    }
+
+    /// Whether so many repetitions of the current JOIN were not answered that any node may answer the next one. The root is asked
+    /// in between: it may have begun to serve.
+    pub(crate) fn is_third_due(&self) -> bool {
+        self.unanswered >= Uplink::ROOT_PATIENCE && self.unanswered.is_multiple_of(2)
+    }
+
+    /// Whether any node may have answered the current JOIN of this member.
+    pub(crate) fn has_asked_thirds(&self) -> bool {
+        self.by_third == self.join
     }
 
     /// Notes that it has to wait: many others are unanswered.
@@ -260,7 +285,8 @@ impl Uplink {
 
     /// Notes that the JOIN was not answered in time, if it was sent. Returns whether a parent that is asked is given up.
     pub(crate) fn on_no_answer(&mut self) -> bool {
-        self.unanswered = self.unanswered.saturating_add(self.is_asked.into());
+        // From there on every other one, as before.
+        self.unanswered = self.unanswered.checked_add(self.is_asked.into()).unwrap_or(u8::MAX - 1);
         self.unanswered > Uplink::PATIENCE
     }
 
@@ -325,7 +351,7 @@ mod tests {
         assert_eq!(uplink.on_progress(false, false), Acknowledge::Soon);
         assert!(uplink.on_hole());
         assert!(!uplink.on_no_answer(), "it was not even sent");
-        uplink.on_join_sent(true);
+        uplink.on_join_sent(&crate::forest::tree::testing::join());
         assert_eq!([0; 4].map(|_| uplink.on_no_answer()), [false, false, false, true]);
         assert!(!uplink.note_parent(Some(ME)), "the first one");
         assert!(uplink.note_parent(None));

@@ -32,7 +32,15 @@ pub(super) fn contact(id: u128) -> Contact {
 
 /// The first JOIN of a child that has nothing.
 pub(super) fn join() -> Join {
-    Join { topic: TOPIC, number: 1, start: Start::Latest, subscribers: 1, former: None, copy: None }
+    Join {
+        topic: TOPIC,
+        number: 1,
+        start: Start::Latest,
+        subscribers: 1,
+        former: None,
+        copy: None,
+        by_third: false,
+    }
 }
 
 /// The birth of the log.

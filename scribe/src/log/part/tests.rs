@@ -155,6 +155,31 @@ fn one_is_released_when_a_configuration_without_it_is_committed_and_none_after_i
 }
 
 #[test]
+fn a_member_that_listens_takes_what_is_committed_and_keeps_its_promise_and_the_rest_of_its_log() {
+    let mut log = copy(4, 2);
+    assert_eq!(log.hear(2, message(1, 2)), Taken::Stranger, "as long as it is the copy of a root");
+    log.listen(2);
+    assert_eq!((log.matched(), log.commit(), log.end()), (2, 2, 5));
+    assert_eq!(log.take(ROOT, 5, message(1, 5)), Taken::Stranger, "nor is it the root's copy now");
+    assert_eq!(log.hear(1, message(1, 1)), Taken::Duplicate);
+    assert_eq!(log.hear(3, message(1, 3)), Taken::Hole);
+    assert_eq!(log.hear(2, message(1, 2)), Taken::Next);
+    assert_eq!((log.matched(), log.commit(), log.end()), (3, 3, 5), "the rest may be committed still");
+    assert_eq!(log.hear(3, message(2, 30)), Taken::Next);
+    assert_eq!((log.matched(), log.commit(), log.end()), (4, 4, 4), "something else was");
+    log.trim(1, usize::MAX);
+    assert_eq!(log.window.start(), 0, "it keeps the sessions");
+    let promise = log.on_prepare(term(3)).unwrap().unwrap();
+    assert_eq!((promise.end, promise.commit, promise.synced), (4, 4, term(1)));
+    assert!(log.on_sync(4, &sync(3, 4, 4)));
+    assert_eq!(log.take(ROOT, 4, message(3, 4)), Taken::Next, "and is a root's copy again");
+    // Where the other node's window begins later, the rest is gone.
+    log.listen(9);
+    assert_eq!((log.matched(), log.commit(), log.end()), (9, 9, 9));
+    log.check();
+}
+
+#[test]
 fn what_is_left_of_a_life_is_what_is_committed() {
     let mut log = copy(4, 3);
     log.end_life();
