@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use treecast_overlay::peer::Peer;
 use treecast_scribe::message::MessageId;
-use treecast_scribe::wire::Members;
+use treecast_scribe::wire::{Member, Members};
 use treecast_scribe::{Position, TopicId};
 
 use super::{Promise, Scene, Verdict};
@@ -54,9 +54,12 @@ pub fn judge_births(scene: &Scene<'_>) -> Verdict {
             let Some(former) = ledger.birth(topic, before) else { continue };
             // (A log that nobody uses is given up: then a new one is none of it.)
             let stands = |members: &Members| {
-                let living = members
-                    .iter()
-                    .filter(|member| lives(&member.peer) && (!founded || holds(&member.peer, before)));
+                let counts = |member: &&Member| {
+                    lives(&member.peer)
+                        && !ledger.went_over(topic, member)
+                        && (!founded || holds(&member.peer, before))
+                };
+                let living = members.iter().filter(counts);
                 2 * living.count() > members.len()
             };
             let mut counting = former.counting().peekable();

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
-use treecast_scribe::wire::{CopyState, Life, Lineage, Members, Term};
+use treecast_scribe::message::Mark;
+use treecast_scribe::wire::{CopyState, Life, Lineage, Member, Members, Term};
 use treecast_scribe::{Position, TopicId};
 
 /// The logs of all topics.
@@ -35,6 +36,19 @@ struct MemberStory {
     promised: Option<Term>,
     /// The number of its last JOIN.
     join: u64,
+    /// The last one that any node might answer, though this one is a member: no start by it ends a life.
+    by_third: u64,
+    /// The birth of the log that it is a copy of in that life, once a root has made it one.
+    copy_of: Option<u64>,
+    /// This life, and all before it, ended because their node went over to another birth.
+    went_over: Option<Life>,
+}
+
+impl MemberStory {
+    /// Whether the answer to a JOIN ends its life, if it starts an ordinary child.
+    fn is_released_by(&self, join: u64) -> bool {
+        self.life > 0 && self.join == join && self.by_third != join
+    }
 }
 
 /// One birth of a log.
@@ -261,7 +275,16 @@ impl Ledger {
             self.note_held(topic, copy.birth, node, copy.end);
         }
         let life = copy.map_or(0, |copy| copy.life);
-        let new = MemberStory { incarnation, life, over: None, promised: None, join };
+        let new = MemberStory {
+            incarnation,
+            life,
+            over: None,
+            promised: None,
+            join,
+            by_third: 0,
+            copy_of: None,
+            went_over: None,
+        };
         let story = self.members.entry((topic, node)).or_insert(new);
         if story.incarnation < incarnation {
             *story = MemberStory { over: story.over.max(Some(story.life)), ..new };
@@ -276,7 +299,31 @@ impl Ledger {
                 "{node:?} claims the life {life} for {topic:?}, which has ended: its last was {last}, over is {over:?}"
             ));
         } else if life > story.life {
-            (story.life, story.promised) = (life, None);
+            (story.life, story.promised, story.copy_of) = (life, None, None);
+        }
+        let synced = copy.filter(|copy| copy.synced > Term::ZERO);
+        story.copy_of = synced.map(|copy| copy.birth).or(story.copy_of);
+    }
+
+    /// A node says that it has no copy, and of which birth it knows. (One that was invited only has none yet.)
+    pub fn note_no_copy(&mut self, topic: TopicId, node: NodeId, known: Option<Mark>) {
+        if let (Some(story), Some(mark)) = (self.members.get_mut(&(topic, node)), known)
+            && story.copy_of.is_some_and(|birth| birth != mark.birth)
+        {
+            (story.over, story.went_over) = (Some(story.life), Some(story.life));
+        }
+    }
+
+    /// Whether a member's life has ended because its node went over to another birth.
+    pub fn went_over(&self, topic: TopicId, member: &Member) -> bool {
+        let (node, life) = member.key();
+        self.members.get(&(topic, node)).is_some_and(|story| story.went_over >= Some(life))
+    }
+
+    /// A member lets any node answer its JOIN.
+    pub fn note_third(&mut self, topic: TopicId, node: NodeId, join: u64) {
+        if let Some(story) = self.members.get_mut(&(topic, node)) {
+            story.by_third = story.by_third.max(join);
         }
     }
 
@@ -292,9 +339,7 @@ impl Ledger {
 
     /// A node hears from its parent that no configuration names it.
     pub fn note_release(&mut self, topic: TopicId, node: NodeId, join: u64) {
-        if let Some(story) =
-            self.members.get_mut(&(topic, node)).filter(|story| story.join == join && story.life > 0)
-        {
+        if let Some(story) = self.members.get_mut(&(topic, node)).filter(|story| story.is_released_by(join)) {
             story.over = Some(story.life);
         }
     }

@@ -208,12 +208,17 @@ impl Witness {
             }
             ForestHeader::Join(join) => {
                 ledger.note_copy(join.topic, me, peer.incarnation, join.number, join.copy.as_deref());
+                if join.by_third {
+                    ledger.note_third(join.topic, me, join.number);
+                }
             }
             ForestHeader::Promise(promise) => {
                 let (topic, copy) = (promise.topic, promise.copy.as_deref());
                 if copy.is_some() {
                     ledger.note_copy(topic, me, peer.incarnation, promise.join, copy);
                     ledger.note_promise(topic, me, promise.term);
+                } else {
+                    ledger.note_no_copy(topic, me, promise.known);
                 }
             }
             ForestHeader::LogCommit { topic, commit, .. } => {

@@ -203,6 +203,7 @@ impl Tree {
                 if !known {
                     self.found(cx);
                 } else if forced {
+                    self.drop_own_open();
                     self.gather(cx, false);
                 }
             }
@@ -501,6 +502,15 @@ impl Tree {
             !lacks(contact) && own.is_none_or(|(birth, end)| birth == mark.birth && end < mark.next)
         });
         same.max_by_key(|(contact, mark)| (mark.next, contact.id()))
+    }
+
+    /// A root that has served, and is no member, drops what it has positioned and never knew to be committed: if the members live
+    /// where it does not reach them, another root gives those positions to other messages.
+    fn drop_own_open(&mut self) {
+        let is_member = self.flow.log.is_member();
+        if let Some(log) = self.flow.log.part.as_mut().filter(|_| !is_member) {
+            log.drop_open();
+        }
     }
 
     /// A majority of the members has ended: takes over what the survivors and the tree's windows hold, and opens a birth.
