@@ -118,6 +118,13 @@ impl Log {
         &self.configurations
     }
 
+    /// The offset of the last committed configuration: all before it is committed, and nothing of it counts for what comes. Where
+    /// none is known, the first offset that is kept.
+    pub(crate) fn checkpoint(&self) -> u64 {
+        let last = self.configurations.all().iter().rfind(|known| known.at < self.commit);
+        last.map_or(self.window.start(), |known| known.at.max(self.window.start()))
+    }
+
     /// The state of a member; `None`: this node is none.
     pub fn replica(&self) -> Option<&Replica> {
         self.replica.as_ref()

@@ -186,13 +186,15 @@ impl Primary {
     }
 
     /// The word by which a member's log becomes a copy of this one, and the first offset that it needs. `promise`: what
-    /// the member said of its log.
-    pub fn sync(&mut self, log: &Log, node: NodeId, promise: &CopyState) -> Option<(u64, Sync)> {
+    /// the member said of its log. `haste`: one that holds nothing begins at the last committed configuration, the entry of which
+    /// holds the sessions, and gets what is before it later.
+    pub fn sync(&mut self, log: &Log, node: NodeId, promise: &CopyState, haste: bool) -> Option<(u64, Sync)> {
         let TermPhase::Serving { followers } = &mut self.phase else { return None };
         let same_birth = promise.birth == log.birth;
         let next = match same_birth {
             true if promise.synced == self.term => promise.end.min(log.end()),
             true => promise.commit.min(log.end()),
+            false if haste && promise.end == 0 => log.checkpoint(),
             false => log.window.start(),
         };
         let next = next.max(log.window.start());

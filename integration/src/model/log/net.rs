@@ -625,7 +625,7 @@ impl LogNet {
             end: 0,
             configurations: Vec::new(),
         };
-        let _ = primary.sync(log, id(node), &nothing);
+        let _ = primary.sync(log, id(node), &nothing, true);
     }
 
     /// The root tells those that follow it all that it has.
@@ -654,7 +654,7 @@ impl LogNet {
         else {
             return;
         };
-        let Some((next, sync)) = primary.sync(log, id(node), promise) else { return };
+        let Some((next, sync)) = primary.sync(log, id(node), promise, true) else { return };
         let entries = log.window.entries_from(next);
         let entries = entries.map(|(_, entry)| Held { term: sync.term.number, ..entry.clone() }).collect();
         self.send(LogMessage::Copy { to: node, next, sync, entries });

@@ -65,6 +65,30 @@ fn a_member_that_dies_is_replaced_and_writes_go_on_meanwhile() {
 }
 
 #[test]
+fn one_that_takes_the_place_of_a_dead_member_is_named_before_it_holds_all_and_gets_the_rest() {
+    let mut world = World::new(12, 162);
+    let nodes = world.by_distance();
+    let news = world.subscribe(nodes[6], Start::Latest);
+    world.run(seconds(3));
+    world.publish_many(nodes[9], "long ago", 3000);
+    world.run(seconds(1));
+    world.crash(nodes[1]);
+    let named = |world: &World| world.log_members().contains(&nodes[3]);
+    while !named(&world) {
+        world.run(millis(5));
+    }
+    let (root, new) = (world.log(nodes[0]), world.log(nodes[3]));
+    assert!(new.window.start() > root.window.start(), "it was waited for until it held all");
+    world.run(seconds(4));
+    let (root, new) = (world.log(nodes[0]), world.log(nodes[3]));
+    assert_eq!((new.window.start(), new.commit()), (root.window.start(), root.commit()));
+    // It has the sessions: as the root it gives what comes again no second place.
+    world.publish_many(nodes[9], "after", 20);
+    world.run(seconds(1));
+    world.expect_all(nodes[6], news, &[numbered("long ago", 3000), numbered("after", 20)].concat());
+}
+
+#[test]
 fn a_member_that_falls_silent_is_replaced_without_being_found_dead() {
     let mut world = World::new(12, 143);
     let nodes = world.by_distance();

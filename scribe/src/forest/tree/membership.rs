@@ -156,7 +156,12 @@ impl Tree {
             return;
         }
         root.primary.on_follower_lost(id);
-        if let Some((next, sync)) = root.primary.sync(log, id, copy) {
+        // While one is missing the next one is not to be waited for longer than need be; else nobody takes the place of one that
+        // holds more.
+        let last = log.configurations().last();
+        let mut members = last.iter().flat_map(|last| last.members.iter()).map(Member::key);
+        let haste = members.any(|(member, life)| member != cx.me && !root.primary.follows(member, life));
+        if let Some((next, sync)) = root.primary.sync(log, id, copy, haste) {
             self.flow.children.follow_root(cx, id, sync.life, next);
         }
     }

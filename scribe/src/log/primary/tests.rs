@@ -40,7 +40,7 @@ impl Group {
     fn follow(&mut self, id: u128) {
         let log = self.others.get_mut(&NodeId(id)).unwrap();
         let promise = log.copy_state().unwrap();
-        let (next, sync) = self.primary.sync(&self.log, NodeId(id), &promise).unwrap();
+        let (next, sync) = self.primary.sync(&self.log, NodeId(id), &promise, false).unwrap();
         assert!(log.on_sync(next, &sync));
     }
 
@@ -177,7 +177,7 @@ fn a_member_counts_from_where_it_was_made_a_copy() {
     group.primary.on_follower_lost(NodeId(1));
     // Its log may hold something else at offset 2.
     let copy = promise(0, 1, 3, &[]);
-    let (next, sync) = group.primary.sync(&group.log, NodeId(1), &copy).unwrap();
+    let (next, sync) = group.primary.sync(&group.log, NodeId(1), &copy, false).unwrap();
     assert_eq!((next, sync.upto), (1, 3));
     assert!(!group.primary.on_held(&mut group.log, NodeId(1), 1, 2));
     assert_eq!(group.commit(), 2);
@@ -191,12 +191,34 @@ fn a_member_is_told_from_where_its_log_may_differ() {
     (1..=5).for_each(|sequence| {
         group.append(message(1, sequence));
     });
-    let mut next = |promise: &CopyState| group.primary.sync(&group.log, NodeId(1), promise).unwrap().0;
+    let mut next = |promise: &CopyState| group.primary.sync(&group.log, NodeId(1), promise, false).unwrap().0;
     let synced = |number, promise| CopyState { synced: Term { number, root: ROOT }, ..promise };
     assert_eq!(next(&synced(1, promise(1, 2, 4, &[]))), 4, "a copy of this term is one up to its end");
     assert_eq!(next(&synced(0, promise(0, 2, 4, &[]))), 2, "else only what is committed is the same");
     assert_eq!(next(&promise(0, 99, 99, &[])), 7, "never beyond what the root has");
     assert_eq!(next(&CopyState { birth: 3, ..promise(0, 2, 4, &[]) }), 0, "of another birth: all of it");
+}
+
+#[test]
+fn in_haste_one_that_holds_nothing_begins_at_the_last_committed_configuration() {
+    let mut group = Group::with_members(&[9, 1, 2]);
+    group.append(message(1, 1));
+    group.append(configuration(1, &[9, 1, 2]));
+    group.append(message(1, 2));
+    let at = |log: &Log| log.configurations().last().unwrap().at;
+    let last = at(&group.log);
+    let nothing = CopyState { birth: 0, ..promise(0, 0, 0, &[]) };
+    let next = |group: &mut Group, promise: &CopyState, haste| {
+        group.primary.on_follower_lost(NodeId(3));
+        let (next, sync) = group.primary.sync(&group.log, NodeId(3), promise, haste).unwrap();
+        assert!(sync.configurations.iter().all(|known| known.at < next));
+        next
+    };
+    assert_eq!(next(&mut group, &nothing, false), 0);
+    assert_eq!(next(&mut group, &nothing, true), 1, "the other one is not committed yet");
+    assert!(group.primary.on_held(&mut group.log, NodeId(1), 1, last + 2));
+    assert_eq!(next(&mut group, &nothing, true), last);
+    assert_eq!(next(&mut group, &promise(0, 2, 4, &[]), true), 2, "its own log goes on");
 }
 
 #[test]
