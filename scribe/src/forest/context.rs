@@ -76,6 +76,8 @@ pub(super) enum Timer {
     Publish(TopicId),
     /// There are too many children in all trees together.
     Crowd,
+    /// A neighbour that is heard often may have fallen silent.
+    Silence,
     /// Leaving has taken long enough.
     Leave,
 }

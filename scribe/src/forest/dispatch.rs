@@ -64,7 +64,11 @@ impl Forest {
 
     /// A neighbour lives, and says how far it is.
     fn on_beat(&mut self, cx: Context<'_>, from: Contact, beat: Beat) {
-        if self.neighbours.on_beat(&mut self.out, from, beat.up, beat.reply) {
+        let is_neighbour = self.neighbours.on_beat(&mut self.out, from, beat.up, beat.reply);
+        if is_neighbour && beat.asks {
+            self.neighbours.send_beat(&mut self.out, from.id(), Vec::new(), Vec::new(), false);
+        }
+        if is_neighbour {
             for moved in &beat.moved {
                 self.with_tree(cx, moved.topic, |tree, cx| tree.on_moved(cx, from.id(), moved));
             }
@@ -179,6 +183,7 @@ impl Forest {
                 self.with_publisher(cx, topic, |publishing, cx| publishing.on_timer(cx));
             }
             Timer::Crowd => self.on_crowd_timer(cx),
+            Timer::Silence => self.on_silence_timer(cx),
             Timer::Leave => self.finish_leaving(cx),
         }
     }

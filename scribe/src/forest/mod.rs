@@ -8,6 +8,7 @@ mod context;
 mod quota;
 mod retries;
 mod links;
+mod silence;
 mod neighbours;
 mod publishing;
 mod inbox;
@@ -73,6 +74,8 @@ pub struct Forest {
     numbers: Numbers,
     deadlines: Deadlines<Timer>,
     upkeep: Upkeep,
+    /// When the neighbours that are heard often are looked at next.
+    watched_at: Instant,
     out: Outbox,
 }
 
@@ -97,6 +100,7 @@ impl Forest {
             numbers: Numbers::default(),
             deadlines: Deadlines::default(),
             upkeep: Upkeep::NONE,
+            watched_at: Instant::ZERO,
             out: Outbox::new(me),
         })
     }
@@ -229,7 +233,7 @@ impl Forest {
 
     /// A message came that was sent to this node.
     pub fn handle_received(&mut self, cx: Context<'_>, from: &Contact, payload: &Bytes) {
-        self.neighbours.hear(cx.now, from.id());
+        self.hear(cx.now, from.id());
         self.on_bytes(cx, from, payload, Way::Sent);
         self.drain_loopback(cx);
     }

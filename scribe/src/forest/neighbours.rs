@@ -10,12 +10,16 @@ use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
 use super::context::Outbox;
+use super::silence::{Silence, Verdict};
 use crate::sorted::SortedSet;
 use crate::topic::TopicId;
 use crate::wire::{Ack, Beat, Digest, Header, MAX_SHARED, Moved, Shared};
 
 /// Beats in a row with a wrong digest before the lists are compared: one may cross a JOIN on its way.
 const MISMATCHES: u32 = 2;
+
+/// How often a new neighbour is expected to say something.
+const BEATS: Duration = Duration::from_secs(1);
 
 /// All tree neighbours. Bounded by the trees, their children and their one parent each.
 #[derive(Debug)]
@@ -33,8 +37,8 @@ pub(crate) struct Neighbours {
 pub(crate) struct Neighbour {
     peer: Peer,
     via: Option<Box<Peer>>,
-    /// When it was last heard.
-    pub heard: Instant,
+    /// Whether it has fallen silent.
+    pub silence: Silence,
     /// Beats in a row whose digest did not fit.
     pub mismatches: u32,
     /// Topics about whose progress it is to hear with the next beat.
@@ -108,7 +112,7 @@ impl Neighbours {
             Box::new(Neighbour {
                 peer: contact.peer,
                 via: None,
-                heard: now,
+                silence: Silence::new(now, BEATS),
                 mismatches: 0,
                 moved: SortedSet::default(),
                 up: SortedSet::default(),
@@ -118,7 +122,7 @@ impl Neighbours {
             })
         });
         neighbour.set_contact(contact);
-        neighbour.heard = now;
+        neighbour.silence.hear(now);
         neighbour.change(link, topic, true);
     }
 
@@ -180,16 +184,21 @@ impl Neighbours {
         self.by_id.keys().copied().collect()
     }
 
-    /// Notes a sign of life.
-    pub(crate) fn hear(&mut self, now: Instant, id: NodeId) {
-        if let Some(neighbour) = self.by_id.get_mut(&id) {
-            neighbour.heard = now;
-        }
+    /// Notes a sign of life. Returns whether the neighbour gives many.
+    pub(crate) fn hear(&mut self, now: Instant, id: NodeId) -> bool {
+        let Some(neighbour) = self.by_id.get_mut(&id) else { return false };
+        neighbour.silence.hear(now);
+        neighbour.silence.is_busy()
+    }
+
+    /// Looks whether a neighbour has fallen silent.
+    pub(super) fn look(&mut self, now: Instant, id: NodeId, every: Duration) -> Option<Verdict> {
+        Some(self.by_id.get_mut(&id)?.silence.look(now, every))
     }
 
     /// Counts no silence until now: this node could not hear.
     pub(crate) fn hear_all(&mut self, now: Instant) {
-        self.by_id.values_mut().for_each(|neighbour| neighbour.heard = now);
+        self.by_id.values_mut().for_each(|neighbour| neighbour.silence.break_off(now));
     }
 
     /// Sees to it that those that share a topic hear with the next beat how far it is, if it moved.
@@ -208,10 +217,17 @@ impl Neighbours {
         self.by_id.get_mut(&id).map_or_else(Vec::new, |neighbour| neighbour.moved.pop_first(count))
     }
 
-    /// Tells a neighbour, if it is one still, that this node lives, and how far it is.
-    pub(super) fn send_beat(&self, out: &mut Outbox, id: NodeId, moved: Vec<Moved>, acks: Vec<Ack>) {
+    /// Tells a neighbour, if it is one still, that this node lives, and how far it is. `asks`: it is to answer at once.
+    pub(super) fn send_beat(
+        &self,
+        out: &mut Outbox,
+        id: NodeId,
+        moved: Vec<Moved>,
+        acks: Vec<Ack>,
+        asks: bool,
+    ) {
         if let Some(neighbour) = self.find(id) {
-            let beat = Beat { up: neighbour.up_digest, moved, acks, reply: false };
+            let beat = Beat { up: neighbour.up_digest, moved, acks, reply: false, asks };
             out.tell(neighbour.contact(), &Header::Beat(beat));
         }
     }
@@ -240,7 +256,8 @@ fn on_strange_beat(out: &mut Outbox, from: Contact, up: Digest, reply: bool) {
     if up != Digest::default() {
         send_shared(out, from, &[]);
     } else if !reply {
-        let beat = Beat { up: Digest::default(), moved: Vec::new(), acks: Vec::new(), reply: true };
+        let (up, moved, acks) = (Digest::default(), Vec::new(), Vec::new());
+        let beat = Beat { up, moved, acks, reply: true, asks: false };
         out.tell(from, &Header::Beat(beat));
     }
 }
@@ -301,7 +318,7 @@ mod tests {
         neighbours.moved.insert(TopicId(Key(3)));
         neighbours.spread_moved(|_| Some(vec![NodeId(2)]));
         assert_eq!(neighbours.take_moved(NodeId(2), 64), [TopicId(Key(3))]);
-        neighbours.send_beat(&mut out, NodeId(2), Vec::new(), Vec::new());
+        neighbours.send_beat(&mut out, NodeId(2), Vec::new(), Vec::new(), false);
         let [Header::Beat(beat)] = &sent(&mut out)[..] else { panic!("one beat") };
         assert_eq!(beat.up.count, 9);
     }

@@ -8,8 +8,9 @@ use treecast_overlay::peer::Contact;
 use treecast_overlay::time::Instant;
 
 use super::Forest;
-use super::context::Context;
+use super::context::{Context, Timer};
 use super::neighbours::Link;
+use super::silence::{self, Verdict};
 use super::tree::ParentLost;
 use super::tree::progress::Report;
 use super::tree::shape::MOVERS;
@@ -64,6 +65,7 @@ impl Forest {
         let neighbours = self.neighbours.ids();
         for id in neighbours.into_iter().filter(|id| upkeep.is_due(id.0 ^ me.0)) {
             self.drop_silent(cx, id);
+            self.look_at(cx, id);
             self.send_beat(cx, id);
         }
         let topics = self.topic_ids();
@@ -81,10 +83,53 @@ impl Forest {
         }
     }
 
+    /// Notes a sign of life. One that gives many is watched.
+    pub(super) fn hear(&mut self, now: Instant, id: NodeId) {
+        if self.neighbours.hear(now, id) && !self.deadlines.is_set(Timer::Silence) {
+            self.watch(now, now + self.config.beat.every);
+        }
+    }
+
+    fn watch(&mut self, now: Instant, at: Instant) {
+        self.watched_at = at.max(now + silence::APART);
+        self.deadlines.set(Timer::Silence, self.watched_at);
+    }
+
+    /// Looks at the neighbours that were heard often, or asked.
+    pub(super) fn on_silence_timer(&mut self, cx: Context<'_>) {
+        if cx.now.since(self.watched_at) >= silence::SLEPT || self.links.is_behind() {
+            self.neighbours.hear_all(cx.now);
+        }
+        let watched = self.neighbours.iter().filter(|(_, neighbour)| neighbour.silence.is_watched());
+        for id in watched.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.look_at(cx, id);
+        }
+    }
+
+    /// Looks whether a neighbour on which much depends has fallen silent: a parent, or a member that follows this root.
+    fn look_at(&mut self, cx: Context<'_>, id: NodeId) {
+        let verdict = self.neighbours.look(cx.now, id, self.config.beat.every);
+        match verdict {
+            Some(Verdict::Wait(due)) if !self.deadlines.is_set(Timer::Silence) => self.watch(cx.now, due),
+            Some(Verdict::Wait(due)) if due < self.watched_at => self.watch(cx.now, due),
+            Some(Verdict::Wait(_) | Verdict::GivenUp) | None => {}
+            Some(Verdict::Ask) => {
+                self.neighbours.send_beat(&mut self.out, id, Vec::new(), Vec::new(), true);
+                self.look_at(cx, id);
+            }
+            Some(Verdict::GiveUp) => {
+                self.lose_parents(cx, id, ParentLost::Silent);
+                for topic in self.neighbours.topics(id, Link::Child) {
+                    self.with_tree(cx, topic, |tree, cx| tree.review_members(cx));
+                }
+            }
+        }
+    }
+
     /// A parent silent for three beats is given up; a child gets longer.
     fn drop_silent(&mut self, cx: Context<'_>, id: NodeId) {
         let Some(neighbour) = self.neighbours.find(id) else { return };
-        let silent = cx.now.since(neighbour.heard);
+        let silent = cx.now.since(neighbour.silence.heard);
         if silent >= self.config.beat.parent_silent {
             self.lose_parents(cx, id, ParentLost::Silent);
         }
@@ -112,7 +157,7 @@ impl Forest {
                 }
             }
         }
-        self.neighbours.send_beat(&mut self.out, id, moved, acks);
+        self.neighbours.send_beat(&mut self.out, id, moved, acks, false);
     }
 
     /// The sender's view of this node as its child, for a range of topics: both sides are made to agree.

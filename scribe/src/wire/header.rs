@@ -598,6 +598,8 @@ pub struct Beat {
     pub acks: Vec<Ack>,
     /// This beat answers one from a node with which the sender shares no topic; it is not to be answered.
     pub reply: bool,
+    /// The receiver was silent: it is to answer with a beat at once.
+    pub asks: bool,
 }
 
 /// A set of topics in brief. The ids are hashes, so their sum without carry tells sets apart.

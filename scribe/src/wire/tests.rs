@@ -169,10 +169,10 @@ fn what_no_node_says_is_refused_by_name() {
     let tail = encode(&Header::Invite { topic: TOPIC }, b"x");
     assert_eq!(decode(&tail), Err(DecodeError::UnexpectedPayload(1)));
     let moved = vec![Moved { topic: TOPIC, birth: 1, next: 1 }; MAX_MARKS + 1];
-    let beat = Beat { up: Digest::default(), moved, acks: Vec::new(), reply: false };
+    let beat = Beat { up: Digest::default(), moved, acks: Vec::new(), reply: false, asks: false };
     refused(Header::Beat(beat), DecodeError::ListTooLong { len: MAX_MARKS + 1, limit: MAX_MARKS });
     let acks = vec![ack(); MAX_MARKS + 1];
-    let beat = Beat { up: Digest::default(), moved: Vec::new(), acks, reply: false };
+    let beat = Beat { up: Digest::default(), moved: Vec::new(), acks, reply: false, asks: false };
     refused(Header::Beat(beat), DecodeError::ListTooLong { len: MAX_MARKS + 1, limit: MAX_MARKS });
     let shared = Shared { from: TOPIC, to: TOPIC, topics: vec![TOPIC; MAX_SHARED + 1] };
     refused(Header::Shared(shared), DecodeError::ListTooLong { len: MAX_SHARED + 1, limit: MAX_SHARED });
@@ -290,7 +290,8 @@ fn the_numbers_of_acknowledgements_and_beats_are_bounded() {
         DecodeError::ListTooLong { len: MAX_HOLES + 1, limit: MAX_HOLES },
     );
     out_of_range(bad().map(Header::Ack));
-    let beat = |moved, acks| Header::Beat(Beat { up: Digest::default(), moved, acks, reply: false });
+    let beat =
+        |moved, acks| Header::Beat(Beat { up: Digest::default(), moved, acks, reply: false, asks: false });
     out_of_range(bad().map(|ack| beat(Vec::new(), vec![ack])));
     out_of_range([beat(vec![Moved { topic: TOPIC, birth: 1, next: BAD }], Vec::new())]);
 }

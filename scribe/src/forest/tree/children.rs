@@ -214,7 +214,7 @@ impl Children {
         let (least, most) = (limits.receipt_patience, limits.receipt_patience_max);
         let journeys = |count: u32| count * Duration::from_micros(farthest.into());
         let silent = journeys(JOURNEYS_TO_ONE_SILENT).clamp(least, most);
-        let heard = |id: NodeId| cx.neighbours.find(id).map(|neighbour| neighbour.heard);
+        let heard = |id: NodeId| cx.neighbours.find(id).map(|neighbour| neighbour.silence.heard);
         let any_silent =
             measured().any(|(&id, _)| heard(id).is_none_or(|heard| cx.now.since(heard) > silent));
         // A loss is noticed when the next entry comes.

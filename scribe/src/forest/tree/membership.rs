@@ -6,6 +6,7 @@ use treecast_overlay::peer::{Contact, Peer};
 use super::Tree;
 use super::children::Child;
 use super::role::Role;
+use super::root_state::RootState;
 use super::team::{Basis, CLOSEST, Candidate};
 use crate::forest::context::{LifeStage, TreeCx, TreeTimer};
 use crate::log::Log;
@@ -25,10 +26,14 @@ impl Tree {
         }
         self.end_relocation(cx);
         self.keep_until = self.keep_until.max(cx.now + cx.config.tree.former_root_linger);
-        self.uplink.join = cx.numbers.next_join();
-        if self.role.parent() != Some(from.id()) {
-            let former = self.detach_from_parent(cx);
-            self.role = Role::Joining { former };
+        // Asked once more while the answer may be on its way, it says the same.
+        if !self.uplink.is_invited_again(cx.now, from.id()) {
+            self.uplink.join = cx.numbers.next_join();
+            self.uplink.note_invited(cx.now, from.id());
+            if self.role.parent() != Some(from.id()) {
+                let former = self.detach_from_parent(cx);
+                self.role = Role::Joining { former };
+            }
         }
         let join = self.flow.join_message(self.uplink.join, None);
         self.uplink.on_join_sent(&join);
@@ -159,8 +164,8 @@ impl Tree {
         // While one is missing the next one is not to be waited for longer than need be; else nobody takes the place of one that
         // holds more.
         let last = log.configurations().last();
-        let mut members = last.iter().flat_map(|last| last.members.iter()).map(Member::key);
-        let haste = members.any(|(member, life)| member != cx.me && !root.primary.follows(member, life));
+        let mut others = last.iter().flat_map(|last| last.members.iter()).filter(|m| m.peer.id != cx.me);
+        let haste = others.any(|member| is_missing(cx, root, member));
         if let Some((next, sync)) = root.primary.sync(log, id, copy, haste) {
             self.flow.children.follow_root(cx, id, sync.life, next);
         }
@@ -231,7 +236,7 @@ impl Tree {
         let mut ranked = cx.ring.replica_set(cx.topic.key(), 2 * CLOSEST);
         // The ring names a node that was found dead until its lease has ended.
         let silent = cx.config.replication.member_silent;
-        let is_silent = |id: NodeId| cx.neighbours.find(id).is_some_and(|n| cx.now.since(n.heard) >= silent);
+        let is_silent = |id: NodeId| cx.neighbours.find(id).is_some_and(|n| n.silence.lasts(cx.now, silent));
         // One that is silent is not asked to be what it was.
         ranked.retain(|peer| {
             peer.id == cx.me && !leaving
@@ -243,8 +248,7 @@ impl Tree {
         let team_state = &root.team;
         let unwilling = |id| team_state.is_unwilling(now, id);
         let (primary, children) = (&root.primary, &self.flow.children);
-        let heard = |id: NodeId| cx.neighbours.find(id).map(|neighbour| neighbour.heard);
-        let is_heard = |id: NodeId| heard(id).is_some_and(|heard| now.since(heard) < silent);
+        let is_heard = |id: NodeId| cx.neighbours.find(id).is_some_and(|n| !n.silence.lasts(now, silent));
         let well: Vec<(NodeId, Life)> = current
             .members
             .iter()
@@ -295,8 +299,9 @@ impl Tree {
             }
         }
         // A member that was silent for longer than a beat is asked for a sign of life.
-        let quiet =
-            |id: NodeId| cx.neighbours.find(id).is_some_and(|n| now.since(n.heard) > cx.config.beat.every);
+        let quiet = |id: NodeId| {
+            cx.neighbours.find(id).is_some_and(|n| now.since(n.silence.heard) > cx.config.beat.every)
+        };
         let doubtful: Vec<NodeId> =
             well.iter().map(|(id, _)| *id).filter(|&id| id != me && quiet(id)).collect();
         if plan.is_open || pending || own_missing || !doubtful.is_empty() {
@@ -441,6 +446,15 @@ impl Tree {
             Role::Root(_) | Role::Child(_) | Role::Joining { .. } => {}
         }
     }
+}
+
+/// Whether a member does not follow its root, or is silent, or dead.
+fn is_missing(cx: &TreeCx<'_>, root: &RootState, member: &Member) -> bool {
+    let (id, life) = member.key();
+    let limit = cx.config.replication.member_silent;
+    !root.primary.follows(id, life)
+        || root.preparation.is_dead(id)
+        || cx.neighbours.find(id).is_none_or(|neighbour| neighbour.silence.lasts(cx.now, limit))
 }
 
 /// Whether the ring knows a node near the topic's key.

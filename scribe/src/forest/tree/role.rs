@@ -1,5 +1,7 @@
 //! This node's place in one topic's tree, and its way to the root.
 
+use std::time::Duration;
+
 use treecast_overlay::id::NodeId;
 use treecast_overlay::peer::{Addr, Contact, Peer};
 use treecast_overlay::time::Instant;
@@ -183,7 +185,7 @@ impl ParentLink {
     }
 
     /// Whether the parent has been it for so long.
-    pub(crate) fn is_older_than(&self, age: std::time::Duration, now: Instant) -> bool {
+    pub(crate) fn is_older_than(&self, age: Duration, now: Instant) -> bool {
         now.since(self.since) >= age
     }
 }
@@ -203,6 +205,8 @@ pub(crate) struct Uplink {
     markless: u64,
     /// The last one that any node may have answered, though this node is a member.
     by_third: u64,
+    /// The root that invited this node to become a member, the JOIN by which it came, and when.
+    invited: Option<Box<Invited>>,
     /// Repetitions of it that the parent has not answered.
     unanswered: u8,
     /// It was sent, and waits for its answer.
@@ -213,6 +217,15 @@ pub(crate) struct Uplink {
     pub told: Told,
     /// The parent was asked to repeat since the last progress.
     asked_again: bool,
+}
+
+/// The last invitation that was followed.
+#[derive(Clone, Copy, Debug)]
+struct Invited {
+    root: NodeId,
+    /// The JOIN that followed it.
+    join: u64,
+    at: Instant,
 }
 
 /// How far this node is, as its parent was last told.
@@ -237,8 +250,28 @@ impl Uplink {
     /// Repetitions of a JOIN to a silent parent before another one is looked for.
     const PATIENCE: u8 = 3;
 
+    /// So long an invitation is the same as the one before.
+    const INVITED: Duration = Duration::from_secs(1);
+
     /// Repetitions that a member sends to the root alone.
     const ROOT_PATIENCE: u8 = 2;
+
+    /// Heap bytes.
+    pub(crate) fn weight(&self) -> usize {
+        self.invited.as_ref().map_or(0, |invited| size_of_val(&**invited))
+    }
+
+    /// Notes that the current JOIN follows an invitation.
+    pub(crate) fn note_invited(&mut self, now: Instant, root: NodeId) {
+        self.invited = Some(Box::new(Invited { root, join: self.join, at: now }));
+    }
+
+    /// Whether the current JOIN follows an invitation of that root, of late.
+    pub(crate) fn is_invited_again(&self, now: Instant, root: NodeId) -> bool {
+        self.invited.as_ref().is_some_and(|last| {
+            (last.root, last.join) == (root, self.join) && now.since(last.at) < Uplink::INVITED
+        })
+    }
 
     /// Notes that the current JOIN is sent, and how.
     pub(crate) fn on_join_sent(&mut self, join: &Join) {

@@ -75,6 +75,7 @@ impl Tree {
     pub(crate) fn weight(&self) -> usize {
         size_of::<Tree>()
             + self.role.weight()
+            + self.uplink.weight()
             + self.flow.weight()
             + self.relocation.as_ref().map_or(0, |relocation| relocation.bytes())
     }
