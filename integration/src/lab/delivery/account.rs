@@ -50,6 +50,8 @@ pub(super) struct Totals {
     pub(super) receipts_ms: Times,
     pub(super) delivery_ms: Times,
     pub(super) recovery_ms: Times,
+    /// Of these, where the root lived.
+    pub(super) forwarder_recovery_ms: Times,
     /// From the death of a root to the next receipt on its topic.
     pub(super) root_recovery_ms: Times,
     pub(super) words: Vec<String>,
@@ -120,6 +122,8 @@ pub(super) struct Subscriber {
     gaps: Vec<Gap>,
     /// A node above it was killed then, and nothing came that was published since.
     pub(super) awaits: Option<Instant>,
+    /// Its topic's root died then.
+    pub(super) awaits_root: bool,
 }
 
 impl Subscriber {
@@ -174,6 +178,7 @@ impl Account {
             after_gap: false,
             gaps: Vec::new(),
             awaits: None,
+            awaits_root: false,
         });
         SubscriptionId(u64::from(number))
     }
@@ -292,6 +297,9 @@ impl Account {
         self.totals.delivery_ms.add(at - known.at);
         if let Some(killed) = subscriber.awaits.filter(|&killed| known.at >= killed) {
             self.totals.recovery_ms.add(at - killed);
+            if !subscriber.awaits_root {
+                self.totals.forwarder_recovery_ms.add(at - killed);
+            }
             subscriber.awaits = None;
         }
         let told = known.position.replace(message.position);

@@ -125,12 +125,15 @@ pub(super) fn percentiles(
 fn add_times(figures: &mut Figures, seen: &Outcome) {
     let totals = &seen.totals;
     percentiles(figures, "named_ms", "dead member replaced", &seen.named, None);
+    percentiles(figures, "replica_named_ms", "… where the root lived", &seen.replica_named, None);
     percentiles(figures, "full_again_ms", "… and all copies full", &seen.full_again, None);
     figures.set("never_named", seen.missing.0);
     figures.set("never_full", seen.missing.1);
     figures.tell("never replaced, never full", format!("{}, {}", seen.missing.0, seen.missing.1));
     let repair = ("180 s; 6 s", "M10 pub, FreePastry's and OverSim's look after a parent");
     percentiles(figures, "recovery_ms", "death to next delivery", &totals.recovery_ms, Some(repair));
+    let lived = &totals.forwarder_recovery_ms;
+    percentiles(figures, "forwarder_recovery_ms", "… where the root lived", lived, None);
     figures.count("never_recovered", "… and nothing came", seen.never_recovered);
     percentiles(figures, "root_recovery_ms", "root's death to next receipt", &totals.root_recovery_ms, None);
     percentiles(figures, "receipts_ms", "receipt", &totals.receipts_ms, None);

@@ -18,6 +18,8 @@ pub(super) struct Replacements {
     missing: Vec<Missing>,
     filling: Vec<Filling>,
     pub(super) named: Times,
+    /// Of these, where the root lived.
+    pub(super) replica_named: Times,
     pub(super) full_again: Times,
     copies: usize,
     /// Those that it took very long to replace, in words.
@@ -35,6 +37,7 @@ struct Missing {
     topic: TopicId,
     member: (NodeId, Life),
     died: Instant,
+    was_root: bool,
 }
 
 /// A configuration that replaced one, and the end of the log that its members have to reach.
@@ -61,14 +64,20 @@ impl Replacements {
                 |place: Place<'_>| place.configurations().iter().any(|known| known.names(node, life));
             let root = root(cluster, place.topic());
             if is_named(place) && root.is_none_or(is_named) {
-                self.missing.push(Missing { topic: place.topic(), member: (node, life), died: now });
+                let was_root = place.is_root();
+                self.missing.push(Missing {
+                    topic: place.topic(),
+                    member: (node, life),
+                    died: now,
+                    was_root,
+                });
             }
         }
     }
 
     /// Looks whether others have taken their places.
     pub(super) fn look<N: RingNode>(&mut self, cluster: &Cluster<N>) {
-        let Replacements { missing, filling, named, full_again, copies, late } = self;
+        let Replacements { missing, filling, named, replica_named, full_again, copies, late } = self;
         let (now, enough) = (cluster.now(), (*copies).min(cluster.roster.len()));
         missing.retain(|dead| {
             let Some(root) = root(cluster, dead.topic) else { return true };
@@ -78,6 +87,9 @@ impl Replacements {
                 return true;
             }
             named.add(now - dead.died);
+            if !dead.was_root {
+                replica_named.add(now - dead.died);
+            }
             if now - dead.died > LATE && late.len() < WORDS {
                 late.push(format!("it took {:?} to replace {}", now - dead.died, dead.words()));
             }

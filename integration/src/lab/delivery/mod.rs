@@ -111,9 +111,9 @@ the ring subscribes to what it subscribed to, once it is ready. Then the last me
   unforced_gaps, births_forced  gaps, and births that lack something, though no majority of a configuration that counted
              (by the entries on the wire) had been killed
   named      from a member's death (told to leave) until a committed configuration has as many members as there should
-             be without it; full_again: until all of these hold everything up to there; looked at every 20 ms
+             be without it; replica_named: of these, where the root lived; full_again: until all of these hold everything up to there; looked at every 20 ms
   recovery   from a death until the next delivery of a message that was published after it, at each subscription that
-             had the dead node above it; root_recovery: until the next receipt of one, for topics whose root died
+             had the dead node above it; forwarder_recovery: of these, where the root lived; root_recovery: until the next receipt of one, for topics whose root died
   copies_per_delivery  payload frames that came over links of trees / the first of each message at each node
   retransmitted  messages sent to a node again by the same sender;  pulled: messages that came because asked for
   late_copies  first copies of messages more than 50 behind the newest of their topic: nodes that catch up

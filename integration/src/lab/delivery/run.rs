@@ -62,6 +62,7 @@ pub(super) struct Outcome {
     pub(super) cost: Cost,
     pub(super) births: BirthCounts,
     pub(super) named: Times,
+    pub(super) replica_named: Times,
     pub(super) full_again: Times,
     /// Dead members that nobody has replaced, and members that do not hold all.
     pub(super) missing: (u64, u64),
@@ -432,13 +433,16 @@ impl<N: RingNode> DeliveryRun<'_, N> {
             if !slots.iter().any(|&slot| place(slot).is_some()) {
                 continue;
             }
-            if slots.iter().any(|&slot| place(slot).is_some_and(|place| place.is_root())) {
+            let root_dies = slots.iter().any(|&slot| place(slot).is_some_and(|place| place.is_root()));
+            if root_dies {
                 account.on_root_killed(topic, now);
             }
             let seats = account.living(topic).to_vec();
             for seat in seats {
                 let subscriber = &mut account.subscribers[seat as usize];
                 if is_below(&self.cluster, id, subscriber.slot, slots) {
+                    subscriber.awaits_root &= subscriber.awaits.is_some();
+                    subscriber.awaits_root |= root_dies;
                     subscriber.awaits.get_or_insert(now);
                 }
             }
@@ -487,6 +491,7 @@ impl<N: RingNode> DeliveryRun<'_, N> {
         outcome.words.extend(self.replacements.words());
         outcome.missing = self.replacements.open();
         outcome.named = std::mem::take(&mut self.replacements.named);
+        outcome.replica_named = std::mem::take(&mut self.replacements.replica_named);
         outcome.full_again = std::mem::take(&mut self.replacements.full_again);
         drop((account, tap));
         (self.cluster, self.outcome)
