@@ -90,6 +90,15 @@ pub(crate) fn place(log: &Log, start: Start) -> u64 {
     }
 }
 
+/// Whether one that begins like this needs entries that are older than the window.
+pub(crate) fn begins_before(log: &Log, start: Start) -> bool {
+    match start {
+        Start::Latest => false,
+        Start::Earliest | Start::Last(_) => log.window.is_young(),
+        Start::After(mark) => own_offset(log, mark).is_some_and(|next| next < log.window.start()),
+    }
+}
+
 /// The offset of a mark in this log, if it is one of its own or of a birth before it; what the log did not take over is
 /// left out.
 pub(crate) fn own_offset(log: &Log, mark: Mark) -> Option<u64> {

@@ -89,6 +89,36 @@ fn one_that_takes_the_place_of_a_dead_member_is_named_before_it_holds_all_and_ge
 }
 
 #[test]
+fn a_root_that_lacks_what_a_member_keeps_pulls_it_and_readers_that_are_behind_wait_for_it() {
+    let window = WindowConfig { messages: 4096, ..WindowConfig::default() };
+    let mut world = World::with_config(12, 163, Config { window, ..Config::default() });
+    let nodes = world.by_distance();
+    let slow = world.subscribe_with(nodes[6], Start::Latest, 10);
+    world.run(seconds(3));
+    world.publish_many(nodes[9], "long ago", 3000);
+    world.run(seconds(1));
+    // A node that has no log is the root from now on, and serves long before it has all of it.
+    let id = NodeId(topic().key().0 ^ 1);
+    world.enter(id);
+    let served =
+        |world: &World| world.nodes[&id].forest.place(topic()).is_some_and(|place| place.is_serving());
+    while !served(&world) {
+        world.run(millis(1));
+    }
+    let first = world.log(id).window.start();
+    assert!(first > 1000, "it was not waited for until it had all: {first}");
+    let early = world.subscribe(nodes[10], Start::Earliest);
+    world.with(nodes[6], |forest, cx| forest.add_credit(cx, slow, u32::MAX));
+    world.run(seconds(5));
+    assert_eq!(world.log(id).window.start(), world.log(nodes[1]).window.start());
+    world.publish_many(nodes[9], "after", 20);
+    world.run(seconds(1));
+    let all = [numbered("long ago", 3000), numbered("after", 20)].concat();
+    world.expect_all(nodes[6], slow, &all);
+    world.expect_all(nodes[10], early, &all);
+}
+
+#[test]
 fn a_member_that_falls_silent_is_replaced_without_being_found_dead() {
     let mut world = World::new(12, 143);
     let nodes = world.by_distance();

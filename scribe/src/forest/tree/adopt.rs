@@ -5,7 +5,7 @@ use treecast_overlay::peer::Contact;
 use super::Tree;
 use super::role::Role;
 use crate::forest::context::{TreeCx, TreeTimer};
-use crate::log::cursor::own_offset;
+use crate::log::cursor::begins_before;
 use crate::message::Start;
 use crate::wire::{Capacity, Join};
 
@@ -74,14 +74,7 @@ impl Tree {
     /// Whether this node's window began too late for a child, while those of its ancestors may reach back further: then
     /// the JOIN goes on towards them.
     fn misses_history(&self, start: Start) -> bool {
-        let Some(log) = self.flow.log.part().filter(|log| !self.role.is_root() && log.window.is_young())
-        else {
-            return false;
-        };
-        match start {
-            Start::Latest => false,
-            Start::Earliest | Start::Last(_) => true,
-            Start::After(mark) => own_offset(log, mark).is_some_and(|next| next < log.window.start()),
-        }
+        let log = self.flow.log.part().filter(|log| !self.role.is_root() && log.window.is_young());
+        log.is_some_and(|log| begins_before(log, start))
     }
 }

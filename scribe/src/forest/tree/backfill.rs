@@ -19,7 +19,7 @@ const ENOUGH: usize = 1 << 20;
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Answers that do not come, in a row, until what is asked for is given up.
-const TRIES: u8 = 12;
+const TRIES: u8 = 40;
 
 /// The entries that are pulled for subscribers.
 #[derive(Debug, Default)]
@@ -49,11 +49,14 @@ impl Tree {
             return;
         };
         let source = self.backfill_source(cx);
+        let may_come = self.flow.awaits_older();
         let backfill = self.flow.backfill.get_or_insert_default();
         backfill.backlog.forget_before(next);
         let Some(source) = source else {
             // Nobody above has more.
-            if self.role.is_root() {
+            if may_come {
+                cx.timers.set_earlier(TreeTimer::Backfill, cx.now + PATIENCE);
+            } else if self.role.is_root() {
                 backfill.backlog.set_gone_before(start);
                 self.flow.deliver(cx);
             } else {

@@ -11,7 +11,7 @@ use treecast_overlay::time::Instant;
 use crate::config::Config;
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::forest::neighbours::Link;
-use crate::log::cursor::{Cursor, Repeats, place};
+use crate::log::cursor::{Cursor, Repeats, begins_before, place};
 use crate::log::pace::{Pace, Slowest};
 use crate::log::primary::Primary;
 use crate::log::reader::mark_at;
@@ -99,6 +99,8 @@ pub(crate) struct Source<'a> {
     pub log: Option<&'a Log>,
     /// `None` if this node is not the root, or does not serve yet.
     pub primary: Option<&'a Primary>,
+    /// Entries that are older than the window are on their way.
+    pub awaits_older: bool,
 }
 
 /// The fate of an acknowledgement.
@@ -280,11 +282,13 @@ impl Children {
         child.sent_at = cx.now;
         // A member is started by the root that makes it a copy, and by nobody else.
         if let (None, Some(log), None) = (child.cursor, source.log, &child.copy) {
-            let start = child.start.take().map_or(Start::Latest, |start| *start);
-            let cursor = Cursor::at(place(log, start), child.seq);
-            child.cursor = Some(cursor);
-            child.consumed = cursor.next;
-            child.pace.skip_to(cursor.next);
+            let start = child.start.as_ref().map_or(Start::Latest, |start| **start);
+            if !(source.awaits_older && begins_before(log, start)) {
+                let cursor = Cursor::at(place(log, start), child.seq);
+                (child.start, child.cursor) = (None, Some(cursor));
+                child.consumed = cursor.next;
+                child.pace.skip_to(cursor.next);
+            }
         }
         self.send_attached(cx, source, id);
     }

@@ -34,7 +34,7 @@ pub(crate) struct Flow {
     /// The entries that are pulled for subscribers that are behind the window.
     pub backfill: Option<Box<Backfill>>,
     /// The entries that a member pulls for itself.
-    pub history: History,
+    pub history: Option<Box<History>>,
     share: WindowShare,
 }
 
@@ -58,7 +58,7 @@ impl Flow {
             readers: Readers::default(),
             consumed: 0,
             backfill: None,
-            history: History::default(),
+            history: None,
             share: WindowShare::new(now),
         }
     }
@@ -170,7 +170,10 @@ impl Flow {
     /// Gives up half of the window, because all windows of the node together are too large; what is not consumed yet only
     /// if `all` may go.
     pub(crate) fn shrink_window(&mut self, windows: &mut Windows, all: bool) {
-        self.history.close();
+        if self.log.is_member() {
+            // What falls out is not pulled again.
+            self.history.get_or_insert_default().close();
+        }
         self.log.shrink(if all { u64::MAX } else { self.consumed });
         windows.count_shrunk(self.topic, &mut self.share, self.log.bytes());
     }
@@ -211,6 +214,11 @@ impl Flow {
         let Some(log) = self.log.part() else { return };
         let half = log.window.half_before_end(cx.config.window.bytes, cx.config.window.messages);
         self.children.wait_for_gone(half, cx.now + cx.config.admission.patience);
+    }
+
+    /// Whether this node is the root, and gets entries that are older than its window.
+    pub(crate) fn awaits_older(&self) -> bool {
+        self.history.as_ref().is_some_and(|history| history.awaited)
     }
 
     /// The first entry that a subscriber needs and that is older than the window, and where the window begins.
@@ -273,9 +281,16 @@ impl Flow {
 
     /// The children, and the source of all that they are told and pushed.
     fn serving<'a>(&'a mut self, way: WayUp<'a>) -> (&'a mut Children, Source<'a>) {
+        let awaits_older = self.awaits_older();
         (
             &mut self.children,
-            Source { path: way.path, root: way.root, log: self.log.part(), primary: way.primary },
+            Source {
+                path: way.path,
+                root: way.root,
+                log: self.log.part(),
+                primary: way.primary,
+                awaits_older,
+            },
         )
     }
 

@@ -1,14 +1,17 @@
-//! A member that was in the tree before it became one lacks entries that its root keeps. It pulls them, the latest first, so
-//! that they have as many copies as those that come.
+//! A member that was in the tree before it became one, or was named in haste, lacks entries that its root keeps. It pulls them,
+//! the latest first, so that they have as many copies as those that come. A root that lacks what a member keeps does the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::time::Duration;
 
 use treecast_overlay::id::NodeId;
 use treecast_overlay::time::Instant;
 
+use super::Tree;
+use super::children::Child;
 use super::flow::Flow;
+use super::role::Role;
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::log::early::Arrived;
 use crate::log::window::Held;
@@ -19,15 +22,19 @@ const AT_ONCE: u64 = 256;
 /// How long the next entry is waited for.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Answers that do not come, in a row, until the rest is given up.
-const TRIES: u8 = 12;
+const TRIES: u8 = 40;
 
-/// The entries that a member pulls, to put them before its window.
+/// The entries that a member or a root pulls, to put them before its window.
 #[derive(Debug, Default)]
 pub(crate) struct History {
-    /// Whom it asks: what one root does not keep another one may.
-    root: Option<NodeId>,
-    /// That root keeps nothing before this offset.
+    /// Whom it asks: what one node does not keep another one may.
+    source: Option<NodeId>,
+    /// That one keeps nothing before this offset.
     gone_before: u64,
+    /// Those that have no more.
+    exhausted: BTreeSet<NodeId>,
+    /// This node is the root, and others wait for what it pulls.
+    pub awaited: bool,
     /// This node keeps no more.
     is_full: bool,
     stretch: Option<Box<Stretch>>,
@@ -54,14 +61,21 @@ impl Stretch {
 }
 
 impl History {
-    /// What to ask a root for, if anything. `start`: where the window begins. `room`: how many entries more it takes.
-    fn next(&mut self, root: NodeId, start: u64, room: u64) -> Option<Range<u64>> {
-        if self.root != Some(root) {
-            (self.root, self.gone_before, self.tries) = (Some(root), 0, 0);
-        }
+    /// What to ask a node for, if anything. `start`: where the window begins. `room`: how many entries more it takes.
+    fn next(&mut self, source: NodeId, start: u64, room: u64) -> Option<Range<u64>> {
         self.is_full |= room == 0 && self.stretch.is_none();
+        if self.is_full || self.stretch.is_some() || self.exhausted.contains(&source) {
+            return None;
+        }
+        if self.source != Some(source) {
+            (self.source, self.gone_before, self.tries) = (Some(source), 0, 0);
+        }
         let from = self.gone_before.max(start.saturating_sub(AT_ONCE.min(room)));
-        (!self.is_full && self.stretch.is_none() && from < start).then_some(from..start)
+        if from >= start {
+            self.exhausted.insert(source);
+            return None;
+        }
+        Some(from..start)
     }
 
     fn ask(&mut self, now: Instant, number: u64, wanted: &Range<u64>) {
@@ -89,7 +103,7 @@ impl History {
         self.stretch.take().map(|stretch| (stretch.entries.into_values().collect(), stretch.until))
     }
 
-    /// The root has not what it was asked for. `start`: where its window begins.
+    /// The node has not what it was asked for. `start`: where its window begins.
     fn on_nothing(&mut self, start: Option<u64>) {
         if let Some(stretch) = self.stretch.take() {
             let first = stretch.rest().start;
@@ -97,8 +111,9 @@ impl History {
         }
     }
 
-    /// What to ask for once more, by which number.
-    fn again(&mut self, now: Instant) -> Option<(u64, Range<u64>)> {
+    /// What to ask whom for once more, by which number.
+    fn again(&mut self, now: Instant) -> Option<(NodeId, u64, Range<u64>)> {
+        let source = self.source?;
         let stretch = self.stretch.as_mut().filter(|stretch| stretch.again_at <= now)?;
         self.tries += 1;
         if self.tries >= TRIES {
@@ -106,7 +121,7 @@ impl History {
             return None;
         }
         stretch.again_at = now + PATIENCE;
-        Some((stretch.number, stretch.rest()))
+        Some((source, stretch.number, stretch.rest()))
     }
 
     /// This node gives entries up: it does not get them back.
@@ -115,84 +130,129 @@ impl History {
     }
 }
 
-impl Flow {
-    /// Sees to it that a member has what its parent keeps, which is the root.
-    pub(crate) fn review_history(&mut self, cx: &mut TreeCx<'_>, parent: Option<NodeId>) {
-        let (Some(log), Some(root)) = (self.log.part(), parent) else { return };
-        let Some(replica) = log.replica() else {
-            if self.history.root.is_some() || self.history.is_full {
-                self.history = History::default();
+impl Tree {
+    /// Sees to it that a member has what its root keeps, and a root what any member keeps.
+    pub(super) fn review_history(&mut self, cx: &mut TreeCx<'_>) {
+        let sources = self.history_sources();
+        let Some(log) = self.flow.log.part() else { return };
+        if log.replica().is_none() && !self.role.is_root() {
+            if self.flow.history.take().is_some() {
                 cx.timers.cancel(TreeTimer::History);
             }
             return;
-        };
-        if !log.is_synced(replica.promised) {
-            return;
         }
+        if sources.is_empty() {
+            return self.review_awaited(cx);
+        }
+        let history = self.flow.history.get_or_insert_default();
+        history.exhausted.retain(|id| sources.contains(id));
         let window = &log.window;
         let room = match window.bytes() < cx.config.window.bytes {
             true => (cx.config.window.messages as u64).saturating_sub(window.end() - window.start()),
             false => 0,
         };
-        if let Some(wanted) = self.history.next(root, window.start(), room) {
+        let wanted =
+            sources.iter().find_map(|&source| Some((source, history.next(source, window.start(), room)?)));
+        if let Some((source, wanted)) = wanted {
             let number = cx.numbers.next_join();
-            self.history.ask(cx.now, number, &wanted);
-            self.pull_history(cx, root, number, &wanted);
+            history.ask(cx.now, number, &wanted);
+            self.pull_history(cx, source, number, &wanted);
+        }
+        self.review_awaited(cx);
+    }
+
+    /// The nodes that may keep more than this one: its root, or the members that follow this root.
+    fn history_sources(&self) -> Vec<NodeId> {
+        match &self.role {
+            Role::Root(root) if root.primary.is_serving() => {
+                let follows = |id: &NodeId| self.flow.children.get(*id).is_some_and(Child::follows_root);
+                self.flow.children.ids().filter(follows).collect()
+            }
+            Role::Child(link) => {
+                let log = self.flow.log.part();
+                let synced = log
+                    .is_some_and(|log| log.replica().is_some_and(|replica| log.is_synced(replica.promised)));
+                synced.then_some(link.parent).into_iter().collect()
+            }
+            Role::Root(_) | Role::Joining { .. } => Vec::new(),
         }
     }
 
-    fn pull_history(&self, cx: &mut TreeCx<'_>, root: NodeId, number: u64, wanted: &Range<u64>) {
+    /// Those that wait for older entries of a root go on when these are here, or do not come.
+    fn review_awaited(&mut self, cx: &mut TreeCx<'_>) {
+        let Some(history) = &mut self.flow.history else { return };
+        let awaited = self.role.is_root() && history.stretch.is_some();
+        if std::mem::replace(&mut history.awaited, awaited) && !awaited {
+            self.flow.start_children(cx, self.role.way_up(cx));
+            self.review_backfill(cx);
+        }
+    }
+
+    fn pull_history(&self, cx: &mut TreeCx<'_>, source: NodeId, number: u64, wanted: &Range<u64>) {
         cx.timers.set(TreeTimer::History, cx.now + PATIENCE);
-        let (Some(log), Some(root)) = (self.log.part(), cx.neighbours.contact(root)) else { return };
+        let (Some(log), Some(source)) = (self.flow.log.part(), cx.neighbours.contact(source)) else { return };
         let (from, until) = (wanted.start, wanted.end);
         let pull = Pull { topic: cx.topic, number, birth: log.birth, from, until, term: None };
-        cx.tell(root, &Header::Pull(pull));
+        cx.tell(source, &Header::Pull(pull));
     }
 
     /// An entry came. Returns whether it was asked for here.
-    pub(crate) fn on_history(&mut self, cx: &mut TreeCx<'_>, number: u64, entry: &Arrived) -> bool {
-        if !self.history.has_asked(number) {
+    pub(super) fn on_history(&mut self, cx: &mut TreeCx<'_>, number: u64, entry: &Arrived) -> bool {
+        if !self.flow.history.as_ref().is_some_and(|history| history.has_asked(number)) {
             return false;
         }
-        let Some(log) = &mut self.log.part else { return true };
-        if entry.birth != log.lineage.birth_at(entry.offset, log.birth) {
-            return true;
-        }
-        let held = entry.held.clone().compact(cx.config.window.copy_below);
-        if let Some((entries, until)) = self.history.on_entry(cx.now, entry.offset, held)
-            && until == log.window.start()
-        {
-            let all = entries.len();
-            if log.window.prepend(entries, cx.config.window.bytes) < all {
-                self.history.close();
+        if self.flow.take_history(cx, entry) {
+            self.flow.deliver(cx);
+            self.review_history(cx);
+            if self.role.is_root() {
+                self.flow.start_children(cx, self.role.way_up(cx));
+                self.review_backfill(cx);
             }
-            self.count_window(cx);
-            self.deliver(cx);
-            self.review_history(cx, self.history.root);
         }
         true
     }
 
     /// A node has not what was asked for. Returns whether it was asked for here.
-    pub(crate) fn on_no_history(&mut self, cx: &mut TreeCx<'_>, number: u64, start: Option<u64>) -> bool {
-        let asked = self.history.has_asked(number);
-        if asked {
-            self.history.on_nothing(start);
-            self.review_history(cx, self.history.root);
-        }
-        asked
+    pub(super) fn on_no_history(&mut self, cx: &mut TreeCx<'_>, number: u64, start: Option<u64>) -> bool {
+        let Some(history) = self.flow.history.as_mut().filter(|history| history.has_asked(number)) else {
+            return false;
+        };
+        history.on_nothing(start);
+        self.review_history(cx);
+        true
     }
 
-    /// The rest has not come. `parent`: this node's, which may be another one than was asked.
-    pub(crate) fn on_history_timer(&mut self, cx: &mut TreeCx<'_>, parent: Option<NodeId>) {
-        let Some(root) = parent.filter(|_| self.log.is_member()) else {
-            return self.history = History::default();
-        };
-        match self.history.again(cx.now) {
-            Some((number, rest)) => self.pull_history(cx, root, number, &rest),
-            None if self.history.stretch.is_some() => cx.timers.set(TreeTimer::History, cx.now + PATIENCE),
-            None => {}
+    /// The rest has not come.
+    pub(super) fn on_history_timer(&mut self, cx: &mut TreeCx<'_>) {
+        let Some(history) = &mut self.flow.history else { return };
+        match history.again(cx.now) {
+            Some((source, number, rest)) => self.pull_history(cx, source, number, &rest),
+            None if history.stretch.is_some() => {
+                cx.timers.set(TreeTimer::History, cx.now + PATIENCE);
+            }
+            None => self.review_history(cx),
         }
+    }
+}
+
+impl Flow {
+    /// Takes an entry that was asked for. Returns whether the window begins earlier now.
+    fn take_history(&mut self, cx: &mut TreeCx<'_>, entry: &Arrived) -> bool {
+        let (Some(log), Some(history)) = (self.log.part.as_mut(), &mut self.history) else { return false };
+        if entry.birth != log.lineage.birth_at(entry.offset, log.birth) {
+            return false;
+        }
+        let held = entry.held.clone().compact(cx.config.window.copy_below);
+        let Some((entries, until)) = history.on_entry(cx.now, entry.offset, held) else { return false };
+        if until != log.window.start() {
+            return false;
+        }
+        let all = entries.len();
+        if log.window.prepend(entries, cx.config.window.bytes) < all {
+            history.close();
+        }
+        self.count_window(cx);
+        true
     }
 }
 
@@ -208,7 +268,7 @@ mod tests {
     const ROOT: NodeId = NodeId(1);
 
     fn asked(from: u64, until: u64) -> History {
-        let mut all = History::default();
+        let mut all = History { source: Some(ROOT), ..History::default() };
         all.ask(at(0), 7, &(from..until));
         all
     }
@@ -220,7 +280,7 @@ mod tests {
     #[test]
     fn the_latest_entries_are_asked_for_first_as_far_as_there_is_room() {
         let mut all = History::default();
-        assert_eq!(all.next(ROOT, 0, 100), None, "it has all");
+        assert_eq!(all.next(NodeId(2), 0, 100), None, "it has all");
         assert_eq!(all.next(ROOT, 1000, 9000), Some(744..1000));
         assert_eq!(all.next(ROOT, 1000, 10), Some(990..1000));
         all.ask(at(0), 7, &(744..1000));
@@ -240,7 +300,7 @@ mod tests {
         assert!(all.on_entry(at(1), 5, held()).is_none() && all.on_entry(at(1), 6, held()).is_none());
         assert!(all.on_entry(at(1), 3, held()).is_none() && all.on_entry(at(2), 3, held()).is_none());
         assert_eq!(all.again(at(500)), None);
-        assert_eq!(all.again(at(501)), Some((7, 4..6)), "from the one that is missing");
+        assert_eq!(all.again(at(501)), Some((ROOT, 7, 4..6)), "from the one that is missing");
         let (entries, until) = all.on_entry(at(503), 4, held()).unwrap();
         assert_eq!((entries.len(), until, all.has_asked(7)), (3, 6, false));
     }
@@ -248,9 +308,6 @@ mod tests {
     #[test]
     fn what_a_root_does_not_keep_another_one_may() {
         let mut all = asked(3, 20);
-        all.on_nothing(Some(10));
-        assert_eq!(all.next(ROOT, 20, 100), Some(0..20), "of this root nothing is known yet");
-        all.ask(at(0), 7, &(0..20));
         all.on_nothing(Some(10));
         assert_eq!(all.next(ROOT, 20, 100), Some(10..20));
         all.ask(at(0), 8, &(10..20));
@@ -263,6 +320,6 @@ mod tests {
     fn nobody_is_asked_for_ever() {
         let mut all = asked(3, 6);
         let tries = (1..100).take_while(|n| all.again(at(n * 500)).is_some()).count();
-        assert_eq!((tries, all.has_asked(7)), (11, false));
+        assert_eq!((tries, all.has_asked(7)), (39, false));
     }
 }

@@ -14,6 +14,9 @@ use crate::log::window::Held;
 use crate::message::Start;
 use crate::wire::{Body, CopyState, Data, Header, Join, Life, Member, Members, Term};
 
+/// So many entries one that takes the place of a missing member may have to get before it is named.
+const NEAR: u64 = 64;
+
 impl Tree {
     /// The root asks this node to become a member.
     pub(crate) fn on_invite(&mut self, cx: &mut TreeCx<'_>, from: Contact) {
@@ -166,8 +169,23 @@ impl Tree {
         let last = log.configurations().last();
         let mut others = last.iter().flat_map(|last| last.members.iter()).filter(|m| m.peer.id != cx.me);
         let haste = others.any(|member| is_missing(cx, root, member));
+        if haste && copy.end == 0 && !root.primary.may_append(log) {
+            // It begins at the configuration that is about to be committed.
+            return;
+        }
         if let Some((next, sync)) = root.primary.sync(log, id, copy, haste) {
             self.flow.children.follow_root(cx, id, sync.life, next);
+        }
+    }
+
+    /// Those that are to become members, and waited for a configuration, begin there.
+    fn take_waiting_members(&mut self, cx: &mut TreeCx<'_>) {
+        let follows = |id: NodeId| self.flow.children.get(id).is_some_and(Child::follows_root);
+        let waiting = self.flow.children.copies().filter(|(id, copy)| copy.end == 0 && !follows(*id));
+        for id in waiting.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.take_member(cx, id);
+            self.flow.attach(cx, self.role.way_up(cx), id);
+            self.flow.push(cx, self.role.way_up(cx), id);
         }
     }
 
@@ -203,6 +221,9 @@ impl Tree {
             self.give_receipts(cx);
         }
         let waits = self.role.root().is_some_and(|root| root.team.is_expected(id));
+        if configured {
+            self.take_waiting_members(cx);
+        }
         if configured || waits {
             self.review_members(cx);
         }
@@ -224,6 +245,7 @@ impl Tree {
         if root.is_dropping {
             return;
         }
+        self.review_history(cx);
         if let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) {
             root.team.note_named(log.configurations().all());
         }
@@ -274,6 +296,9 @@ impl Tree {
         let known = known.chain(current.members.iter().map(|member| member.peer.id));
         let standings: Vec<_> = known.map(|id| (id, standing(id))).collect();
         let own_missing = own.is_none() && !leaving && ranked.iter().take(copies).any(|peer| peer.id == me);
+        // One that takes the place of a missing member begins at the last configuration: that is to be near.
+        let refreshes = log.end() > current.at + NEAR
+            && current.members.iter().any(|member| member.peer.id != me && is_missing(cx, root, member));
         let plan = root.team.plan(
             now,
             Basis { configuration: &current, commit, copies, ranked: &ranked },
@@ -329,7 +354,7 @@ impl Tree {
         let replaces = self.role.root().is_some_and(|root| root.replaces.is_some());
         if let Some(members) = plan.members {
             self.configure(cx, members.into());
-        } else if replaces {
+        } else if replaces || refreshes {
             self.configure(cx, current.members);
         } else {
             self.admit_waiting(cx);

@@ -63,6 +63,8 @@ impl Tree {
         self.leave_parent(cx);
         self.role = Role::Root(Box::new(RootState::new(cx.now, cx.me, Term::ZERO, None)));
         self.flow.log.clear_early();
+        self.flow.history = None;
+        cx.timers.cancel(TreeTimer::History);
         self.flow.readers.reconsider_starts();
         for timer in [TreeTimer::Join, TreeTimer::Ack, TreeTimer::Linger] {
             cx.timers.cancel(timer);
@@ -213,8 +215,12 @@ impl Tree {
     fn adopt_best(&mut self, cx: &mut TreeCx<'_>, best: NodeId, commit: u64) {
         let Role::Root(root) = &mut self.role else { return };
         let Some(promise) = root.primary.promises().find(|(node, _)| *node == best) else { return };
-        let (birth, lineage, start, until) =
-            (promise.1.birth, promise.1.lineage.clone(), promise.1.start, promise.1.end);
+        let promise = promise.1;
+        // One without a log is not waited for until it has all that the best one keeps: it pulls the rest when it serves.
+        let last = promise.configurations.iter().rfind(|known| known.at < promise.commit);
+        let checkpoint = last.map_or(promise.start, |known| known.at.max(promise.start));
+        let start = if self.flow.log.part().is_none() { checkpoint } else { promise.start };
+        let (birth, lineage, until) = (promise.birth, promise.lineage.clone(), promise.end);
         self.flow.change_log(|log| (log.go_over(birth, &lineage, start), ()));
         self.flow.count_window(cx);
         let Role::Root(root) = &mut self.role else { return };
@@ -285,7 +291,7 @@ impl Tree {
 
     /// An entry came that was asked for.
     pub(super) fn on_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64, entry: Arrived) {
-        if self.on_backfill(cx, number, &entry) || self.flow.on_history(cx, number, &entry) {
+        if self.on_backfill(cx, number, &entry) || self.on_history(cx, number, &entry) {
             return;
         }
         let Some(root) = self.role.root_mut() else { return };
@@ -340,7 +346,7 @@ impl Tree {
 
     /// A node has not what was asked for.
     pub(super) fn on_not_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64, start: Option<u64>) {
-        if self.on_no_backfill(cx, number, start) || self.flow.on_no_history(cx, number, start) {
+        if self.on_no_backfill(cx, number, start) || self.on_no_history(cx, number, start) {
             return;
         }
         let Some(root) = self.role.root_mut() else { return };
@@ -379,6 +385,10 @@ impl Tree {
             number: pull.number,
             start: log.map(|log| log.window.start()),
         };
+        if self.flow.awaits_older() && log.is_some_and(|log| pull.from < log.window.start()) {
+            // It may come: to be asked again.
+            return;
+        }
         let Some(log) = log.filter(|log| pull.from >= log.window.start() && pull.from < end) else {
             let missing = missing();
             return cx.tell(from, &missing);
@@ -656,6 +666,7 @@ impl Tree {
             self.admit_member(cx, contact, copy, join);
         }
         self.review_old_copies(cx);
+        self.review_history(cx);
         self.start_readers(cx, 0);
         self.flow.start_children(cx, self.role.way_up(cx));
         self.on_committed(cx);
