@@ -17,6 +17,8 @@ pub(crate) struct LocalLog {
     pub part: Option<Box<Log>>,
     /// Entries that came before their predecessors.
     early: Early,
+    /// The node that is no root, and passes on what is committed to this member.
+    heard_from: Option<NodeId>,
     /// The life in which this node agreed to become a member, until a root makes it one.
     invited: Option<Life>,
 }
@@ -104,7 +106,7 @@ impl LocalLog {
     /// Takes an entry from the parent, and those early ones that come next by that.
     pub(crate) fn take(&mut self, from: NodeId, entry: Arrived, messages: usize, bytes: usize) -> Arrival {
         let Some(log) = &mut self.part else { return Arrival::NotStarted };
-        match take_one(log, from, entry.clone()) {
+        match take_one(log, from, self.heard_from, entry.clone()) {
             Taken::Next => {}
             Taken::Duplicate => return Arrival::Duplicate,
             Taken::Stranger => return Arrival::Stranger,
@@ -121,7 +123,7 @@ impl LocalLog {
     fn take_early(&mut self, from: NodeId) {
         let Some(log) = &mut self.part else { return };
         while let Some(entry) = self.early.take(log.matched()) {
-            if take_one(log, from, entry) != Taken::Next {
+            if take_one(log, from, self.heard_from, entry) != Taken::Next {
                 break;
             }
         }
@@ -130,7 +132,9 @@ impl LocalLog {
     /// Keeps an entry that has overtaken the root's word that this node is to be a copy. Of anybody else's nothing is
     /// kept: only a member can tell by the term whether it is of the root that it comes to follow.
     pub(crate) fn keep_early(&mut self, entry: Arrived, messages: usize, bytes: usize) {
-        if self.is_member() || self.invited.is_some() {
+        // While a member listens, only one node's word is committed, and may be kept for that.
+        let listens = self.part().is_some_and(Log::listens);
+        if !listens && (self.is_member() || self.invited.is_some()) {
             self.early.keep(entry, messages, bytes);
         }
     }
@@ -173,10 +177,18 @@ impl LocalLog {
     pub(crate) fn listen(&mut self, from: NodeId, started: &Started) {
         // They may not be committed.
         self.early.clear();
+        self.heard_from = Some(from);
         if let Some(log) = &mut self.part {
             log.listen(started.next);
         }
         self.take_early(from);
+    }
+
+    /// This member has said to a root how its copy stands: what comes from there on may not be committed, whoever sends it.
+    pub(crate) fn stop_listening(&mut self) {
+        if self.heard_from.take().is_some() {
+            self.early.clear();
+        }
     }
 
     /// Begins where the parent starts this node, or goes on there. `None`: the parent takes it for a member, in a life that
@@ -246,7 +258,7 @@ impl LocalLog {
     }
 }
 
-fn take_one(log: &mut Log, from: NodeId, entry: Arrived) -> Taken {
+fn take_one(log: &mut Log, from: NodeId, heard_from: Option<NodeId>, entry: Arrived) -> Taken {
     let Arrived { birth, offset, behind, held } = entry;
     if birth != log.birth && birth != log.lineage.birth_at(offset, log.birth) {
         return Taken::Stranger;
@@ -255,7 +267,7 @@ fn take_one(log: &mut Log, from: NodeId, entry: Arrived) -> Taken {
         return log.take_committed(offset, held);
     }
     if log.listens() {
-        return log.hear(offset, held);
+        return if heard_from == Some(from) { log.hear(offset, held) } else { Taken::Stranger };
     }
     let taken = log.take(from, offset, held);
     if taken == Taken::Next {

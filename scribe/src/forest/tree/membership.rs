@@ -38,6 +38,7 @@ impl Tree {
                 self.role = Role::Joining { former };
             }
         }
+        self.flow.log.stop_listening();
         let join = self.flow.join_message(self.uplink.join, None);
         self.uplink.on_join_sent(&join);
         cx.timers.set(TreeTimer::Join, cx.now + cx.config.tree.join_retry);

@@ -133,6 +133,9 @@ impl Tree {
         self.uplink.told.subscribers = self.flow.subscribers();
         let mut join = self.flow.join_message(self.uplink.join, None);
         join.by_third = self.asks_a_third();
+        if !join.by_third {
+            self.flow.log.stop_listening();
+        }
         self.uplink.on_join_sent(&join);
         let join = Header::Join(join);
         match self.role.parent().and_then(|parent| cx.neighbours.contact(parent)) {

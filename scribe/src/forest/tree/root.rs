@@ -419,6 +419,7 @@ impl Tree {
             Some(Err(promised)) => cx.tell(from, &Header::PromiseRefused { topic: cx.topic, promised }),
             Some(Ok(copy)) => {
                 // The promise is a JOIN as well: the root of that term is to be the parent.
+                self.flow.log.stop_listening();
                 self.end_relocation(cx);
                 self.yield_root(cx, Some(from));
                 self.uplink.join = cx.numbers.next_join();
