@@ -275,3 +275,75 @@ fn take_one(log: &mut Log, from: NodeId, heard_from: Option<NodeId>, entry: Arri
     }
     taken
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::testing::{BIRTH, ME, ROOT, message, sync};
+    use crate::log::window::Held;
+
+    const THIRD: NodeId = NodeId(8);
+
+    fn arrived(offset: u64, held: Held) -> Arrived {
+        Arrived { birth: BIRTH, offset, behind: 0, held }
+    }
+
+    fn started(next: u64, sync: Option<crate::wire::Sync>) -> Started {
+        let lineage = Lineage::default();
+        Started { birth: BIRTH, lineage, next, latest: next, sync: sync.map(Box::new) }
+    }
+
+    /// A member whose log begins at 5, and who holds three entries of its root, none of which it knows to be committed.
+    fn member() -> LocalLog {
+        let mut log = LocalLog::default();
+        log.accept_invitation(1);
+        assert!(log.start(ME, ROOT, &started(5, Some(sync(1, 5, 5)))).is_some());
+        for offset in 5..8 {
+            let behind = offset - 4;
+            let entry = Arrived { behind, ..arrived(offset, message(1, offset)) };
+            assert_eq!(log.take(ROOT, entry, 100, 1 << 20), Arrival::Next);
+        }
+        assert_eq!((log.matched(), log.part().unwrap().commit()), (8, 5));
+        log
+    }
+
+    #[test]
+    fn a_member_that_listens_takes_entries_from_that_node_only() {
+        let mut log = member();
+        assert!(log.may_listen(&started(5, None)) && !log.may_listen(&started(5, Some(sync(1, 5, 5)))));
+        log.listen(THIRD, &started(5, None));
+        assert_eq!(log.matched(), 5);
+        let mut take = |from, offset| log.take(from, arrived(offset, message(1, offset)), 100, 1 << 20);
+        assert_eq!(take(ROOT, 5), Arrival::Stranger, "the root's may not be committed");
+        assert_eq!(take(THIRD, 6), Arrival::Hole);
+        assert_eq!(take(THIRD, 5), Arrival::Next);
+        assert_eq!((log.matched(), log.part().unwrap().commit()), (7, 7), "with the one that came early");
+    }
+
+    #[test]
+    fn what_a_member_kept_early_for_a_root_is_not_taken_for_committed() {
+        let mut log = member();
+        // Of the root that it follows; and one that has overtaken the root's word.
+        assert_eq!(log.take(ROOT, arrived(9, message(1, 9)), 100, 1 << 20), Arrival::Hole);
+        log.listen(THIRD, &started(5, None));
+        log.keep_early(arrived(6, message(2, 60)), 100, 1 << 20);
+        assert_eq!(log.take(THIRD, arrived(5, message(1, 5)), 100, 1 << 20), Arrival::Next);
+        assert_eq!(log.part().unwrap().commit(), 6);
+        assert!(!log.has_hole());
+    }
+
+    #[test]
+    fn once_it_has_promised_a_member_listens_to_nobody() {
+        let mut log = member();
+        log.listen(THIRD, &started(5, None));
+        log.stop_listening();
+        // The third may be that root.
+        assert_eq!(log.take(THIRD, arrived(5, message(2, 50)), 100, 1 << 20), Arrival::Stranger);
+        assert!(log.start(ME, ROOT, &started(5, Some(sync(2, 6, 5)))).is_some());
+        assert_eq!(
+            log.take(ROOT, Arrived { behind: 1, ..arrived(5, message(2, 50)) }, 100, 1 << 20),
+            Arrival::Next
+        );
+        assert_eq!((log.matched(), log.part().unwrap().commit()), (6, 5));
+    }
+}
