@@ -49,9 +49,9 @@ impl Repeats {
         self.under_way.push((offset, now));
     }
 
-    /// Whether the child has asked for something that may be on its way again.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.under_way.is_empty()
+    /// Forgets what was sent again, because it was waited for in vain. Returns whether there was anything.
+    pub(crate) fn forget(&mut self) -> bool {
+        !std::mem::take(&mut self.under_way).is_empty()
     }
 }
 
@@ -181,6 +181,9 @@ mod tests {
         assert_eq!(due(300, cursor, true), [6]);
         let beyond = Cursor { acknowledged: 7, ..cursor };
         assert_eq!(due(900, beyond, true), [] as [u64; 0], "it has everything");
+        assert_eq!(due(1200, cursor, true), [2, 4, 6]);
+        assert!(repeats.forget());
+        assert!(!repeats.forget(), "they are waited for once");
     }
 
     #[test]

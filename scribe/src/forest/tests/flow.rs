@@ -211,3 +211,29 @@ fn small_messages_are_copied_out_of_the_buffers_they_came_in() {
     assert_ne!(root_entry.encoded.as_ptr(), child_entry.encoded.as_ptr());
     assert_eq!(world.messages(nodes[1], news).len(), 1);
 }
+
+#[test]
+fn what_is_lost_again_when_it_was_asked_for_comes_at_last_however_far_the_child_is() {
+    // Its answer takes as long as anything is ever waited for.
+    let wait = millis(300);
+    let push = PushConfig { rto_min: wait, rto_max: wait, ack_delay: millis(100), ..PushConfig::default() };
+    let mut world = World::with_config(2, 45, single(Config { push, ..Config::default() }));
+    let (root, child) = (world.by_distance()[0], world.by_distance()[1]);
+    let news = world.subscribe(child, Start::Latest);
+    world.run(seconds(3));
+    let is_data: fn(&Header) -> bool = |header| matches!(header, Header::Data(_));
+    world.cut = Some(is_data);
+    world.publish(root, "lost");
+    world.run(millis(20));
+    world.cut = None;
+    world.publish(root, "behind a hole");
+    // It comes, and the question for the other one goes.
+    world.run(millis(8));
+    world.cut = Some(is_data);
+    world.run(millis(200));
+    assert_eq!(world.texts(child, news), [] as [String; 0]);
+    // No more is heard of the child: its parent goes back by itself.
+    world.cut = Some(|header| !matches!(header, Header::Data(_)));
+    world.run(millis(1200));
+    world.expect_all(child, news, &["lost".into(), "behind a hole".into()]);
+}

@@ -441,14 +441,14 @@ impl Children {
     /// A child has not acknowledged in time: goes back, and pushes again.
     pub(crate) fn on_push_timer(&mut self, cx: &mut TreeCx<'_>, source: Source<'_>, id: NodeId) {
         let Some(child) = self.by_id.get_mut(&id) else { return };
-        let asks = !child.repeats.is_empty() && child.rto <= child.least_rto(cx.config);
+        let asked = child.repeats.forget();
         child.rto = child.rto.saturating_mul(2).min(millis(cx.config.push.rto_max));
         if let (Some(log), Some(cursor)) = (source.log, &mut child.cursor) {
             if cursor.acknowledged < log.window.start() {
                 return self.restart(cx, source, id);
             }
-            // One that has just asked for what was lost has the rest, most likely.
-            if !asks {
+            // One that has just asked for what was lost has the rest, most likely. For that it is waited once.
+            if !asked {
                 child.overdue |= cursor.is_in_flight();
                 cursor.next = cursor.acknowledged;
             }
