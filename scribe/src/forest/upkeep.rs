@@ -65,8 +65,8 @@ impl Forest {
         let neighbours = self.neighbours.ids();
         for id in neighbours.into_iter().filter(|id| upkeep.is_due(id.0 ^ me.0)) {
             self.drop_silent(cx, id);
-            self.look_at(cx, id);
-            self.send_beat(cx, id);
+            let asks = self.look_at(cx, id);
+            self.send_beat(cx, id, asks);
         }
         let topics = self.topic_ids();
         for topic in topics.into_iter().filter(|topic| upkeep.is_due(topic.key().0)) {
@@ -102,28 +102,33 @@ impl Forest {
         }
         let watched = self.neighbours.iter().filter(|(_, neighbour)| neighbour.silence.is_watched());
         for id in watched.map(|(id, _)| id).collect::<Vec<_>>() {
-            self.look_at(cx, id);
+            if self.look_at(cx, id) {
+                self.neighbours.send_beat(&mut self.out, id, Vec::new(), Vec::new(), true);
+            }
         }
     }
 
-    /// Looks whether a neighbour on which much depends has fallen silent: a parent, or a member that follows this root.
-    fn look_at(&mut self, cx: Context<'_>, id: NodeId) {
-        let verdict = self.neighbours.look(cx.now, id, self.config.beat.every);
-        match verdict {
-            Some(Verdict::Wait(due)) if !self.deadlines.is_set(Timer::Silence) => self.watch(cx.now, due),
-            Some(Verdict::Wait(due)) if due < self.watched_at => self.watch(cx.now, due),
-            Some(Verdict::Wait(_) | Verdict::GivenUp) | None => {}
-            Some(Verdict::Ask) => {
-                self.neighbours.send_beat(&mut self.out, id, Vec::new(), Vec::new(), true);
-                self.look_at(cx, id);
-            }
+    /// Looks whether a neighbour has fallen silent. One that gives no sign of life is no parent any more, and another node is a
+    /// member in its place. Returns whether it is to be asked.
+    fn look_at(&mut self, cx: Context<'_>, id: NodeId) -> bool {
+        let every = self.config.beat.every;
+        let verdict = self.neighbours.look(cx.now, id, every);
+        let asks = verdict == Some(Verdict::Ask);
+        let next = if asks { self.neighbours.look(cx.now, id, every) } else { verdict };
+        // One that says little is looked at with the next beat: a node at rest is not woken for it.
+        let watched = self.neighbours.find(id).is_some_and(|neighbour| neighbour.silence.is_watched());
+        let is_sooner = |due| due < self.watched_at || !self.deadlines.is_set(Timer::Silence);
+        match next {
+            Some(Verdict::Wait(due)) if watched && is_sooner(due) => self.watch(cx.now, due),
             Some(Verdict::GiveUp) => {
                 self.lose_parents(cx, id, ParentLost::Silent);
                 for topic in self.neighbours.topics(id, Link::Child) {
                     self.with_tree(cx, topic, |tree, cx| tree.review_members(cx));
                 }
             }
+            Some(Verdict::Wait(_) | Verdict::Ask | Verdict::GivenUp) | None => {}
         }
+        asks
     }
 
     /// A parent silent for three beats is given up; a child gets longer.
@@ -140,7 +145,7 @@ impl Forest {
 
     /// Tells a neighbour that this node lives, and of so many of the topics in which it does not know how far this node
     /// is.
-    fn send_beat(&mut self, cx: Context<'_>, id: NodeId) {
+    fn send_beat(&mut self, cx: Context<'_>, id: NodeId, asks: bool) {
         let Forest { neighbours, trees, config, .. } = self;
         neighbours.spread_moved(|topic| trees.get(&topic).map(|tree| tree.neighbours()));
         let (mut moved, mut acks, marks) = (Vec::new(), Vec::new(), config.beat.marks);
@@ -157,7 +162,7 @@ impl Forest {
                 }
             }
         }
-        self.neighbours.send_beat(&mut self.out, id, moved, acks, false);
+        self.neighbours.send_beat(&mut self.out, id, moved, acks, asks);
     }
 
     /// The sender's view of this node as its child, for a range of topics: both sides are made to agree.
