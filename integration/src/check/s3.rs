@@ -53,8 +53,10 @@ pub fn in_order(history: &History, ledger: &Ledger) -> Result<(), String> {
 /// Judges one subscription. A gap skips forward, but where the log begins anew.
 fn alone(watched: &Watched, ledger: &Ledger) -> Result<(), String> {
     let Some((_, start)) = watched.mark else { return Ok(()) };
-    // The birth of the last entry, the offset of the next one, and whether another birth was announced.
+    // The birth of the last entry, the offset of the next one, whether another birth was announced, and, be it only by a gap's
+    // bounds, told.
     let (mut birth, mut next, mut begins_anew) = (start.birth, start.next, false);
+    let mut told = false;
     let mut sessions: BTreeMap<_, (u64, usize)> = BTreeMap::new();
     let mut gaps = 0;
     for (at, item) in &watched.items {
@@ -74,6 +76,8 @@ fn alone(watched: &Watched, ledger: &Ledger) -> Result<(), String> {
                     begins_anew = true;
                     sessions.clear();
                 }
+                // What is too old may reach into another birth: the bounds say so.
+                told |= begins_anew || other;
                 next = if begins_anew { until.offset } else { next.max(until.offset) };
             }
             Item::Message(message) => {
@@ -84,7 +88,7 @@ fn alone(watched: &Watched, ledger: &Ledger) -> Result<(), String> {
                         message.mark, message.position
                     ));
                 }
-                if birth != own && !begins_anew && !may_slide(ledger, watched.topic, start, birth, own) {
+                if birth != own && !told && !may_slide(ledger, watched.topic, start, birth, own) {
                     return Err(format!(
                         "slides from {birth:016x} into {own:016x} at {at} without a word: {:?}",
                         message.id
@@ -94,6 +98,7 @@ fn alone(watched: &Watched, ledger: &Ledger) -> Result<(), String> {
                     return Err(format!("yields {:#} at {at}, behind {next}", message.position));
                 }
                 (birth, next, begins_anew) = (own, offset + 1, false);
+                told = false;
                 let session = (message.id.publisher, message.id.session);
                 follow(message, sessions.insert(session, (message.id.sequence, gaps)), gaps)?;
             }
@@ -161,5 +166,13 @@ mod tests {
             (last.mark.birth, last.position.birth) = (1, 1);
         });
         assert!(slides.contains("without a word"), "{slides}");
+        let told = verdict(|watched| {
+            let Item::Message(last) = &mut watched.items[3].1 else { unreachable!("a message") };
+            (last.mark.birth, last.position.birth) = (1, 1);
+            let (_, Item::Gap(too_old)) = &mut gap(Some(1), 3) else { unreachable!("a gap") };
+            too_old.until.birth = 1;
+            watched.items[2] = (watched.items[2].0, Item::Gap(*too_old));
+        });
+        assert!(!told.contains("without a word"), "{told}");
     }
 }

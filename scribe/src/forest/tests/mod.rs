@@ -333,8 +333,8 @@ impl World {
         if !self.are_apart(at, next) {
             return next;
         }
-        let others = closest(&self.members, key, usize::MAX).into_iter().map(|peer| peer.id);
-        others.filter(|&id| id != at && id != next).next().unwrap()
+        let mut others = closest(&self.members, key, usize::MAX).into_iter().map(|peer| peer.id);
+        others.find(|&id| id != at && id != next).unwrap()
     }
 
     fn happen(&mut self, what: Happening) {
