@@ -76,8 +76,6 @@ pub(super) enum Timer {
     Publish(TopicId),
     /// There are too many children in all trees together.
     Crowd,
-    /// A neighbour that is heard often may have fallen silent.
-    Silence,
     /// Leaving has taken long enough.
     Leave,
 }

@@ -183,7 +183,6 @@ impl Forest {
                 self.with_publisher(cx, topic, |publishing, cx| publishing.on_timer(cx));
             }
             Timer::Crowd => self.on_crowd_timer(cx),
-            Timer::Silence => self.on_silence_timer(cx),
             Timer::Leave => self.finish_leaving(cx),
         }
     }

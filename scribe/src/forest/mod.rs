@@ -74,8 +74,6 @@ pub struct Forest {
     numbers: Numbers,
     deadlines: Deadlines<Timer>,
     upkeep: Upkeep,
-    /// When the neighbours that are heard often are looked at next.
-    watched_at: Instant,
     out: Outbox,
 }
 
@@ -100,7 +98,6 @@ impl Forest {
             numbers: Numbers::default(),
             deadlines: Deadlines::default(),
             upkeep: Upkeep::NONE,
-            watched_at: Instant::ZERO,
             out: Outbox::new(me),
         })
     }
@@ -233,7 +230,7 @@ impl Forest {
 
     /// A message came that was sent to this node.
     pub fn handle_received(&mut self, cx: Context<'_>, from: &Contact, payload: &Bytes) {
-        self.hear(cx.now, from.id());
+        self.neighbours.hear(cx.now, from.id());
         self.on_bytes(cx, from, payload, Way::Sent);
         self.drain_loopback(cx);
     }
@@ -307,6 +304,11 @@ impl Forest {
             self.on_timer(cx, timer);
             self.drain_loopback(cx);
         }
+        for id in self.neighbours.due(cx.now, self.links.is_behind()) {
+            if self.look_at(cx, id) {
+                self.neighbours.send_beat(&mut self.out, id, Vec::new(), Vec::new(), true);
+            }
+        }
         if self.upkeep.at.is_some_and(|at| at <= cx.now) {
             self.on_beat_timer(cx);
             self.drain_loopback(cx);
@@ -340,7 +342,7 @@ impl Forest {
 
     /// When [`handle_timeout`](Forest::handle_timeout) wants to be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        earliest(self.deadlines.next(), self.upkeep.at)
+        earliest(earliest(self.deadlines.next(), self.upkeep.at), self.neighbours.watched_at())
     }
 }
 

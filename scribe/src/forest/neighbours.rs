@@ -10,7 +10,7 @@ use treecast_overlay::peer::{Contact, Peer};
 use treecast_overlay::time::Instant;
 
 use super::context::Outbox;
-use super::silence::{Silence, Verdict};
+use super::silence::{APART, Looked, SLEPT, Silence};
 use crate::sorted::SortedSet;
 use crate::topic::TopicId;
 use crate::wire::{Ack, Beat, Digest, Header, MAX_SHARED, Moved, Shared};
@@ -28,6 +28,8 @@ pub(crate) struct Neighbours {
     by_id: BTreeMap<NodeId, Box<Neighbour>>,
     /// Topics whose log or count moved since the last beat.
     pub moved: BTreeSet<TopicId>,
+    /// When those that are heard often, or were asked, are looked at next.
+    watched_at: Option<Instant>,
     /// When a stranger was last told that it is none of ours.
     refused: Instant,
 }
@@ -101,7 +103,8 @@ impl Neighbour {
 
 impl Default for Neighbours {
     fn default() -> Neighbours {
-        Neighbours { by_id: BTreeMap::new(), moved: BTreeSet::new(), refused: Instant::ZERO }
+        let (by_id, moved) = (BTreeMap::new(), BTreeSet::new());
+        Neighbours { by_id, moved, watched_at: None, refused: Instant::ZERO }
     }
 }
 
@@ -184,16 +187,39 @@ impl Neighbours {
         self.by_id.keys().copied().collect()
     }
 
-    /// Notes a sign of life. Returns whether the neighbour gives many.
-    pub(crate) fn hear(&mut self, now: Instant, id: NodeId) -> bool {
-        let Some(neighbour) = self.by_id.get_mut(&id) else { return false };
+    /// Notes a sign of life. A neighbour that gives many is watched.
+    pub(crate) fn hear(&mut self, now: Instant, id: NodeId) {
+        let Some(neighbour) = self.by_id.get_mut(&id) else { return };
         neighbour.silence.hear(now);
-        neighbour.silence.is_busy()
+        if neighbour.silence.is_watched() {
+            self.watched_at.get_or_insert(now + BEATS);
+        }
+    }
+
+    /// When neighbours are to be looked at, if any are watched.
+    pub(super) fn watched_at(&self) -> Option<Instant> {
+        self.watched_at
+    }
+
+    /// The neighbours that are to be looked at now. `behind`: what they said may not be handled yet.
+    pub(super) fn due(&mut self, now: Instant, behind: bool) -> Vec<NodeId> {
+        let Some(at) = self.watched_at.take_if(|at| *at <= now) else { return Vec::new() };
+        if now.since(at) >= SLEPT || behind {
+            self.hear_all(now);
+        }
+        self.iter().filter(|(_, neighbour)| neighbour.silence.is_watched()).map(|(id, _)| id).collect()
     }
 
     /// Looks whether a neighbour has fallen silent.
-    pub(super) fn look(&mut self, now: Instant, id: NodeId, every: Duration) -> Option<Verdict> {
-        Some(self.by_id.get_mut(&id)?.silence.look(now, every))
+    pub(super) fn look(&mut self, now: Instant, id: NodeId, every: Duration) -> Option<Looked> {
+        let silence = &mut self.by_id.get_mut(&id)?.silence;
+        let looked = silence.look(now, every);
+        // One that says little is looked at with the next beat: a node at rest is not woken for it.
+        if let Some(again_at) = looked.again_at.filter(|_| silence.is_watched()) {
+            let at = again_at.max(now + APART);
+            self.watched_at = Some(self.watched_at.map_or(at, |watched| watched.min(at)));
+        }
+        Some(looked)
     }
 
     /// Counts no silence until now: this node could not hear.

@@ -33,17 +33,17 @@ pub(crate) struct Silence {
     rhythm: u16,
 }
 
-/// What is to be done about a silent neighbour.
+/// A look at a neighbour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
-    /// Nothing before that time.
-    Wait(Instant),
-    /// It is to be asked.
-    Ask,
-    /// It gives no sign of life.
-    GiveUp,
-    /// It was given up before.
-    GivenUp,
+pub(super) struct Looked {
+    /// How long it was silent.
+    pub silent_for: Duration,
+    /// It is to be asked for a sign of life.
+    pub asks: bool,
+    /// It gives none, and is given up with this look.
+    pub is_given_up: bool,
+    /// When to look again; `None`: it was given up.
+    pub again_at: Option<Instant>,
 }
 
 impl Silence {
@@ -69,7 +69,7 @@ impl Silence {
     }
 
     /// Whether it is heard so often that it is watched between two beats.
-    pub(crate) fn is_busy(&self) -> bool {
+    fn is_busy(&self) -> bool {
         self.rhythm <= OFTEN
     }
 
@@ -94,20 +94,29 @@ impl Silence {
     }
 
     /// Looks at it. The caller asks when told to.
-    pub(super) fn look(&mut self, now: Instant, every: Duration) -> Verdict {
+    pub(super) fn look(&mut self, now: Instant, every: Duration) -> Looked {
+        let silent_for = now.since(self.heard);
+        let nothing = Looked { silent_for, asks: false, is_given_up: false, again_at: None };
         if self.is_given_up() {
-            return Verdict::GivenUp;
+            return nothing;
         }
-        let waits = usize::from(self.asked).checked_sub(1).map(|last| WAITS[last]);
-        let due = match waits {
-            Some(wait) => self.asked_at + wait,
-            None => self.heard + self.patience(every),
-        };
+        let due = self.due_at(every);
         if now < due {
-            return Verdict::Wait(due);
+            return Looked { again_at: Some(due), ..nothing };
         }
         (self.asked, self.asked_at) = (self.asked + 1, now);
-        if self.is_given_up() { Verdict::GiveUp } else { Verdict::Ask }
+        if self.is_given_up() {
+            return Looked { is_given_up: true, ..nothing };
+        }
+        Looked { asks: true, again_at: Some(self.due_at(every)), ..nothing }
+    }
+
+    /// When it is to be asked, or given up.
+    fn due_at(&self, every: Duration) -> Instant {
+        match usize::from(self.asked).checked_sub(1) {
+            Some(last) => self.asked_at + WAITS[last],
+            None => self.heard + self.patience(every),
+        }
     }
 }
 
@@ -136,14 +145,14 @@ mod tests {
     fn one_that_was_heard_often_is_asked_soon_and_given_up_after_three_questions() {
         let mut busy = busy();
         assert!(busy.is_busy());
-        assert_eq!(busy.look(at(2300), EVERY), Verdict::Wait(at(2408)));
-        assert_eq!(busy.look(at(2410), EVERY), Verdict::Ask);
-        assert_eq!(busy.look(at(2410), EVERY), Verdict::Wait(at(2710)));
-        assert_eq!(busy.look(at(2710), EVERY), Verdict::Ask);
-        assert_eq!(busy.look(at(3010), EVERY), Verdict::Ask);
+        assert_eq!(busy.look(at(2300), EVERY).again_at, Some(at(2408)));
+        assert!(busy.look(at(2410), EVERY).asks);
+        assert_eq!(busy.look(at(2410), EVERY).again_at, Some(at(2710)));
+        assert!(busy.look(at(2710), EVERY).asks);
+        assert!(busy.look(at(3010), EVERY).asks);
         assert!(!busy.lasts(at(3409), 2 * EVERY));
-        assert_eq!(busy.look(at(3410), EVERY), Verdict::GiveUp);
-        assert_eq!(busy.look(at(3500), EVERY), Verdict::GivenUp);
+        assert!(busy.look(at(3410), EVERY).is_given_up);
+        assert_eq!(busy.look(at(3500), EVERY).again_at, None);
         assert!(busy.lasts(at(3410), 2 * EVERY));
         busy.hear(at(3600));
         assert!(!busy.lasts(at(3600), 2 * EVERY));
@@ -152,9 +161,9 @@ mod tests {
     #[test]
     fn any_word_is_an_answer() {
         let mut busy = busy();
-        assert_eq!(busy.look(at(2410), EVERY), Verdict::Ask);
+        assert!(busy.look(at(2410), EVERY).asks);
         busy.hear(at(2500));
-        assert!(matches!(busy.look(at(2700), EVERY), Verdict::Wait(_)));
+        assert!(!busy.look(at(2700), EVERY).asks);
     }
 
     #[test]
@@ -162,15 +171,15 @@ mod tests {
         let mut quiet = Silence::new(at(0), EVERY);
         (1..=9).for_each(|n| quiet.hear(at(1000 * n)));
         assert!(!quiet.is_busy());
-        assert_eq!(quiet.look(at(9100), EVERY), Verdict::Wait(at(10_250)));
-        assert_eq!(quiet.look(at(10_250), EVERY), Verdict::Ask);
+        assert_eq!(quiet.look(at(9100), EVERY).again_at, Some(at(10_250)));
+        assert!(quiet.look(at(10_250), EVERY).asks);
         // One that has said much, and comes to rest, is asked once.
         let mut resting = busy();
-        assert_eq!(resting.look(at(2410), EVERY), Verdict::Ask);
+        assert!(resting.look(at(2410), EVERY).asks);
         resting.hear(at(2420));
         resting.hear(at(3000));
         for beat in 4..10 {
-            assert!(matches!(resting.look(at(1000 * beat), EVERY), Verdict::Wait(_)), "beat {beat}");
+            assert!(!resting.look(at(1000 * beat), EVERY).asks, "beat {beat}");
             resting.hear(at(1000 * beat + 5));
         }
     }
@@ -178,9 +187,9 @@ mod tests {
     #[test]
     fn a_node_that_could_not_hear_begins_anew() {
         let mut busy = busy();
-        assert_eq!(busy.look(at(60_000), EVERY), Verdict::Ask);
+        assert!(busy.look(at(60_000), EVERY).asks);
         busy.break_off(at(60_000));
-        assert!(matches!(busy.look(at(60_100), EVERY), Verdict::Wait(_)));
+        assert!(!busy.look(at(60_100), EVERY).asks);
         assert!(!busy.lasts(at(60_100), EVERY));
     }
 }

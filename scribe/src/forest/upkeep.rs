@@ -8,9 +8,8 @@ use treecast_overlay::peer::Contact;
 use treecast_overlay::time::Instant;
 
 use super::Forest;
-use super::context::{Context, Timer};
+use super::context::Context;
 use super::neighbours::Link;
-use super::silence::{self, Verdict};
 use super::tree::ParentLost;
 use super::tree::progress::Report;
 use super::tree::shape::MOVERS;
@@ -64,7 +63,6 @@ impl Forest {
         let (upkeep, me) = (self.upkeep, self.me);
         let neighbours = self.neighbours.ids();
         for id in neighbours.into_iter().filter(|id| upkeep.is_due(id.0 ^ me.0)) {
-            self.drop_silent(cx, id);
             let asks = self.look_at(cx, id);
             self.send_beat(cx, id, asks);
         }
@@ -83,64 +81,22 @@ impl Forest {
         }
     }
 
-    /// Notes a sign of life. One that gives many is watched.
-    pub(super) fn hear(&mut self, now: Instant, id: NodeId) {
-        if self.neighbours.hear(now, id) && !self.deadlines.is_set(Timer::Silence) {
-            self.watch(now, now + self.config.beat.every);
-        }
-    }
-
-    fn watch(&mut self, now: Instant, at: Instant) {
-        self.watched_at = at.max(now + silence::APART);
-        self.deadlines.set(Timer::Silence, self.watched_at);
-    }
-
-    /// Looks at the neighbours that were heard often, or asked.
-    pub(super) fn on_silence_timer(&mut self, cx: Context<'_>) {
-        if cx.now.since(self.watched_at) >= silence::SLEPT || self.links.is_behind() {
-            self.neighbours.hear_all(cx.now);
-        }
-        let watched = self.neighbours.iter().filter(|(_, neighbour)| neighbour.silence.is_watched());
-        for id in watched.map(|(id, _)| id).collect::<Vec<_>>() {
-            if self.look_at(cx, id) {
-                self.neighbours.send_beat(&mut self.out, id, Vec::new(), Vec::new(), true);
-            }
-        }
-    }
-
     /// Looks whether a neighbour has fallen silent. One that gives no sign of life is no parent any more, and another node is a
-    /// member in its place. Returns whether it is to be asked.
-    fn look_at(&mut self, cx: Context<'_>, id: NodeId) -> bool {
-        let every = self.config.beat.every;
-        let verdict = self.neighbours.look(cx.now, id, every);
-        let asks = verdict == Some(Verdict::Ask);
-        let next = if asks { self.neighbours.look(cx.now, id, every) } else { verdict };
-        // One that says little is looked at with the next beat: a node at rest is not woken for it.
-        let watched = self.neighbours.find(id).is_some_and(|neighbour| neighbour.silence.is_watched());
-        let is_sooner = |due| due < self.watched_at || !self.deadlines.is_set(Timer::Silence);
-        match next {
-            Some(Verdict::Wait(due)) if watched && is_sooner(due) => self.watch(cx.now, due),
-            Some(Verdict::GiveUp) => {
-                self.lose_parents(cx, id, ParentLost::Silent);
-                for topic in self.neighbours.topics(id, Link::Child) {
-                    self.with_tree(cx, topic, |tree, cx| tree.review_members(cx));
-                }
-            }
-            Some(Verdict::Wait(_) | Verdict::Ask | Verdict::GivenUp) | None => {}
-        }
-        asks
-    }
-
-    /// A parent silent for three beats is given up; a child gets longer.
-    fn drop_silent(&mut self, cx: Context<'_>, id: NodeId) {
-        let Some(neighbour) = self.neighbours.find(id) else { return };
-        let silent = cx.now.since(neighbour.silence.heard);
-        if silent >= self.config.beat.parent_silent {
+    /// member in its place; a child stays for longer. Returns whether it is to be asked.
+    pub(super) fn look_at(&mut self, cx: Context<'_>, id: NodeId) -> bool {
+        let beat = &self.config.beat;
+        let Some(looked) = self.neighbours.look(cx.now, id, beat.every) else { return false };
+        let silent = looked.silent_for;
+        if looked.is_given_up || silent >= beat.parent_silent {
             self.lose_parents(cx, id, ParentLost::Silent);
+            for topic in self.neighbours.topics(id, Link::Child) {
+                self.with_tree(cx, topic, |tree, cx| tree.review_members(cx));
+            }
         }
         if silent >= self.config.beat.child_silent {
             self.drop_children(cx, id);
         }
+        looked.asks
     }
 
     /// Tells a neighbour that this node lives, and of so many of the topics in which it does not know how far this node

@@ -119,6 +119,14 @@ impl LocalLog {
         Arrival::Next
     }
 
+    /// A root that has served, and is no member, drops what it has positioned and never knew to be committed: if the members live
+    /// where it does not reach them, another root gives those positions to other messages.
+    pub(crate) fn drop_open_unless_member(&mut self) {
+        if let Some(log) = self.part.as_mut().filter(|log| log.replica().is_none()) {
+            log.drop_open();
+        }
+    }
+
     /// Takes those early entries that come next.
     fn take_early(&mut self, from: NodeId) {
         let Some(log) = &mut self.part else { return };

@@ -307,6 +307,12 @@ impl Log {
         self.configurations.settle(self.commit);
     }
 
+    /// When the next entry is appended, in unix milliseconds: never before the one before it.
+    pub(crate) fn next_stamp(&self, unix_ms: u64) -> u64 {
+        let last = self.end().checked_sub(1).and_then(|last| self.window.entry(last));
+        unix_ms.max(last.map_or(0, |entry| entry.stamp))
+    }
+
     /// Appends an entry of this node's own, which is the root.
     pub(crate) fn append(&mut self, held: Held) {
         self.push(held);

@@ -6,13 +6,16 @@ use super::Tree;
 use super::role::Role;
 use crate::forest::context::{TreeCx, TreeTimer};
 use crate::log::cursor::begins_before;
-use crate::message::Start;
 use crate::wire::{Capacity, Join};
 
 impl Tree {
     /// A JOIN passes on its way to the root. Returns whether it ends here.
     pub(crate) fn intercept(&mut self, cx: &mut TreeCx<'_>, child: Contact, join: &Join) -> bool {
-        let taken = self.may_adopt(cx, child.id()) && !self.misses_history(join.start);
+        // If this node's window began too late for the child, those of its ancestors may reach back further: the JOIN goes on
+        // towards them.
+        let log = self.flow.log.part().filter(|log| !self.role.is_root() && log.window.is_young());
+        let misses = log.is_some_and(|log| begins_before(log, join.start));
+        let taken = self.may_adopt(cx, child.id()) && !misses;
         if taken {
             self.adopt(cx, child, join);
         }
@@ -69,12 +72,5 @@ impl Tree {
         if matches!(self.role, Role::Root(_)) {
             self.review_members(cx);
         }
-    }
-
-    /// Whether this node's window began too late for a child, while those of its ancestors may reach back further: then
-    /// the JOIN goes on towards them.
-    fn misses_history(&self, start: Start) -> bool {
-        let log = self.flow.log.part().filter(|log| !self.role.is_root() && log.window.is_young());
-        log.is_some_and(|log| begins_before(log, start))
     }
 }

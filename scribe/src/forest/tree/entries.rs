@@ -45,7 +45,7 @@ impl Tree {
         self.review_membership(cx);
         self.flow.run(cx, self.role.way_up(cx));
         self.review_backfill(cx);
-        self.review_history(cx);
+        self.review_history(cx, false);
         self.watch_slowest(cx);
         let much = self.owes_much(cx) || self.owes_consumption(cx);
         match self.uplink.on_progress(self.flow.log.has_hole(), much) {

@@ -171,7 +171,7 @@ impl Flow {
     /// if `all` may go.
     pub(crate) fn shrink_window(&mut self, windows: &mut Windows, all: bool) {
         if self.log.is_member() {
-            // What falls out is not pulled again.
+            // Entries that fall out are not pulled again.
             self.history.get_or_insert_default().close();
         }
         self.log.shrink(if all { u64::MAX } else { self.consumed });

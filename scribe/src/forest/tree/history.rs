@@ -13,6 +13,7 @@ use super::children::Child;
 use super::flow::Flow;
 use super::role::Role;
 use crate::forest::context::{TreeCx, TreeTimer};
+use crate::log::Log;
 use crate::log::early::Arrived;
 use crate::log::window::Held;
 use crate::wire::{Header, Pull};
@@ -31,7 +32,7 @@ pub(crate) struct History {
     source: Option<NodeId>,
     /// That one keeps nothing before this offset.
     gone_before: u64,
-    /// Those that have no more.
+    /// Nodes that have no more.
     exhausted: BTreeSet<NodeId>,
     /// This node is the root, and others wait for what it pulls.
     pub awaited: bool,
@@ -47,7 +48,7 @@ struct Stretch {
     number: u64,
     from: u64,
     until: u64,
-    /// Those that have come, in any order.
+    /// Entries that have come, in any order.
     entries: BTreeMap<u64, Held>,
     again_at: Instant,
 }
@@ -61,7 +62,7 @@ impl Stretch {
 }
 
 impl History {
-    /// What to ask a node for, if anything. `start`: where the window begins. `room`: how many entries more it takes.
+    /// Returns what to ask a node for, if anything. `start`: where the window begins. `room`: how many entries more it takes.
     fn next(&mut self, source: NodeId, start: u64, room: u64) -> Option<Range<u64>> {
         self.is_full |= room == 0 && self.stretch.is_none();
         if self.is_full || self.stretch.is_some() || self.exhausted.contains(&source) {
@@ -111,7 +112,7 @@ impl History {
         }
     }
 
-    /// What to ask whom for once more, by which number.
+    /// Returns whom to ask once more, by which number, and for what.
     fn again(&mut self, now: Instant) -> Option<(NodeId, u64, Range<u64>)> {
         let source = self.source?;
         let stretch = self.stretch.as_mut().filter(|stretch| stretch.again_at <= now)?;
@@ -131,21 +132,37 @@ impl History {
 }
 
 impl Tree {
-    /// Sees to it that a member has what its root keeps, and a root what any member keeps.
-    pub(super) fn review_history(&mut self, cx: &mut TreeCx<'_>) {
-        let sources = self.history_sources();
-        let Some(log) = self.flow.log.part() else { return };
-        if log.replica().is_none() && !self.role.is_root() {
-            if self.flow.history.take().is_some() {
+    /// Sees to it that a member has what its root keeps, and a root what any member keeps. A root's readers that wait for older
+    /// entries go on when these have come, or do not come. `came`: some have.
+    pub(super) fn review_history(&mut self, cx: &mut TreeCx<'_>, came: bool) {
+        let awaited = self.flow.awaits_older();
+        self.flow.review_history(cx, &self.role);
+        if awaited && (came || !self.flow.awaits_older()) {
+            self.flow.start_children(cx, self.role.way_up(cx));
+            self.review_backfill(cx);
+        }
+    }
+}
+
+impl Flow {
+    /// Asks for older entries, if another node may keep some.
+    fn review_history(&mut self, cx: &mut TreeCx<'_>, role: &Role) {
+        let Some(log) = self.log.part() else { return };
+        if log.replica().is_none() && !role.is_root() {
+            if self.history.take().is_some() {
                 cx.timers.cancel(TreeTimer::History);
             }
             return;
         }
-        if sources.is_empty() {
-            return self.review_awaited(cx);
+        let sources = self.history_sources(role);
+        if sources.is_empty() && self.history.is_none() {
+            return;
         }
-        let history = self.flow.history.get_or_insert_default();
+        let history = self.history.get_or_insert_default();
         history.exhausted.retain(|id| sources.contains(id));
+        if history.source.is_some_and(|source| !sources.contains(&source)) {
+            history.stretch = None;
+        }
         let window = &log.window;
         let room = match window.bytes() < cx.config.window.bytes {
             true => (cx.config.window.messages as u64).saturating_sub(window.end() - window.start()),
@@ -158,86 +175,41 @@ impl Tree {
             history.ask(cx.now, number, &wanted);
             self.pull_history(cx, source, number, &wanted);
         }
-        self.review_awaited(cx);
+        if let Some(history) = &mut self.history {
+            history.awaited = role.is_root() && history.stretch.is_some();
+        }
     }
 
     /// The nodes that may keep more than this one: its root, or the members that follow this root.
-    fn history_sources(&self) -> Vec<NodeId> {
-        match &self.role {
+    fn history_sources(&self, role: &Role) -> Vec<NodeId> {
+        match role {
             Role::Root(root) if root.primary.is_serving() => {
-                let follows = |id: &NodeId| self.flow.children.get(*id).is_some_and(Child::follows_root);
-                self.flow.children.ids().filter(follows).collect()
+                let follows = |id: &NodeId| self.children.get(*id).is_some_and(Child::follows_root);
+                self.children.ids().filter(follows).collect()
             }
             Role::Child(link) => {
-                let log = self.flow.log.part();
-                let synced = log
-                    .is_some_and(|log| log.replica().is_some_and(|replica| log.is_synced(replica.promised)));
-                synced.then_some(link.parent).into_iter().collect()
+                let is_synced = |log: &Log| log.replica().is_some_and(|own| log.is_synced(own.promised));
+                self.log.part().filter(|log| is_synced(log)).map(|_| link.parent).into_iter().collect()
             }
             Role::Root(_) | Role::Joining { .. } => Vec::new(),
         }
     }
 
-    /// Those that wait for older entries of a root go on when these are here, or do not come.
-    fn review_awaited(&mut self, cx: &mut TreeCx<'_>) {
-        let Some(history) = &mut self.flow.history else { return };
-        let awaited = self.role.is_root() && history.stretch.is_some();
-        if std::mem::replace(&mut history.awaited, awaited) && !awaited {
-            self.flow.start_children(cx, self.role.way_up(cx));
-            self.review_backfill(cx);
-        }
-    }
-
     fn pull_history(&self, cx: &mut TreeCx<'_>, source: NodeId, number: u64, wanted: &Range<u64>) {
         cx.timers.set(TreeTimer::History, cx.now + PATIENCE);
-        let (Some(log), Some(source)) = (self.flow.log.part(), cx.neighbours.contact(source)) else { return };
+        let (Some(log), Some(source)) = (self.log.part(), cx.neighbours.contact(source)) else { return };
         let (from, until) = (wanted.start, wanted.end);
         let pull = Pull { topic: cx.topic, number, birth: log.birth, from, until, term: None };
         cx.tell(source, &Header::Pull(pull));
     }
 
-    /// An entry came. Returns whether it was asked for here.
-    pub(super) fn on_history(&mut self, cx: &mut TreeCx<'_>, number: u64, entry: &Arrived) -> bool {
-        if !self.flow.history.as_ref().is_some_and(|history| history.has_asked(number)) {
-            return false;
-        }
-        if self.flow.take_history(cx, entry) {
-            self.flow.deliver(cx);
-            self.review_history(cx);
-            if self.role.is_root() {
-                self.flow.start_children(cx, self.role.way_up(cx));
-                self.review_backfill(cx);
-            }
-        }
-        true
+    /// Whether this node has asked for older entries by this number.
+    pub(crate) fn has_asked(&self, number: u64) -> bool {
+        self.history.as_ref().is_some_and(|history| history.has_asked(number))
     }
 
-    /// A node has not what was asked for. Returns whether it was asked for here.
-    pub(super) fn on_no_history(&mut self, cx: &mut TreeCx<'_>, number: u64, start: Option<u64>) -> bool {
-        let Some(history) = self.flow.history.as_mut().filter(|history| history.has_asked(number)) else {
-            return false;
-        };
-        history.on_nothing(start);
-        self.review_history(cx);
-        true
-    }
-
-    /// The rest has not come.
-    pub(super) fn on_history_timer(&mut self, cx: &mut TreeCx<'_>) {
-        let Some(history) = &mut self.flow.history else { return };
-        match history.again(cx.now) {
-            Some((source, number, rest)) => self.pull_history(cx, source, number, &rest),
-            None if history.stretch.is_some() => {
-                cx.timers.set(TreeTimer::History, cx.now + PATIENCE);
-            }
-            None => self.review_history(cx),
-        }
-    }
-}
-
-impl Flow {
-    /// Takes an entry that was asked for. Returns whether the window begins earlier now.
-    fn take_history(&mut self, cx: &mut TreeCx<'_>, entry: &Arrived) -> bool {
+    /// Takes an entry that was asked for. Returns whether the window begins earlier by it.
+    pub(crate) fn take_history(&mut self, cx: &mut TreeCx<'_>, entry: &Arrived) -> bool {
         let (Some(log), Some(history)) = (self.log.part.as_mut(), &mut self.history) else { return false };
         if entry.birth != log.lineage.birth_at(entry.offset, log.birth) {
             return false;
@@ -252,7 +224,25 @@ impl Flow {
             history.close();
         }
         self.count_window(cx);
+        self.deliver(cx);
         true
+    }
+
+    /// A node has not what it was asked for.
+    pub(crate) fn on_no_history(&mut self, start: Option<u64>) {
+        if let Some(history) = &mut self.history {
+            history.on_nothing(start);
+        }
+    }
+
+    /// The rest has not come.
+    pub(crate) fn on_history_timer(&mut self, cx: &mut TreeCx<'_>) {
+        let Some(history) = &mut self.history else { return };
+        match history.again(cx.now) {
+            Some((source, number, rest)) => self.pull_history(cx, source, number, &rest),
+            None if history.stretch.is_some() => cx.timers.set(TreeTimer::History, cx.now + PATIENCE),
+            None => {}
+        }
     }
 }
 

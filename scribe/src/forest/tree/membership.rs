@@ -179,7 +179,7 @@ impl Tree {
         }
     }
 
-    /// Those that are to become members, and waited for a configuration, begin there.
+    /// Nodes that are to become members, and waited for a configuration, begin there.
     fn take_waiting_members(&mut self, cx: &mut TreeCx<'_>) {
         let follows = |id: NodeId| self.flow.children.get(id).is_some_and(Child::follows_root);
         let waiting = self.flow.children.copies().filter(|(id, copy)| copy.end == 0 && !follows(*id));
@@ -246,7 +246,7 @@ impl Tree {
         if root.is_dropping {
             return;
         }
-        self.review_history(cx);
+        self.review_history(cx, false);
         if let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part()) {
             root.team.note_named(log.configurations().all());
         }
@@ -397,8 +397,9 @@ impl Tree {
 
     /// Appends a configuration.
     pub(super) fn configure(&mut self, cx: &mut TreeCx<'_>, members: Members) {
-        let stamp = self.next_stamp(cx);
+        let unix_ms = cx.unix_ms();
         let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
+        let stamp = log.next_stamp(unix_ms);
         if !root.primary.may_append(log) {
             return;
         }

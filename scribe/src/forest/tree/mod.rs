@@ -152,7 +152,10 @@ impl Tree {
             TreeTimer::Members => self.review_members(cx),
             TreeTimer::Receipts => self.give_receipts(cx),
             TreeTimer::Backfill => self.on_backfill_timer(cx),
-            TreeTimer::History => self.on_history_timer(cx),
+            TreeTimer::History => {
+                self.flow.on_history_timer(cx);
+                self.review_history(cx, false);
+            }
             TreeTimer::Push(child) => self.flow.on_push_timer(cx, self.role.way_up(cx), child),
             TreeTimer::Ack => self.acknowledge(cx, false),
             TreeTimer::Patience => self.review_pace(cx),

@@ -132,7 +132,9 @@ impl Tree {
         }
         self.uplink.told.subscribers = self.flow.subscribers();
         let mut join = self.flow.join_message(self.uplink.join, None);
-        join.by_third = self.asks_a_third();
+        // The way to the root, or back, may be cut, while other nodes reach both. A parent that is not the root was found like that.
+        let third = self.role.is_by_third() || (self.role.is_joining() && self.uplink.is_third_due());
+        join.by_third = third && self.flow.log.is_member();
         if !join.by_third {
             self.flow.log.stop_listening();
         }
@@ -142,13 +144,6 @@ impl Tree {
             Some(parent) => cx.tell(parent, &join),
             None => cx.out.route(cx.topic, wire::encode(&join, &[])),
         }
-    }
-
-    /// Whether this node is a member that the root does not answer: the way to it, or back, may be cut, while other nodes
-    /// reach both. A parent that is not the root has been found like that.
-    fn asks_a_third(&self) -> bool {
-        let by_third = self.role.is_by_third() || (self.role.is_joining() && self.uplink.is_third_due());
-        by_third && self.flow.log.is_member()
     }
 
     pub(super) fn on_join_timer(&mut self, cx: &mut TreeCx<'_>) {

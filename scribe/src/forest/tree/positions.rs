@@ -89,19 +89,14 @@ impl Tree {
         }
     }
 
-    /// When the next entry is appended, in unix milliseconds: never before the one before it.
-    pub(super) fn next_stamp(&self, cx: &TreeCx<'_>) -> u64 {
-        let last = self.flow.log.part().and_then(|log| log.window.entry(log.end().checked_sub(1)?));
-        cx.unix_ms().max(last.map_or(0, |entry| entry.stamp))
-    }
-
     /// Appends a message, and those of its session that waited for it.
     fn position(&mut self, cx: &mut TreeCx<'_>, publish: Publish, payload: Bytes) {
         let mut next = Some((publish, payload));
         let mut committed = false;
         while let Some((publish, payload)) = next {
-            let stamp = self.next_stamp(cx);
+            let unix_ms = cx.unix_ms();
             let (Role::Root(root), Some(log)) = (&mut self.role, self.flow.log.part.as_mut()) else { return };
+            let stamp = log.next_stamp(unix_ms);
             let (term, offset) = (root.primary.term().number, log.end());
             let positioned =
                 root.sequencer.position(stamp, term, cx.config, cx.quota, log, (&publish, &payload));

@@ -205,7 +205,7 @@ impl Tree {
                 if !known {
                     self.found(cx);
                 } else if forced {
-                    self.drop_own_open();
+                    self.flow.log.drop_open_unless_member();
                     self.gather(cx, false);
                 }
             }
@@ -291,8 +291,12 @@ impl Tree {
 
     /// An entry came that was asked for.
     pub(super) fn on_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64, entry: Arrived) {
-        if self.on_backfill(cx, number, &entry) || self.on_history(cx, number, &entry) {
+        if self.on_backfill(cx, number, &entry) {
             return;
+        }
+        if self.flow.has_asked(number) {
+            let came = self.flow.take_history(cx, &entry);
+            return self.review_history(cx, came);
         }
         let Some(root) = self.role.root_mut() else { return };
         let Some(pull) = root.preparation.pull.as_mut().filter(|pull| pull.number == number) else { return };
@@ -346,8 +350,12 @@ impl Tree {
 
     /// A node has not what was asked for.
     pub(super) fn on_not_pulled(&mut self, cx: &mut TreeCx<'_>, number: u64, start: Option<u64>) {
-        if self.on_no_backfill(cx, number, start) || self.on_no_history(cx, number, start) {
+        if self.on_no_backfill(cx, number, start) {
             return;
+        }
+        if self.flow.has_asked(number) {
+            self.flow.on_no_history(start);
+            return self.review_history(cx, false);
         }
         let Some(root) = self.role.root_mut() else { return };
         let Some(pull) = root.preparation.pull.as_mut().filter(|pull| pull.number == number) else { return };
@@ -515,15 +523,6 @@ impl Tree {
         same.max_by_key(|(contact, mark)| (mark.next, contact.id()))
     }
 
-    /// A root that has served, and is no member, drops what it has positioned and never knew to be committed: if the members live
-    /// where it does not reach them, another root gives those positions to other messages.
-    fn drop_own_open(&mut self) {
-        let is_member = self.flow.log.is_member();
-        if let Some(log) = self.flow.log.part.as_mut().filter(|_| !is_member) {
-            log.drop_open();
-        }
-    }
-
     /// A majority of the members has ended: takes over what the survivors and the tree's windows hold, and opens a birth.
     fn gather(&mut self, cx: &mut TreeCx<'_>, complete: bool) {
         let Role::Root(root) = &mut self.role else { return };
@@ -667,7 +666,7 @@ impl Tree {
             self.admit_member(cx, contact, copy, join);
         }
         self.review_old_copies(cx);
-        self.review_history(cx);
+        self.review_history(cx, false);
         self.start_readers(cx, 0);
         self.flow.start_children(cx, self.role.way_up(cx));
         self.on_committed(cx);
