@@ -11,16 +11,24 @@ use crate::message::Mark;
 use crate::wire::{CopyState, Life, Lineage, Started, Term};
 
 /// One node's side of a topic's log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct LocalLog {
     /// `None` until a parent has started it, or a term of this node's own.
     pub part: Option<Box<Log>>,
     /// Entries that came before their predecessors.
     early: Early,
+    /// The node that sent all of them: of another root's term of the same number they are none.
+    early_of: NodeId,
     /// The node that is no root, and passes on what is committed to this member.
     heard_from: Option<NodeId>,
     /// The life in which this node agreed to become a member, until a root makes it one.
     invited: Option<Life>,
+}
+
+impl Default for LocalLog {
+    fn default() -> LocalLog {
+        LocalLog { part: None, early: Early::default(), early_of: NodeId(0), heard_from: None, invited: None }
+    }
 }
 
 /// The effect of an entry.
@@ -111,7 +119,7 @@ impl LocalLog {
             Taken::Duplicate => return Arrival::Duplicate,
             Taken::Stranger => return Arrival::Stranger,
             Taken::Hole => {
-                self.early.keep(entry, messages, bytes);
+                self.keep(from, entry, messages, bytes);
                 return Arrival::Hole;
             }
         }
@@ -129,6 +137,9 @@ impl LocalLog {
 
     /// Takes those early entries that come next.
     fn take_early(&mut self, from: NodeId) {
+        if self.early_of != from {
+            self.early.clear();
+        }
         let Some(log) = &mut self.part else { return };
         while let Some(entry) = self.early.take(log.matched()) {
             if take_one(log, from, self.heard_from, entry) != Taken::Next {
@@ -139,12 +150,20 @@ impl LocalLog {
 
     /// Keeps an entry that has overtaken the root's word that this node is to be a copy. Of anybody else's nothing is
     /// kept: only a member can tell by the term whether it is of the root that it comes to follow.
-    pub(crate) fn keep_early(&mut self, entry: Arrived, messages: usize, bytes: usize) {
+    pub(crate) fn keep_early(&mut self, from: NodeId, entry: Arrived, messages: usize, bytes: usize) {
         // While a member listens, only one node's word is committed, and may be kept for that.
         let listens = self.part().is_some_and(Log::listens);
         if !listens && (self.is_member() || self.invited.is_some()) {
-            self.early.keep(entry, messages, bytes);
+            self.keep(from, entry, messages, bytes);
         }
+    }
+
+    fn keep(&mut self, from: NodeId, entry: Arrived, messages: usize, bytes: usize) {
+        if self.early_of != from {
+            self.early.clear();
+            self.early_of = from;
+        }
+        self.early.keep(entry, messages, bytes);
     }
 
     /// Whether entries wait for their predecessors.
@@ -287,7 +306,7 @@ fn take_one(log: &mut Log, from: NodeId, heard_from: Option<NodeId>, entry: Arri
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::log::testing::{BIRTH, ME, ROOT, message, sync};
+    use crate::log::testing::{BIRTH, ME, ROOT, message, sync, term};
     use crate::log::window::Held;
 
     const THIRD: NodeId = NodeId(8);
@@ -334,10 +353,24 @@ mod tests {
         // Of the root that it follows; and one that has overtaken the root's word.
         assert_eq!(log.take(ROOT, arrived(9, message(1, 9)), 100, 1 << 20), Arrival::Hole);
         log.listen(THIRD, &started(5, None));
-        log.keep_early(arrived(6, message(2, 60)), 100, 1 << 20);
+        log.keep_early(ROOT, arrived(6, message(2, 60)), 100, 1 << 20);
         assert_eq!(log.take(THIRD, arrived(5, message(1, 5)), 100, 1 << 20), Arrival::Next);
         assert_eq!(log.part().unwrap().commit(), 6);
         assert!(!log.has_hole());
+    }
+
+    #[test]
+    fn entries_that_came_early_are_of_the_root_that_sent_them_and_of_no_other_with_that_number() {
+        let mut log = member();
+        // Of a root with a term of the same number as the next one's; its own word is lost, or late.
+        assert!(log.part.as_mut().unwrap().on_prepare(term(2)).is_some());
+        log.keep_early(THIRD, arrived(8, message(2, 80)), 100, 1 << 20);
+        assert!(log.start(ME, ROOT, &started(5, Some(sync(2, 8, 5)))).is_some());
+        for offset in 5..8 {
+            let entry = Arrived { behind: offset - 4, ..arrived(offset, message(2, offset)) };
+            assert_eq!(log.take(ROOT, entry, 100, 1 << 20), Arrival::Next);
+        }
+        assert_eq!(log.matched(), 8, "the eighth is not here");
     }
 
     #[test]

@@ -23,7 +23,7 @@ impl Tree {
             Role::Child(link) if link.parent == from.id() => {}
             // It may have overtaken the word that starts this node. No sender is sent away before.
             Role::Joining { .. } => {
-                self.flow.keep_early(cx, entry.compact(cx.config.window.copy_below));
+                self.flow.keep_early(cx, from.id(), entry.compact(cx.config.window.copy_below));
                 return Outcome::Keep;
             }
             Role::Child(_) | Role::Root(_) => return Outcome::Refuse(from),

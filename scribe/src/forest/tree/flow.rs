@@ -107,8 +107,8 @@ impl Flow {
     }
 
     /// Keeps an entry for the time when this node is started.
-    pub(crate) fn keep_early(&mut self, cx: &mut TreeCx<'_>, entry: Arrived) {
-        self.log.keep_early(entry, cx.config.push.messages, cx.config.push.bytes);
+    pub(crate) fn keep_early(&mut self, cx: &mut TreeCx<'_>, from: NodeId, entry: Arrived) {
+        self.log.keep_early(from, entry, cx.config.push.messages, cx.config.push.bytes);
         self.count_window(cx);
     }
 
